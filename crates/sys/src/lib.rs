@@ -1,1 +1,3 @@
-//! sys
+//! Everything that talks to the kernel in ways Rust cannot check: the only crate with `unsafe`.
+pub mod epoll;
+pub mod socket;
