@@ -3,3 +3,4 @@ pub mod epoll;
 pub mod socket;
 
 pub mod fs;
+pub mod seccomp;
