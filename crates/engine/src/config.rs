@@ -1,0 +1,172 @@
+//! What the daemon's flags and `daemon.json` decide for the engine, parsed.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use crate::containers::spec::{CgroupnsMode, IpcMode, LogSpec, Ulimit};
+
+/// Settings of one engine. `Default` is Docker's default with Tug's paths.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    pub data_root: PathBuf,
+    pub exec_root: PathBuf,
+    /// The program that monitors and inits are started from: this binary.
+    pub exe: PathBuf,
+    pub storage_driver: Option<String>,
+    pub labels: BTreeMap<String, String>,
+    pub debug: bool,
+    pub log: LogSpec,
+    pub default_ulimits: Vec<Ulimit>,
+    /// Bytes.
+    pub default_shm_size: u64,
+    pub default_ipc: IpcMode,
+    pub default_cgroupns: CgroupnsMode,
+    /// Empty means `/docker`.
+    pub cgroup_parent: String,
+    pub init: bool,
+    pub no_new_privileges: bool,
+    pub seccomp_profile: SeccompDefault,
+    pub default_runtime: String,
+    /// Other OCI runtimes by name; `runc` is known by default.
+    pub runtimes: BTreeMap<String, OtherRuntime>,
+    pub network: NetworkSettings,
+    pub registry_mirrors: Vec<String>,
+    pub insecure_registries: Vec<String>,
+    pub proxies: Proxies,
+    /// Seconds that shutdown waits for containers; unused while containers outlive the daemon.
+    pub shutdown_timeout_s: i64,
+}
+
+/// An OCI runtime called by its command line.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OtherRuntime {
+    pub path: PathBuf,
+    pub args: Vec<String>,
+}
+
+/// `--seccomp-profile`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum SeccompDefault {
+    #[default]
+    Builtin,
+    Unconfined,
+    /// A profile's JSON.
+    Profile(String),
+}
+
+/// Proxy settings that are shown by info and given to builds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Proxies {
+    pub http: String,
+    pub https: String,
+    pub no: String,
+}
+
+/// Settings of the default bridge and of networks in general.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkSettings {
+    /// `None` takes the instance's own name; `"none"` means no default bridge.
+    pub bridge: Option<String>,
+    /// Address of the default bridge with its prefix length.
+    pub bip: Option<(IpAddr, u8)>,
+    pub bip6: Option<(IpAddr, u8)>,
+    pub fixed_cidr: Option<(IpAddr, u8)>,
+    pub fixed_cidr_v6: Option<(IpAddr, u8)>,
+    pub default_gateway: Option<IpAddr>,
+    pub default_gateway_v6: Option<IpAddr>,
+    /// Base, its prefix length, and the prefix length of each pool; empty takes Docker's.
+    pub address_pools: Vec<(IpAddr, u8, u8)>,
+    /// Default options for new networks, by driver.
+    pub default_options: BTreeMap<String, BTreeMap<String, String>>,
+    pub mtu: u32,
+    pub icc: bool,
+    pub ipv6: bool,
+    pub ip_forward: bool,
+    pub ip_masquerade: bool,
+    pub nftables: bool,
+    pub userland_proxy: bool,
+    /// Default address for published ports; `None` is all addresses of both families.
+    pub host_ip: Option<IpAddr>,
+    pub host_gateway_ips: Vec<IpAddr>,
+    pub dns: Vec<IpAddr>,
+    pub dns_options: Vec<String>,
+    pub dns_search: Vec<String>,
+    /// Read instead of /etc/resolv.conf.
+    pub resolv_conf: Option<PathBuf>,
+}
+
+impl Default for NetworkSettings {
+    fn default() -> Self {
+        Self {
+            bridge: None,
+            bip: None,
+            bip6: None,
+            fixed_cidr: None,
+            fixed_cidr_v6: None,
+            default_gateway: None,
+            default_gateway_v6: None,
+            address_pools: Vec::new(),
+            default_options: BTreeMap::new(),
+            mtu: 1500,
+            icc: true,
+            ipv6: false,
+            ip_forward: true,
+            ip_masquerade: true,
+            nftables: true,
+            userland_proxy: true,
+            host_ip: None,
+            host_gateway_ips: Vec::new(),
+            dns: Vec::new(),
+            dns_options: Vec::new(),
+            dns_search: Vec::new(),
+            resolv_conf: None,
+        }
+    }
+}
+
+/// Docker's default size of `/dev/shm`.
+pub const SHM_BYTES_DEFAULT: u64 = 64 << 20;
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            data_root: PathBuf::from("/var/lib/tug"),
+            exec_root: PathBuf::from("/run/tug"),
+            exe: PathBuf::from("/proc/self/exe"),
+            storage_driver: None,
+            labels: BTreeMap::new(),
+            debug: false,
+            log: LogSpec { driver: "json-file".to_owned(), options: BTreeMap::new() },
+            default_ulimits: Vec::new(),
+            default_shm_size: SHM_BYTES_DEFAULT,
+            default_ipc: IpcMode::Private,
+            default_cgroupns: CgroupnsMode::Unset,
+            cgroup_parent: String::new(),
+            init: false,
+            no_new_privileges: false,
+            seccomp_profile: SeccompDefault::Builtin,
+            default_runtime: "tug".to_owned(),
+            runtimes: BTreeMap::new(),
+            network: NetworkSettings::default(),
+            registry_mirrors: Vec::new(),
+            insecure_registries: Vec::new(),
+            proxies: Proxies::default(),
+            shutdown_timeout_s: 15,
+        }
+    }
+}
+
+impl EngineConfig {
+    /// Where a container's lasting files are.
+    #[must_use]
+    pub fn container_dir(&self, id: &spec::Id) -> PathBuf {
+        self.data_root.join("containers").join(id.to_string())
+    }
+
+    /// Where a running container's bundle and sockets are.
+    #[must_use]
+    pub fn run_dir(&self, id: &spec::Id) -> PathBuf {
+        self.exec_root.join("containers").join(id.to_string())
+    }
+}

@@ -1,0 +1,108 @@
+//! The one error at the engine's door: a kind, words for the user, a cause for the log.
+//!
+//! The daemon maps [`Kind`] to an HTTP status in one exhaustive match and puts `message` in the
+//! body; the cause never reaches a client. Docker's fixed wordings are in [`crate::words`].
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// What sort of refusal this is; decides the HTTP status and nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    NotFound,
+    Invalid,
+    Conflict,
+    Unauthorized,
+    Forbidden,
+    /// Already so: a success to clients (304).
+    NotModified,
+    NotImplemented,
+    Unavailable,
+    Internal,
+}
+
+/// An operation's failure as its caller sees it.
+#[derive(Debug)]
+pub struct Error {
+    pub kind: Kind,
+    pub message: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// The engine's results.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    #[must_use]
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    #[must_use]
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(Kind::NotFound, message)
+    }
+
+    #[must_use]
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Kind::Invalid, message)
+    }
+
+    #[must_use]
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self::new(Kind::Conflict, message)
+    }
+
+    #[must_use]
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(Kind::Forbidden, message)
+    }
+
+    #[must_use]
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(Kind::Internal, message)
+    }
+
+    /// Wraps a lower layer's failure; the user sees the whole chain, since below the door nothing
+    /// else would tell them what went wrong.
+    #[must_use]
+    pub fn caused(kind: Kind, source: impl StdError + Send + Sync + 'static) -> Self {
+        Self { kind, message: chain(&source), source: Some(Box::new(source)) }
+    }
+
+    /// The same, with the engine's own words in front of the chain.
+    #[must_use]
+    pub fn because(
+        kind: Kind,
+        message: impl fmt::Display,
+        source: impl StdError + Send + Sync + 'static,
+    ) -> Self {
+        let message = format!("{message}: {}", chain(&source));
+        Self { kind, message, source: Some(Box::new(source)) }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.message)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+/// An error and its causes in one line, outermost first.
+#[must_use]
+pub fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}

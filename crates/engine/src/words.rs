@@ -1,0 +1,207 @@
+//! Docker's wordings, which clients match on. Each names where it comes from; nothing else in the
+//! engine spells them.
+
+use std::fmt::Display;
+
+use crate::error::{Error, Kind};
+
+/// Source: moby `daemon/container.go`, `errdefs`. Observed with 20.10 and 28.2.
+pub fn no_such_container(asked: &str) -> Error {
+    Error::new(Kind::NotFound, format!("No such container: {asked}"))
+}
+
+/// Source: moby `daemon/exec.go`.
+pub fn no_such_exec(asked: &str) -> Error {
+    Error::new(Kind::NotFound, format!("No such exec instance: {asked}"))
+}
+
+/// Source: moby `daemon/images/image.go`; the CLI pulls on any 404 of create.
+pub fn no_such_image(asked: &str) -> Error {
+    Error::new(Kind::NotFound, format!("No such image: {asked}"))
+}
+
+/// Source: moby `container/view.go`.
+pub fn ambiguous_prefix(asked: &str) -> Error {
+    Error::new(Kind::Invalid, format!("multiple IDs found with provided prefix: {asked}"))
+}
+
+/// Source: moby `daemon/names.go`.
+pub fn invalid_name(name: &str) -> Error {
+    Error::new(
+        Kind::Invalid,
+        format!("Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"),
+    )
+}
+
+/// Source: moby `daemon/names.go`.
+pub fn name_in_use(name: &str, holder: impl Display) -> Error {
+    Error::new(
+        Kind::Conflict,
+        format!(
+            "Conflict. The container name \"/{name}\" is already in use by container \"{holder}\". \
+             You have to remove (or rename) that container to be able to reuse that name."
+        ),
+    )
+}
+
+/// Source: moby `daemon/create.go`.
+pub fn no_command() -> Error {
+    Error::new(Kind::Invalid, "no command specified")
+}
+
+/// Source: moby `daemon/container.go` `verifyContainerSettings`.
+pub fn relative_workdir(path: &str) -> Error {
+    Error::new(
+        Kind::Invalid,
+        format!("the working directory '{path}' is invalid, it needs to be an absolute path"),
+    )
+}
+
+/// Source: moby `daemon/errors.go` `errNotRunning`.
+pub fn not_running(asked: impl Display) -> Error {
+    Error::new(Kind::Conflict, format!("container {asked} is not running"))
+}
+
+/// Source: moby `daemon/kill.go`: the words that `docker kill` shows.
+pub fn cannot_kill(asked: &str, why: impl Display) -> Error {
+    Error::new(Kind::Conflict, format!("cannot kill container: {asked}: {why}"))
+}
+
+/// Source: moby `daemon/pause.go` `errIsPaused`.
+pub fn is_paused(id: impl Display) -> Error {
+    Error::new(Kind::Conflict, format!("container {id} is paused"))
+}
+
+/// Source: moby `daemon/exec.go` `errExecPaused`.
+pub fn exec_paused(id: impl Display) -> Error {
+    Error::new(Kind::Conflict, format!("container {id} is paused, unpause the container before exec"))
+}
+
+/// Source: moby `daemon/pause.go`.
+pub fn already_paused(id: impl Display) -> Error {
+    Error::new(Kind::Conflict, format!("Container {id} is already paused"))
+}
+
+/// Source: moby `daemon/unpause.go`; untyped there, so 500.
+pub fn not_paused(id: impl Display) -> Error {
+    Error::new(Kind::Internal, format!("Container {id} is not paused"))
+}
+
+/// Source: moby `daemon/errors.go` `errContainerIsRestarting`.
+pub fn is_restarting(id: impl Display) -> Error {
+    Error::new(
+        Kind::Conflict,
+        format!("Container {id} is restarting, wait until the container is running"),
+    )
+}
+
+/// Source: moby `daemon/start.go`.
+pub fn start_paused() -> Error {
+    Error::new(Kind::Conflict, "cannot start a paused container, try unpause instead")
+}
+
+/// Source: moby `daemon/start.go`.
+pub fn start_removing() -> Error {
+    Error::new(
+        Kind::Conflict,
+        "container is marked for removal and cannot be started",
+    )
+}
+
+/// Source: moby `daemon/delete.go` (28.2).
+pub fn remove_running(name: &str) -> Error {
+    Error::new(
+        Kind::Conflict,
+        format!(
+            "cannot remove container \"/{name}\": container is running: \
+             stop the container before removing or force remove"
+        ),
+    )
+}
+
+/// Source: moby `daemon/delete.go` (28.2).
+pub fn remove_paused(name: &str) -> Error {
+    Error::new(
+        Kind::Conflict,
+        format!("cannot remove container \"/{name}\": container is paused and must be unpaused first"),
+    )
+}
+
+/// Source: moby `daemon/delete.go`; the dev-container CLI looks for "already in progress".
+pub fn remove_in_progress(id: impl Display) -> Error {
+    Error::new(Kind::Conflict, format!("removal of container {id} is already in progress"))
+}
+
+/// Source: moby `daemon/delete.go`; links between containers by `--link` are records of the
+/// starting container here, so there is no link to remove.
+pub fn no_such_link(name: &str) -> Error {
+    Error::new(Kind::NotFound, format!("Cannot get parent / for name: {name}"))
+}
+
+/// Source: moby `api/server/router/container/container_routes.go`; observed.
+pub fn no_stream_chosen() -> Error {
+    Error::new(Kind::Invalid, "Bad parameters: you must choose at least one stream")
+}
+
+/// Source: moby `api/types/filters/errors.go`.
+pub fn invalid_filter(key: &str) -> Error {
+    Error::new(Kind::Invalid, format!("invalid filter '{key}'"))
+}
+
+/// Source: moby `api/types/filters/errors.go`.
+pub fn invalid_filter_value(key: &str, value: &str) -> Error {
+    Error::new(Kind::Invalid, format!("invalid filter '{key}={value}'"))
+}
+
+/// Source: moby `daemon/prune.go`.
+pub fn prune_running() -> Error {
+    Error::new(Kind::Conflict, "a prune operation is already running")
+}
+
+/// Source: moby `volume/mounts/parser.go` `errMountDuplicate`.
+pub fn duplicate_mount(target: &str) -> Error {
+    Error::new(Kind::Invalid, format!("Duplicate mount point: {target}"))
+}
+
+/// Source: moby `volume/mounts/linux_parser.go`.
+pub fn bind_source_missing(path: &str) -> Error {
+    Error::new(
+        Kind::Invalid,
+        format!(
+            "invalid mount config for type \"bind\": bind source path does not exist: {path}"
+        ),
+    )
+}
+
+/// Source: moby `daemon/start.go`, containerd and runc: what the CLI turns into 127, 126 or 125 by
+/// looking for the words of `why`.
+pub fn start_failed(why: impl Display) -> Error {
+    Error::new(
+        Kind::Invalid,
+        format!(
+            "failed to create task for container: failed to create shim task: OCI runtime create \
+             failed: unable to start container process: {why}"
+        ),
+    )
+}
+
+/// Source: moby `daemon/logs.go` and `daemon/logger/none`.
+pub fn logs_not_supported() -> Error {
+    Error::new(Kind::NotImplemented, "configured logging driver does not support reading")
+}
+
+/// Source: moby `daemon/update.go`.
+pub fn update_auto_remove() -> Error {
+    Error::new(
+        Kind::Invalid,
+        "Restart policy cannot be updated because AutoRemove is enabled for the container",
+    )
+}
+
+/// Source: moby `daemon/update.go`.
+pub fn update_removing(id: impl Display) -> Error {
+    Error::new(
+        Kind::Internal,
+        format!("Cannot update container {id}: container is marked for removal and cannot be \"update\""),
+    )
+}
