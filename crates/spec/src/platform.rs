@@ -21,7 +21,9 @@ pub struct Platform {
 /// A text that names no platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlatformError {
-    #[error("{0:?} is an invalid component of {1:?}: platform specifier component must match \"^[A-Za-z0-9_-]+$\"")]
+    #[error(
+        "{0:?} is an invalid component of {1:?}: platform specifier component must match \"^[A-Za-z0-9_-]+$\""
+    )]
     Component(String, String),
     #[error("{0:?}: unknown operating system or architecture")]
     Unknown(String),

@@ -206,9 +206,9 @@ fn is_component(text: &str) -> bool {
     if !text.starts_with(alphanumeric) || !text.ends_with(alphanumeric) {
         return false;
     }
-    text.split(alphanumeric)
-        .filter(|separator| !separator.is_empty())
-        .all(|separator| matches!(separator, "." | "_" | "__") || separator.bytes().all(|b| b == b'-'))
+    text.split(alphanumeric).filter(|separator| !separator.is_empty()).all(|separator| {
+        matches!(separator, "." | "_" | "__") || separator.bytes().all(|b| b == b'-')
+    })
 }
 
 fn is_tag(text: &str) -> bool {
