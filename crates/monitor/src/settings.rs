@@ -1,0 +1,198 @@
+//! `monitor.json`: everything a monitor must know about its container before it starts it.
+//!
+//! The engine writes it into the bundle directory beside `config.json`; the monitor reads it once.
+//! Unknown fields are ignored and new ones have defaults, since the file may outlive the program
+//! that wrote it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use spec::id::Id;
+use spec::runtime::ConsoleSize;
+
+/// Name of the settings inside the bundle directory.
+pub const FILE_NAME: &str = "monitor.json";
+
+/// What one monitor is for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MonitorSettings {
+    pub container: Id,
+    /// The OCI `config.json`.
+    pub config: PathBuf,
+    pub rootfs: Rootfs,
+    /// Who the process is to be, in Docker's words (`name`, `uid:gid`, `name:group`): looked up in
+    /// the container's own passwd and group. `None` takes `process.user` of the configuration.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Additional groups by name or number (`--group-add`).
+    #[serde(default)]
+    pub groups: Vec<String>,
+    #[serde(default)]
+    pub tty: bool,
+    #[serde(default)]
+    pub console_size: Option<ConsoleSize>,
+    /// Whether the process gets a stdin that stays open; otherwise it reads /dev/null.
+    #[serde(default)]
+    pub open_stdin: bool,
+    /// Whether the end of the first attached stdin is the end of the container's.
+    #[serde(default)]
+    pub stdin_once: bool,
+    #[serde(default)]
+    pub log: LogSettings,
+    /// Where the exit record goes.
+    pub exit_record: PathBuf,
+    #[serde(default)]
+    pub durability: Durability,
+    #[serde(default)]
+    pub runtime: RuntimeChoice,
+    /// The zone file of the 127.0.0.11 resolver; `None` runs none.
+    #[serde(default)]
+    pub zone: Option<PathBuf>,
+}
+
+/// Where the root file system comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rootfs {
+    /// Mounted detached in the container's own mount namespace; topmost of `lowers` first.
+    Overlay {
+        lowers: Vec<PathBuf>,
+        upper: PathBuf,
+        work: PathBuf,
+    },
+    /// `root.path` of the configuration is the tree itself.
+    Bundle,
+}
+
+/// Whether the exit record must survive a power cut.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    #[default]
+    Fsync,
+    /// For `--rm` containers, which nobody asks about afterwards.
+    Lazy,
+}
+
+/// Who makes the container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RuntimeChoice {
+    /// The `runtime` crate, inside the monitor's own process.
+    #[default]
+    Builtin,
+    /// Another OCI runtime, by its command line.
+    External {
+        program: PathBuf,
+        args: Vec<String>,
+        /// Its `--root`.
+        root: PathBuf,
+    },
+}
+
+/// Where output goes besides to attached clients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogSettings {
+    pub driver: LogDriver,
+    /// The current file; rotated ones get `.1`, `.2`, … appended.
+    pub path: PathBuf,
+    /// `None` never rotates.
+    #[serde(default)]
+    pub file_bytes_max: Option<u64>,
+    /// Files kept, the current one included; at least 1.
+    #[serde(default = "one")]
+    pub files_max: u32,
+    /// Whether rotated files are gzipped.
+    #[serde(default)]
+    pub compress: bool,
+    /// Put on each entry: the labels and environment that the user chose.
+    #[serde(default)]
+    pub attrs: BTreeMap<String, String>,
+}
+
+fn one() -> u32 {
+    1
+}
+
+impl Default for LogSettings {
+    fn default() -> LogSettings {
+        LogSettings {
+            driver: LogDriver::None,
+            path: PathBuf::new(),
+            file_bytes_max: None,
+            files_max: 1,
+            compress: false,
+            attrs: BTreeMap::new(),
+        }
+    }
+}
+
+/// Docker's log drivers that keep logs on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogDriver {
+    JsonFile,
+    Local,
+    None,
+}
+
+/// One port that a monitor forwards in user mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyPort {
+    pub protocol: Protocol,
+    /// The container's address and port, reachable from the host's network namespace.
+    pub to: SocketAddr,
+}
+
+/// The transport of a [`ProxyPort`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+/// Why `monitor.json` cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    #[error("cannot read the monitor's settings {path:?}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("the monitor's settings {path:?} are malformed")]
+    Parse {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+    #[error("cannot write the monitor's settings {path:?}")]
+    Write { path: PathBuf, source: io::Error },
+}
+
+impl MonitorSettings {
+    /// Reads the settings from the bundle directory.
+    ///
+    /// # Errors
+    /// When the file is missing or malformed.
+    pub fn read(bundle: &Path) -> Result<MonitorSettings, SettingsError> {
+        let path = bundle.join(FILE_NAME);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(source) => return Err(SettingsError::Read { path, source }),
+        };
+        serde_json::from_slice(&bytes).map_err(|source| SettingsError::Parse { path, source })
+    }
+
+    /// Writes the settings into the bundle directory, before the monitor is spawned.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, bundle: &Path) -> Result<(), SettingsError> {
+        let path = bundle.join(FILE_NAME);
+        let written = serde_json::to_vec(self)
+            .map_err(io::Error::from)
+            .and_then(|bytes| fs::write(&path, bytes));
+        written.map_err(|source| SettingsError::Write { path, source })
+    }
+}
