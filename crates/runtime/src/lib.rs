@@ -1,1 +1,3 @@
-//! runtime
+//! The OCI runtime.
+
+pub mod seccomp;

@@ -1,0 +1,123 @@
+//! From the OCI document's seccomp section to a compiled filter.
+
+use spec::runtime::{Seccomp, SyscallArg};
+use sys::seccomp::{Action, Architecture, Compare, CompileError, Condition, Filter, Program, Rule};
+
+/// Why a seccomp section cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SeccompError {
+    #[error("seccomp action {0:?} is unknown")]
+    Action(String),
+    #[error("seccomp operator {0:?} is unknown")]
+    Operator(String),
+    #[error("seccomp flag {0:?} is not supported")]
+    Flag(String),
+    #[error("seccomp action SCMP_ACT_NOTIFY needs a listener, which is not supported")]
+    Notify,
+    #[error("cannot compile the seccomp filter")]
+    Compile { source: CompileError },
+}
+
+/// Compiles `seccomp` for this machine.
+pub fn compile(seccomp: &Seccomp) -> Result<Program, SeccompError> {
+    let mut filter = Filter {
+        default: action(&seccomp.default_action, seccomp.default_errno_ret)?,
+        architectures: seccomp.architectures.iter().filter_map(|name| architecture(name)).collect(),
+        rules: Vec::with_capacity(seccomp.syscalls.len()),
+        log: false,
+        speculation_allowed: false,
+    };
+    for flag in &seccomp.flags {
+        match flag.as_str() {
+            "SECCOMP_FILTER_FLAG_LOG" => filter.log = true,
+            "SECCOMP_FILTER_FLAG_SPEC_ALLOW" => filter.speculation_allowed = true,
+            // A container's first process has one thread when its filter is installed.
+            "SECCOMP_FILTER_FLAG_TSYNC" => {}
+            other => return Err(SeccompError::Flag(other.to_owned())),
+        }
+    }
+    for rule in &seccomp.syscalls {
+        let action = action(&rule.action, rule.errno_ret)?;
+        if action != filter.default {
+            let conditions = rule.args.iter().map(condition).collect::<Result<_, _>>()?;
+            filter.rules.push(Rule { syscalls: rule.names.clone(), action, conditions });
+        }
+    }
+    Program::compile(&filter).map_err(|source| SeccompError::Compile { source })
+}
+
+/// EPERM is the number where a profile names none.
+fn action(name: &str, number: Option<u32>) -> Result<Action, SeccompError> {
+    const EPERM: u32 = 1;
+    let number = number.unwrap_or(EPERM) as u16;
+    match name {
+        "SCMP_ACT_ALLOW" => Ok(Action::Allow),
+        "SCMP_ACT_ERRNO" => Ok(Action::Errno(number)),
+        "SCMP_ACT_KILL" | "SCMP_ACT_KILL_THREAD" => Ok(Action::KillThread),
+        "SCMP_ACT_KILL_PROCESS" => Ok(Action::KillProcess),
+        "SCMP_ACT_TRAP" => Ok(Action::Trap),
+        "SCMP_ACT_TRACE" => Ok(Action::Trace(number)),
+        "SCMP_ACT_LOG" => Ok(Action::Log),
+        "SCMP_ACT_NOTIFY" => Err(SeccompError::Notify),
+        other => Err(SeccompError::Action(other.to_owned())),
+    }
+}
+
+/// Architectures of other machines are left out: none of their calls can arrive here.
+fn architecture(name: &str) -> Option<Architecture> {
+    match name {
+        "SCMP_ARCH_X86_64" => Some(Architecture::X86_64),
+        "SCMP_ARCH_X86" => Some(Architecture::X86),
+        "SCMP_ARCH_X32" => Some(Architecture::X32),
+        "SCMP_ARCH_AARCH64" => Some(Architecture::Aarch64),
+        "SCMP_ARCH_ARM" => Some(Architecture::Arm),
+        _ => None,
+    }
+}
+
+fn condition(arg: &SyscallArg) -> Result<Condition, SeccompError> {
+    let (compare, value) = match arg.op.as_str() {
+        "SCMP_CMP_EQ" => (Compare::Equal, arg.value),
+        "SCMP_CMP_NE" => (Compare::NotEqual, arg.value),
+        "SCMP_CMP_LT" => (Compare::Less, arg.value),
+        "SCMP_CMP_LE" => (Compare::LessEqual, arg.value),
+        "SCMP_CMP_GT" => (Compare::Greater, arg.value),
+        "SCMP_CMP_GE" => (Compare::GreaterEqual, arg.value),
+        // `value` is the mask and `valueTwo` the datum.
+        "SCMP_CMP_MASKED_EQ" => (Compare::MaskedEqual(arg.value), arg.value_two),
+        other => return Err(SeccompError::Operator(other.to_owned())),
+    };
+    Ok(Condition { index: arg.index as u8, compare, value })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spec::runtime::SyscallRule;
+    use spec::seccomp::{Host, default_profile};
+
+    #[test]
+    fn dockers_default_profile_compiles_to_a_short_program() {
+        let capabilities = ["CAP_SYS_CHROOT".to_owned()];
+        let host = Host { architecture: "amd64", kernel: (6, 18), capabilities: &capabilities };
+        let program = compile(&default_profile(&host)).unwrap();
+        assert!(program.len() < 1000, "{} instructions", program.len());
+    }
+
+    #[test]
+    fn unknown_words_are_refused() {
+        let with = |action: &str, op: &str| Seccomp {
+            default_action: "SCMP_ACT_ERRNO".into(),
+            syscalls: vec![SyscallRule {
+                names: vec!["read".into()],
+                action: action.into(),
+                args: vec![SyscallArg { op: op.into(), ..SyscallArg::default() }],
+                ..SyscallRule::default()
+            }],
+            ..Seccomp::default()
+        };
+        assert!(matches!(compile(&with("ALLOW", "SCMP_CMP_EQ")), Err(SeccompError::Action(_))));
+        assert!(matches!(compile(&with("SCMP_ACT_ALLOW", "=")), Err(SeccompError::Operator(_))));
+        assert!(compile(&with("SCMP_ACT_ALLOW", "SCMP_CMP_EQ")).is_ok());
+    }
+}
