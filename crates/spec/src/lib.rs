@@ -4,7 +4,9 @@
 //! instead of strings, so a value that exists is valid.
 
 pub mod digest;
+pub mod glob;
 pub mod id;
+pub mod ignore;
 pub mod image;
 pub mod platform;
 pub mod reference;

@@ -1,0 +1,413 @@
+//! `--flags` in front of an instruction's arguments, and the value of `RUN --mount`.
+//!
+//! Flags are taken off first, asked for one by one, and what was never asked for is unknown.
+
+use crate::instruction::{Mount, MountKind, Sharing};
+
+/// A flag that cannot be used. The words are Docker's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FlagError {
+    #[error("unknown flag: --{name}{}", hint.map(|hint| format!(" (did you mean {hint}?)")).unwrap_or_default())]
+    Unknown { name: String, hint: Option<&'static str> },
+    #[error("missing a value on flag: --{0}")]
+    NoValue(String),
+    #[error("duplicate flag specified: {0}")]
+    Twice(String),
+    #[error("expecting boolean value for flag {flag}, not: {value}")]
+    Truth { flag: String, value: String },
+    #[error("time: invalid duration {0:?}")]
+    Duration(String),
+    #[error("Interval {name:?} cannot be less than 1ms")]
+    Interval { name: String },
+    #[error("--retries must be at least 0 (not {0})")]
+    Retries(String),
+    #[error("invalid value {value:?} for flag: {flag}")]
+    Value { flag: String, value: String },
+    #[error("invalid mount target {0:?}: must not be empty")]
+    MountTarget(&'static str),
+    #[error("unsupported mount type {0:?}")]
+    MountType(String),
+    #[error("unexpected key '{key}' in '{field}'")]
+    MountKey { key: String, field: String },
+    #[error("invalid value for {key}: {value}")]
+    MountValue { key: String, value: String },
+    #[error("invalid field '{0}' must be a key=value pair")]
+    MountField(String),
+}
+
+/// Flags not yet asked for: name, value, in order.
+#[derive(Debug, Default)]
+pub struct Flags {
+    left: Vec<(String, Option<String>)>,
+    asked: Vec<&'static str>,
+}
+
+impl Flags {
+    /// Takes the flags off the front of `rest`.
+    ///
+    /// # Errors
+    /// None today; the result keeps room for syntax that is no flag.
+    pub fn take(rest: &str, escape: char) -> Result<(Self, String), FlagError> {
+        let mut flags = Self::default();
+        let mut rest = rest.trim_start();
+        while rest.starts_with("--") {
+            let end = word_end(rest, escape);
+            let word = unquote(&rest[2..end], escape);
+            rest = rest[end..].trim_start();
+            if word.is_empty() {
+                break;
+            }
+            match word.split_once('=') {
+                Some((name, value)) => flags.left.push((name.to_owned(), Some(value.to_owned()))),
+                None => flags.left.push((word, None)),
+            }
+        }
+        Ok((flags, rest.to_owned()))
+    }
+
+    fn all(&mut self, name: &'static str) -> Vec<Option<String>> {
+        self.asked.push(name);
+        let mut values = Vec::new();
+        self.left.retain_mut(|(own, value)| {
+            let wanted = own == name;
+            if wanted {
+                values.push(value.take());
+            }
+            !wanted
+        });
+        values
+    }
+
+    fn single(&mut self, name: &'static str) -> Result<Option<Option<String>>, FlagError> {
+        let mut values = self.all(name);
+        match values.len() {
+            0 | 1 => Ok(values.pop()),
+            _ => Err(FlagError::Twice(name.to_owned())),
+        }
+    }
+
+    /// The value of a flag that has one.
+    pub fn text(&mut self, name: &'static str) -> Result<Option<String>, FlagError> {
+        match self.single(name)? {
+            None => Ok(None),
+            Some(Some(value)) => Ok(Some(value)),
+            Some(None) => Err(FlagError::NoValue(name.to_owned())),
+        }
+    }
+
+    /// The values of a flag that may be given again.
+    pub fn texts(&mut self, name: &'static str) -> Result<Vec<String>, FlagError> {
+        self.all(name).into_iter().map(|value| value.ok_or_else(|| FlagError::NoValue(name.to_owned()))).collect()
+    }
+
+    /// A flag that is true when it has no value.
+    pub fn truth(&mut self, name: &'static str) -> Result<Option<bool>, FlagError> {
+        match self.single(name)? {
+            None => Ok(None),
+            Some(None) => Ok(Some(true)),
+            Some(Some(value)) => match value.to_ascii_lowercase().as_str() {
+                "true" => Ok(Some(true)),
+                "false" => Ok(Some(false)),
+                _ => Err(FlagError::Truth { flag: name.to_owned(), value }),
+            },
+        }
+    }
+
+    /// Nanoseconds; zero when the flag is not given.
+    pub fn duration(&mut self, name: &'static str) -> Result<i64, FlagError> {
+        let Some(text) = self.text(name)? else { return Ok(0) };
+        let nanos = duration(&text).ok_or_else(|| FlagError::Duration(text.clone()))?;
+        match nanos {
+            0 => Ok(0),
+            short if short < 1_000_000 => Err(FlagError::Interval { name: name.to_owned() }),
+            long => Ok(long),
+        }
+    }
+
+    /// A number from zero on.
+    pub fn count(&mut self, name: &'static str) -> Result<i64, FlagError> {
+        let Some(text) = self.text(name)? else { return Ok(0) };
+        match text.parse::<i32>() {
+            Ok(number) if number >= 0 => Ok(i64::from(number)),
+            Ok(_) | Err(_) => Err(FlagError::Retries(text)),
+        }
+    }
+
+    /// `--mount=…`, any number of them.
+    pub fn mounts(&mut self) -> Result<Vec<Mount>, FlagError> {
+        self.texts("mount")?.iter().map(|text| mount(text)).collect()
+    }
+
+    /// Refuses what nobody asked for.
+    pub fn none_left(&self) -> Result<(), FlagError> {
+        let Some((name, _)) = self.left.first() else { return Ok(()) };
+        let near = |known: &&&str| known.len().abs_diff(name.len()) <= 2 && same_letters(known, name);
+        Err(FlagError::Unknown { name: name.clone(), hint: self.asked.iter().find(near).copied() })
+    }
+}
+
+/// Near enough for "did you mean": all but two of the longer word's letters are in the other.
+fn same_letters(a: &str, b: &str) -> bool {
+    let mut pool: Vec<char> = b.chars().collect();
+    let mut missing = 0;
+    for c in a.chars() {
+        match pool.iter().position(|&own| own == c) {
+            Some(at) => {
+                pool.remove(at);
+            }
+            None => missing += 1,
+        }
+    }
+    missing + pool.len() <= 2 && a.len() > 2
+}
+
+fn word_end(text: &str, escape: char) -> usize {
+    let mut quote = None;
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        if c == escape && quote != Some('\'') {
+            chars.next();
+        } else if quote == Some(c) {
+            quote = None;
+        } else if quote.is_none() && (c == '\'' || c == '"') {
+            quote = Some(c);
+        } else if quote.is_none() && c.is_whitespace() {
+            return at;
+        }
+    }
+    text.len()
+}
+
+/// Takes quotes off; `\$` stays for the expansion to come.
+fn unquote(word: &str, escape: char) -> String {
+    let mut out = String::new();
+    let mut quote = None;
+    let mut chars = word.chars().peekable();
+    while let Some(c) = chars.next() {
+        if c == escape && quote != Some('\'') {
+            match chars.peek() {
+                Some('$') => out.push(c),
+                Some(_) | None => out.extend(chars.next()),
+            }
+        } else if quote == Some(c) {
+            quote = None;
+        } else if quote.is_none() && (c == '\'' || c == '"') {
+            quote = Some(c);
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Go's durations: `1h2m3.5s`, `300ms`, `0`.
+///
+/// Source: Go `time.ParseDuration`.
+pub fn duration(text: &str) -> Option<i64> {
+    let (negative, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if rest == "0" {
+        return Some(0);
+    }
+    if rest.is_empty() {
+        return None;
+    }
+    let mut total: i128 = 0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number = &rest[..digits];
+        rest = &rest[digits..];
+        let unit_end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let unit: i128 = match &rest[..unit_end] {
+            "ns" => 1,
+            "us" | "µs" | "μs" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
+            _ => return None,
+        };
+        rest = &rest[unit_end..];
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        if whole.is_empty() && fraction.is_empty() {
+            return None;
+        }
+        if whole.len() > 19 || fraction.contains('.') {
+            return None;
+        }
+        let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+        total += whole * unit;
+        let mut scale = unit;
+        for digit in fraction.bytes().take(18) {
+            scale /= 10;
+            total += i128::from(digit - b'0') * scale;
+        }
+    }
+    let total = if negative { -total } else { total };
+    i64::try_from(total).ok()
+}
+
+fn mount(text: &str) -> Result<Mount, FlagError> {
+    let mut kind = MountKind::Bind;
+    let mut fields = Vec::new();
+    for field in csv(text) {
+        let (key, value) = match field.split_once('=') {
+            Some((key, value)) => (key.to_ascii_lowercase(), Some(value.to_owned())),
+            None => (field.to_ascii_lowercase(), None),
+        };
+        match (key.as_str(), value) {
+            ("type", Some(value)) => kind = mount_kind(&value)?,
+            (_, value) => fields.push((key, value, field)),
+        }
+    }
+    let mut mount = Mount {
+        kind,
+        target: None,
+        source: None,
+        from: None,
+        read_only: kind == MountKind::Bind,
+        id: None,
+        sharing: Sharing::Shared,
+        mode: None,
+        uid: None,
+        gid: None,
+        size_bytes: None,
+        required: false,
+        env: None,
+    };
+    for (key, value, field) in fields {
+        mount_field(&mut mount, key, value, field)?;
+    }
+    let needs_target = matches!(kind, MountKind::Bind | MountKind::Cache | MountKind::Tmpfs);
+    match &mount.target {
+        None if needs_target => Err(FlagError::MountTarget("target")),
+        Some(target) if needs_target && target.is_empty() => Err(FlagError::MountTarget("target")),
+        Some(_) | None => Ok(mount),
+    }
+}
+
+fn mount_kind(value: &str) -> Result<MountKind, FlagError> {
+    Ok(match value.to_ascii_lowercase().as_str() {
+        "bind" => MountKind::Bind,
+        "cache" => MountKind::Cache,
+        "tmpfs" => MountKind::Tmpfs,
+        "secret" => MountKind::Secret,
+        "ssh" => MountKind::Ssh,
+        _ => return Err(FlagError::MountType(value.to_owned())),
+    })
+}
+
+fn mount_field(mount: &mut Mount, key: String, value: Option<String>, field: String) -> Result<(), FlagError> {
+    let invalid = |value: &str| FlagError::MountValue { key: key.clone(), value: value.to_owned() };
+    let truth = |value: &Option<String>| match value.as_deref() {
+        None | Some("true" | "1" | "TRUE" | "True" | "t" | "T") => Ok(true),
+        Some("false" | "0" | "FALSE" | "False" | "f" | "F") => Ok(false),
+        Some(other) => Err(invalid(other)),
+    };
+    match key.as_str() {
+        "readonly" | "ro" => {
+            mount.read_only = truth(&value)?;
+            return Ok(());
+        }
+        "readwrite" | "rw" => {
+            mount.read_only = !truth(&value)?;
+            return Ok(());
+        }
+        "required" => {
+            mount.required = truth(&value)?;
+            return Ok(());
+        }
+        _ => {}
+    }
+    let Some(value) = value else { return Err(FlagError::MountField(field)) };
+    match key.as_str() {
+        "source" | "src" => mount.source = Some(value),
+        "target" | "dst" | "destination" => mount.target = Some(value),
+        "from" => mount.from = Some(value),
+        "id" => mount.id = Some(value),
+        "env" => mount.env = Some(value),
+        "mode" => mount.mode = Some(u32::from_str_radix(&value, 8).map_err(|_| invalid(&value))?),
+        "uid" => mount.uid = Some(value.parse().map_err(|_| invalid(&value))?),
+        "gid" => mount.gid = Some(value.parse().map_err(|_| invalid(&value))?),
+        "size" => mount.size_bytes = Some(size(&value).ok_or_else(|| invalid(&value))?),
+        "sharing" => {
+            mount.sharing = match value.as_str() {
+                "shared" => Sharing::Shared,
+                "private" => Sharing::Private,
+                "locked" => Sharing::Locked,
+                other => return Err(invalid(other)),
+            };
+        }
+        _ => return Err(FlagError::MountKey { key, field }),
+    }
+    Ok(())
+}
+
+/// Bytes with an optional `k`, `m`, `g`, `t` (of 1024) and `b`.
+fn size(text: &str) -> Option<u64> {
+    let lower = text.trim().to_ascii_lowercase();
+    let bare = lower.strip_suffix("ib").or_else(|| lower.strip_suffix('b')).unwrap_or(&lower);
+    let (digits, shift) = match bare.char_indices().last()? {
+        (at, 'k') => (&bare[..at], 10),
+        (at, 'm') => (&bare[..at], 20),
+        (at, 'g') => (&bare[..at], 30),
+        (at, 't') => (&bare[..at], 40),
+        _ => (bare, 0),
+    };
+    digits.trim().parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+/// One line of comma separated fields; a field may stand in double quotes.
+fn csv(text: &str) -> Vec<String> {
+    let mut fields = vec![String::new()];
+    let mut quoted = false;
+    for c in text.chars() {
+        match (c, fields.last_mut()) {
+            ('"', _) => quoted = !quoted,
+            (',', _) if !quoted => fields.push(String::new()),
+            (c, Some(field)) => field.push(c),
+            (_, None) => {}
+        }
+    }
+    fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_gos() {
+        for (text, want) in [
+            ("30s", Some(30_000_000_000)),
+            ("1m30s", Some(90_000_000_000)),
+            ("1.5h", Some(5_400_000_000_000)),
+            ("300ms", Some(300_000_000)),
+            ("0", Some(0)),
+            ("30", None),
+            ("", None),
+            ("s", None),
+            ("99999999999999999999h", None),
+        ] {
+            assert_eq!(duration(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn mounts_are_read_with_their_short_names() {
+        let mount = |text: &str| mount(text).map_err(|error| error.to_string());
+        let cache = mount("type=cache,target=/root/.cache,sharing=locked,mode=0700,id=x,ro").unwrap();
+        assert_eq!((cache.kind, cache.sharing, cache.mode), (MountKind::Cache, Sharing::Locked, Some(0o700)));
+        assert!(cache.read_only);
+        let bind = mount("src=a,dst=/b,from=c,rw").unwrap();
+        assert!(!bind.read_only);
+        assert_eq!(bind.from.as_deref(), Some("c"));
+        assert_eq!(mount("type=tmpfs,target=/t,size=1m").unwrap().size_bytes, Some(1 << 20));
+        assert_eq!(mount("type=cache").unwrap_err(), "invalid mount target \"target\": must not be empty");
+        assert_eq!(mount("type=x,target=/a").unwrap_err(), "unsupported mount type \"x\"");
+        assert_eq!(mount("target=/a,foo=b").unwrap_err(), "unexpected key 'foo' in 'foo=b'");
+        assert_eq!(mount("target").unwrap_err(), "invalid field 'target' must be a key=value pair");
+    }
+}
