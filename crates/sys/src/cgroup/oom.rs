@@ -1,0 +1,60 @@
+//! Noticing that the out-of-memory killer took a process of the group.
+//!
+//! Version 1 rings an eventfd registered at memory.oom_control; version 2 modifies memory.events,
+//! which inotify reports. Either way the bell only says "look": the truth is the counter of kills.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fs::inotify;
+use rustix::fs::{Mode, OFlags};
+
+use super::stats::{get, table};
+use super::{Cgroup, write_file};
+
+/// A watch to put into an event loop: readable means that [`OomWatch::take`] is worth calling.
+#[derive(Debug)]
+pub struct OomWatch {
+    bell: OwnedFd,
+    counter: PathBuf,
+    seen: u64,
+}
+
+impl OomWatch {
+    pub(super) fn open(group: &Cgroup) -> io::Result<Self> {
+        let directory = group.directory("memory").ok_or(io::ErrorKind::Unsupported)?;
+        if group.layout().is_v2() {
+            let counter = directory.join("memory.events");
+            let bell = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
+            inotify::add_watch(&bell, &counter, inotify::WatchFlags::MODIFY)?;
+            return Ok(Self { bell, counter, seen: 0 });
+        }
+        let counter = directory.join("memory.oom_control");
+        let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        let control = rustix::fs::open(&counter, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let line = format!("{} {}", bell.as_raw_fd(), control.as_raw_fd());
+        write_file(&directory.join("cgroup.event_control"), &line)?;
+        Ok(Self { bell, counter, seen: 0 })
+    }
+
+    /// Silences the bell and tells how many processes were killed since the last call.
+    ///
+    /// # Errors
+    /// When the group is gone.
+    pub fn take(&mut self) -> io::Result<u64> {
+        let mut buffer = [0_u8; 4096];
+        while rustix::io::read(&self.bell, &mut buffer).is_ok_and(|count| count > 0) {}
+        let kills = get(&table(&std::fs::read_to_string(&self.counter)?), "oom_kill");
+        let new = kills.saturating_sub(self.seen);
+        self.seen = kills;
+        Ok(new)
+    }
+}
+
+impl AsFd for OomWatch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+}

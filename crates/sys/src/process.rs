@@ -1,0 +1,431 @@
+//! Processes: clone3 without a shared address space, pidfds, and what a child sets on itself.
+//!
+//! A child made here is a fork: it has a copy of our memory and goes on running our code, so it
+//! may allocate and read what the parent prepared. That is sound only while the parent has a
+//! single thread, for another thread could hold a lock that nobody in the child ever releases;
+//! [`spawn`] therefore refuses in a process with more threads.
+//!
+//! Elsewhere: namespaces in [`crate::namespace`], credentials in [`crate::capability`].
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
+
+pub use rustix::process::Pid;
+
+use crate::namespace::Namespaces;
+
+/// What the new process starts with.
+#[derive(Debug, Default)]
+pub struct SpawnOptions<'a> {
+    /// Namespaces that are created together with the process.
+    pub namespaces: Namespaces,
+    /// A cgroup v2 directory to be born in: CLONE_INTO_CGROUP, Linux 5.7.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    /// Whose child the process becomes.
+    pub parent: Parent,
+}
+
+/// Whose child a new process becomes.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub enum Parent {
+    /// The caller's own.
+    #[default]
+    Caller,
+    /// The caller's parent's: CLONE_PARENT.
+    Sibling,
+}
+
+/// A child process and a handle on it that a reused pid cannot fool.
+#[derive(Debug)]
+pub struct Child {
+    pub pid: Pid,
+    pub pidfd: OwnedFd,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    Code(i32),
+    Signal { signal: i32, core_dumped: bool },
+}
+
+impl Exit {
+    /// The code that shells and Docker show: 128+n for a death by signal n.
+    #[must_use]
+    pub fn code(self) -> i32 {
+        match self {
+            Exit::Code(code) => code,
+            Exit::Signal { signal, .. } => 128 + signal,
+        }
+    }
+}
+
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
+
+/// Makes a process that runs `body` in a copy of our memory and exits with the code it returns.
+///
+/// Signal handlers are reset; ignored signals and the signal mask are inherited
+/// (see [`reset_signals`]).
+///
+/// # Errors
+/// When this process has more than one thread, or clone3(2) fails.
+pub fn spawn(options: &SpawnOptions<'_>, body: impl FnOnce() -> i32) -> io::Result<Child> {
+    if thread_count()? != 1 {
+        return Err(io::Error::other("a process with several threads cannot be cloned"));
+    }
+    let mut pidfd: RawFd = -1;
+    // SAFETY: `clone_args` is a plain record of integers for which all zeroes is a valid value.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = libc::CLONE_PIDFD as u64 | CLONE_CLEAR_SIGHAND | options.namespaces.bits();
+    args.pidfd = std::ptr::from_mut(&mut pidfd) as u64;
+    match options.parent {
+        Parent::Caller => args.exit_signal = libc::SIGCHLD as u64,
+        // clone(2): clone3 refuses CLONE_PARENT together with an exit signal (EINVAL). The child
+        // inherits ours.
+        Parent::Sibling => args.flags |= libc::CLONE_PARENT as u64,
+    }
+    if let Some(cgroup) = options.cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: without CLONE_VM and with a null stack the child continues on a copy of this stack,
+    // like after fork(2); we are the only thread, so no lock of the copy is held by a ghost.
+    // `args` and `pidfd` outlive the call and have the size that is passed.
+    let pid = unsafe {
+        libc::syscall(libc::SYS_clone3, std::ptr::from_mut(&mut args), size_of::<libc::clone_args>())
+    };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or(70);
+            exit_now(code)
+        }
+        pid => {
+            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+            // SAFETY: the kernel opened `pidfd` for this call (CLONE_PIDFD), so nothing else owns it.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Child { pid, pidfd })
+        }
+    }
+}
+
+/// Ends the process without running destructors or exit handlers, which belong to the parent.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit(2) takes an integer and does not return; no memory of ours is touched.
+    unsafe { libc::_exit(code) }
+}
+
+/// How many threads this process has.
+///
+/// # Errors
+/// When /proc is not mounted.
+pub fn thread_count() -> io::Result<u64> {
+    // A directory has a link for itself, its name, and each child directory: one for each thread.
+    Ok(std::fs::metadata("/proc/self/task")?.nlink().saturating_sub(2))
+}
+
+/// A handle on process `pid` that a reused pid cannot fool: pidfd_open(2), Linux 5.3.
+///
+/// # Errors
+/// When there is no such process.
+pub fn open_process(pid: Pid) -> io::Result<OwnedFd> {
+    Ok(rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?)
+}
+
+/// Sends a signal by number (so real-time signals too) through a pidfd.
+///
+/// # Errors
+/// `ESRCH` once the process has been reaped; `EINVAL` for no signal's number.
+pub fn signal_process(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
+    // SAFETY: takes integers and a null siginfo, which the call allows; touches none of our memory.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_fd().as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    })?;
+    Ok(())
+}
+
+/// Waiting for a child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Until it ends.
+    Block,
+    /// Only look.
+    Poll,
+}
+
+/// Reaps the child behind `pidfd`; `None` when it still runs and we only look.
+///
+/// # Errors
+/// `ECHILD` when it is not our child or was reaped already.
+pub fn wait_process(pidfd: impl AsFd, wait: Wait) -> io::Result<Option<Exit>> {
+    // SAFETY: `siginfo_t` is a plain record for which all zeroes is a valid value.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let hang = match wait {
+        Wait::Block => 0,
+        Wait::Poll => libc::WNOHANG,
+    };
+    loop {
+        // SAFETY: `info` is a writable siginfo_t that outlives the call; the rest are integers.
+        let result = unsafe {
+            libc::waitid(
+                libc::P_PIDFD,
+                pidfd.as_fd().as_raw_fd() as libc::id_t,
+                &raw mut info,
+                libc::WEXITED | hang | libc::__WALL,
+            )
+        };
+        if result == 0 {
+            break;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    // SAFETY: waitid filled the child members, or left the zeroes from above.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    if pid == 0 {
+        return Ok(None);
+    }
+    Ok(Some(match info.si_code {
+        libc::CLD_EXITED => Exit::Code(status),
+        libc::CLD_DUMPED => Exit::Signal { signal: status, core_dumped: true },
+        _ => Exit::Signal { signal: status, core_dumped: false },
+    }))
+}
+
+/// Gives every signal its default action and unblocks all: what a fresh program expects. Rust's
+/// own start-up ignores SIGPIPE, which an exec would hand on.
+pub fn reset_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL runs no code of ours; numbers that may not be changed only yield EINVAL.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: the set lives on our stack and is initialised by sigemptyset before it is used.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// Blocks every signal for this thread, so that [`wait_signal`] can take them one by one.
+pub fn block_signals() {
+    // SAFETY: the set lives on our stack and is initialised by sigfillset before it is used.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigfillset(&raw mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// Takes the next pending signal of the blocked ones, waiting for it.
+///
+/// # Errors
+/// When sigwaitinfo(2) fails other than by interruption.
+pub fn wait_signal() -> io::Result<i32> {
+    // SAFETY: the set lives on our stack and is initialised by sigfillset before it is used; a
+    // null siginfo is allowed.
+    let signal = unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigfillset(&raw mut set);
+        libc::sigwaitinfo(&raw const set, std::ptr::null_mut())
+    };
+    if signal < 0 { Err(io::Error::last_os_error()) } else { Ok(signal) }
+}
+
+/// Replaces the program. `argv` and `envp` become the new program's.
+///
+/// Returns only when it failed.
+pub fn execve(path: &CStr, argv: &[&CStr], envp: &[&CStr]) -> io::Error {
+    let (argv, envp) = (pointers(argv), pointers(envp));
+    // SAFETY: all strings are NUL-terminated and both arrays end with a null pointer; they
+    // outlive the call.
+    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Replaces the program by the one behind `file`: execveat(2) with AT_EMPTY_PATH.
+///
+/// Returns only when it failed.
+pub fn execve_file(file: impl AsFd, argv: &[&CStr], envp: &[&CStr]) -> io::Error {
+    let (argv, envp) = (pointers(argv), pointers(envp));
+    // SAFETY: all strings are NUL-terminated and both arrays end with a null pointer; they
+    // outlive the call.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            file.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            argv.as_ptr(),
+            envp.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    io::Error::last_os_error()
+}
+
+fn pointers(strings: &[&CStr]) -> Vec<*const libc::c_char> {
+    strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
+}
+
+/// Whether other processes of the same user may look into this one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dumpable {
+    Yes,
+    No,
+}
+
+/// Hides (or shows) /proc/self/{exe,fd,mem,…} and ptrace from processes without CAP_SYS_PTRACE.
+/// execve(2) makes the process dumpable again.
+///
+/// # Errors
+/// Never in practice: prctl(2) accepts both values.
+pub fn set_dumpable(dumpable: Dumpable) -> io::Result<()> {
+    prctl(libc::PR_SET_DUMPABLE, u64::from(dumpable == Dumpable::Yes))
+}
+
+/// Forbids gaining privileges by exec from now on, for good.
+///
+/// # Errors
+/// Never in practice, since Linux 3.5.
+pub fn set_no_new_privileges() -> io::Result<()> {
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
+}
+
+/// Makes orphaned descendants become our children.
+///
+/// # Errors
+/// Never in practice, since Linux 3.4.
+pub fn set_subreaper() -> io::Result<()> {
+    prctl(libc::PR_SET_CHILD_SUBREAPER, 1)
+}
+
+/// Asks for `signal` when the thread that made us ends.
+///
+/// # Errors
+/// `EINVAL` when the number is no signal's.
+pub fn set_parent_death_signal(signal: i32) -> io::Result<()> {
+    prctl(libc::PR_SET_PDEATHSIG, signal as u64)
+}
+
+/// Names the process for ps and top; the kernel keeps 15 bytes.
+///
+/// # Errors
+/// Never in practice.
+pub fn set_name(name: &CStr) -> io::Result<()> {
+    // SAFETY: PR_SET_NAME reads a NUL-terminated string, which outlives the call.
+    check(i64::from(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) }))?;
+    Ok(())
+}
+
+fn prctl(option: i32, value: u64) -> io::Result<()> {
+    // SAFETY: the options passed by this module take integers only.
+    check(i64::from(unsafe { libc::prctl(option, value, 0, 0, 0) }))?;
+    Ok(())
+}
+
+/// Marks every descriptor from `first` on to be closed by the next exec: close_range(2).
+///
+/// # Errors
+/// When the kernel is older than 5.11.
+pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
+    const CLOSE_RANGE_CLOEXEC: u32 = 4;
+    // SAFETY: takes integers only. Descriptors stay open, so no owner loses one.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first as u32, u32::MAX, CLOSE_RANGE_CLOEXEC) })?;
+    Ok(())
+}
+
+/// Makes `fd` survive the next exec, or not.
+///
+/// # Errors
+/// When fcntl(2) fails.
+pub fn set_inheritable(fd: impl AsFd) -> io::Result<()> {
+    Ok(rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?)
+}
+
+/// Duplicates `fd` onto the standard stream `number` (0, 1 or 2), which then survives exec.
+///
+/// # Errors
+/// When dup(2) fails.
+pub fn set_standard_stream(fd: impl AsFd, number: RawFd) -> io::Result<()> {
+    assert!((0..=2).contains(&number), "only standard streams may be replaced");
+    if fd.as_fd().as_raw_fd() == number {
+        return set_inheritable(fd);
+    }
+    // SAFETY: `number` is a standard stream, which no OwnedFd of ours stands for.
+    check(i64::from(unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) }))?;
+    Ok(())
+}
+
+/// Duplicates `fd` to exactly `number`, which then survives exec.
+///
+/// # Safety
+/// Nothing in this process may own descriptor `number`: whatever it was is closed.
+///
+/// # Errors
+/// When dup(2) fails.
+pub unsafe fn set_descriptor(fd: impl AsFd, number: RawFd) -> io::Result<()> {
+    if fd.as_fd().as_raw_fd() == number {
+        return set_inheritable(fd);
+    }
+    // SAFETY: the caller vouches that nobody owns `number`.
+    check(i64::from(unsafe { libc::dup2(fd.as_fd().as_raw_fd(), number) }))?;
+    Ok(())
+}
+
+/// Takes over descriptors that this process inherited by number, such as those of socket
+/// activation or `--preserve-fds`.
+///
+/// # Errors
+/// `EBADF` when it is not open.
+///
+/// # Safety
+/// Nothing else in this process may own `number`.
+pub unsafe fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl with F_GETFD only reads a flag.
+    check(i64::from(unsafe { libc::fcntl(number, libc::F_GETFD) }))?;
+    // SAFETY: it is open, and the caller vouches that nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// A new session keyring named `name`, so that keys of the engine's session are out of reach.
+///
+/// # Errors
+/// `ENOSYS` without keyrings in the kernel, `EDQUOT` when the user's quota is full.
+pub fn join_session_keyring(name: &CStr) -> io::Result<()> {
+    const KEYCTL_JOIN_SESSION_KEYRING: i32 = 1;
+    // SAFETY: the string is NUL-terminated and outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, name.as_ptr()) })?;
+    Ok(())
+}
+
+pub(crate) fn check(result: i64) -> io::Result<i64> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_is_not_our_child_cannot_be_reaped() {
+        let own = open_process(rustix::process::getpid()).unwrap();
+        assert_eq!(wait_process(&own, Wait::Poll).unwrap_err().raw_os_error(), Some(libc::ECHILD));
+    }
+
+    #[test]
+    fn a_death_by_signal_is_shown_as_128_plus_its_number() {
+        assert_eq!(Exit::Signal { signal: 9, core_dumped: false }.code(), 137);
+        assert_eq!(Exit::Code(3).code(), 3);
+    }
+}
