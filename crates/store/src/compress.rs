@@ -1,0 +1,81 @@
+//! Compression of archives: told apart by their first bytes, as names and media types lie.
+
+use std::io::{self, BufRead, Read};
+
+/// How an archive is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    None,
+    Gzip,
+    Zstd,
+    Bzip2,
+    Xz,
+}
+
+/// A hostile xz stream names the memory that its reader needs; this much it gets.
+const XZ_MEMORY_BYTES_MAX: u64 = 512 << 20;
+/// zstd: at most 128 MiB of window.
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+/// How many bytes [`Compression::sniff`] wants to see.
+pub const SNIFF_BYTES: usize = 6;
+
+impl Compression {
+    /// Tells by the first bytes.
+    ///
+    /// Source: RFC 1952, RFC 8878 3.1 (also skippable frames), xz-file-format 2.1.1.
+    pub fn sniff(start: &[u8]) -> Compression {
+        match start {
+            [0x1f, 0x8b, 0x08, ..] => Compression::Gzip,
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
+            [b'B', b'Z', b'h', ..] => Compression::Bzip2,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Compression::Xz,
+            _ => Compression::None,
+        }
+    }
+
+    /// The plain bytes of `input`. Concatenated members count as one stream.
+    pub fn reader<'a>(self, input: impl BufRead + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
+        Ok(match self {
+            Compression::None => Box::new(input),
+            Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+            Compression::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(input)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+                Box::new(decoder)
+            }
+            Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
+            Compression::Xz => {
+                let flags = liblzma::stream::CONCATENATED;
+                let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY_BYTES_MAX, flags)?;
+                Box::new(liblzma::bufread::XzDecoder::new_stream(input, stream))
+            }
+        })
+    }
+}
+
+/// Whether `start`, the first 512 bytes of a file (or all of a shorter one), begin an archive that
+/// `ADD` unpacks: a tar, plain or compressed.
+pub fn is_archive(start: &[u8]) -> bool {
+    if Compression::sniff(start) == Compression::None {
+        return crate::tar::read::Reader::new(start).next(&mut Vec::new()).is_ok_and(|entry| entry.is_some());
+    }
+    let mut plain = vec![0u8; 512];
+    let Ok(mut reader) = Compression::sniff(start).reader(start) else { return false };
+    let mut got = 0;
+    while got < plain.len() {
+        match reader.read(&mut plain[got..]) {
+            Ok(0) | Err(_) => break,
+            Ok(length) => got += length,
+        }
+    }
+    // Too little of a bzip2 or xz block is here to see inside; its name says enough.
+    got == 0 || got < plain.len() || is_archive(&plain)
+}
+
+/// Decompresses whatever `input` turns out to be.
+pub fn sniffed<'a>(mut input: impl BufRead + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
+    let mut start = Vec::new();
+    (&mut input).take(SNIFF_BYTES as u64).read_to_end(&mut start)?;
+    let compression = Compression::sniff(&start);
+    compression.reader(io::BufReader::with_capacity(256 * 1024, io::Cursor::new(start).chain(input)))
+}

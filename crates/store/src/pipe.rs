@@ -1,0 +1,213 @@
+//! Pipelines of threads: hashing and decompressing beside the work on the tree.
+//!
+//! Bytes travel in shared chunks through bounded channels, so a slow disk slows the network down
+//! instead of filling memory. A thread whose peer went away ends quietly; the peer holds the error.
+
+use std::io::{self, BufRead, Read};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use sha2::{Digest as _, Sha256};
+use spec::Digest;
+
+pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
+const CHUNKS_IN_FLIGHT: usize = 8;
+
+pub(crate) type Chunk = Arc<Vec<u8>>;
+
+/// A SHA-256 that is computed on a thread of its own.
+pub(crate) struct HashThread {
+    chunks: SyncSender<Chunk>,
+    pending: Vec<u8>,
+    thread: JoinHandle<Digest>,
+}
+
+impl HashThread {
+    pub(crate) fn start() -> HashThread {
+        let (chunks, inbox) = sync_channel::<Chunk>(CHUNKS_IN_FLIGHT);
+        let thread = std::thread::spawn(move || {
+            let mut hasher = Sha256::new();
+            for chunk in inbox {
+                hasher.update(chunk.as_slice());
+            }
+            Digest::from_raw(hasher.finalize().into())
+        });
+        HashThread { chunks, pending: Vec::new(), thread }
+    }
+
+    /// Hashes `bytes`; small pieces are gathered.
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.pending.extend_from_slice(bytes);
+        if self.pending.len() >= CHUNK_BYTES {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        if !self.pending.is_empty() {
+            let chunk = Arc::new(std::mem::take(&mut self.pending));
+            self.send(chunk);
+        }
+    }
+
+    fn send(&self, chunk: Chunk) {
+        self.chunks.send(chunk).expect("the hashing thread ends only after its sender");
+    }
+
+    pub(crate) fn finish(mut self) -> Digest {
+        self.flush();
+        drop(self.chunks);
+        self.thread.join().expect("hashing does not panic")
+    }
+}
+
+/// Reads the chunks that another thread sends.
+pub(crate) struct ChunkReader {
+    inbox: Receiver<io::Result<Chunk>>,
+    chunk: Chunk,
+    at: usize,
+}
+
+impl BufRead for ChunkReader {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        while self.at == self.chunk.len() {
+            match self.inbox.recv() {
+                Ok(next) => (self.chunk, self.at) = (next?, 0),
+                Err(_) => return Ok(&[]),
+            }
+        }
+        Ok(&self.chunk[self.at..])
+    }
+
+    fn consume(&mut self, length: usize) {
+        self.at += length;
+    }
+}
+
+impl Read for ChunkReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let available = self.fill_buf()?;
+        let length = available.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&available[..length]);
+        self.consume(length);
+        Ok(length)
+    }
+}
+
+/// What went through a [`Plain`] stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Passed {
+    pub(crate) blob: Digest,
+    pub(crate) blob_size: u64,
+    pub(crate) plain: Digest,
+    pub(crate) plain_size: u64,
+}
+
+/// How far a compressed stream may swell: beyond [`Swell::free_bytes`], `ratio` times its size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Swell {
+    pub(crate) free_bytes: u64,
+    pub(crate) ratio: u64,
+}
+
+/// Decompresses `source` on one thread and hashes the result on another, while `consume` reads it
+/// here. Gives both digests when `consume` succeeded and read to the end.
+pub(crate) fn plain<T, E: From<io::Error>>(
+    source: impl Read + Send,
+    swell: Swell,
+    consume: impl FnOnce(ChunkReader) -> Result<T, E>,
+) -> Result<(T, Passed), E> {
+    let (outbox, inbox) = sync_channel(CHUNKS_IN_FLIGHT);
+    std::thread::scope(|scope| {
+        let producer = scope.spawn(move || produce(source, swell, &outbox));
+        let reader = ChunkReader { inbox, chunk: Chunk::default(), at: 0 };
+        // The reader dies with `consume`, so a producer that is still sending notices and ends.
+        let consumed = consume(reader)?;
+        let passed = producer.join().expect("decompression does not panic")?;
+        Ok((consumed, passed))
+    })
+}
+
+fn produce(
+    source: impl Read + Send,
+    swell: Swell,
+    outbox: &SyncSender<io::Result<Chunk>>,
+) -> io::Result<Passed> {
+    let plain_hash = HashThread::start();
+    let mut counted = Hashed { source, hasher: None, size: Arc::default() };
+    let outcome = send_chunks(&mut counted, swell, &plain_hash, outbox);
+    let plain = plain_hash.finish();
+    let (plain_size, blob) = match outcome {
+        Ok(done) => done,
+        Err(error) => {
+            let copy = io::Error::new(error.kind(), error.to_string());
+            let _ = outbox.send(Err(error));
+            return Err(copy);
+        }
+    };
+    Ok(Passed { blob: blob.unwrap_or(plain), blob_size: counted.size.load(Ordering::Relaxed), plain, plain_size })
+}
+
+/// Gives the plain size, and the blob's digest if it is not the plain one.
+fn send_chunks(
+    source: &mut Hashed<impl Read + Send>,
+    swell: Swell,
+    hash: &HashThread,
+    outbox: &SyncSender<io::Result<Chunk>>,
+) -> io::Result<(u64, Option<Digest>)> {
+    use crate::compress::{Compression, SNIFF_BYTES};
+    let mut start = Vec::new();
+    Read::take(&mut *source, SNIFF_BYTES as u64).read_to_end(&mut start)?;
+    let compression = Compression::sniff(&start);
+    if compression != Compression::None {
+        let mut hasher = Sha256::new();
+        hasher.update(&start);
+        source.hasher = Some(hasher);
+    }
+    let compressed = Arc::clone(&source.size);
+    let mut size = 0u64;
+    {
+        let input = io::BufReader::with_capacity(CHUNK_BYTES, Read::chain(io::Cursor::new(start), &mut *source));
+        let mut plain = compression.reader(input)?;
+        loop {
+            let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+            Read::take(&mut plain, CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
+            if chunk.is_empty() {
+                break;
+            }
+            size += chunk.len() as u64;
+            let chunk = Arc::new(chunk);
+            hash.send(Arc::clone(&chunk));
+            if outbox.send(Ok(chunk)).is_err() {
+                return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the reader stopped"));
+            }
+            let reason = swell.free_bytes.max(compressed.load(Ordering::Relaxed).saturating_mul(swell.ratio));
+            if size > reason {
+                return Err(io::Error::other("the archive swells beyond reason"));
+            }
+        }
+    }
+    // Bytes after the last member belong to the blob and so to its digest.
+    io::copy(source, &mut io::sink())?;
+    Ok((size, source.hasher.take().map(|hasher| Digest::from_raw(hasher.finalize().into()))))
+}
+
+/// Counts and, if there is a hasher, hashes what is read.
+struct Hashed<R> {
+    source: R,
+    hasher: Option<Sha256>,
+    size: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.source.read(buffer)?;
+        self.size.fetch_add(got as u64, Ordering::Relaxed);
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&buffer[..got]);
+        }
+        Ok(got)
+    }
+}
