@@ -3,6 +3,7 @@
 //! `asked` is always what the user typed: a full id, a name, or an id's prefix.
 
 pub mod spec;
+pub mod step;
 pub mod views;
 
 use std::io::Read;
