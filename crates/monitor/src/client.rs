@@ -62,8 +62,7 @@ pub enum SpawnError {
 /// When the system lacks processes, memory or descriptors, or the program is gone.
 pub fn spawn(options: &SpawnOptions<'_>) -> Result<Spawned, SpawnError> {
     let (ours, theirs) = UnixStream::pair().map_err(|source| SpawnError::Socket { source })?;
-    ours.set_nonblocking(true)
-        .map_err(|source| SpawnError::Socket { source })?;
+    ours.set_nonblocking(true).map_err(|source| SpawnError::Socket { source })?;
     let path = options.bundle.join(STDERR_NAME);
     let stderr = match OpenOptions::new().create(true).append(true).open(&path) {
         Ok(file) => file,
@@ -83,22 +82,14 @@ pub fn spawn(options: &SpawnOptions<'_>) -> Result<Spawned, SpawnError> {
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
         .stderr(stderr);
-    let child = command.spawn().map_err(|source| SpawnError::Exec {
-        program: options.program.to_owned(),
-        source,
-    })?;
+    let child = command
+        .spawn()
+        .map_err(|source| SpawnError::Exec { program: options.program.to_owned(), source })?;
     let pid = Pid::from_child(&child);
     // The child is ours and not reaped, so its pid cannot have been reused.
-    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).map_err(|error| {
-        SpawnError::Pidfd {
-            source: error.into(),
-        }
-    })?;
-    Ok(Spawned {
-        pid,
-        pidfd,
-        connection: Connection::from(ours),
-    })
+    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
+        .map_err(|error| SpawnError::Pidfd { source: error.into() })?;
+    Ok(Spawned { pid, pidfd, connection: Connection::from(ours) })
 }
 
 /// A control connection.
@@ -133,11 +124,7 @@ pub enum Received {
 
 impl From<UnixStream> for Connection {
     fn from(stream: UnixStream) -> Connection {
-        Connection {
-            stream,
-            decoder: Decoder::default(),
-            seq: 0,
-        }
+        Connection { stream, decoder: Decoder::default(), seq: 0 }
     }
 }
 
@@ -225,25 +212,17 @@ impl Connection {
                     break;
                 }
                 Err(error) => {
-                    return Err(ConnectionError::Receive {
-                        source: error.into(),
-                    });
+                    return Err(ConnectionError::Receive { source: error.into() });
                 }
             }
         }
         let mut events = Vec::new();
-        while let Some(told) = self
-            .decoder
-            .next_event()
-            .map_err(|source| ConnectionError::Wire { source })?
+        while let Some(told) =
+            self.decoder.next_event().map_err(|source| ConnectionError::Wire { source })?
         {
             events.push(told);
         }
-        Ok(if closed {
-            Received::Closed(events)
-        } else {
-            Received::Events(events)
-        })
+        Ok(if closed { Received::Closed(events) } else { Received::Events(events) })
     }
 
     /// Waits for the next events: for tests and programs without an event loop.

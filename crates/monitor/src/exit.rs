@@ -52,10 +52,7 @@ pub enum ExitRecordError {
     #[error("cannot read the exit record {path:?}")]
     Read { path: PathBuf, source: io::Error },
     #[error("the exit record {path:?} is malformed")]
-    Parse {
-        path: PathBuf,
-        source: serde_json::Error,
-    },
+    Parse { path: PathBuf, source: serde_json::Error },
 }
 
 impl ExitRecord {
@@ -66,10 +63,7 @@ impl ExitRecord {
     pub fn write(&self, path: &Path, durability: Durability) -> Result<(), ExitRecordError> {
         let temporary = path.with_extension("json.new");
         self.replace(path, &temporary, durability)
-            .map_err(|source| ExitRecordError::Write {
-                path: path.to_owned(),
-                source,
-            })
+            .map_err(|source| ExitRecordError::Write { path: path.to_owned(), source })
     }
 
     fn replace(&self, path: &Path, temporary: &Path, durability: Durability) -> io::Result<()> {
@@ -95,17 +89,11 @@ impl ExitRecord {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => {
-                return Err(ExitRecordError::Read {
-                    path: path.to_owned(),
-                    source,
-                });
+                return Err(ExitRecordError::Read { path: path.to_owned(), source });
             }
         };
         serde_json::from_slice(&bytes)
             .map(Some)
-            .map_err(|source| ExitRecordError::Parse {
-                path: path.to_owned(),
-                source,
-            })
+            .map_err(|source| ExitRecordError::Parse { path: path.to_owned(), source })
     }
 }

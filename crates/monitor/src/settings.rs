@@ -49,9 +49,9 @@ pub struct MonitorSettings {
     pub durability: Durability,
     #[serde(default)]
     pub runtime: RuntimeChoice,
-    /// The zone file of the 127.0.0.11 resolver; `None` runs none.
+    /// Settings of the 127.0.0.11 resolver ([`net::zone::Resolver`]); `None` runs none.
     #[serde(default)]
-    pub zone: Option<PathBuf>,
+    pub resolver: Option<PathBuf>,
 }
 
 /// Where the root file system comes from.
@@ -59,11 +59,7 @@ pub struct MonitorSettings {
 #[serde(rename_all = "snake_case")]
 pub enum Rootfs {
     /// Mounted detached in the container's own mount namespace; topmost of `lowers` first.
-    Overlay {
-        lowers: Vec<PathBuf>,
-        upper: PathBuf,
-        work: PathBuf,
-    },
+    Overlay { lowers: Vec<PathBuf>, upper: PathBuf, work: PathBuf },
     /// `root.path` of the configuration is the tree itself.
     Bundle,
 }
@@ -162,10 +158,7 @@ pub enum SettingsError {
     #[error("cannot read the monitor's settings {path:?}")]
     Read { path: PathBuf, source: io::Error },
     #[error("the monitor's settings {path:?} are malformed")]
-    Parse {
-        path: PathBuf,
-        source: serde_json::Error,
-    },
+    Parse { path: PathBuf, source: serde_json::Error },
     #[error("cannot write the monitor's settings {path:?}")]
     Write { path: PathBuf, source: io::Error },
 }

@@ -48,10 +48,7 @@ pub enum Request {
     /// Stops forwarding to these addresses of the container.
     Unpublish { to: Vec<std::net::IpAddr> },
     /// Hands a client's own socket over. Descriptors: that socket. Answered by `Done` or `Failed`.
-    Attach {
-        target: Target,
-        options: AttachOptions,
-    },
+    Attach { target: Target, options: AttachOptions },
     /// Starts another process in the container. Descriptors: a client's socket for `attach`.
     /// Answered by `ExecStarted` or `ExecFailed`.
     Exec(Box<ExecRequest>),
@@ -255,20 +252,12 @@ impl Request {
 
 /// The frame of a request.
 pub fn encode_request(seq: u64, request: &Request) -> Vec<u8> {
-    encode(&RequestBody {
-        v: VERSION,
-        seq,
-        request: request.clone(),
-    })
+    encode(&RequestBody { v: VERSION, seq, request: request.clone() })
 }
 
 /// The frame of an event.
 pub fn encode_event(re: Option<u64>, event: &Event) -> Vec<u8> {
-    encode(&EventBody {
-        v: VERSION,
-        re,
-        event: event.clone(),
-    })
+    encode(&EventBody { v: VERSION, re, event: event.clone() })
 }
 
 fn encode(body: &impl Serialize) -> Vec<u8> {
@@ -308,11 +297,7 @@ impl Decoder {
             return Err(WireError::Descriptors { wanted, present });
         }
         let fds = self.fds.drain(..wanted).collect();
-        Ok(Some(Asked {
-            seq: body.seq,
-            request: body.request,
-            fds,
-        }))
+        Ok(Some(Asked { seq: body.seq, request: body.request, fds }))
     }
 
     /// The next event, once it is complete.
@@ -324,10 +309,7 @@ impl Decoder {
             return Ok(None);
         };
         let body: EventBody = parse(&body)?;
-        Ok(Some(Told {
-            re: body.re,
-            event: body.event,
-        }))
+        Ok(Some(Told { re: body.re, event: body.event }))
     }
 
     fn next_body(&mut self) -> Result<Option<Vec<u8>>, WireError> {
