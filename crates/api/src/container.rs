@@ -388,15 +388,8 @@ impl CreateRequest {
             networking_config: Option<NetworkingConfig>,
         }
         let value: serde_json::Value = serde_json::from_slice(json)?;
-        let Beside {
-            host_config,
-            networking_config,
-        } = golang::from_value(value.clone())?;
-        Ok(Self {
-            config: golang::from_value(value)?,
-            host_config,
-            networking_config,
-        })
+        let Beside { host_config, networking_config } = golang::from_value(value.clone())?;
+        Ok(Self { config: golang::from_value(value)?, host_config, networking_config })
     }
 }
 
@@ -672,9 +665,7 @@ impl PathStat {
     #[must_use]
     pub fn decode(header: &str) -> Option<Self> {
         use base64::Engine as _;
-        let json = base64::engine::general_purpose::STANDARD
-            .decode(header)
-            .ok()?;
+        let json = base64::engine::general_purpose::STANDARD.decode(header).ok()?;
         golang::from_slice(&json).ok()
     }
 }
@@ -732,10 +723,7 @@ mod tests {
         assert_eq!(host.memory, 5);
         assert_eq!(host.cap_add.as_slice(), ["ALL"]);
         assert_eq!(host.port_bindings.unwrap()["81/tcp"], None);
-        assert_eq!(
-            body.networking_config.unwrap().endpoints_config.unwrap()["n"],
-            None
-        );
+        assert_eq!(body.networking_config.unwrap().endpoints_config.unwrap()["n"], None);
     }
 
     #[test]

@@ -141,14 +141,8 @@ mod tests {
 
     #[test]
     fn both_shapes_say_the_same() {
-        check(
-            r#"{"label":{"a":true,"b":true}}"#,
-            expect![[r#"{"label":{"a":true,"b":true}}"#]],
-        );
-        check(
-            r#"{"label":["b","a"]}"#,
-            expect![[r#"{"label":{"a":true,"b":true}}"#]],
-        );
+        check(r#"{"label":{"a":true,"b":true}}"#, expect![[r#"{"label":{"a":true,"b":true}}"#]]);
+        check(r#"{"label":["b","a"]}"#, expect![[r#"{"label":{"a":true,"b":true}}"#]]);
         check(
             r#"{"label":["a"],"status":{"up":true}}"#,
             expect![[r#"{"label":{"a":true},"status":{"up":true}}"#]],
@@ -172,10 +166,7 @@ mod tests {
     #[test]
     fn unknown_keys_are_named() {
         let filters = Filters::parse(r#"{"x":["a"]}"#).unwrap();
-        assert_eq!(
-            filters.check_keys(&["label"]).unwrap_err().to_string(),
-            "invalid filter 'x'"
-        );
+        assert_eq!(filters.check_keys(&["label"]).unwrap_err().to_string(), "invalid filter 'x'");
     }
 
     #[test]

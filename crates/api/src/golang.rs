@@ -213,7 +213,6 @@ mod tests {
 
     #[derive(Debug, Default, serde::Deserialize)]
     #[serde(default, rename_all = "PascalCase")]
-    #[expect(dead_code, reason = "read by Debug")]
     struct Sample {
         name: String,
         count: i64,
@@ -265,9 +264,6 @@ mod tests {
 
     #[test]
     fn a_wrong_type_is_an_error() {
-        check(
-            r#"{"Count":"3"}"#,
-            expect![[r#"invalid type: string "3", expected i64"#]],
-        );
+        check(r#"{"Count":"3"}"#, expect![[r#"invalid type: string "3", expected i64"#]]);
     }
 }

@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod body;
 pub mod client;
 pub mod compat;
 pub mod container;
@@ -49,7 +50,5 @@ pub(crate) fn is_empty<T>(value: &Option<T>) -> bool
 where
     for<'a> &'a T: IntoIterator,
 {
-    value
-        .as_ref()
-        .is_none_or(|items| items.into_iter().next().is_none())
+    value.as_ref().is_none_or(|items| items.into_iter().next().is_none())
 }

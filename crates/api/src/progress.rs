@@ -58,18 +58,12 @@ impl Message {
     /// Text for the user's screen as it is.
     #[must_use]
     pub fn stream(text: impl Into<String>) -> Self {
-        Self {
-            stream: text.into(),
-            ..Self::default()
-        }
+        Self { stream: text.into(), ..Self::default() }
     }
 
     #[must_use]
     pub fn status(text: impl Into<String>) -> Self {
-        Self {
-            status: text.into(),
-            ..Self::default()
-        }
+        Self { status: text.into(), ..Self::default() }
     }
 
     /// The last message of a failed stream.
@@ -77,10 +71,7 @@ impl Message {
     pub fn error(text: impl Into<String>, code: i64) -> Self {
         let error = text.into();
         Self {
-            error_detail: Some(ErrorDetail {
-                code,
-                message: error.clone(),
-            }),
+            error_detail: Some(ErrorDetail { code, message: error.clone() }),
             error,
             ..Self::default()
         }
@@ -88,10 +79,7 @@ impl Message {
 
     #[must_use]
     pub fn aux(value: serde_json::Value) -> Self {
-        Self {
-            aux: Some(value),
-            ..Self::default()
-        }
+        Self { aux: Some(value), ..Self::default() }
     }
 
     /// The message as its line on the wire.
@@ -110,10 +98,7 @@ mod tests {
 
     #[test]
     fn an_error_has_both_of_its_fields() {
-        expect![[r#"{"errorDetail":{"code":1,"message":"no"},"error":"no"}"#]].assert_eq(
-            String::from_utf8(Message::error("no", 1).to_line())
-                .unwrap()
-                .trim_end(),
-        );
+        expect![[r#"{"errorDetail":{"code":1,"message":"no"},"error":"no"}"#]]
+            .assert_eq(String::from_utf8(Message::error("no", 1).to_line()).unwrap().trim_end());
     }
 }

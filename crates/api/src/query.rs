@@ -26,10 +26,7 @@ impl Query {
     }
 
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0
-            .iter()
-            .filter(move |(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     #[must_use]
@@ -47,11 +44,7 @@ impl Query {
     /// As [`Self::flag`], but a missing name is `default`.
     #[must_use]
     pub fn flag_or(&self, name: &str, default: bool) -> bool {
-        if self.has(name) {
-            self.flag(name)
-        } else {
-            default
-        }
+        if self.has(name) { self.flag(name) } else { default }
     }
 
     /// # Errors
@@ -61,10 +54,7 @@ impl Query {
             "" => Ok(None),
             text => match text.parse() {
                 Ok(number) => Ok(Some(number)),
-                Err(_) => Err(BadInteger {
-                    name: name.to_owned(),
-                    value: text.to_owned(),
-                }),
+                Err(_) => Err(BadInteger { name: name.to_owned(), value: text.to_owned() }),
             },
         }
     }

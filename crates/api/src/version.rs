@@ -40,12 +40,7 @@ impl FromStr for ApiVersion {
             digits.then(|| part.parse().ok()).flatten()
         };
         text.split_once('.')
-            .and_then(|(major, minor)| {
-                Some(Self {
-                    major: number(major)?,
-                    minor: number(minor)?,
-                })
-            })
+            .and_then(|(major, minor)| Some(Self { major: number(major)?, minor: number(minor)? }))
             .ok_or_else(|| ParseVersionError(text.to_owned()))
     }
 }
@@ -120,13 +115,7 @@ mod tests {
 
     #[test]
     fn what_is_no_version_is_refused() {
-        check(
-            "1",
-            expect![[r#"invalid API version "1": want MAJOR.MINOR"#]],
-        );
-        check(
-            "1.+4",
-            expect![[r#"invalid API version "1.+4": want MAJOR.MINOR"#]],
-        );
+        check("1", expect![[r#"invalid API version "1": want MAJOR.MINOR"#]]);
+        check("1.+4", expect![[r#"invalid API version "1.+4": want MAJOR.MINOR"#]]);
     }
 }

@@ -65,11 +65,7 @@ impl FromStr for Host {
             "tcp" | "http" => {
                 let (name, port) = split_port(rest.trim_end_matches('/')).ok_or_else(bad)?;
                 Ok(Self::Tcp {
-                    name: if name.is_empty() {
-                        "127.0.0.1".to_owned()
-                    } else {
-                        name
-                    },
+                    name: if name.is_empty() { "127.0.0.1".to_owned() } else { name },
                     port: port.unwrap_or(2375),
                 })
             }
@@ -117,10 +113,7 @@ impl fmt::Display for Host {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
             Self::Tcp { .. } => write!(f, "tcp://{}", self.http_host()),
             Self::Ssh { target, port: None } => write!(f, "ssh://{target}"),
-            Self::Ssh {
-                target,
-                port: Some(port),
-            } => write!(f, "ssh://{target}:{port}"),
+            Self::Ssh { target, port: Some(port) } => write!(f, "ssh://{target}:{port}"),
         }
     }
 }
@@ -151,14 +144,8 @@ mod tests {
     #[test]
     fn what_is_no_host_is_refused() {
         check("there", expect!["unable to parse docker host `there`"]);
-        check(
-            "ftp://x",
-            expect!["invalid bind address (ftp://x): unsupported proto ftp"],
-        );
-        check(
-            "tcp://a:b",
-            expect!["invalid bind address format: tcp://a:b"],
-        );
+        check("ftp://x", expect!["invalid bind address (ftp://x): unsupported proto ftp"]);
+        check("tcp://a:b", expect!["invalid bind address format: tcp://a:b"]);
         check(
             "ssh://-oProxyCommand=x",
             expect!["invalid bind address format: ssh://-oProxyCommand=x"],

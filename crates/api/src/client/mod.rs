@@ -16,7 +16,6 @@
 //! # Ok(()) }
 //! ```
 
-mod body;
 mod host;
 mod transport;
 
@@ -35,7 +34,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-pub use body::{Body, BodySender};
+pub use crate::body::{Body, BodySender};
 pub use host::{Host, HostError};
 
 use crate::system::Ping;
@@ -103,11 +102,7 @@ impl Client {
     /// Speaks the newest version until [`Self::negotiate`] or [`Self::set_version`].
     #[must_use]
     pub fn new(host: Host) -> Self {
-        Self {
-            host,
-            version: version::MAX,
-            headers: Vec::new(),
-        }
+        Self { host, version: version::MAX, headers: Vec::new() }
     }
 
     #[must_use]
@@ -134,11 +129,7 @@ impl Client {
     /// # Errors
     /// When it cannot be reached.
     pub async fn ping(&self) -> Result<Ping, Error> {
-        let answer = self
-            .request(Method::GET, "/_ping")
-            .unversioned()
-            .send()
-            .await?;
+        let answer = self.request(Method::GET, "/_ping").unversioned().send().await?;
         let header = |name: &str| answer.header(name).unwrap_or_default().to_owned();
         Ok(Ping {
             api_version: header("api-version"),
@@ -264,11 +255,7 @@ impl Request<'_> {
     pub fn header(mut self, name: &'static str, value: &str) -> Self {
         match HeaderValue::from_str(value) {
             Ok(value) => self.headers.push((HeaderName::from_static(name), value)),
-            Err(error) => {
-                self.error = Some(Error::Request {
-                    source: error.into(),
-                })
-            }
+            Err(error) => self.error = Some(Error::Request { source: error.into() }),
         }
         self
     }
@@ -301,11 +288,7 @@ impl Request<'_> {
     pub async fn send(self) -> Result<Response, Error> {
         let host = self.client.host.clone();
         let answer = self.exchange(Vec::new()).await?;
-        Ok(Response {
-            host,
-            answer,
-            rest: BytesMut::new(),
-        })
+        Ok(Response { host, answer, rest: BytesMut::new() })
     }
 
     /// Sends, asking to take the connection over.
@@ -329,13 +312,9 @@ impl Request<'_> {
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default()
             .to_owned();
-        let upgraded = hyper::upgrade::on(answer)
-            .await
-            .map_err(|source| Error::Http { host, source })?;
-        Ok(Hijacked {
-            content_type,
-            io: TokioIo::new(upgraded),
-        })
+        let upgraded =
+            hyper::upgrade::on(answer).await.map_err(|source| Error::Http { host, source })?;
+        Ok(Hijacked { content_type, io: TokioIo::new(upgraded) })
     }
 
     async fn exchange(
@@ -347,22 +326,14 @@ impl Request<'_> {
         }
         let host = &self.client.host;
         let io = transport::connect(host).await?;
-        let http = |source| Error::Http {
-            host: host.clone(),
-            source,
-        };
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io))
-            .await
-            .map_err(http)?;
+        let http = |source| Error::Http { host: host.clone(), source };
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(http)?;
         // Ends with the connection; its error also reaches whoever waits for the answer.
         tokio::spawn(connection.with_upgrades());
 
         let query = self.query.finish();
-        let uri = if query.is_empty() {
-            self.path
-        } else {
-            format!("{}?{query}", self.path)
-        };
+        let uri = if query.is_empty() { self.path } else { format!("{}?{query}", self.path) };
         let mut request = hyper::Request::builder()
             .method(self.method)
             .uri(uri)
@@ -374,9 +345,7 @@ impl Request<'_> {
         for (name, value) in self.headers.drain(..).chain(more_headers) {
             request = request.header(name, value);
         }
-        let request = request
-            .body(self.body)
-            .map_err(|source| Error::Request { source })?;
+        let request = request.body(self.body).map_err(|source| Error::Request { source })?;
         let answer = sender.send_request(request).await.map_err(http)?;
         let status = answer.status();
         if status.is_client_error() || status.is_server_error() {
@@ -397,11 +366,7 @@ async fn api_error(status: StatusCode, answer: hyper::Response<Incoming>) -> Err
         Ok(error) if !error.message.is_empty() => error.message,
         Ok(_) | Err(_) => {
             let text = String::from_utf8_lossy(&body).trim().to_owned();
-            if text.is_empty() {
-                status.to_string()
-            } else {
-                text
-            }
+            if text.is_empty() { status.to_string() } else { text }
         }
     };
     Error::Api { status, message }
@@ -431,10 +396,7 @@ impl Response {
     /// When the connection breaks.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         while let Some(frame) = self.answer.body_mut().frame().await {
-            let frame = frame.map_err(|source| Error::Http {
-                host: self.host.clone(),
-                source,
-            })?;
+            let frame = frame.map_err(|source| Error::Http { host: self.host.clone(), source })?;
             if let Ok(data) = frame.into_data() {
                 return Ok(Some(data));
             }

@@ -13,22 +13,15 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use super::{Error, Host, Io};
 
 pub(super) async fn connect(host: &Host) -> Result<Box<dyn Io>, Error> {
-    let failed = |source| Error::Connect {
-        host: host.clone(),
-        source,
-    };
+    let failed = |source| Error::Connect { host: host.clone(), source };
     match host {
         Host::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(failed)?)),
         Host::Tcp { name, port } => {
             let addresses =
                 addresses_of(name).ok_or_else(|| Error::Resolve { host: host.clone() })?;
-            let addresses: Vec<_> = addresses
-                .into_iter()
-                .map(|address| SocketAddr::new(address, *port))
-                .collect();
-            let stream = TcpStream::connect(addresses.as_slice())
-                .await
-                .map_err(failed)?;
+            let addresses: Vec<_> =
+                addresses.into_iter().map(|address| SocketAddr::new(address, *port)).collect();
+            let stream = TcpStream::connect(addresses.as_slice()).await.map_err(failed)?;
             // Keystrokes of an attached terminal must not wait for each other.
             stream.set_nodelay(true).map_err(failed)?;
             Ok(Box::new(stream))
@@ -43,10 +36,7 @@ fn addresses_of(name: &str) -> Option<Vec<IpAddr>> {
         return Some(vec![address]);
     }
     if name.eq_ignore_ascii_case("localhost") {
-        return Some(vec![
-            IpAddr::from([127, 0, 0, 1]),
-            IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
-        ]);
+        return Some(vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])]);
     }
     let table = std::fs::read_to_string("/etc/hosts").ok()?;
     let found: Vec<_> = table
@@ -55,9 +45,7 @@ fn addresses_of(name: &str) -> Option<Vec<IpAddr>> {
         .filter_map(|line| {
             let mut words = line.split_ascii_whitespace();
             let address = words.next()?.parse().ok()?;
-            words
-                .any(|word| word.eq_ignore_ascii_case(name))
-                .then_some(address)
+            words.any(|word| word.eq_ignore_ascii_case(name)).then_some(address)
         })
         .collect();
     (!found.is_empty()).then_some(found)
@@ -79,11 +67,7 @@ fn dial_ssh(target: &str, port: Option<u16>) -> io::Result<SshStream> {
     let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(io::Error::other("ssh has no standard streams"));
     };
-    Ok(SshStream {
-        stdin: Some(stdin),
-        stdout,
-        _child: child,
-    })
+    Ok(SshStream { stdin: Some(stdin), stdout, _child: child })
 }
 
 struct SshStream {

@@ -1,4 +1,4 @@
-//! Request bodies: nothing, bytes, or a stream with back-pressure.
+//! Bodies of requests and answers: nothing, bytes, or a stream with back-pressure.
 
 use std::io;
 use std::pin::Pin;
@@ -30,7 +30,12 @@ impl BodySender {
         self.0.send(Ok(piece.into())).await.is_ok()
     }
 
-    /// Breaks the request off, so that the daemon does not take half a body for a whole one.
+    /// Resolves when the other side has gone away.
+    pub async fn closed(&self) {
+        self.0.closed().await;
+    }
+
+    /// Breaks the body off, so that the other side does not take half of it for the whole.
     pub async fn fail(&self, error: io::Error) -> bool {
         self.0.send(Err(error)).await.is_ok()
     }
@@ -64,6 +69,12 @@ impl Body {
     pub fn channel() -> (BodySender, Self) {
         let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
         (BodySender(sender), Self(Kind::Stream(receiver)))
+    }
+
+    /// A body of the pieces that `receiver` gives; an error among them breaks it off.
+    #[must_use]
+    pub fn from_receiver(receiver: mpsc::Receiver<io::Result<Bytes>>) -> Self {
+        Self(Kind::Stream(receiver))
     }
 
     /// A body read from `reader` as the connection takes it. Needs a running tokio runtime.
@@ -100,9 +111,9 @@ impl hyper::body::Body for Body {
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         match &mut self.0 {
             Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Kind::Stream(receiver) => receiver
-                .poll_recv(cx)
-                .map(|piece| piece.map(|piece| piece.map(Frame::data))),
+            Kind::Stream(receiver) => {
+                receiver.poll_recv(cx).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+            }
         }
     }
 
