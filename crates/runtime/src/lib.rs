@@ -1,3 +1,27 @@
-//! The OCI runtime.
+//! The OCI runtime: from a document and a root file system to a process in a container.
+//!
+//! [`launch`] makes and starts a container in one handshake, [`create`] stops before the program so
+//! that [`Created::start`] can let it go, [`exec`] adds a process to a running container. All of
+//! them are one clone of the caller, which must have a single thread: the child finds what the
+//! parent prepared in its copy of the memory, and no second program of ours is ever executed.
+//!
+//! The parent opens everything that belongs to the host (the overlay, the sources of bind mounts,
+//! the control group) as descriptors; the child works on descriptors inside its namespaces only.
+//! Errors of the child come back over a socket that exec closes, with the step that failed.
+//!
+//! The same from the outside is the command line in [`cli`] (`tug runtime …`) and, against another
+//! runtime's command line, [`external`]. Elsewhere: what the document says, in the engine.
 
+mod error;
+pub mod init;
+mod request;
+pub mod rootfs;
+pub mod seal;
 pub mod seccomp;
+
+pub use error::{Kind, LaunchError, words};
+pub use request::{
+    CgroupPlan, ExecLaunched, ExecRequest, Init, Keyring, LaunchRequest, Launched, RootChange, Stdio, UserRequest,
+};
+pub use rootfs::RootfsMount;
+pub use sys::cgroup::{Cgroup, OomWatch, Stats};

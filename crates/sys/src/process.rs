@@ -274,6 +274,24 @@ pub fn execve_file(file: impl AsFd, argv: &[&CStr], envp: &[&CStr]) -> io::Error
     io::Error::last_os_error()
 }
 
+/// Spawns a program with all signals at their defaults and none blocked, whatever ours are.
+///
+/// # Errors
+/// When the program cannot be executed.
+pub fn spawn_program(command: &mut std::process::Command) -> io::Result<Pid> {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: between fork and exec `reset_signals` makes system calls only: it takes no lock and
+    // allocates nothing.
+    unsafe {
+        command.pre_exec(|| {
+            reset_signals();
+            Ok(())
+        });
+    }
+    let child = command.spawn()?;
+    i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
 fn pointers(strings: &[&CStr]) -> Vec<*const libc::c_char> {
     strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
 }
