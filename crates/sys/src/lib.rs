@@ -5,6 +5,7 @@ pub mod epoll;
 pub mod fs;
 pub mod mount;
 pub mod namespace;
+pub mod netlink;
 pub mod path;
 pub mod process;
 pub mod rlimit;
