@@ -64,11 +64,16 @@ pub struct Lines<'a>(pub &'a [String]);
 
 impl Variables for Lines<'_> {
     fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().rev().find_map(|line| {
-            let (key, value) = line.split_once('=')?;
-            (key == name).then_some(value)
-        })
+        variable(self.0, name)
     }
+}
+
+/// The value of the last `name=value` among `lines`.
+pub fn variable<'a>(lines: &'a [String], name: &str) -> Option<&'a str> {
+    lines.iter().rev().find_map(|line| {
+        let (key, value) = line.split_once('=')?;
+        (key == name).then_some(value)
+    })
 }
 
 /// Whether quotes are taken off (as for every instruction) or kept (bodies of heredocs).

@@ -15,3 +15,8 @@ pub mod instruction;
 pub mod lex;
 pub mod lines;
 pub mod parse;
+pub mod worker;
+pub mod state;
+pub mod select;
+pub mod progress;
+pub mod graph;
