@@ -49,13 +49,7 @@ pub fn own_lines(addresses: &[IpAddr], hostname: &str, domainname: &str) -> Vec<
     } else {
         vec![format!("{hostname}.{domainname}"), hostname.to_owned()]
     };
-    addresses
-        .iter()
-        .map(|&address| HostsLine {
-            address,
-            names: names.clone(),
-        })
-        .collect()
+    addresses.iter().map(|&address| HostsLine { address, names: names.clone() }).collect()
 }
 
 /// A parsed `resolv.conf`. Unknown lines are not kept.
@@ -82,9 +76,8 @@ impl ResolvConf {
             let mut words = line.split_whitespace();
             match words.next() {
                 Some("nameserver") => {
-                    let server: Option<IpAddr> = words
-                        .next()
-                        .and_then(|word| word.split('%').next()?.parse().ok());
+                    let server: Option<IpAddr> =
+                        words.next().and_then(|word| word.split('%').next()?.parse().ok());
                     conf.servers.extend(server);
                 }
                 Some("search" | "domain") => conf.search = words.map(str::to_owned).collect(),
@@ -103,11 +96,7 @@ impl ResolvConf {
 
     fn merged(&self, wish: &DnsWish) -> ResolvConf {
         let choose = |wished: &[String], own: &[String]| {
-            if wished.is_empty() {
-                own.to_vec()
-            } else {
-                wished.to_vec()
-            }
+            if wished.is_empty() { own.to_vec() } else { wished.to_vec() }
         };
         ResolvConf {
             servers: if wish.servers.is_empty() {
@@ -161,11 +150,7 @@ pub fn resolv_conf_resolver(host: &ResolvConf, wish: &DnsWish) -> String {
     let mut conf = host.merged(wish);
     let servers: Vec<String> = conf.servers.iter().map(IpAddr::to_string).collect();
     conf.servers = vec![RESOLVER_ADDRESS.parse().expect("a literal address")];
-    if !conf
-        .options
-        .iter()
-        .any(|option| option.starts_with("ndots:"))
-    {
+    if !conf.options.iter().any(|option| option.starts_with("ndots:")) {
         conf.options.push("ndots:0".into());
     }
     conf.render(&format!("# ExtServers: [{}]\n", servers.join(" ")))
@@ -174,11 +159,7 @@ pub fn resolv_conf_resolver(host: &ResolvConf, wish: &DnsWish) -> String {
 /// The servers that our resolver forwards to, host's or wished.
 pub fn upstream_servers(host: &ResolvConf, wish: &DnsWish) -> Vec<IpAddr> {
     let servers = host.merged(wish).servers;
-    if servers.is_empty() {
-        public_servers(Ipv6::Off)
-    } else {
-        servers
-    }
+    if servers.is_empty() { public_servers(Ipv6::Off) } else { servers }
 }
 
 /// Source: moby `libnetwork/internal/resolvconf`, the defaults when the host names no server.

@@ -9,6 +9,7 @@
 
 pub mod files;
 pub mod mac;
+pub mod redirect;
 pub mod subnet;
 pub mod zone;
 

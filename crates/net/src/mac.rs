@@ -58,10 +58,7 @@ impl FromStr for Mac {
         let mut bytes = [0; 6];
         let mut parts = text.split([':', '-']);
         for byte in &mut bytes {
-            let part = parts
-                .next()
-                .filter(|part| part.len() == 2)
-                .ok_or_else(wrong)?;
+            let part = parts.next().filter(|part| part.len() == 2).ok_or_else(wrong)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| wrong())?;
         }
         if parts.next().is_some() {
@@ -99,13 +96,7 @@ mod tests {
     fn text_and_bytes_agree() {
         let mac: Mac = "02:42:ac:11:00:fe".parse().unwrap();
         assert_eq!(mac.to_string(), "02:42:ac:11:00:fe");
-        for wrong in [
-            "",
-            "02:42",
-            "02:42:ac:11:00:fe:00",
-            "2:42:ac:11:0:fe",
-            "zz:42:ac:11:00:02",
-        ] {
+        for wrong in ["", "02:42", "02:42:ac:11:00:fe:00", "2:42:ac:11:0:fe", "zz:42:ac:11:00:02"] {
             assert!(wrong.parse::<Mac>().is_err(), "{wrong}");
         }
     }

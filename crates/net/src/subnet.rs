@@ -54,10 +54,7 @@ impl Subnet {
     /// When `address` is of the other family.
     pub fn with_address(self, address: IpAddr) -> Subnet {
         assert_eq!(address.is_ipv4(), self.is_ipv4(), "one family");
-        Subnet {
-            address,
-            prefix: self.prefix,
-        }
+        Subnet { address, prefix: self.prefix }
     }
 
     /// First address, that of the network itself.
@@ -78,8 +75,7 @@ impl Subnet {
 
     /// Place of `address` inside, counted from the first.
     pub fn offset_of(self, address: IpAddr) -> Option<u128> {
-        self.contains(address)
-            .then(|| number(address) - number(self.first()))
+        self.contains(address).then(|| number(address) - number(self.first()))
     }
 
     /// Number of addresses less one (so that ::/0 has a value).
@@ -103,11 +99,7 @@ impl Subnet {
 
     fn host_mask(self) -> u128 {
         let host_bits = u32::from(bits(self.address) - self.prefix);
-        if host_bits == 128 {
-            u128::MAX
-        } else {
-            (1 << host_bits) - 1
-        }
+        if host_bits == 128 { u128::MAX } else { (1 << host_bits) - 1 }
     }
 }
 
@@ -125,10 +117,7 @@ pub(crate) fn number(address: IpAddr) -> u128 {
 
 fn from_number(number: u128, ipv4: bool) -> IpAddr {
     if ipv4 {
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "callers stay inside an IPv4 subnet"
-        )]
+        #[expect(clippy::cast_possible_truncation, reason = "callers stay inside an IPv4 subnet")]
         IpAddr::V4(Ipv4Addr::from_bits(number as u32))
     } else {
         IpAddr::V6(Ipv6Addr::from_bits(number))
@@ -199,15 +188,7 @@ mod tests {
 
     #[test]
     fn what_is_no_subnet_is_refused_in_gos_words() {
-        for wrong in [
-            "",
-            "1.2.3.4",
-            "1.2.3.4/33",
-            "1.2.3.4/",
-            "1.2.3.4/+8",
-            "x/8",
-            "::/129",
-        ] {
+        for wrong in ["", "1.2.3.4", "1.2.3.4/33", "1.2.3.4/", "1.2.3.4/+8", "x/8", "::/129"] {
             assert_eq!(
                 wrong.parse::<Subnet>().unwrap_err().to_string(),
                 format!("invalid CIDR address: {wrong}")

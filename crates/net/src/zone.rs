@@ -81,20 +81,14 @@ pub enum ZoneError {
     #[error("cannot read {path:?}")]
     Read { path: PathBuf, source: io::Error },
     #[error("{path:?} is damaged")]
-    Damaged {
-        path: PathBuf,
-        source: serde_json::Error,
-    },
+    Damaged { path: PathBuf, source: serde_json::Error },
 }
 
 /// Replaces `path` by `document` in one step. The directory must exist.
 ///
 /// Not synced: the files live in the exec root and are rewritten at daemon start.
 pub fn write<T: Serialize>(path: &Path, document: &T) -> Result<(), ZoneError> {
-    let write = |source| ZoneError::Write {
-        path: path.to_owned(),
-        source,
-    };
+    let write = |source| ZoneError::Write { path: path.to_owned(), source };
     let text = serde_json::to_vec(document).map_err(|error| write(error.into()))?;
     let new = path.with_extension("json.new");
     let mut file = std::fs::File::create(&new).map_err(write)?;
@@ -104,14 +98,10 @@ pub fn write<T: Serialize>(path: &Path, document: &T) -> Result<(), ZoneError> {
 
 /// Reads a [`Zone`] or [`Resolver`].
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, ZoneError> {
-    let text = std::fs::read(path).map_err(|source| ZoneError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    serde_json::from_slice(&text).map_err(|source| ZoneError::Damaged {
-        path: path.to_owned(),
-        source,
-    })
+    let text =
+        std::fs::read(path).map_err(|source| ZoneError::Read { path: path.to_owned(), source })?;
+    serde_json::from_slice(&text)
+        .map_err(|source| ZoneError::Damaged { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

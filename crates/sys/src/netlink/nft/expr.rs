@@ -62,6 +62,7 @@ pub enum NatFamily {
 #[derive(Clone, Debug)]
 pub struct Rule {
     list: Message,
+    iptables_protocol: Option<u8>,
 }
 
 impl Default for Rule {
@@ -72,7 +73,17 @@ impl Default for Rule {
 
 impl Rule {
     pub fn new() -> Rule {
-        Rule { list: Message::new("", 0, 0) }
+        Rule { list: Message::new("", 0, 0), iptables_protocol: None }
+    }
+
+    /// Tells iptables extensions which protocol the rule is for, which some of them demand.
+    #[must_use]
+    pub fn for_iptables(self, protocol: u8) -> Rule {
+        Rule { iptables_protocol: Some(protocol), ..self }
+    }
+
+    pub(super) fn iptables_protocol(&self) -> Option<u8> {
+        self.iptables_protocol
     }
 
     pub(super) fn encode(&self, into: &mut Message) {
@@ -203,6 +214,11 @@ impl Rule {
     /// Sends the packet to the address and port in the registers.
     pub fn destination_nat(self, family: NatFamily, address: u32, port: u32) -> Rule {
         self.nat(1, family, Some(address), port)
+    }
+
+    /// Gives the packet the source port in the register.
+    pub fn source_nat_port(self, family: NatFamily, port: u32) -> Rule {
+        self.nat(0, family, None, port)
     }
 
     fn nat(self, kind: u32, family: NatFamily, address: Option<u32>, port: u32) -> Rule {

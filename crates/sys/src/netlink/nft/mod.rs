@@ -58,6 +58,9 @@ const ELEMENT_FLAGS: u16 = 3;
 const RULE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
 const RULE_EXPRESSIONS: u16 = 4;
+const RULE_COMPATIBILITY: u16 = 5;
+const COMPATIBILITY_PROTOCOL: u16 = 1;
+const COMPATIBILITY_FLAGS: u16 = 2;
 pub(super) const LIST_ELEMENT: u16 = 1;
 pub(super) const DATA_VALUE: u16 = 1;
 pub(super) const DATA_VERDICT: u16 = 2;
@@ -495,6 +498,12 @@ impl Batch {
         self.push(what, MSG_NEWRULE, flags, table.family, |message| {
             message.text(RULE_TABLE, table.name).text(RULE_CHAIN, chain);
             message.nest(RULE_EXPRESSIONS, |list| rule.encode(list));
+            if let Some(protocol) = rule.iptables_protocol() {
+                message.nest(RULE_COMPATIBILITY, |data| {
+                    data.u32_be(COMPATIBILITY_PROTOCOL, protocol.into())
+                        .u32_be(COMPATIBILITY_FLAGS, 0);
+                });
+            }
         });
     }
 
