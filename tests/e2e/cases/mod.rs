@@ -1,0 +1,39 @@
+//! The cases, by what they are about. A case is a sentence and a function.
+
+mod build;
+mod faults;
+mod images;
+mod networks;
+mod run;
+mod survive;
+mod volumes;
+
+use crate::harness::{Outcome, Suite};
+
+pub struct Case {
+    pub name: &'static str,
+    pub run: fn(&Suite) -> Outcome,
+}
+
+pub fn all() -> impl Iterator<Item = &'static Case> {
+    [
+        run::CASES,
+        images::CASES,
+        build::CASES,
+        volumes::CASES,
+        networks::CASES,
+        faults::CASES,
+        survive::CASES,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// Lists functions as cases under their own names.
+macro_rules! cases {
+    ($($function:ident),* $(,)?) => {
+        pub const CASES: &[$crate::cases::Case] =
+            &[$($crate::cases::Case { name: stringify!($function), run: $function }),*];
+    };
+}
+pub(crate) use cases;

@@ -1,0 +1,497 @@
+//! Networks: ports, names, isolation.
+
+use std::time::Duration;
+
+use crate::harness::{BOTH, Cli, Outcome, Suite, shell, wait_for};
+
+super::cases! {
+    a_published_port_answers_on_every_address,
+    a_port_that_is_not_published_refuses,
+    a_taken_port_says_by_whom,
+    a_loopback_port_is_not_reachable_from_the_lan,
+    names_resolve_on_a_network_of_their_own,
+    a_service_counts_visits_in_redis,
+    networks_are_isolated_from_each_other,
+    a_running_container_joins_and_leaves_networks,
+    networks_are_listed_inspected_and_removed,
+    no_network_and_the_hosts_network,
+    a_container_joins_anothers_network,
+    ephemeral_ports_and_ranges,
+    containers_reach_the_lan_by_nat,
+}
+
+const SERVER: &str = "mkdir /www; echo served > /www/index.html; exec httpd -f -p 80 -h /www";
+
+fn fetch(url: &str) -> String {
+    shell(&format!("curl -sg --max-time 5 {url}")).stdout.trim().to_owned()
+}
+
+fn wait_until_served(url: &str) {
+    wait_for(url, Duration::from_secs(10), || fetch(url) == "served");
+}
+
+/// A network namespace that stands for another machine on the host's network.
+struct Lan;
+
+impl Lan {
+    fn open() -> Lan {
+        shell(
+            "ip netns add lan && ip link add lan0 type veth peer name lan1 netns lan && \
+             ip addr add 10.99.0.1/24 dev lan0 && ip -6 addr add fd99::1/64 dev lan0 nodad && ip link set lan0 up && \
+             ip -n lan addr add 10.99.0.2/24 dev lan1 && ip -n lan -6 addr add fd99::2/64 dev lan1 nodad && ip -n lan link set lan1 up && ip -n lan link set lo up",
+        )
+        .ok();
+        Lan
+    }
+
+    fn fetch(&self, url: &str) -> String {
+        shell(&format!("ip netns exec lan curl -sg --max-time 3 {url}")).stdout.trim().to_owned()
+    }
+}
+
+impl Drop for Lan {
+    fn drop(&mut self) {
+        shell("ip link del lan0; ip netns del lan; umount /run/netns 2>/dev/null");
+    }
+}
+
+fn a_published_port_answers_on_every_address(suite: &Suite) -> Outcome {
+    let lan = Lan::open();
+    for cli in BOTH {
+        suite
+            .run(
+                cli,
+                ["run", "-d", "--name", "web", "-p", "8080:80", "busybox", "sh", "-c", SERVER],
+            )
+            .ok();
+        wait_until_served("http://127.0.0.1:8080/");
+        for host in ["127.0.0.1", "[::1]", "localhost", "10.99.0.1", "[fd99::1]"] {
+            assert_eq!(fetch(&format!("http://{host}:8080/")), "served", "{host}");
+        }
+        assert_eq!(lan.fetch("http://10.99.0.1:8080/"), "served");
+        assert_eq!(lan.fetch("http://[fd99::1]:8080/"), "served");
+        let ports = suite.run(cli, ["ps", "--format", "{{.Ports}}"]).ok();
+        assert_eq!(ports, "0.0.0.0:8080->80/tcp, [::]:8080->80/tcp");
+        assert_eq!(
+            suite.run(cli, ["port", "web"]).ok(),
+            "80/tcp -> 0.0.0.0:8080\n80/tcp -> [::]:8080"
+        );
+        suite.run(cli, ["rm", "-f", "web"]).ok();
+        assert_eq!(fetch("http://127.0.0.1:8080/"), "");
+    }
+    Outcome::Passed
+}
+
+fn a_port_that_is_not_published_refuses(suite: &Suite) -> Outcome {
+    let lan = Lan::open();
+    suite.tug(["run", "-d", "--name", "web", "--expose", "80", "busybox", "sh", "-c", SERVER]).ok();
+    assert_eq!(fetch("http://127.0.0.1:80/"), "");
+    let address = suite.tug(["inspect", "-f", "{{.NetworkSettings.IPAddress}}", "web"]).ok();
+    wait_until_served(&format!("http://{address}/"));
+    shell(&format!("ip -n lan route add {address}/32 via 10.99.0.1")).ok();
+    assert_eq!(
+        lan.fetch(&format!("http://{address}/")),
+        "",
+        "no direct routing to unpublished ports"
+    );
+    Outcome::Passed
+}
+
+fn a_taken_port_says_by_whom(suite: &Suite) -> Outcome {
+    for cli in BOTH {
+        suite
+            .run(cli, ["run", "-d", "--name", "first", "-p", "8081:80", "busybox", "sleep", "60"])
+            .ok();
+        let taken = suite
+            .run(cli, ["run", "--name", "second", "-p", "8081:80", "busybox", "true"])
+            .fails(125);
+        assert!(taken.contains("port is already allocated"), "{taken}");
+        assert!(taken.contains("first"), "the holder is named: {taken}");
+        assert_eq!(
+            suite
+                .run(cli, ["inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "second"])
+                .ok(),
+            "created 128"
+        );
+        suite.run(cli, ["rm", "-f", "first", "second"]).ok();
+
+        let mut server = std::process::Command::new("busybox")
+            .args(["nc", "-l", "-p", "8082", "-s", "0.0.0.0"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(200));
+        let held = suite.run(cli, ["run", "--rm", "-p", "8082:80", "busybox", "true"]).fails(125);
+        server.kill().unwrap();
+        server.wait().unwrap();
+        assert!(held.contains("address already in use") && held.contains("busybox"), "{held}");
+    }
+    Outcome::Passed
+}
+
+fn a_loopback_port_is_not_reachable_from_the_lan(suite: &Suite) -> Outcome {
+    let lan = Lan::open();
+    suite
+        .tug([
+            "run",
+            "-d",
+            "--name",
+            "web",
+            "-p",
+            "127.0.0.1:8083:80",
+            "busybox",
+            "sh",
+            "-c",
+            SERVER,
+        ])
+        .ok();
+    wait_until_served("http://127.0.0.1:8083/");
+    assert_eq!(lan.fetch("http://10.99.0.1:8083/"), "");
+    shell(
+        "ip -n lan route add 127.0.0.0/8 via 10.99.0.1 dev lan1 table local; ip netns exec lan sysctl -qw net.ipv4.conf.all.route_localnet=1; ip -n lan route del local 127.0.0.0/8 dev lo table local",
+    );
+    assert_eq!(lan.fetch("http://127.0.0.1:8083/"), "");
+    assert_eq!(suite.tug(["port", "web", "80"]).ok(), "127.0.0.1:8083");
+    Outcome::Passed
+}
+
+fn names_resolve_on_a_network_of_their_own(suite: &Suite) -> Outcome {
+    for cli in BOTH {
+        suite.run(cli, ["network", "create", "mesh"]).ok();
+        let id = suite
+            .run(
+                cli,
+                [
+                    "run",
+                    "-d",
+                    "--name",
+                    "web",
+                    "--network",
+                    "mesh",
+                    "--network-alias",
+                    "alias",
+                    "busybox",
+                    "sh",
+                    "-c",
+                    SERVER,
+                ],
+            )
+            .ok();
+        for name in ["web", "alias", "WEB", "web.mesh", &id[..12]] {
+            let url = format!("http://{name}/");
+            wait_for(name, Duration::from_secs(10), || {
+                suite
+                    .run(
+                        cli,
+                        [
+                            "run",
+                            "--rm",
+                            "--network",
+                            "mesh",
+                            "busybox",
+                            "wget",
+                            "-qO-",
+                            "-T",
+                            "3",
+                            &url,
+                        ],
+                    )
+                    .stdout
+                    == "served\n"
+            });
+        }
+        let resolver = suite
+            .run(cli, ["run", "--rm", "--network", "mesh", "busybox", "cat", "/etc/resolv.conf"])
+            .ok();
+        assert!(resolver.contains("nameserver 127.0.0.11"), "{resolver}");
+        assert_ne!(
+            suite
+                .run(cli, ["run", "--rm", "--network", "mesh", "busybox", "nslookup", "nosuchname"])
+                .code,
+            0
+        );
+        suite.run(cli, ["rm", "-f", "web"]).ok();
+        suite.run(cli, ["network", "rm", "mesh"]).ok();
+    }
+    Outcome::Passed
+}
+
+fn a_service_counts_visits_in_redis(suite: &Suite) -> Outcome {
+    suite.tug(["network", "create", "counting"]).ok();
+    suite
+        .tug([
+            "run",
+            "-d",
+            "--name",
+            "redis",
+            "--network",
+            "counting",
+            "redis",
+            "redis-server",
+            "--save",
+            "",
+            "--protected-mode",
+            "no",
+        ])
+        .ok();
+    for count in ["1", "2", "3"] {
+        wait_for("redis", Duration::from_secs(10), || {
+            suite
+                .tug([
+                    "run",
+                    "--rm",
+                    "--network",
+                    "counting",
+                    "redis",
+                    "redis-cli",
+                    "-h",
+                    "redis",
+                    "ping",
+                ])
+                .stdout
+                == "PONG\n"
+        });
+        let visits = suite.tug([
+            "run",
+            "--rm",
+            "--network",
+            "counting",
+            "redis",
+            "redis-cli",
+            "-h",
+            "redis",
+            "incr",
+            "visits",
+        ]);
+        assert_eq!(visits.ok(), count);
+    }
+    Outcome::Passed
+}
+
+fn networks_are_isolated_from_each_other(suite: &Suite) -> Outcome {
+    suite.tug(["network", "create", "one"]).ok();
+    suite.tug(["network", "create", "two"]).ok();
+    suite
+        .tug(["run", "-d", "--name", "web", "--network", "one", "busybox", "sh", "-c", SERVER])
+        .ok();
+    let address =
+        suite.tug(["inspect", "-f", "{{.NetworkSettings.Networks.one.IPAddress}}", "web"]).ok();
+    let url = format!("http://{address}/");
+    wait_until_served(&url);
+    assert_eq!(
+        suite
+            .tug(["run", "--rm", "--network", "one", "busybox", "wget", "-qO-", "-T", "3", &url])
+            .ok(),
+        "served"
+    );
+    assert_ne!(
+        suite
+            .tug(["run", "--rm", "--network", "two", "busybox", "wget", "-qO-", "-T", "2", &url])
+            .code,
+        0
+    );
+    Outcome::Passed
+}
+
+fn a_running_container_joins_and_leaves_networks(suite: &Suite) -> Outcome {
+    for cli in BOTH {
+        suite.run(cli, ["network", "create", "later"]).ok();
+        suite
+            .run(
+                cli,
+                ["run", "-d", "--name", "web", "--network", "later", "busybox", "sh", "-c", SERVER],
+            )
+            .ok();
+        suite.run(cli, ["run", "-d", "--name", "mover", "busybox", "sleep", "60"]).ok();
+        assert_ne!(
+            suite.run(cli, ["exec", "mover", "wget", "-qO-", "-T", "2", "http://web/"]).code,
+            0
+        );
+        suite.run(cli, ["network", "connect", "later", "mover"]).ok();
+        wait_for("the name", Duration::from_secs(10), || {
+            suite.run(cli, ["exec", "mover", "wget", "-qO-", "-T", "2", "http://web/"]).stdout
+                == "served\n"
+        });
+        suite.run(cli, ["network", "disconnect", "later", "mover"]).ok();
+        assert_ne!(
+            suite.run(cli, ["exec", "mover", "wget", "-qO-", "-T", "2", "http://web/"]).code,
+            0
+        );
+        suite.run(cli, ["rm", "-f", "web", "mover"]).ok();
+        suite.run(cli, ["network", "rm", "later"]).ok();
+    }
+    Outcome::Passed
+}
+
+fn networks_are_listed_inspected_and_removed(suite: &Suite) -> Outcome {
+    for cli in BOTH {
+        let id = suite
+            .run(
+                cli,
+                [
+                    "network",
+                    "create",
+                    "--subnet",
+                    "10.77.0.0/24",
+                    "--gateway",
+                    "10.77.0.254",
+                    "-l",
+                    "a=b",
+                    "own",
+                ],
+            )
+            .ok();
+        assert_eq!(id.len(), 64);
+        let subnet = "{{(index .IPAM.Config 0).Subnet}} {{(index .IPAM.Config 0).Gateway}} {{.Driver}} {{.Scope}}";
+        assert_eq!(
+            suite.run(cli, ["network", "inspect", "-f", subnet, "own"]).ok(),
+            "10.77.0.0/24 10.77.0.254 bridge local"
+        );
+        let rows = suite.run(cli, ["network", "ls", "--format", "{{.Name}}"]).ok();
+        for name in ["bridge", "host", "none", "own"] {
+            assert!(rows.lines().any(|row| row == name), "{rows}");
+        }
+        suite
+            .run(
+                cli,
+                [
+                    "run",
+                    "-d",
+                    "--name",
+                    "holder",
+                    "--network",
+                    "own",
+                    "--ip",
+                    "10.77.0.9",
+                    "busybox",
+                    "sleep",
+                    "60",
+                ],
+            )
+            .ok();
+        assert!(
+            suite
+                .run(cli, ["exec", "holder", "ip", "-4", "addr", "show", "eth0"])
+                .ok()
+                .contains("10.77.0.9/24")
+        );
+        let busy = suite.run(cli, ["network", "rm", "own"]).fails(1);
+        assert!(busy.contains("has active endpoints"), "{busy}");
+        let overlap =
+            suite.run(cli, ["network", "create", "--subnet", "10.77.0.0/16", "clash"]).fails(1);
+        assert!(
+            overlap.contains("Pool overlaps with other one on this address space"),
+            "{overlap}"
+        );
+        let fixed = suite.run(cli, ["network", "rm", "bridge"]).fails(1);
+        assert!(fixed.contains("bridge is a pre-defined network and cannot be removed"), "{fixed}");
+        suite.run(cli, ["rm", "-f", "holder"]).ok();
+        assert_eq!(suite.run(cli, ["network", "rm", "own"]).ok(), "own");
+    }
+    Outcome::Passed
+}
+
+fn no_network_and_the_hosts_network(suite: &Suite) -> Outcome {
+    for cli in BOTH {
+        let none = suite.run(
+            cli,
+            ["run", "--rm", "--network", "none", "busybox", "sh", "-c", "ip -o link | wc -l"],
+        );
+        assert_eq!(none.ok(), "1");
+        let theirs = suite
+            .run(
+                cli,
+                ["run", "--rm", "--network", "host", "busybox", "readlink", "/proc/self/ns/net"],
+            )
+            .ok();
+        assert_eq!(theirs, shell("readlink /proc/self/ns/net").ok());
+    }
+    Outcome::Passed
+}
+
+fn a_container_joins_anothers_network(suite: &Suite) -> Outcome {
+    suite.tug(["run", "-d", "--name", "web", "busybox", "sh", "-c", SERVER]).ok();
+    wait_for("the shared loopback", Duration::from_secs(10), || {
+        suite
+            .tug([
+                "run",
+                "--rm",
+                "--network",
+                "container:web",
+                "busybox",
+                "wget",
+                "-qO-",
+                "-T",
+                "2",
+                "http://127.0.0.1/",
+            ])
+            .stdout
+            == "served\n"
+    });
+    Outcome::Passed
+}
+
+fn ephemeral_ports_and_ranges(suite: &Suite) -> Outcome {
+    for cli in BOTH {
+        suite
+            .run(
+                cli,
+                [
+                    "run",
+                    "-d",
+                    "--name",
+                    "any",
+                    "-p",
+                    "80",
+                    "-p",
+                    "9100-9102:9000-9002",
+                    "busybox",
+                    "sh",
+                    "-c",
+                    SERVER,
+                ],
+            )
+            .ok();
+        let port = suite.run(cli, ["port", "any", "80"]).ok();
+        let number: u16 = port.lines().next().unwrap().rsplit(':').next().unwrap().parse().unwrap();
+        assert!(number >= 32768, "{port}");
+        wait_until_served(&format!("http://127.0.0.1:{number}/"));
+        let ranges = suite.run(cli, ["port", "any", "9002"]).ok();
+        assert!(ranges.starts_with("0.0.0.0:9102"), "{ranges}");
+        suite.run(cli, ["rm", "-f", "any"]).ok();
+        let invalid = suite.run(cli, ["run", "--rm", "-p", "70000:80", "busybox", "true"]);
+        assert_eq!(invalid.code, 125);
+        assert!(invalid.stderr.to_lowercase().contains("invalid"), "{}", invalid.stderr);
+    }
+    Outcome::Passed
+}
+
+fn containers_reach_the_lan_by_nat(suite: &Suite) -> Outcome {
+    let _lan = Lan::open();
+    let mut server = std::process::Command::new("ip")
+        .args([
+            "netns",
+            "exec",
+            "lan",
+            "busybox",
+            "nc",
+            "-l",
+            "-p",
+            "7000",
+            "-e",
+            "sh",
+            "-c",
+            "echo $NCAT_REMOTE_ADDR reached",
+        ])
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let answer = suite.run(
+        Cli::Tug,
+        ["run", "--rm", "busybox", "sh", "-c", "nc -w 3 10.99.0.2 7000 < /dev/null"],
+    );
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(answer.stdout.contains("reached"), "{} {}", answer.stdout, answer.stderr);
+    Outcome::Passed
+}

@@ -1,0 +1,147 @@
+//! Volumes and mounts.
+
+use std::fs;
+
+use crate::harness::{BOTH, Outcome, Suite};
+
+super::cases! {
+    a_named_volume_outlives_its_container,
+    an_anonymous_volume_goes_with_its_container,
+    an_empty_volume_takes_the_images_files,
+    binds_are_the_hosts_files,
+    mounts_by_their_long_form,
+    a_used_volume_is_not_removed,
+}
+
+fn a_named_volume_outlives_its_container(suite: &Suite) -> Outcome {
+    for cli in BOTH {
+        suite
+            .run(
+                cli,
+                ["run", "--rm", "-v", "keep:/data", "busybox", "sh", "-c", "echo kept > /data/f"],
+            )
+            .ok();
+        assert_eq!(
+            suite.run(cli, ["run", "--rm", "-v", "keep:/d:ro", "busybox", "cat", "/d/f"]).ok(),
+            "kept"
+        );
+        let refused =
+            suite.run(cli, ["run", "--rm", "-v", "keep:/d:ro", "busybox", "touch", "/d/g"]);
+        assert_ne!(refused.code, 0);
+        let rows = suite.run(cli, ["volume", "ls"]).ok();
+        assert!(
+            rows.starts_with("DRIVER    VOLUME NAME") && rows.contains("local     keep"),
+            "{rows}"
+        );
+        assert_eq!(
+            suite
+                .run(cli, ["volume", "inspect", "-f", "{{.Name}} {{.Driver}} {{.Scope}}", "keep"])
+                .ok(),
+            "keep local local"
+        );
+        assert_eq!(suite.run(cli, ["volume", "rm", "keep"]).ok(), "keep");
+        let gone = suite.run(cli, ["volume", "inspect", "keep"]).fails(1);
+        assert!(gone.contains("no such volume"), "{gone}");
+    }
+    Outcome::Passed
+}
+
+fn an_anonymous_volume_goes_with_its_container(suite: &Suite) -> Outcome {
+    for cli in BOTH {
+        suite.run(cli, ["run", "--rm", "-v", "/data", "busybox", "touch", "/data/x"]).ok();
+        assert_eq!(suite.run(cli, ["volume", "ls", "-q"]).ok(), "");
+        suite.run(cli, ["create", "--name", "holder", "-v", "/data", "busybox"]).ok();
+        assert_eq!(suite.run(cli, ["volume", "ls", "-q"]).ok().len(), 64);
+        suite.run(cli, ["rm", "-v", "holder"]).ok();
+        assert_eq!(suite.run(cli, ["volume", "ls", "-q"]).ok(), "");
+    }
+    Outcome::Passed
+}
+
+fn an_empty_volume_takes_the_images_files(suite: &Suite) -> Outcome {
+    for cli in BOTH {
+        let seen = suite.run(
+            cli,
+            ["run", "--rm", "-v", "copied:/etc", "busybox", "sh", "-c", "grep -c root /etc/passwd"],
+        );
+        assert_eq!(seen.ok(), "1");
+        suite.run(cli, ["volume", "rm", "copied"]).ok();
+    }
+    Outcome::Passed
+}
+
+fn binds_are_the_hosts_files(suite: &Suite) -> Outcome {
+    for cli in BOTH {
+        let directory = suite.scratch();
+        fs::write(directory.join("f"), "host\n").unwrap();
+        let bind = format!("{}:/b", directory.display());
+        assert_eq!(
+            suite
+                .run(
+                    cli,
+                    [
+                        "run",
+                        "--rm",
+                        "-v",
+                        &bind,
+                        "busybox",
+                        "sh",
+                        "-c",
+                        "cat /b/f; echo back > /b/g"
+                    ]
+                )
+                .ok(),
+            "host"
+        );
+        assert_eq!(fs::read_to_string(directory.join("g")).unwrap(), "back\n");
+        let made = format!("{}/new/dir:/b", directory.display());
+        suite.run(cli, ["run", "--rm", "-v", &made, "busybox", "true"]).ok();
+        assert!(directory.join("new/dir").is_dir());
+        let mount = format!("type=bind,src={}/nosuch,dst=/b", directory.display());
+        let missing =
+            suite.run(cli, ["run", "--rm", "--mount", &mount, "busybox", "true"]).fails(125);
+        assert!(missing.contains("bind source path does not exist"), "{missing}");
+    }
+    Outcome::Passed
+}
+
+fn mounts_by_their_long_form(suite: &Suite) -> Outcome {
+    for cli in BOTH {
+        let seen = suite.run(
+            cli,
+            [
+                "run",
+                "--rm",
+                "--mount",
+                "type=volume,src=long,dst=/v",
+                "--mount",
+                "type=tmpfs,dst=/t,tmpfs-size=1m",
+                "busybox",
+                "sh",
+                "-c",
+                "touch /v/x && df -k /t | tail -n1 | awk '{print $2}'",
+            ],
+        );
+        assert_eq!(seen.ok(), "1024");
+        let twice = suite
+            .run(
+                cli,
+                ["run", "--rm", "-v", "/x", "--mount", "type=tmpfs,dst=/x", "busybox", "true"],
+            )
+            .fails(125);
+        assert!(twice.contains("Duplicate mount point: /x"), "{twice}");
+        suite.run(cli, ["volume", "rm", "long"]).ok();
+    }
+    Outcome::Passed
+}
+
+fn a_used_volume_is_not_removed(suite: &Suite) -> Outcome {
+    for cli in BOTH {
+        suite.run(cli, ["create", "--name", "user", "-v", "used:/d", "busybox"]).ok();
+        let refused = suite.run(cli, ["volume", "rm", "used"]).fails(1);
+        assert!(refused.contains("volume is in use"), "{refused}");
+        suite.run(cli, ["rm", "user"]).ok();
+        suite.run(cli, ["volume", "rm", "used"]).ok();
+    }
+    Outcome::Passed
+}
