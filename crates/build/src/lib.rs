@@ -10,13 +10,20 @@
 //!                                                 progress -> classic text, or trace of vertices
 //! ```
 
+pub mod dry;
 pub mod flags;
+pub mod graph;
 pub mod instruction;
+pub mod key;
 pub mod lex;
 pub mod lines;
 pub mod parse;
-pub mod worker;
-pub mod state;
-pub mod select;
 pub mod progress;
-pub mod graph;
+pub mod select;
+pub mod solve;
+#[cfg(test)]
+mod solve_tests;
+mod stage;
+pub mod state;
+mod step;
+pub mod worker;

@@ -38,9 +38,10 @@ pub enum Event {
     /// A line below a task, `transferring context: 2B`; repeated as it advances.
     TaskStatus { vertex: Vertex, text: String, is_done: bool, at: SystemTime },
     TaskDone { vertex: Vertex, error: Option<String>, at: SystemTime },
-    /// An instruction. `number` and `total` count as the classic builder does; `name` is BuildKit's, where
+    /// An instruction. `number` and `total` count as the classic builder does (triggers are not
+    /// counted); `name` is BuildKit's, where
     /// it shows the instruction at all.
-    StepStarted { vertex: Vertex, number: usize, total: usize, text: String, name: Option<String>, at: SystemTime },
+    StepStarted { vertex: Vertex, number: Option<usize>, total: usize, text: String, name: Option<String>, at: SystemTime },
     /// Triggers of the base image come.
     Triggers { count: usize },
     /// A command starts; the classic builder would make a container for it.
@@ -73,19 +74,22 @@ pub enum Containers {
 /// Renders events as the classic builder's text.
 #[derive(Debug, Clone, Copy)]
 pub struct Classic {
-    pub containers: Containers,
+    /// `--rm`.
+    pub after_success: Containers,
+    /// `--force-rm`.
+    pub after_failure: Containers,
 }
 
 impl Classic {
     pub fn render(&self, event: &Event) -> Vec<Piece> {
         let text = match event {
-            Event::StepStarted { number, total, text, .. } => format!("Step {number}/{total} : {text}\n"),
+            Event::StepStarted { number: Some(number), total, text, .. } => format!("Step {number}/{total} : {text}\n"),
             Event::Triggers { count: 1 } => "# Executing 1 build trigger\n".to_owned(),
             Event::Triggers { count } => format!("# Executing {count} build triggers\n"),
             Event::Running { container, .. } => format!(" ---> Running in {container}\n"),
             Event::Log { bytes, .. } => String::from_utf8_lossy(bytes).into_owned(),
             Event::StepDone { is_cached, container, result, .. } => self.done(*is_cached, container, result),
-            Event::StepFailed { container: Some(container), .. } if self.containers == Containers::Removed => {
+            Event::StepFailed { container: Some(container), .. } if self.after_failure == Containers::Removed => {
                 format!(" ---> Removed intermediate container {container}\n")
             }
             Event::Warning { text } => format!("[Warning] {text}\n"),
@@ -96,6 +100,7 @@ impl Classic {
             Event::TaskStarted { .. }
             | Event::TaskStatus { .. }
             | Event::TaskDone { .. }
+            | Event::StepStarted { number: None, .. }
             | Event::StepFailed { .. } => return Vec::new(),
         };
         match text.is_empty() {
@@ -109,7 +114,7 @@ impl Classic {
         if is_cached {
             text.push_str(" ---> Using cache\n");
         }
-        if let (Some(container), Containers::Removed) = (container, self.containers) {
+        if let (Some(container), Containers::Removed) = (container, self.after_success) {
             text.push_str(&format!(" ---> Removed intermediate container {container}\n"));
         }
         if let Some(result) = result {

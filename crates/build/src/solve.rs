@@ -1,0 +1,384 @@
+//! The solver: decides which steps run, in which order, and which were done before.
+//!
+//! Stages that the target does not need are never looked at. Each stage walks its instructions
+//! with a [`State`]; a step that touches files has a key made of the tree below it (which is named
+//! by content), the step itself and the content that goes in. What precedes it without changing
+//! its input, such as a LABEL, is not in the key. A step that only changes the configuration has a
+//! record too, so that a repeated build gives the same image with the same times.
+//!
+//! With [`Order::Parallel`] every needed stage has a thread that waits for the stages it names;
+//! with [`Order::Sequential`] they run in the file's order, which the classic text needs.
+//!
+//! Invariants: a failed or cancelled build commits nothing; the first failure is the one reported.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use spec::{Digest, ImageId, Platform};
+
+use crate::graph::{self, NoTarget, StageIndex};
+use crate::instruction::{Dockerfile, Span};
+use crate::lex::{self, ExpandError};
+use crate::parse::ParseError;
+use crate::progress::{Event, Vertex};
+use crate::select::SelectError;
+use crate::stage::{Outcome, StageRun};
+use crate::state::StateError;
+use crate::worker::{Failure, Worker};
+
+/// First vertex that the solver uses; those below are for whoever calls it.
+pub const FIRST_VERTEX: Vertex = 100;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cache {
+    Use,
+    Ignore,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    Sequential,
+    Parallel,
+}
+
+/// What the user asks of a build.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub arguments: BTreeMap<String, Option<String>>,
+    pub labels: BTreeMap<String, String>,
+    pub target: Option<String>,
+    pub cache: Cache,
+    pub order: Order,
+    pub platform: Option<Platform>,
+    /// Names to show under "exporting to image".
+    pub names: Vec<String>,
+}
+
+/// Why a step failed. The words are those of Docker's classic builder.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StepError {
+    #[error("{0}")]
+    Parse(#[from] ParseError),
+    #[error("{0}")]
+    Target(#[from] NoTarget),
+    #[error("{0}")]
+    Expand(#[from] ExpandError),
+    #[error("{0}")]
+    State(#[from] StateError),
+    #[error("{keyword} failed: {problem}")]
+    Select { keyword: &'static str, problem: SelectError },
+    #[error("When using {0} with more than one source file, the destination must be a directory and end with a /")]
+    ManyToOne(&'static str),
+    #[error("The command '{}' returned a non-zero code: {code}", argv.join(" "))]
+    Command { argv: Vec<String>, code: i32 },
+    #[error("base name ({0}) should not be blank")]
+    BlankBase(String),
+    #[error("failed to parse platform {text:?}: {problem}")]
+    Platform { text: String, problem: String },
+    #[error("invalid chmod: {0:?}")]
+    Mode(String),
+    #[error("invalid from flag value {from}: {problem}")]
+    From { from: String, problem: Failure },
+    #[error("digest mismatch for {url}: {got}, expected: {want}")]
+    Checksum { url: String, got: Digest, want: String },
+    #[error("secret {0}: not found")]
+    Secret(String),
+    #[error("unset ssh forward key {0}")]
+    Ssh(String),
+    #[error("ADD of a git repository is not supported: {0}")]
+    Git(String),
+    #[error("failed to create: one of the needed stages failed")]
+    Elsewhere,
+    #[error("context canceled")]
+    Cancelled,
+    #[error("{0}")]
+    Worker(#[from] Failure),
+}
+
+impl StepError {
+    /// The same in BuildKit's words, for the trace.
+    pub fn in_buildkits_words(&self) -> String {
+        match self {
+            Self::Command { argv, code } => {
+                format!("process {:?} did not complete successfully: exit code: {code}", argv.join(" "))
+            }
+            Self::Select { problem: SelectError::Missing(path), .. } => {
+                format!("failed to calculate checksum of ref: {:?}: not found", format!("/{path}"))
+            }
+            Self::Parse(_)
+            | Self::Target(_)
+            | Self::Expand(_)
+            | Self::State(_)
+            | Self::Select { .. }
+            | Self::ManyToOne(_)
+            | Self::BlankBase(_)
+            | Self::Platform { .. }
+            | Self::Mode(_)
+            | Self::From { .. }
+            | Self::Checksum { .. }
+            | Self::Secret(_)
+            | Self::Ssh(_)
+            | Self::Git(_)
+            | Self::Elsewhere
+            | Self::Cancelled
+            | Self::Worker(_) => self.to_string(),
+        }
+    }
+}
+
+/// A failed build: the reason, and the line it failed in.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{error}")]
+pub struct Broken {
+    pub span: Option<Span>,
+    pub error: StepError,
+}
+
+impl<E: Into<StepError>> From<E> for Broken {
+    fn from(error: E) -> Self {
+        Self { span: None, error: error.into() }
+    }
+}
+
+/// What all stages of a build share.
+pub(crate) struct Build<'a, W> {
+    pub worker: &'a W,
+    pub file: &'a Dockerfile,
+    pub options: &'a Options,
+    pub bases: Vec<String>,
+    pub globals: BTreeMap<String, String>,
+    pub target: StageIndex,
+    /// Number of the first step of each needed stage, counting all in the file's order.
+    pub numbers: BTreeMap<StageIndex, usize>,
+    pub total: usize,
+    vertices: AtomicU32,
+    done: Mutex<BTreeMap<StageIndex, Result<Outcome, Broken>>>,
+    changed: Condvar,
+    failed: AtomicBool,
+}
+
+/// Builds the target and commits its image.
+///
+/// # Errors
+/// The first step that failed.
+pub fn build<W: Worker>(worker: &W, file: &Dockerfile, options: &Options) -> Result<ImageId, Broken> {
+    let target = graph::target(file, options.target.as_deref())?;
+    let (globals, bases) = from_words(file, options)?;
+    let needed = graph::needed(file, &bases, target);
+    let mut numbers = BTreeMap::new();
+    let mut total = 0;
+    for &index in &needed {
+        numbers.insert(index, total + 1);
+        total += 1 + file.stages[index].steps.len();
+    }
+    let build = Build {
+        worker,
+        file,
+        options,
+        bases,
+        globals,
+        target,
+        numbers,
+        total,
+        vertices: AtomicU32::new(FIRST_VERTEX),
+        done: Mutex::default(),
+        changed: Condvar::new(),
+        failed: AtomicBool::new(false),
+    };
+    match options.order {
+        Order::Parallel if needed.len() > 1 => std::thread::scope(|scope| {
+            for &index in &needed {
+                let build = &build;
+                scope.spawn(move || build.settle(index));
+            }
+        }),
+        Order::Parallel | Order::Sequential => {
+            for &index in &needed {
+                build.settle(index);
+                if build.is_over() {
+                    break;
+                }
+            }
+        }
+    }
+    let outcome = build.verdict()?;
+    build.export(outcome)
+}
+
+/// The global arguments' values, and the expanded base of every stage.
+fn from_words(file: &Dockerfile, options: &Options) -> Result<(BTreeMap<String, String>, Vec<String>), Broken> {
+    let mut globals = platform_arguments(options);
+    let escape = file.directives.escape;
+    for argument in &file.globals {
+        let value = match (options.arguments.get(&argument.name), &argument.default) {
+            (Some(Some(given)), _) => Some(given.clone()),
+            (_, Some(default)) => Some(lex::expand(default, escape, &Globals(&globals))?),
+            (_, None) => None,
+        };
+        if let Some(value) = value {
+            globals.insert(argument.name.clone(), value);
+        }
+    }
+    let mut bases = Vec::new();
+    for stage in &file.stages {
+        let at = |error: StepError| Broken { span: Some(stage.span), error };
+        let base = lex::expand(&stage.base, escape, &Globals(&globals)).map_err(|error| at(error.into()))?;
+        if base.is_empty() {
+            return Err(at(StepError::BlankBase(stage.base.clone())));
+        }
+        bases.push(base);
+    }
+    Ok((globals, bases))
+}
+
+/// Global arguments as variables.
+pub(crate) struct Globals<'a>(pub &'a BTreeMap<String, String>);
+
+impl lex::Variables for Globals<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+}
+
+fn platform_arguments(options: &Options) -> BTreeMap<String, String> {
+    let host = Platform::host();
+    let target = options.platform.clone().unwrap_or_else(|| host.clone());
+    let mut arguments = BTreeMap::new();
+    for (prefix, platform) in [("BUILD", &host), ("TARGET", &target)] {
+        arguments.insert(format!("{prefix}PLATFORM"), platform.to_string());
+        arguments.insert(format!("{prefix}OS"), platform.os.clone());
+        arguments.insert(format!("{prefix}ARCH"), platform.architecture.clone());
+        arguments.insert(format!("{prefix}VARIANT"), platform.variant.clone().unwrap_or_default());
+    }
+    let stage = options.target.clone().unwrap_or_else(|| "default".to_owned());
+    arguments.insert("TARGETSTAGE".to_owned(), stage);
+    arguments
+}
+
+impl<W: Worker> Build<'_, W> {
+    pub fn vertex(&self) -> Vertex {
+        self.vertices.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether no further step should start.
+    pub fn is_over(&self) -> bool {
+        self.failed.load(Ordering::Relaxed) || self.worker.is_cancelled()
+    }
+
+    pub fn halted(&self) -> StepError {
+        match self.worker.is_cancelled() {
+            true => StepError::Cancelled,
+            false => StepError::Elsewhere,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<StageIndex, Result<Outcome, Broken>>> {
+        // A stage that panicked left the map as it was before; the scope passes the panic on.
+        self.done.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a stage and keeps how it ended.
+    fn settle(&self, index: StageIndex) {
+        let alarm = Alarm(self);
+        let result = StageRun::new(self, index).and_then(StageRun::run);
+        if result.is_err() {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+        self.lock().insert(index, result);
+        drop(alarm);
+    }
+
+    /// Waits for a stage that another one needs.
+    pub fn outcome(&self, index: StageIndex) -> Result<Outcome, StepError> {
+        let mut done = self.lock();
+        loop {
+            match done.get(&index) {
+                Some(Ok(outcome)) => return Ok(outcome.clone()),
+                Some(Err(_)) => return Err(StepError::Elsewhere),
+                None if self.is_over() => return Err(self.halted()),
+                None => done = self.changed.wait(done).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+
+    /// The target's outcome, or the failure that came first: the one that is not about another.
+    fn verdict(&self) -> Result<Outcome, Broken> {
+        let done = self.lock();
+        let failures = || done.values().filter_map(|result| result.as_ref().err());
+        let is_echo = |broken: &&Broken| matches!(broken.error, StepError::Elsewhere | StepError::Cancelled);
+        if let Some(broken) = failures().find(|broken| !is_echo(broken)).or_else(|| failures().next()) {
+            return Err(broken.clone());
+        }
+        match done.get(&self.target) {
+            Some(Ok(outcome)) => Ok(outcome.clone()),
+            Some(Err(_)) | None => Err(self.halted().into()),
+        }
+    }
+
+    fn export(&self, outcome: Outcome) -> Result<ImageId, Broken> {
+        let mut state = outcome.state;
+        let unused = self.unused_arguments(&outcome.consumed);
+        for (name, value) in &self.options.labels {
+            state.image.config.labels.insert(name.clone(), value.clone());
+        }
+        if self.is_over() {
+            return Err(self.halted().into());
+        }
+        let vertex = self.vertex();
+        let at = self.worker.now();
+        let id = match (state.base, outcome.changed || !self.options.labels.is_empty()) {
+            // Nothing but FROM: the image is the base itself.
+            (Some(base), false) => base,
+            (base, _) => {
+                state.image.created.get_or_insert_with(|| outcome.created.clone());
+                self.worker.commit(&state.image, base)?
+            }
+        };
+        if let Some(Event::StepDone { vertex, is_cached, container, at, .. }) = outcome.last {
+            let result = Some(id.short());
+            self.worker.report(Event::StepDone { vertex, is_cached, container, result, at });
+        }
+        self.worker.report(Event::TaskStarted { vertex, name: "exporting to image".to_owned(), at });
+        let status = |text: String| {
+            self.worker.report(Event::TaskStatus { vertex, text, is_done: true, at: self.worker.now() });
+        };
+        status("exporting layers".to_owned());
+        status(format!("writing image {id}"));
+        for name in &self.options.names {
+            status(format!("naming to {name}"));
+        }
+        self.worker.report(Event::TaskDone { vertex, error: None, at: self.worker.now() });
+        if !unused.is_empty() {
+            let text = format!("One or more build-args [{}] were not consumed", unused.join(" "));
+            self.worker.report(Event::Warning { text });
+        }
+        self.worker.report(Event::Built { image: id });
+        Ok(id)
+    }
+
+    fn unused_arguments(&self, consumed: &[String]) -> Vec<String> {
+        let globals = self.file.globals.iter().map(|argument| &argument.name);
+        let known: Vec<&String> = consumed.iter().chain(globals).collect();
+        let is_known = |name: &String| {
+            known.contains(&name)
+                || crate::state::PROXY_ARGUMENTS.contains(&name.as_str())
+                || name == "SOURCE_DATE_EPOCH"
+                || name.starts_with("BUILDKIT_")
+        };
+        self.options.arguments.keys().filter(|name| !is_known(name)).cloned().collect()
+    }
+}
+
+/// Wakes the waiting stages even when the stage panics, so that no thread waits for ever.
+struct Alarm<'a, 'b, W>(&'a Build<'b, W>);
+
+impl<W> Drop for Alarm<'_, '_, W> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.failed.store(true, Ordering::Relaxed);
+        }
+        let _guard = self.0.done.lock();
+        self.0.changed.notify_all();
+    }
+}

@@ -1,0 +1,276 @@
+//! Tests of the solver, on the dry worker.
+
+use std::collections::BTreeMap;
+
+use expect_test::{Expect, expect};
+use spec::image::{History, ImageConfig};
+use spec::{DiffId, Digest, ImageId};
+
+use crate::dry::Dry;
+use crate::parse::parse;
+use crate::progress::{Classic, Containers, Event, Piece, trace};
+use crate::solve::{Broken, Cache, Options, Order, build};
+
+fn options() -> Options {
+    Options {
+        arguments: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        target: None,
+        cache: Cache::Use,
+        order: Order::Sequential,
+        platform: None,
+        names: vec!["docker.io/library/x:latest".into()],
+    }
+}
+
+fn dry() -> Dry {
+    let mut image = ImageConfig { architecture: "amd64".into(), os: "linux".into(), ..ImageConfig::default() };
+    image.config.cmd = Some(vec!["sh".into()]);
+    image.created = Some("2020-01-01T00:00:00Z".into());
+    image.rootfs.diff_ids = vec![DiffId(Digest::of(b"base"))];
+    image.history = vec![History { created_by: Some("base".into()), ..History::default() }];
+    let mut triggered = image.clone();
+    triggered.config.on_build = vec!["COPY . /src".into(), "RUN make".into()];
+    let files = [("app.py", "app"), ("a.txt", "a"), ("b.txt", "b"), ("d/e.txt", "e")];
+    let mut dry = Dry::default();
+    dry.context = files.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec())).collect();
+    dry.images = [("busybox".to_owned(), image), ("triggered".to_owned(), triggered)].into();
+    dry.codes = [("/bin/sh -c false".to_owned(), 1)].into();
+    dry
+}
+
+fn run(dry: &Dry, source: &str, options: &Options) -> Result<ImageId, Broken> {
+    build(dry, &parse(source.as_bytes()).unwrap(), options)
+}
+
+/// Twelve hexadecimal digits become `<id>`, so that keys may change.
+fn masked(text: &str) -> String {
+    let is_hex = |word: &str| word.len() == 12 && word.chars().all(|c| c.is_ascii_hexdigit());
+    let words = |line: &str| {
+        let words: Vec<&str> = line.split(' ').map(|word| if is_hex(word) { "<id>" } else { word }).collect();
+        words.join(" ")
+    };
+    text.lines().map(|line| words(line) + "\n").collect()
+}
+
+fn classic(events: &[Event]) -> String {
+    let classic = Classic { after_success: Containers::Removed, after_failure: Containers::Kept };
+    let pieces = events.iter().flat_map(|event| classic.render(event));
+    pieces.filter_map(|piece| match piece { Piece::Text(text) => Some(text), Piece::Image(_) => None }).collect()
+}
+
+#[track_caller]
+fn check_classic(dry: &Dry, source: &str, want: Expect) {
+    let end = match run(dry, source, &options()) {
+        Ok(_) => String::new(),
+        Err(broken) => format!("{broken}\n"),
+    };
+    want.assert_eq(&masked(&format!("{}{end}", classic(&dry.take_events()))));
+}
+
+const SERVICE: &str = "FROM busybox\nENV A=1\nRUN pip install\nCOPY app.py /app/\nWORKDIR /app\nCMD [\"app.py\"]\n";
+
+#[test]
+fn the_classic_text_is_dockers() {
+    let dry = dry();
+    check_classic(&dry, SERVICE, expect![[r#"
+        Step 1/6 : FROM busybox
+         ---> <id>
+        Step 2/6 : ENV A=1
+         ---> Running in <id>
+         ---> Removed intermediate container <id>
+         ---> <id>
+        Step 3/6 : RUN pip install
+         ---> Running in <id>
+        /bin/sh -c pip install
+         ---> Removed intermediate container <id>
+         ---> <id>
+        Step 4/6 : COPY app.py /app/
+         ---> <id>
+        Step 5/6 : WORKDIR /app
+         ---> Running in <id>
+         ---> Removed intermediate container <id>
+         ---> <id>
+        Step 6/6 : CMD ["app.py"]
+         ---> Running in <id>
+         ---> Removed intermediate container <id>
+         ---> <id>
+        Successfully built <id>
+    "#]]);
+    check_classic(&dry, SERVICE, expect![[r#"
+        Step 1/6 : FROM busybox
+         ---> <id>
+        Step 2/6 : ENV A=1
+         ---> Using cache
+         ---> <id>
+        Step 3/6 : RUN pip install
+         ---> Using cache
+         ---> <id>
+        Step 4/6 : COPY app.py /app/
+         ---> Using cache
+         ---> <id>
+        Step 5/6 : WORKDIR /app
+         ---> Using cache
+         ---> <id>
+        Step 6/6 : CMD ["app.py"]
+         ---> Using cache
+         ---> <id>
+        Successfully built <id>
+    "#]]);
+}
+
+#[test]
+fn a_failing_command_is_named_with_its_code() {
+    check_classic(&dry(), "FROM busybox\nRUN false\nRUN x\n", expect![[r#"
+        Step 1/3 : FROM busybox
+         ---> <id>
+        Step 2/3 : RUN false
+         ---> Running in <id>
+        /bin/sh -c false
+        The command '/bin/sh -c false' returned a non-zero code: 1
+    "#]]);
+}
+
+#[test]
+fn what_cannot_be_copied_is_said_in_dockers_words() {
+    let check = |line: &str, want: &str| {
+        let error = run(&dry(), &format!("FROM busybox\n{line}\n"), &options()).unwrap_err();
+        assert_eq!(error.to_string(), want);
+        assert_eq!(error.span.map(|span| span.start), Some(2));
+    };
+    check(
+        "COPY x /y",
+        "COPY failed: file not found in build context or excluded by .dockerignore: stat x: file does not exist",
+    );
+    check("COPY ../x /y", "COPY failed: forbidden path outside the build context: ../x ()");
+    check("COPY *.md /y", "COPY failed: no source files were specified");
+    check(
+        "COPY *.txt /y",
+        "When using COPY with more than one source file, the destination must be a directory and end with a /",
+    );
+    check("COPY --from=nobody x /y", "invalid from flag value nobody: No such image: nobody");
+    check("COPY --chmod=u+x a.txt /y", "invalid chmod: \"u+x\"");
+}
+
+#[test]
+fn the_trace_shows_the_lines_of_buildkit() {
+    let dry = dry();
+    let source = "FROM busybox AS one\nRUN a\nFROM busybox\nLABEL x=y\nCOPY --from=one /a /b\n";
+    run(&dry, source, &options()).unwrap();
+    let lines: Vec<String> = dry.take_events().iter().filter_map(trace).map(|line| format!("{line:?}")).collect();
+    let text = lines.join("\n");
+    for name in [
+        "[internal] load metadata for docker.io/library/busybox:latest",
+        "[one 1/2] FROM docker.io/library/busybox:latest",
+        "[one 2/2] RUN a",
+        "[stage-1 2/2] COPY --from=one /a /b",
+        "exporting to image",
+        "naming to docker.io/library/x:latest",
+    ] {
+        assert!(text.contains(&format!("\"{name}\"")), "{name} is missing in\n{text}");
+    }
+    assert!(!text.contains("LABEL"));
+}
+
+#[test]
+fn a_repeated_build_gives_the_same_image_and_runs_nothing() {
+    let dry = dry();
+    let first = run(&dry, SERVICE, &options()).unwrap();
+    assert_eq!(dry.take_commands().len(), 1);
+    assert_eq!(run(&dry, SERVICE, &options()).unwrap(), first);
+    assert_eq!(dry.take_commands().len(), 0);
+    let config = dry.config(&first).unwrap();
+    let history: Vec<String> =
+        config.history.iter().map(|line| format!("{} {:?}\n", line.empty_layer, line.created_by)).collect();
+    expect![[r#"
+        false Some("base")
+        true Some("ENV A=1")
+        false Some("RUN /bin/sh -c pip install # buildkit")
+        false Some("COPY app.py /app/ # buildkit")
+        false Some("WORKDIR /app")
+        true Some("CMD [\"app.py\"]")
+    "#]]
+    .assert_eq(&history.concat());
+    assert_eq!(config.config.working_dir, "/app");
+    assert_eq!(config.rootfs.diff_ids.len(), 4);
+}
+
+#[test]
+fn only_what_a_step_sees_is_in_its_key() {
+    let commands = |dry: &Dry, source: &str| {
+        run(dry, source, &options()).unwrap();
+        dry.take_commands().len()
+    };
+    let mut dry = dry();
+    assert_eq!(commands(&dry, "FROM busybox\nLABEL a=1\nCOPY a.txt /\nRUN x\n"), 1);
+    assert_eq!(commands(&dry, "FROM busybox\nLABEL a=2\nCOPY a.txt /\nRUN x\n"), 0, "a label is not in the key");
+    assert_eq!(commands(&dry, "FROM busybox\nENV a=2\nCOPY a.txt /\nRUN x\n"), 1, "the environment is");
+    assert_eq!(commands(&dry, "FROM busybox\nUSER u\nCOPY a.txt /\nRUN x\n"), 1, "the user is");
+    dry.context.insert("c.txt".into(), b"new".to_vec());
+    assert_eq!(commands(&dry, "FROM busybox\nCOPY a.txt /\nRUN x\n"), 0, "another file is not");
+    dry.context.insert("a.txt".into(), b"new".to_vec());
+    assert_eq!(commands(&dry, "FROM busybox\nCOPY a.txt /\nRUN x\n"), 1, "the content is");
+    let fresh = Options { cache: Cache::Ignore, ..options() };
+    run(&dry, "FROM busybox\nCOPY a.txt /\nRUN x\n", &fresh).unwrap();
+    assert_eq!(dry.take_commands().len(), 1, "--no-cache runs again");
+}
+
+#[test]
+fn arguments_have_their_scopes() {
+    let dry = dry();
+    let mut options = options();
+    options.arguments = [("V", Some("2")), ("http_proxy", Some("p")), ("UNUSED", Some("u"))]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.map(str::to_owned)))
+        .collect();
+    let source = "ARG BASE=busybox\nARG V=1\nFROM $BASE\nRUN none\nARG V\nARG W=${V}3\nRUN one\nENV V=env\nRUN two\nLABEL l=$V$W\n";
+    let id = run(&dry, source, &options).unwrap();
+    let config = dry.config(&id).unwrap();
+    let created: Vec<&str> = config.history.iter().filter_map(|line| line.created_by.as_deref()).collect();
+    assert!(created.contains(&"RUN /bin/sh -c none # buildkit"));
+    assert!(created.contains(&"RUN |2 V=2 W=23 /bin/sh -c one # buildkit"));
+    assert!(created.contains(&"RUN |1 W=23 /bin/sh -c two # buildkit"));
+    assert_eq!(config.config.labels["l"], "env23");
+    assert!(classic(&dry.take_events()).contains("[Warning] One or more build-args [UNUSED] were not consumed\n"));
+}
+
+#[test]
+fn triggers_run_right_behind_from_and_are_not_inherited() {
+    let dry = dry();
+    let id = run(&dry, "FROM triggered\nRUN x\n", &options()).unwrap();
+    assert_eq!(dry.take_commands(), ["/bin/sh -c make", "/bin/sh -c x"]);
+    assert_eq!(dry.config(&id).unwrap().config.on_build, Vec::<String>::new());
+    assert!(classic(&dry.take_events()).contains("# Executing 2 build triggers\n"));
+}
+
+#[test]
+fn stages_run_side_by_side_and_give_the_same_image() {
+    let source = "FROM busybox AS a\nRUN a\nFROM busybox AS b\nRUN b\nFROM busybox AS unused\nRUN c\nFROM a\nCOPY --from=b /b /\n";
+    let dry = dry();
+    let sequential = run(&dry, source, &options()).unwrap();
+    assert_eq!(dry.take_commands(), ["/bin/sh -c a", "/bin/sh -c b"]);
+    let parallel = Options { order: Order::Parallel, ..options() };
+    assert_eq!(run(&dry, source, &parallel).unwrap(), sequential);
+    let failing = source.replace("RUN b", "RUN false");
+    let error = run(&dry, &failing, &parallel).unwrap_err();
+    assert_eq!(error.to_string(), "The command '/bin/sh -c false' returned a non-zero code: 1");
+}
+
+#[test]
+fn heredocs_become_scripts_and_files() {
+    let dry = dry();
+    run(&dry, "FROM busybox\nRUN <<E\necho a\nE\nRUN <<E\n#!/bin/awk\nx\nE\nRUN cat <<E\ny\nE\nCOPY <<E /z\nt\nE\n", &options())
+        .unwrap();
+    assert_eq!(dry.take_commands(), ["/bin/sh -c echo a\n", "/dev/pipes/E", "/bin/sh -c cat <<E\ny\nE"]);
+}
+
+#[test]
+fn nothing_but_from_is_the_base_itself() {
+    let dry = dry();
+    let id = run(&dry, "FROM busybox\n", &options()).unwrap();
+    assert_eq!(id, ImageId(Digest::of(b"busybox")));
+    let labelled = Options { labels: [("a".to_owned(), "b".to_owned())].into(), ..options() };
+    let id = run(&dry, "FROM busybox\n", &labelled).unwrap();
+    assert_eq!(dry.config(&id).unwrap().config.labels["a"], "b");
+    run(&dry, "FROM scratch\nCOPY a.txt /\n", &options()).unwrap();
+}

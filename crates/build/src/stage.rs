@@ -1,0 +1,388 @@
+//! One stage: FROM, the base's triggers, then instruction by instruction.
+//!
+//! Elsewhere: what an instruction does to the configuration in [`crate::state`], the keys' format
+//! in [`crate::key`], the steps that touch files in [`crate::step`].
+
+use spec::{Digest, DiffId, Platform, Reference};
+
+use crate::graph::{self, StageIndex};
+use crate::instruction::{Instruction, Stage, Step};
+use crate::key::Key;
+use crate::lex;
+use crate::parse;
+use crate::progress::{Event, Vertex, rfc3339};
+use crate::solve::{Build, Broken, Cache, Globals, StepError};
+use crate::state::State;
+use crate::worker::{Failure, Origin, Record, Worker};
+
+/// How a stage ended.
+#[derive(Debug, Clone)]
+pub(crate) struct Outcome {
+    pub state: State,
+    /// Whether anything came after FROM.
+    pub changed: bool,
+    pub created: String,
+    /// Arguments that the stage declared.
+    pub consumed: Vec<String>,
+    /// The last step's end, kept back until the image has its id.
+    pub last: Option<Event>,
+    key: Digest,
+}
+
+/// A stage at work.
+pub(crate) struct StageRun<'a, 'b, W> {
+    pub build: &'a Build<'b, W>,
+    pub index: StageIndex,
+    pub state: State,
+    /// Names the image so far, configuration included.
+    key: Digest,
+    consumed: Vec<String>,
+    number: usize,
+    /// Position among the steps that BuildKit shows, and their count.
+    position: usize,
+    shown: usize,
+    changed: bool,
+    created: String,
+    pending: Option<Event>,
+    triggers: Vec<String>,
+}
+
+/// A step's identity while it runs.
+pub(crate) struct Current {
+    pub vertex: Vertex,
+    pub container: String,
+}
+
+impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
+    /// Does the FROM.
+    pub fn new(build: &'a Build<'b, W>, index: StageIndex) -> Result<Self, Broken> {
+        let stage = &build.file.stages[index];
+        let at = |error: StepError| Broken { span: Some(stage.span), error };
+        if build.is_over() {
+            return Err(build.halted().into());
+        }
+        let shown = 1 + stage.steps.iter().filter(|step| is_shown(&step.instruction)).count();
+        let state = State { escape: build.file.directives.escape, ..State::default() };
+        let mut run = Self {
+            build,
+            index,
+            state,
+            key: Key::new("scratch").digest(),
+            consumed: Vec::new(),
+            number: build.numbers.get(&index).copied().unwrap_or(1),
+            position: 1,
+            shown,
+            changed: false,
+            created: rfc3339(build.worker.now()),
+            pending: None,
+            triggers: Vec::new(),
+        };
+        run.from(stage).map_err(at)?;
+        Ok(run)
+    }
+
+    /// Does the rest.
+    pub fn run(mut self) -> Result<Outcome, Broken> {
+        let stage = &self.build.file.stages[self.index];
+        let triggers = std::mem::take(&mut self.triggers);
+        if !triggers.is_empty() {
+            self.build.worker.report(Event::Triggers { count: triggers.len() });
+        }
+        for text in triggers {
+            let at = |error: StepError| Broken { span: Some(stage.span), error };
+            let step = parse::parse_trigger(&text).map_err(|error| at(error.into()))?;
+            self.step(&step, None, false).map_err(at)?;
+        }
+        for (index, step) in stage.steps.iter().enumerate() {
+            self.number += 1;
+            let is_last = index + 1 == stage.steps.len();
+            let number = Some(self.number);
+            self.step(step, number, is_last).map_err(|error| Broken { span: Some(step.span), error })?;
+        }
+        Ok(Outcome {
+            state: self.state,
+            changed: self.changed,
+            created: self.created,
+            consumed: self.consumed,
+            last: self.pending,
+            key: self.key,
+        })
+    }
+
+    fn from(&mut self, stage: &Stage) -> Result<(), StepError> {
+        let base = self.build.bases[self.index].clone();
+        if base == "scratch" {
+            let platform = self.platform(stage)?.unwrap_or_else(Platform::host);
+            self.state.image.architecture = platform.architecture;
+            self.state.image.os = platform.os;
+            self.state.image.variant = platform.variant;
+            let vertex = self.started(&stage.text, None, Some(self.number));
+            self.finished(vertex, false, None, String::new(), stage.steps.is_empty());
+            return Ok(());
+        }
+        if let Some(earlier) = graph::base(self.build.file, self.index, &base) {
+            let outcome = self.build.outcome(earlier)?;
+            let result = outcome.key.short();
+            let vertex = self.started(&stage.text, None, Some(self.number));
+            self.state = outcome.state;
+            self.state.has_own_cmd = false;
+            self.key = outcome.key;
+            self.changed = outcome.changed;
+            self.created = outcome.created;
+            self.finished(vertex, false, None, result, stage.steps.is_empty());
+        } else {
+            self.from_image(stage, &base)?;
+        }
+        self.triggers = std::mem::take(&mut self.state.image.config.on_build);
+        Ok(())
+    }
+
+    fn from_image(&mut self, stage: &Stage, base: &str) -> Result<(), StepError> {
+        let platform = self.platform(stage)?;
+        let worker = self.build.worker;
+        let shown = Reference::parse(base).map_or_else(|_| base.to_owned(), |reference| reference.to_string());
+        let vertex = self.build.vertex();
+        let name = format!("[internal] load metadata for {shown}");
+        worker.report(Event::TaskStarted { vertex, name, at: worker.now() });
+        let found = worker.image(base, platform.as_ref());
+        let error = found.as_ref().err().map(Failure::to_string);
+        worker.report(Event::TaskDone { vertex, error, at: worker.now() });
+        let name = self.shown_name(&format!("FROM {shown}"));
+        let vertex = self.started(&stage.text, found.is_ok().then_some(name), Some(self.number));
+        let image = found.inspect_err(|failure| self.broke(vertex, None, &failure.to_string()))?;
+        self.key = Key::new("from").with(&image.id.to_string()).digest();
+        self.created = image.config.created.clone().unwrap_or_default();
+        self.state.image = image.config;
+        self.state.base = Some(image.id);
+        self.finished(vertex, false, None, image.id.short(), stage.steps.is_empty());
+        Ok(())
+    }
+
+    fn platform(&self, stage: &Stage) -> Result<Option<Platform>, StepError> {
+        let Some(word) = &stage.platform else { return Ok(self.build.options.platform.clone()) };
+        let text = lex::expand(word, self.state.escape, &Globals(&self.build.globals))?;
+        text.parse().map(Some).map_err(|problem: spec::platform::PlatformError| StepError::Platform {
+            text: text.clone(),
+            problem: problem.to_string(),
+        })
+    }
+
+    fn step(&mut self, step: &Step, number: Option<usize>, is_last: bool) -> Result<(), StepError> {
+        if self.build.is_over() {
+            return Err(self.build.halted());
+        }
+        let name = is_shown(&step.instruction).then(|| {
+            self.position += usize::from(number.is_some());
+            self.shown_name(&step.text)
+        });
+        let vertex = self.started(&step.text, name, number);
+        let mut container = None;
+        let result = self.dispatch(step, vertex, is_last, &mut container);
+        if let Err(error) = &result {
+            self.broke(vertex, container, &error.in_buildkits_words());
+        }
+        result
+    }
+
+    fn dispatch(
+        &mut self,
+        step: &Step,
+        vertex: Vertex,
+        is_last: bool,
+        container: &mut Option<String>,
+    ) -> Result<(), StepError> {
+        match &step.instruction {
+            Instruction::Run(run) => {
+                let prepared = self.prepare_run(run)?;
+                let current = self.current(vertex, &prepared.key);
+                let (record, is_cached) = self.recall_or(&prepared.key, |stage| {
+                    stage.running(&current);
+                    *container = Some(current.container.clone());
+                    stage.execute(&prepared, vertex)
+                })?;
+                self.layered(vertex, record, is_cached, container.take(), prepared.created_by, is_last);
+            }
+            Instruction::Copy(transfer) | Instruction::Add(transfer) => {
+                let prepared = self.prepare_transfer(step.instruction.keyword(), transfer)?;
+                let (record, is_cached) = self.recall_or(&prepared.key, |stage| {
+                    let layer = stage.build.worker.write(stage.state.chain(), &prepared.step)?;
+                    Ok((layer, prepared.created_by.clone()))
+                })?;
+                self.layered(vertex, record, is_cached, None, prepared.created_by, is_last);
+            }
+            Instruction::Workdir(word) => {
+                let path = self.state.absolute(&self.state.expand(word)?);
+                self.state.image.config.working_dir = path.clone();
+                let user = self.state.image.config.user.clone();
+                let created_by = format!("WORKDIR {path}");
+                let key = Key::new("workdir").with_tree(self.state.chain()).with(&path).with(&user).digest();
+                let current = self.current(vertex, &key);
+                let (record, is_cached) = self.recall_or(&key, |stage| {
+                    stage.running(&current);
+                    *container = Some(current.container.clone());
+                    let layer = stage.build.worker.make_directory(stage.state.chain(), &path, &user)?;
+                    Ok((layer, created_by.clone()))
+                })?;
+                self.layered(vertex, record, is_cached, container.take(), created_by, is_last);
+            }
+            Instruction::Arg(arguments) => {
+                let build = self.build;
+                let global = |name: &str| build.globals.get(name).cloned();
+                self.consumed.extend(arguments.iter().map(|argument| argument.name.clone()));
+                let line = self.state.declare(arguments, &build.options.arguments, &global)?;
+                self.configured(vertex, line, is_last)?;
+            }
+            Instruction::Cmd(_)
+            | Instruction::Entrypoint(_)
+            | Instruction::Env(_)
+            | Instruction::Expose(_)
+            | Instruction::Healthcheck(_)
+            | Instruction::Label(_)
+            | Instruction::Maintainer(_)
+            | Instruction::Onbuild(_)
+            | Instruction::Shell(_)
+            | Instruction::StopSignal(_)
+            | Instruction::User(_)
+            | Instruction::Volume(_) => {
+                let line = self.state.configure(&step.instruction)?.unwrap_or_default();
+                self.configured(vertex, line, is_last)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A step that changed nothing but the configuration.
+    fn configured(&mut self, vertex: Vertex, line: String, is_last: bool) -> Result<(), StepError> {
+        let key = Key::new("configure").with_digest(&self.key).with_tree(self.state.chain()).with(&line).digest();
+        let current = self.current(vertex, &key);
+        let mut container = None;
+        let (record, is_cached) = self.recall_or(&key, |stage| {
+            stage.running(&current);
+            container = Some(current.container.clone());
+            Ok((None, line.clone()))
+        })?;
+        self.layered(vertex, record, is_cached, container, line, is_last);
+        Ok(())
+    }
+
+    /// What was done before, or what `act` does now.
+    fn recall_or(
+        &self,
+        key: &Digest,
+        act: impl FnOnce(&Self) -> Result<(Option<DiffId>, String), StepError>,
+    ) -> Result<(Record, bool), StepError> {
+        if self.build.options.cache == Cache::Use
+            && let Some(record) = self.build.worker.recall(key)
+        {
+            return Ok((record, true));
+        }
+        let (layer, description) = act(self)?;
+        let created = self.epoch().unwrap_or_else(|| rfc3339(self.build.worker.now()));
+        let record = Record { created, layer, description };
+        self.build.worker.remember(key, &record);
+        Ok((record, false))
+    }
+
+    /// The time that every new thing gets when the user fixed it.
+    ///
+    /// Source: reproducible-builds.org, SOURCE_DATE_EPOCH.
+    fn epoch(&self) -> Option<String> {
+        let text = self.build.options.arguments.get("SOURCE_DATE_EPOCH")?.as_ref()?;
+        let seconds = text.parse().ok()?;
+        let at = std::time::SystemTime::UNIX_EPOCH.checked_add(std::time::Duration::from_secs(seconds))?;
+        Some(rfc3339(at))
+    }
+
+    fn layered(
+        &mut self,
+        vertex: Vertex,
+        record: Record,
+        is_cached: bool,
+        container: Option<String>,
+        created_by: String,
+        is_last: bool,
+    ) {
+        let created = self.epoch().unwrap_or_else(|| record.created.clone());
+        self.state.add(&created_by, record.layer, &created);
+        self.created = created;
+        self.changed = true;
+        self.key = Key::new("image").with_digest(&self.key).with(&created_by).with_tree(self.state.chain()).digest();
+        let result = self.key.short();
+        self.finished(vertex, is_cached, container, result, is_last);
+    }
+
+    fn started(&self, text: &str, name: Option<String>, number: Option<usize>) -> Vertex {
+        let vertex = self.build.vertex();
+        let (text, total, at) = (text.to_owned(), self.build.total, self.build.worker.now());
+        self.build.worker.report(Event::StepStarted { vertex, number, total, text, name, at });
+        vertex
+    }
+
+    fn running(&self, current: &Current) {
+        let (vertex, container) = (current.vertex, current.container.clone());
+        self.build.worker.report(Event::Running { vertex, container });
+    }
+
+    fn finished(&mut self, vertex: Vertex, is_cached: bool, container: Option<String>, result: String, is_last: bool) {
+        let at = self.build.worker.now();
+        let event = Event::StepDone { vertex, is_cached, container, result: Some(result), at };
+        match is_last && self.index == self.build.target {
+            true => self.pending = Some(event),
+            false => self.build.worker.report(event),
+        }
+    }
+
+    fn broke(&self, vertex: Vertex, container: Option<String>, message: &str) {
+        let at = self.build.worker.now();
+        self.build.worker.report(Event::StepFailed { vertex, container, message: message.to_owned(), at });
+    }
+
+    fn current(&self, vertex: Vertex, key: &Digest) -> Current {
+        let container = Key::new("container").with_digest(key).with(&rfc3339(self.build.worker.now())).digest();
+        Current { vertex, container: container.short() }
+    }
+
+    /// `[2/4] RUN …`, with the stage's name when there are several.
+    fn shown_name(&self, text: &str) -> String {
+        let stage = &self.build.file.stages[self.index];
+        let word = text.split_whitespace().next().unwrap_or_default();
+        let text = format!("{}{}", word.to_uppercase(), &text[word.len()..]);
+        let (position, shown) = (self.position, self.shown);
+        if self.build.file.stages.len() == 1 {
+            return format!("[{position}/{shown}] {text}");
+        }
+        let name = stage.name.clone().unwrap_or_else(|| format!("stage-{}", self.index));
+        format!("[{name} {position}/{shown}] {text}")
+    }
+
+    /// What `--from` names: an earlier stage, or an image.
+    pub fn origin(&self, from: &str) -> Result<Origin, StepError> {
+        if let Some(index) = graph::find(&self.build.file.stages[..self.index], from) {
+            return Ok(Origin::Layers(self.build.outcome(index)?.state.chain().to_vec()));
+        }
+        let platform = self.build.options.platform.as_ref();
+        let image = self.build.worker.image(from, platform);
+        let image = image.map_err(|problem| StepError::From { from: from.to_owned(), problem })?;
+        Ok(Origin::Layers(image.config.rootfs.diff_ids))
+    }
+}
+
+/// Whether BuildKit shows the instruction as a line of its own.
+fn is_shown(instruction: &Instruction) -> bool {
+    match instruction {
+        Instruction::Add(_) | Instruction::Copy(_) | Instruction::Run(_) | Instruction::Workdir(_) => true,
+        Instruction::Arg(_)
+        | Instruction::Cmd(_)
+        | Instruction::Entrypoint(_)
+        | Instruction::Env(_)
+        | Instruction::Expose(_)
+        | Instruction::Healthcheck(_)
+        | Instruction::Label(_)
+        | Instruction::Maintainer(_)
+        | Instruction::Onbuild(_)
+        | Instruction::Shell(_)
+        | Instruction::StopSignal(_)
+        | Instruction::User(_)
+        | Instruction::Volume(_) => false,
+    }
+}

@@ -1,0 +1,361 @@
+//! The steps that touch files, made ready: RUN, COPY and ADD.
+//!
+//! Preparing a step expands its words, finds what it reads, and gives its key and its line of
+//! history; nothing is written before the key was looked up.
+
+use std::sync::Arc;
+
+use spec::{Digest, DiffId};
+use spec::ignore::Ignore;
+
+use crate::instruction::{Command, Heredoc, Mount, MountKind, Run, RunNetwork, Security, Sharing, Transfer};
+use crate::key::Key;
+use crate::lines;
+use crate::progress::{Event, Vertex};
+use crate::select::{self, Parents, SelectError};
+use crate::solve::StepError;
+use crate::stage::StageRun;
+use crate::state::{PATH_DEFAULT, PROXY_ARGUMENTS};
+use crate::worker::{Blob, CacheMount, Item, NodeKind, Origin, RunMount, RunStep, Unpack, Worker, WriteStep};
+
+/// A RUN whose key is known.
+pub(crate) struct PreparedRun {
+    pub step: RunStep,
+    pub key: Digest,
+    pub created_by: String,
+    /// As shown when it fails.
+    argv: Vec<String>,
+}
+
+/// A COPY or ADD whose key is known.
+pub(crate) struct PreparedTransfer {
+    pub step: WriteStep,
+    pub key: Digest,
+    pub created_by: String,
+}
+
+impl<W: Worker> StageRun<'_, '_, W> {
+    pub fn prepare_run(&self, run: &Run) -> Result<PreparedRun, StepError> {
+        let (argv, script) = self.run_command(run);
+        let arguments = self.state.argument_lines();
+        let mut env = self.state.image.config.env.clone();
+        env.extend(arguments.iter().cloned());
+        if !env.iter().any(|line| line.starts_with("PATH=")) {
+            env.push(format!("PATH={PATH_DEFAULT}"));
+        }
+        let mut key = Key::new("run")
+            .with_tree(self.state.chain())
+            .with_all(&argv)
+            .with_all(&env)
+            .with(&self.state.image.config.user)
+            .with(&self.state.image.config.working_dir)
+            .with(network_word(run.network))
+            .with_option(script.as_ref().map(|(_, body)| body.as_str()))
+            .with(if run.security == Security::Insecure { "insecure" } else { "sandbox" });
+        let mut mounts = Vec::new();
+        for mount in &run.mounts {
+            if let Some((mount, part)) = self.mount(mount)? {
+                key = key.with_digest(&part);
+                mounts.push(mount);
+            }
+        }
+        // Behind the key: proxies leave no trace.
+        for name in PROXY_ARGUMENTS {
+            let is_set = env.iter().any(|line| line.split('=').next() == Some(name));
+            if let (Some(Some(value)), false) = (self.build.options.arguments.get(name), is_set) {
+                env.push(format!("{name}={value}"));
+            }
+        }
+        let count = match arguments.is_empty() {
+            true => String::new(),
+            false => format!("|{} {} ", arguments.len(), arguments.join(" ")),
+        };
+        let created_by = format!("RUN {count}{} # buildkit", argv.join(" "));
+        let step = RunStep {
+            argv: argv.clone(),
+            env,
+            user: self.state.image.config.user.clone(),
+            working_dir: self.state.absolute("."),
+            network: run.network,
+            privileged: run.security == Security::Insecure,
+            mounts,
+            script,
+        };
+        Ok(PreparedRun { step, key: key.digest(), created_by, argv })
+    }
+
+    /// The words to run, and the script's file when a heredoc starts with `#!`.
+    fn run_command(&self, run: &Run) -> (Vec<String>, Option<(String, String)>) {
+        let Command::Shell(line) = &run.command else { return (self.state.argv(&run.command), None) };
+        if run.heredocs.is_empty() {
+            return (self.state.argv(&run.command), None);
+        }
+        let words = lines::raw_words(line, self.state.escape);
+        if let ([heredoc], [word]) = (run.heredocs.as_slice(), words.as_slice())
+            && lines::heredoc_word(word).is_some()
+        {
+            if heredoc.body.starts_with("#!") {
+                let path = format!("/dev/pipes/{}", heredoc.name);
+                return (vec![path.clone()], Some((path, heredoc.body.clone())));
+            }
+            return (self.state.argv(&Command::Shell(heredoc.body.clone())), None);
+        }
+        // The shell reads its heredocs itself.
+        let mut text = line.clone();
+        for heredoc in &run.heredocs {
+            text.push_str(&format!("\n{}{}", heredoc.body, heredoc.name));
+        }
+        (self.state.argv(&Command::Shell(text)), None)
+    }
+
+    fn mount(&self, mount: &Mount) -> Result<Option<(RunMount, Digest)>, StepError> {
+        let expand = |word: &Option<String>| word.as_deref().map(|word| self.state.expand(word)).transpose();
+        let target = expand(&mount.target)?.map(|target| self.state.absolute(&target)).unwrap_or_default();
+        let source = expand(&mount.source)?.unwrap_or_default();
+        let from = expand(&mount.from)?;
+        let origin = from.map(|from| self.origin(&from)).transpose()?;
+        let key = Key::new("mount").with(&target).with(&source);
+        Ok(Some(match mount.kind {
+            MountKind::Bind => {
+                let origin = origin.unwrap_or(Origin::Context);
+                let items = self.selected(&origin, &[source], Parents::Dropped, "RUN")?;
+                let Some(item) = items.into_iter().next() else { return Ok(None) };
+                let content = self.build.worker.files(&origin)?.digest(&item.path, &|_| true)?;
+                let key = key.with("bind").with_digest(&content).digest();
+                let read_only = mount.read_only;
+                (RunMount::Bind { origin, source: item.path, target, read_only }, key)
+            }
+            MountKind::Cache => {
+                let id = expand(&mount.id)?.unwrap_or_else(|| target.clone());
+                let key = key.with("cache").with(&id).with(sharing_word(mount.sharing)).digest();
+                let cache = CacheMount {
+                    id,
+                    target,
+                    read_only: mount.read_only,
+                    sharing: mount.sharing,
+                    seed: origin,
+                    source,
+                    mode: mount.mode.unwrap_or(0o755),
+                    uid: mount.uid.unwrap_or(0),
+                    gid: mount.gid.unwrap_or(0),
+                };
+                (RunMount::Cache(cache), key)
+            }
+            MountKind::Tmpfs => {
+                let key = key.with("tmpfs").digest();
+                (RunMount::Tmpfs { target, size_bytes: mount.size_bytes }, key)
+            }
+            // Nothing can be given over the classic API, so only what may be absent is.
+            MountKind::Secret if mount.required => {
+                let id = mount.id.clone().unwrap_or_else(|| target.rsplit('/').next().unwrap_or_default().to_owned());
+                return Err(StepError::Secret(id));
+            }
+            MountKind::Ssh if mount.required => {
+                return Err(StepError::Ssh(mount.id.clone().unwrap_or_else(|| "default".to_owned())));
+            }
+            MountKind::Secret | MountKind::Ssh => return Ok(None),
+        }))
+    }
+
+    /// Runs a prepared RUN.
+    pub fn execute(&self, prepared: &PreparedRun, vertex: Vertex) -> Result<(Option<DiffId>, String), StepError> {
+        let worker = self.build.worker;
+        let log = |stream, bytes: &[u8]| {
+            worker.report(Event::Log { vertex, stream, bytes: bytes.to_vec(), at: worker.now() });
+        };
+        let ran = worker.run(self.state.chain(), &prepared.step, &log)?;
+        match ran.code {
+            0 => Ok((ran.layer, prepared.created_by.clone())),
+            code => Err(StepError::Command { argv: prepared.argv.clone(), code }),
+        }
+    }
+
+    pub fn prepare_transfer(&self, keyword: &'static str, transfer: &Transfer) -> Result<PreparedTransfer, StepError> {
+        let expand = |word: &Option<String>| word.as_deref().map(|word| self.state.expand(word)).transpose();
+        let (owner, chmod, from) = (expand(&transfer.chown)?, expand(&transfer.chmod)?, expand(&transfer.from)?);
+        let origin = match &from {
+            Some(from) => self.origin(from)?,
+            None => Origin::Context,
+        };
+        let mode = chmod.as_deref().map(octal).transpose()?;
+        let mut sources = Vec::new();
+        for source in &transfer.sources {
+            sources.push(self.state.expand(source)?);
+        }
+        let destination = self.state.expand(&transfer.destination)?;
+        let exclude: Vec<String> =
+            transfer.exclude.iter().map(|word| self.state.expand(word)).collect::<Result<_, _>>()?;
+        let bad_pattern =
+            |error: spec::ignore::IgnoreError| StepError::Select { keyword, problem: SelectError::Pattern(error.to_string()) };
+        let ignore = Ignore::from_patterns(exclude.iter().map(String::as_str)).map_err(bad_pattern)?;
+
+        let (remote, local): (Vec<String>, Vec<String>) =
+            sources.iter().cloned().partition(|source| keyword == "ADD" && is_remote(source));
+        let mut blobs = self.fetched(&remote, transfer, mode)?;
+        for heredoc in &transfer.inline {
+            blobs.push(self.inline(heredoc, mode)?);
+        }
+        let parents = if transfer.parents { Parents::Kept } else { Parents::Dropped };
+        let items = self.selected(&origin, &local, parents, keyword)?;
+        let absolute = self.destination(&destination);
+        if items.len() + blobs.len() > 1 && !absolute.ends_with('/') {
+            return Err(StepError::ManyToOne(keyword));
+        }
+
+        let mut key = Key::new("copy")
+            .with(keyword)
+            .with_tree(self.state.chain())
+            .with(&absolute)
+            .with_option(owner.as_deref())
+            .with_option(chmod.as_deref())
+            .with(&format!("{:?}", transfer.unpack))
+            .with(if from.is_some() { "from" } else { "context" });
+        key = self.content(key, &origin, &items, &blobs, &ignore)?;
+        let unpack = match (keyword, transfer.unpack) {
+            ("ADD", None | Some(true)) => Unpack::Archives,
+            (_, _) => Unpack::Never,
+        };
+        let step = WriteStep {
+            origin,
+            items,
+            blobs,
+            destination: absolute,
+            owner,
+            mode,
+            exclude: ignore,
+            unpack,
+            unpack_blobs: transfer.unpack == Some(true),
+        };
+        let created_by = self.transfer_line(keyword, transfer, &sources, &destination);
+        Ok(PreparedTransfer { step, key: key.digest(), created_by })
+    }
+
+    fn transfer_line(&self, keyword: &str, transfer: &Transfer, sources: &[String], destination: &str) -> String {
+        let mut line = keyword.to_owned();
+        if let Some(owner) = &transfer.chown {
+            line.push_str(&format!(" --chown={owner}"));
+        }
+        if let Some(mode) = &transfer.chmod {
+            line.push_str(&format!(" --chmod={mode}"));
+        }
+        for source in sources {
+            line.push_str(&format!(" {source}"));
+        }
+        for heredoc in &transfer.inline {
+            line.push_str(&format!(" <<{}", heredoc.name));
+        }
+        line.push_str(&format!(" {destination} # buildkit"));
+        line
+    }
+
+    fn selected(
+        &self,
+        origin: &Origin,
+        sources: &[String],
+        parents: Parents,
+        keyword: &'static str,
+    ) -> Result<Vec<Item>, StepError> {
+        let files = self.build.worker.files(origin)?;
+        select::select(&*files, origin, sources, parents).map_err(|problem| StepError::Select { keyword, problem })
+    }
+
+    fn content(
+        &self,
+        mut key: Key,
+        origin: &Origin,
+        items: &[Item],
+        blobs: &[Blob],
+        ignore: &Ignore,
+    ) -> Result<Key, StepError> {
+        let files = self.build.worker.files(origin)?;
+        for item in items {
+            let keep = |path: &str| path.is_empty() || !ignore.excludes(path);
+            let digest = files.digest(&item.path, &keep)?;
+            let name = match item.kind {
+                NodeKind::Directory => "",
+                NodeKind::File | NodeKind::Other => item.path.rsplit('/').next().unwrap_or_default(),
+            };
+            key = key.with("item").with(name).with_option(item.below.as_deref()).with_digest(&digest);
+        }
+        for blob in blobs {
+            key = key.with("blob").with(&blob.name).with(&blob.mode.to_string()).with_digest(&Digest::of(&blob.bytes));
+        }
+        Ok(key)
+    }
+
+    /// Absolute, and with a `/` at the end when the words say that it is a directory.
+    fn destination(&self, word: &str) -> String {
+        let is_directory = word.ends_with('/') || word == "." || word == ".." || word.ends_with("/.") || word.ends_with("/..");
+        let absolute = self.state.absolute(word);
+        match is_directory && absolute != "/" {
+            true => format!("{absolute}/"),
+            false => absolute,
+        }
+    }
+
+    fn fetched(&self, urls: &[String], transfer: &Transfer, mode: Option<u32>) -> Result<Vec<Blob>, StepError> {
+        let wanted = transfer.checksum.as_deref().map(|word| self.state.expand(word)).transpose()?;
+        let mut blobs = Vec::new();
+        for url in urls {
+            if is_git(url) {
+                return Err(StepError::Git(url.clone()));
+            }
+            let mut blob = self.build.worker.fetch(url)?;
+            let got = Digest::of(&blob.bytes);
+            if let Some(want) = wanted.clone().filter(|want| *want != got.to_string()) {
+                return Err(StepError::Checksum { url: url.clone(), got, want });
+            }
+            blob.mode = mode.unwrap_or(0o600);
+            blobs.push(blob);
+        }
+        Ok(blobs)
+    }
+
+    fn inline(&self, heredoc: &Heredoc, mode: Option<u32>) -> Result<Blob, StepError> {
+        let body = match heredoc.expand {
+            true => self.state.expand_body(&heredoc.body)?,
+            false => heredoc.body.clone(),
+        };
+        Ok(Blob {
+            name: heredoc.name.clone(),
+            bytes: Arc::from(body.into_bytes()),
+            mode: mode.unwrap_or(0o644),
+            modified_secs: None,
+        })
+    }
+}
+
+fn network_word(network: RunNetwork) -> &'static str {
+    match network {
+        RunNetwork::Default => "default",
+        RunNetwork::None => "none",
+        RunNetwork::Host => "host",
+    }
+}
+
+fn sharing_word(sharing: Sharing) -> &'static str {
+    match sharing {
+        Sharing::Shared => "shared",
+        Sharing::Private => "private",
+        Sharing::Locked => "locked",
+    }
+}
+
+fn octal(word: &str) -> Result<u32, StepError> {
+    u32::from_str_radix(word, 8)
+        .ok()
+        .filter(|mode| *mode <= 0o7777 && !word.starts_with('+'))
+        .ok_or_else(|| StepError::Mode(word.to_owned()))
+}
+
+fn is_remote(source: &str) -> bool {
+    source.starts_with("http://") || source.starts_with("https://") || is_git(source)
+}
+
+fn is_git(source: &str) -> bool {
+    let path = source.split(['#', '?']).next().unwrap_or(source);
+    source.starts_with("git@")
+        || source.starts_with("git://")
+        || source.starts_with("ssh://")
+        || ((source.starts_with("http://") || source.starts_with("https://")) && path.ends_with(".git"))
+}
