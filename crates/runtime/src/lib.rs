@@ -12,13 +12,23 @@
 //! The same from the outside is the command line in [`cli`] (`tug runtime …`) and, against another
 //! runtime's command line, [`external`]. Elsewhere: what the document says, in the engine.
 
+mod channel;
 mod error;
+mod exec;
+mod hooks;
 pub mod init;
+mod inside;
+mod launch;
+mod options;
+mod plan;
 mod request;
+pub mod resources;
 pub mod rootfs;
 pub mod seal;
 pub mod seccomp;
 
+pub use exec::exec;
+pub use launch::{Created, create, launch};
 pub use error::{Kind, LaunchError, words};
 pub use request::{
     CgroupPlan, ExecLaunched, ExecRequest, Init, Keyring, LaunchRequest, Launched, RootChange, Stdio, UserRequest,

@@ -346,6 +346,16 @@ pub fn set_name(name: &CStr) -> io::Result<()> {
     Ok(())
 }
 
+/// Sets the execution domain: personality(2).
+///
+/// # Errors
+/// `EINVAL` when the kernel does not know it.
+pub fn set_personality(domain: u32) -> io::Result<()> {
+    // SAFETY: takes an integer.
+    check(i64::from(unsafe { libc::personality(libc::c_ulong::from(domain)) }))?;
+    Ok(())
+}
+
 fn prctl(option: i32, value: u64) -> io::Result<()> {
     // SAFETY: the options passed by this module take integers only.
     check(i64::from(unsafe { libc::prctl(option, value, 0, 0, 0) }))?;

@@ -1,0 +1,160 @@
+//! A further process in a running container.
+//!
+//! Our children are put into the container's PID namespace for the time of one clone; the child then
+//! joins all others in a single setns(2) on the container's pidfd. So the process is our child (its
+//! code can be waited for) and never exists half inside: what the container sees of it before execve
+//! is not dumpable (see [`crate::seal`]).
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+
+use rustix::fs::{Mode, OFlags};
+use spec::runtime::Process;
+use sys::cgroup::Entry;
+use sys::namespace::{self, Namespaces};
+use sys::process::{self, Child, Dumpable, Parent, Pid, SpawnOptions, Wait};
+
+use crate::channel::{Channel, Told};
+use crate::error::{Kind, LaunchError, at, at_raw};
+use crate::inside::procfs::Procfs;
+use crate::inside::{self, Confinement, identity, program};
+use crate::launch::children_into;
+use crate::request::{ExecLaunched, ExecRequest, Stdio};
+
+/// Namespaces by their names in /proc/PID/ns.
+const NAMESPACES: [(&str, Namespaces); 8] = [
+    ("user", Namespaces::USER),
+    ("mnt", Namespaces::MOUNT),
+    ("uts", Namespaces::UTS),
+    ("ipc", Namespaces::IPC),
+    ("net", Namespaces::NET),
+    ("pid", Namespaces::PID),
+    ("cgroup", Namespaces::CGROUP),
+    ("time", Namespaces::TIME),
+];
+
+/// Executes a process in the container whose first process the request names.
+///
+/// # Errors
+/// With what failed; then no process is left.
+pub fn exec(request: &ExecRequest<'_>) -> Result<ExecLaunched, LaunchError> {
+    let process = request.process;
+    check(process)?;
+    let differing = differing(request.pid)?;
+    // The pid was good to look things up with; only the pidfd says that it still is that process.
+    process::signal_process(request.pidfd, 0).map_err(|_| LaunchError::new(Kind::Other, "container is not running"))?;
+    let entry = match request.cgroup {
+        Some(cgroup) => cgroup.entry_existing().map_err(at("open the container's cgroup"))?,
+        None => Entry::Nothing,
+    };
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(at_raw("open /dev/null"))?;
+    let (ours, theirs) = Channel::pair().map_err(at("make a socket pair"))?;
+    let _restore = match differing.contains(Namespaces::PID) {
+        true => Some(children_into(request.pidfd, Namespaces::PID)?),
+        false => None,
+    };
+    let options = SpawnOptions {
+        namespaces: Namespaces::NONE,
+        cgroup: match &entry {
+            Entry::Directory(directory) => Some(directory.as_fd()),
+            Entry::Tasks(_) | Entry::Nothing => None,
+        },
+        parent: Parent::Caller,
+    };
+    let mut theirs = Some(theirs);
+    let child = process::spawn(&options, || match theirs.take() {
+        Some(channel) => run(request, &entry, differing, &null, &channel),
+        None => 1,
+    })
+    .map_err(at("clone the process"))?;
+    drop(theirs);
+    attend(child, &ours)
+}
+
+fn check(process: &Process) -> Result<(), LaunchError> {
+    if process.args.is_empty() {
+        return Err(LaunchError::new(Kind::Other, "process.args must not be empty"));
+    }
+    if !process.cwd.starts_with('/') {
+        return Err(LaunchError::new(Kind::Other, format!("Cwd must be an absolute path: {:?}", process.cwd)));
+    }
+    Ok(())
+}
+
+/// Which namespaces of the container are not ours: joining one's own user namespace is refused.
+fn differing(pid: Pid) -> Result<Namespaces, LaunchError> {
+    let mut differing = Namespaces::NONE;
+    for (name, kind) in NAMESPACES {
+        let inode = |path: String| std::fs::metadata(path).map(|data| data.ino());
+        // A kernel without this kind has neither file.
+        let Ok(own) = inode(format!("/proc/self/ns/{name}")) else { continue };
+        let path = format!("/proc/{}/ns/{name}", pid.as_raw_nonzero());
+        let theirs = inode(path.clone()).map_err(at(format!("look at {path}")))?;
+        if own != theirs {
+            differing |= kind;
+        }
+    }
+    Ok(differing)
+}
+
+fn run(request: &ExecRequest<'_>, entry: &Entry, differing: Namespaces, null: &OwnedFd, channel: &Channel) -> i32 {
+    match become_inside(request, entry, differing, null, channel) {
+        Ok(code) => code,
+        Err(error) => inside::fail(channel, &error),
+    }
+}
+
+fn become_inside(
+    request: &ExecRequest<'_>,
+    entry: &Entry,
+    differing: Namespaces,
+    null: &OwnedFd,
+    channel: &Channel,
+) -> Result<i32, LaunchError> {
+    let process = request.process;
+    process::set_dumpable(Dumpable::No).map_err(at("prctl PR_SET_DUMPABLE"))?;
+    process::reset_signals();
+    rustix::process::setsid().map_err(at_raw("setsid"))?;
+    entry.enter().map_err(at("error adding process to cgroup"))?;
+    let joined = differing.without(Namespaces::PID);
+    if !joined.is_empty() {
+        namespace::join(request.pidfd, joined).map_err(at("setns"))?;
+    }
+    if differing.contains(Namespaces::USER) {
+        sys::capability::set_identity(0, 0, &[]).map_err(at("become root of the user namespace"))?;
+    }
+    let proc = Procfs::open().map_err(at("error preparing a proc file system"))?;
+    inside::set_process_settings(process, &proc, channel)?;
+    let devpts = match request.stdio {
+        Stdio::Terminal { .. } => Some(program::devpts().map_err(at("open /dev/pts"))?),
+        Stdio::Inherit | Stdio::Streams { .. } => None,
+    };
+    inside::connect_streams(&request.stdio, process, devpts.as_ref(), null, channel)?;
+    let identity = identity::resolve(process, request.user)?;
+    program::enter_directory(&process.cwd)?;
+    let program = program::find(&process.args, &process.env, &identity)?;
+    let confined =
+        Confinement { process, seccomp: request.seccomp, preserved_fds: request.preserved_fds };
+    inside::become_program(&confined, &identity, &program, channel)
+}
+
+fn attend(child: Child, channel: &Channel) -> Result<ExecLaunched, LaunchError> {
+    let Child { pid, pidfd } = child;
+    let mut launched = ExecLaunched { pid, pidfd, terminal: None, warnings: Vec::new() };
+    let mut executing = false;
+    let error = loop {
+        match channel.hear().map_err(at("hear from the process")) {
+            Ok(Told::Executing) => executing = true,
+            Ok(Told::Closed) if executing => return Ok(launched),
+            Ok(Told::Terminal(master)) => launched.terminal = Some(master),
+            Ok(Told::Warning(text)) => launched.warnings.push(text),
+            Ok(Told::Failed(error)) | Err(error) => break error,
+            Ok(Told::Closed) => break LaunchError::new(Kind::Other, "the process died before its program was executed"),
+            Ok(Told::Mapping | Told::Hooks | Told::Ready) => {}
+        }
+    };
+    let _ = process::signal_process(&launched.pidfd, 9);
+    let _ = process::wait_process(&launched.pidfd, Wait::Block);
+    Err(error)
+}

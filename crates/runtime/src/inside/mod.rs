@@ -1,0 +1,359 @@
+//! The child's half of a launch: from a fresh clone to the container's program.
+//!
+//! Order matters and is this: hide, join the control groups (their namespace shows where we are),
+//! namespaces, mounts, hooks of the runtime, pivot, kernel settings, terminal, look-ups in the image
+//! (user, program), the gate, filter and privileges, exec. Before the privileges go, everything that
+//! could need them is done; after the filter nothing is opened any more.
+//!
+//! Invariant: the process is not dumpable until execve, and no descriptor but the wanted ones
+//! survives it.
+
+pub(crate) mod filesystem;
+pub(crate) mod identity;
+pub(crate) mod procfs;
+pub(crate) mod program;
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use spec::runtime::{Hook, Process};
+use sys::mount::{self, Attributes, Change, Depth, Propagation};
+use sys::namespace::{self, Namespaces};
+use sys::process::Dumpable;
+use sys::tty::{self, Pty, Size};
+
+use self::procfs::Procfs;
+use crate::channel::Channel;
+use crate::error::{Kind, LaunchError, at, at_raw, words};
+use crate::hooks;
+use crate::plan::Plan;
+use crate::request::{Keyring, RootChange, Stdio};
+
+/// What holds the child back before its program.
+#[derive(Debug)]
+pub(crate) enum Gate {
+    /// Nothing: [`crate::launch`].
+    Open,
+    /// A word on the channel: [`crate::create`].
+    Channel,
+    /// A connection to this socket, which then serves as the channel: `tug runtime start`.
+    Listener(OwnedFd),
+}
+
+/// Never returns but in failure; the code is the process's.
+pub(crate) fn run(plan: &Plan<'_>, channel: Channel, gate: Gate) -> i32 {
+    let mut channel = channel;
+    let prepared = match prepare(plan, &channel) {
+        Ok(prepared) => prepared,
+        Err(error) => return fail(&channel, &error),
+    };
+    match gate {
+        Gate::Open => {}
+        Gate::Channel => {
+            if channel.tell(b'R', "").is_err() || !channel.wait().unwrap_or(false) {
+                return 1;
+            }
+        }
+        Gate::Listener(listener) => {
+            if channel.tell(b'R', "").is_err() {
+                return 1;
+            }
+            drop(channel);
+            channel = match accept(&listener) {
+                Ok(channel) => channel,
+                Err(_) => return 1,
+            };
+        }
+    }
+    match finish(plan, &prepared, &channel) {
+        Ok(code) => code,
+        Err(error) => fail(&channel, &error),
+    }
+}
+
+fn accept(listener: &OwnedFd) -> io::Result<Channel> {
+    let socket = rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC)?;
+    let channel = Channel::over(socket);
+    if channel.wait()? { Ok(channel) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+}
+
+pub(crate) fn fail(channel: &Channel, error: &LaunchError) -> i32 {
+    // When even this cannot be told, the parent sees the socket close and says so.
+    let _ = channel.fail(error);
+    1
+}
+
+/// What has been looked up while privileges lasted.
+struct Prepared {
+    identity: identity::Identity,
+    program: program::Program,
+}
+
+fn prepare(plan: &Plan<'_>, channel: &Channel) -> Result<Prepared, LaunchError> {
+    sys::process::set_dumpable(Dumpable::No).map_err(at("prctl PR_SET_DUMPABLE"))?;
+    sys::process::reset_signals();
+    plan.entry.enter().map_err(at("error adding process to cgroup"))?;
+    enter_namespaces(plan, channel)?;
+    rustix::process::setsid().map_err(at_raw("setsid"))?;
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let devpts = set_up_root(plan, channel)?;
+    let process = plan.process;
+    let proc = Procfs::open().map_err(at("error preparing a proc file system"))?;
+    set_kernel_settings(plan, &proc)?;
+    set_process_settings(process, &proc, channel)?;
+    connect_streams(&plan.request.stdio, process, devpts.as_ref(), &plan.null, channel)?;
+    if plan.request.keyring == Keyring::New {
+        let name = CString::new(format!("_ses.{}", plan.request.id)).unwrap_or_default();
+        // As in runc, a kernel without keyrings or a full quota is no reason not to run.
+        let _ = sys::process::join_session_keyring(&name);
+    }
+    let identity = identity::resolve(process, plan.request.user)?;
+    program::enter_directory(&process.cwd)?;
+    seal_root(plan)?;
+    let program = program::find(&plan.argv, &process.env, &identity)?;
+    Ok(Prepared { identity, program })
+}
+
+fn enter_namespaces(plan: &Plan<'_>, channel: &Channel) -> Result<(), LaunchError> {
+    let wanted = &plan.namespaces;
+    if wanted.new.contains(Namespaces::USER) {
+        ask(channel, b'M', "map users")?;
+        sys::capability::set_identity(0, 0, &[]).map_err(at("become root of the user namespace"))?;
+    }
+    // Namespaces were cloned together with the process, but the cgroup one shows the group that its
+    // maker is in, and on version 1 we have only just moved.
+    if wanted.new.contains(Namespaces::CGROUP) {
+        namespace::unshare(Namespaces::CGROUP).map_err(at("unshare cgroup namespace"))?;
+    }
+    for (kind, descriptor) in wanted.join.iter().filter(|(kind, _)| *kind != Namespaces::PID) {
+        namespace::join(descriptor, *kind).map_err(at("setns"))?;
+    }
+    let spec = plan.request.spec;
+    if !spec.hostname.is_empty() {
+        rustix::system::sethostname(spec.hostname.as_bytes()).map_err(at_raw("sethostname"))?;
+    }
+    if !spec.domainname.is_empty() {
+        rustix::system::setdomainname(spec.domainname.as_bytes()).map_err(at_raw("setdomainname"))?;
+    }
+    Ok(())
+}
+
+fn ask(channel: &Channel, question: u8, step: &str) -> Result<(), LaunchError> {
+    let answered = channel.tell(question, "").and_then(|()| channel.wait()).map_err(at(step))?;
+    if answered { Ok(()) } else { Err(LaunchError::new(Kind::Other, format!("{step}: the runtime has gone away"))) }
+}
+
+/// Builds the container's tree and makes it ours; gives the devpts for a terminal.
+fn set_up_root(plan: &Plan<'_>, channel: &Channel) -> Result<Option<OwnedFd>, LaunchError> {
+    mount::change_all(Propagation::Private).map_err(at("make mounts private"))?;
+    // On top of the old root: any other place would have to exist on the host. `pivot` and chroot
+    // both go by the descriptor, which looks past the covered one.
+    let top = rustix::fs::open("/", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
+        .map_err(at_raw("open /"))?;
+    let private = Change { propagation: Some(Propagation::Private), ..Change::default() };
+    mount::change(&plan.rootfs, Depth::Recursive, private).map_err(at("make the root file system private"))?;
+    mount::attach(&plan.rootfs, &top).map_err(at("attach the root file system"))?;
+    let built = filesystem::build(plan)?;
+    if let Some(list) = plan.request.spec.hooks.as_ref() {
+        if !list.prestart.is_empty() || !list.create_runtime.is_empty() {
+            ask(channel, b'H', "run hooks")?;
+        }
+        run_own_hooks(plan, &list.create_container, "createContainer")?;
+    }
+    match plan.request.root_change {
+        RootChange::Pivot => mount::pivot(&plan.rootfs).map_err(at("error jailing process inside rootfs: pivot_root"))?,
+        RootChange::Chroot => {
+            rustix::process::fchdir(&plan.rootfs).map_err(at_raw("chdir to the root file system"))?;
+            rustix::process::chroot(".").map_err(at_raw("chroot"))?;
+        }
+    }
+    Ok(built.devpts)
+}
+
+fn run_own_hooks(plan: &Plan<'_>, list: &[Hook], stage: &str) -> Result<(), LaunchError> {
+    let state = hooks::State { id: plan.request.id, status: "creating", pid: std::process::id(), bundle: plan.request.bundle };
+    hooks::run(list, stage, &state, plan.request.spec)
+}
+
+fn set_kernel_settings(plan: &Plan<'_>, proc: &Procfs) -> Result<(), LaunchError> {
+    for (name, value) in &plan.linux.sysctl {
+        let path = procfs::sysctl_path(name);
+        proc.write(&path, value.as_bytes()).map_err(|error| {
+            LaunchError::step(format!("open /proc/{}", path.display()), &error)
+        })?;
+    }
+    let propagation = plan.linux.rootfs_propagation.trim_start_matches('r');
+    let propagation = match propagation {
+        "shared" => Some(Propagation::Shared),
+        "slave" => Some(Propagation::Slave),
+        "unbindable" => Some(Propagation::Unbindable),
+        _ => None,
+    };
+    if propagation.is_some() {
+        let change = Change { propagation, ..Change::default() };
+        mount::change(&plan.rootfs, Depth::Only, change).map_err(at("set the root's propagation"))?;
+    }
+    if let Some(personality) = &plan.linux.personality {
+        let domain = match personality.domain.as_str() {
+            "LINUX" => 0,
+            "LINUX32" => 8,
+            other => return Err(LaunchError::new(Kind::Other, format!("personality {other:?} is unknown"))),
+        };
+        sys::process::set_personality(domain).map_err(at("personality"))?;
+    }
+    Ok(())
+}
+
+/// Settings of the process itself that `exec` has as well.
+pub(crate) fn set_process_settings(process: &Process, proc: &Procfs, channel: &Channel) -> Result<(), LaunchError> {
+    for limit in &process.rlimits {
+        let Some(number) = sys::rlimit::number(&limit.kind) else {
+            return Err(LaunchError::new(Kind::Other, format!("invalid rlimit type: {}", limit.kind)));
+        };
+        let outcome = sys::rlimit::set(number, limit.soft, limit.hard)
+            .map_err(at(format!("error setting rlimit type {number}")))?;
+        if let sys::rlimit::Outcome::Lowered { hard, soft } = outcome {
+            let text = format!("{} lowered to {soft}:{hard}: the host may not raise limits", limit.kind);
+            let _ = channel.tell(b'W', &text);
+        }
+    }
+    if let Some(adjustment) = process.oom_score_adj {
+        match proc.write("self/oom_score_adj".as_ref(), adjustment.to_string().as_bytes()) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let _ = channel.tell(b'W', "oom_score_adj kept: the host may not lower it");
+            }
+            done => done.map_err(at("write oom_score_adj"))?,
+        }
+    }
+    if !process.apparmor_profile.is_empty() {
+        let line = format!("exec {}", process.apparmor_profile);
+        let written = proc
+            .write("self/attr/apparmor/exec".as_ref(), line.as_bytes())
+            .or_else(|_| proc.write("self/attr/exec".as_ref(), line.as_bytes()));
+        // The kernel was built without it: then the host confines nobody.
+        if let Err(error) = written {
+            let text = format!("apparmor profile {} not applied: {}", process.apparmor_profile, words(&error));
+            if apparmor_enabled() {
+                return Err(LaunchError::new(Kind::Other, format!("unable to apply {text}")));
+            }
+            let _ = channel.tell(b'W', &text);
+        }
+    }
+    Ok(())
+}
+
+/// Puts the standard streams in place.
+pub(crate) fn connect_streams(
+    stdio: &Stdio<'_>,
+    process: &Process,
+    devpts: Option<&OwnedFd>,
+    null: &OwnedFd,
+    channel: &Channel,
+) -> Result<(), LaunchError> {
+    let put = |fd: BorrowedFd<'_>, number| {
+        sys::process::set_standard_stream(fd, number).map_err(at("connect the standard streams"))
+    };
+    match stdio {
+        Stdio::Inherit => {}
+        Stdio::Streams { stdin, stdout, stderr } => {
+            // A stream of the caller's may itself have one of the numbers: move all away first.
+            let away = |fd: BorrowedFd<'_>| {
+                rustix::io::fcntl_dupfd_cloexec(fd, 3).map_err(at_raw("duplicate the standard streams"))
+            };
+            let streams = [away(stdin.unwrap_or(null.as_fd()))?, away(*stdout)?, away(*stderr)?];
+            for (stream, number) in streams.iter().zip(0..) {
+                put(stream.as_fd(), number)?;
+            }
+        }
+        Stdio::Terminal { size } => {
+            let step = "error setting up the console";
+            let devpts = devpts.ok_or_else(|| {
+                LaunchError::new(Kind::Other, format!("{step}: the container has no devpts at /dev/pts"))
+            })?;
+            let pty = tty::open_pty(devpts).map_err(at(step))?;
+            let asked = process.console_size.map(|size| Size { rows: size.height, columns: size.width });
+            if let Some(size) = size.or(asked) {
+                tty::resize(&pty.slave, size).map_err(at(step))?;
+            }
+            tty::set_controlling(&pty.slave).map_err(at(step))?;
+            for number in 0..=2 {
+                put(pty.slave.as_fd(), number)?;
+            }
+            give_terminal(&pty, channel).map_err(at(step))?;
+        }
+    }
+    Ok(())
+}
+
+fn give_terminal(pty: &Pty, channel: &Channel) -> io::Result<()> {
+    channel.tell_with(b'T', "", &[pty.master.as_fd()])?;
+    // Some images have no /dev at all; then there is nowhere to show it.
+    let Ok(console) = filesystem::console() else { return Ok(()) };
+    let shown = mount::clone_tree(&pty.slave, "".as_ref(), Depth::Only)?;
+    mount::attach(shown, console)
+}
+
+/// The last of the mounts: what had to stay writable until now.
+fn seal_root(plan: &Plan<'_>) -> Result<(), LaunchError> {
+    if plan.request.spec.root.as_ref().is_some_and(|root| root.readonly) {
+        let change = Change { set: Attributes::READ_ONLY, ..Change::default() };
+        mount::change(&plan.rootfs, Depth::Only, change).map_err(at("make the root file system read-only"))?;
+    }
+    Ok(())
+}
+
+/// From the open gate to the program.
+fn finish(plan: &Plan<'_>, prepared: &Prepared, channel: &Channel) -> Result<i32, LaunchError> {
+    if let Some(list) = plan.request.spec.hooks.as_ref() {
+        run_own_hooks(plan, &list.start_container, "startContainer")?;
+    }
+    let confined = Confinement {
+        process: plan.process,
+        seccomp: plan.seccomp.as_deref(),
+        preserved_fds: plan.request.preserved_fds,
+    };
+    become_program(&confined, &prepared.identity, &prepared.program, channel)
+}
+
+/// How the program is held.
+pub(crate) struct Confinement<'a> {
+    pub process: &'a Process,
+    pub seccomp: Option<&'a sys::seccomp::Program>,
+    pub preserved_fds: u32,
+}
+
+/// Gives up privileges and executes. `Ok` is the code to end with when the kernel refuses the
+/// program itself: like runc's, that container has started and says why on its stderr.
+pub(crate) fn become_program(
+    confined: &Confinement<'_>,
+    identity: &identity::Identity,
+    program: &program::Program,
+    channel: &Channel,
+) -> Result<i32, LaunchError> {
+    let process = confined.process;
+    identity::own_streams(identity);
+    if process.no_new_privileges {
+        sys::process::set_no_new_privileges().map_err(at("prctl PR_SET_NO_NEW_PRIVS"))?;
+    } else if let Some(filter) = confined.seccomp {
+        // seccomp(2): without no_new_privs a filter takes CAP_SYS_ADMIN, which is about to go.
+        filter.install().map_err(at("error loading seccomp filter into kernel"))?;
+    }
+    identity::assume(identity, process.capabilities.as_ref())?;
+    program::enter_directory_again(&process.cwd)?;
+    let mask = process.user.umask.unwrap_or(0o022);
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask & 0o777));
+    let first = 3 + i32::try_from(confined.preserved_fds).unwrap_or(0);
+    sys::process::close_on_exec_from(first).map_err(at("close_range"))?;
+    channel.tell(b'X', "").map_err(at("report to the runtime"))?;
+    if let (true, Some(filter)) = (process.no_new_privileges, confined.seccomp) {
+        filter.install().map_err(at("error loading seccomp filter into kernel"))?;
+    }
+    let error = program.execute();
+    eprintln!("exec {}: {}", program.path(), words(&error));
+    Ok(255)
+}
+
+fn apparmor_enabled() -> bool {
+    std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y"))
+}

@@ -1,0 +1,358 @@
+//! Everything that the parent opens, checks and decides before the clone.
+//!
+//! A [`Plan`] is what the child works off, in its copy of our memory. Whatever belongs to the host
+//! is in it as a descriptor: after the clone the child never needs a path of the host again, except
+//! for hooks.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FileType, Mode, OFlags};
+use spec::runtime::{Linux, Mount, NamespaceKind, Process, Spec};
+use sys::cgroup::{Cgroup, Entry, Layout};
+use sys::mount::{self, Attributes, Change, Depth, Propagation};
+use sys::namespace::Namespaces;
+
+use crate::error::{Kind, LaunchError, at, at_raw, words};
+use crate::options::{CopyUp, Options};
+use crate::request::{Init, LaunchRequest};
+use crate::rootfs;
+
+/// What the child works off.
+#[derive(Debug)]
+pub(crate) struct Plan<'a> {
+    pub request: &'a LaunchRequest<'a>,
+    pub process: &'a Process,
+    pub linux: &'a Linux,
+    pub rootfs: OwnedFd,
+    pub mounts: Vec<Planned>,
+    pub namespaces: Wanted,
+    pub entry: Entry,
+    pub seccomp: Option<std::borrow::Cow<'a, OwnedProgram>>,
+    /// /dev/null of the host, for a stdin that leads nowhere.
+    pub null: OwnedFd,
+    pub argv: Vec<String>,
+}
+
+/// A compiled filter of our own; borrowed ones come with the request.
+pub(crate) type OwnedProgram = sys::seccomp::Program;
+
+/// Namespaces to be made and to be joined.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub new: Namespaces,
+    pub join: Vec<(Namespaces, OwnedFd)>,
+}
+
+impl Wanted {
+    pub fn has(&self, kind: Namespaces) -> bool {
+        self.new.contains(kind) || self.join.iter().any(|(joined, _)| *joined == kind)
+    }
+
+    pub fn joins(&self, kind: Namespaces) -> bool {
+        self.join.iter().any(|(joined, _)| *joined == kind)
+    }
+}
+
+/// One mount of the document.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    pub destination: PathBuf,
+    pub source: Source,
+    pub options: Options,
+    /// What an error calls the source.
+    pub name: String,
+}
+
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// A detached mount, attributes and propagation already as wished.
+    Tree { tree: OwnedFd, shape: Shape },
+    /// A file system that has to be made inside the namespaces.
+    Filesystem { kind: String },
+    /// The container's view of version 1 groups: a tmpfs with these mounts and links in it.
+    CgroupV1 { trees: Vec<(String, OwnedFd)>, links: Vec<(String, String)> },
+}
+
+/// What a mount's root is, and so what it can be mounted on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    Directory,
+    File,
+}
+
+impl<'a> Plan<'a> {
+    pub fn prepare(request: &'a LaunchRequest<'a>, cgroup: Option<&Cgroup>) -> Result<Self, LaunchError> {
+        let spec = request.spec;
+        let process = spec.process.as_ref().ok_or_else(|| invalid("process property must not be empty"))?;
+        let linux = spec.linux.as_ref().ok_or_else(|| invalid("linux property must not be empty"))?;
+        check(spec, process, linux)?;
+        let namespaces = namespaces(request, linux)?;
+        check_sysctls(linux, &namespaces)?;
+        let mut mounts = Vec::with_capacity(spec.mounts.len() + 1);
+        for mount in &spec.mounts {
+            if let Some(planned) = plan_mount(mount, request.bundle, cgroup, &namespaces)? {
+                mounts.push(planned);
+            }
+        }
+        let mut argv = process.args.clone();
+        if let Init::Engine(sealed) = request.init {
+            mounts.push(plan_init(sealed)?);
+            argv.splice(0..0, [crate::init::PATH.to_owned(), "--".to_owned()]);
+        }
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        Ok(Self {
+            request,
+            process,
+            linux,
+            rootfs: rootfs::open(request.rootfs)
+                .map_err(|error| LaunchError::step("error mounting the root file system", &error))?,
+            mounts,
+            namespaces,
+            entry: entry(cgroup, linux)?,
+            seccomp: seccomp(request.seccomp, linux)?,
+            null: rustix::fs::open("/dev/null", flags, Mode::empty()).map_err(at_raw("open /dev/null"))?,
+            argv,
+        })
+    }
+}
+
+fn invalid(message: impl Into<String>) -> LaunchError {
+    LaunchError::new(Kind::Other, message)
+}
+
+/// Refuses what we would otherwise silently not do.
+fn check(spec: &Spec, process: &Process, linux: &Linux) -> Result<(), LaunchError> {
+    if process.args.is_empty() {
+        return Err(invalid("process.args must not be empty"));
+    }
+    if !process.cwd.starts_with('/') {
+        return Err(invalid(format!("cwd must be an absolute path: {:?}", process.cwd)));
+    }
+    if process.scheduler.is_some() || process.io_priority.is_some() {
+        return Err(invalid("process.scheduler and process.ioPriority are not supported"));
+    }
+    if !process.selinux_label.is_empty() || !linux.mount_label.is_empty() {
+        return Err(invalid("SELinux labels are not supported"));
+    }
+    if spec.mounts.iter().any(|mount| !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty()) {
+        return Err(invalid("id mappings of single mounts are not supported"));
+    }
+    let text = process.args.iter().chain(&process.env);
+    if text.into_iter().any(|text| text.contains('\0')) {
+        return Err(invalid("arguments and environment must not contain a NUL byte"));
+    }
+    Ok(())
+}
+
+pub(crate) fn seccomp<'a>(
+    given: Option<&'a OwnedProgram>,
+    linux: &Linux,
+) -> Result<Option<std::borrow::Cow<'a, OwnedProgram>>, LaunchError> {
+    use std::borrow::Cow;
+    match (given, &linux.seccomp) {
+        (Some(program), _) => Ok(Some(Cow::Borrowed(program))),
+        (None, Some(section)) => {
+            let program = crate::seccomp::compile(section).map_err(|error| invalid(chain(&error)))?;
+            Ok(Some(Cow::Owned(program)))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+fn entry(cgroup: Option<&Cgroup>, linux: &Linux) -> Result<Entry, LaunchError> {
+    let Some(cgroup) = cgroup else { return Ok(Entry::Nothing) };
+    let further = crate::resources::further_controllers(linux.resources.as_ref());
+    cgroup.entry(&further).map_err(at(format!("open the cgroup {}", cgroup.path().display())))
+}
+
+fn kind_bits(kind: NamespaceKind) -> Namespaces {
+    match kind {
+        NamespaceKind::Pid => Namespaces::PID,
+        NamespaceKind::Network => Namespaces::NET,
+        NamespaceKind::Mount => Namespaces::MOUNT,
+        NamespaceKind::Ipc => Namespaces::IPC,
+        NamespaceKind::Uts => Namespaces::UTS,
+        NamespaceKind::User => Namespaces::USER,
+        NamespaceKind::Cgroup => Namespaces::CGROUP,
+        NamespaceKind::Time => Namespaces::TIME,
+    }
+}
+
+fn namespaces(request: &LaunchRequest<'_>, linux: &Linux) -> Result<Wanted, LaunchError> {
+    let mut wanted = Wanted { new: Namespaces::NONE, join: Vec::new() };
+    for namespace in &linux.namespaces {
+        let kind = kind_bits(namespace.kind);
+        if wanted.has(kind) {
+            return Err(invalid(format!("malformed spec file: duplicated ns {:?}", namespace.kind)));
+        }
+        let given = request.netns.filter(|_| namespace.kind == NamespaceKind::Network);
+        if let Some(netns) = given {
+            let netns = netns.try_clone_to_owned().map_err(at("duplicate the network namespace"))?;
+            wanted.join.push((kind, netns));
+        } else if namespace.path.is_empty() {
+            wanted.new |= kind;
+        } else {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            let fd = rustix::fs::open(&namespace.path, flags, Mode::empty())
+                .map_err(at_raw(format!("open the namespace {}", namespace.path)))?;
+            wanted.join.push((kind, fd));
+        }
+    }
+    if !wanted.new.contains(Namespaces::MOUNT) {
+        return Err(invalid("a container needs a mount namespace of its own"));
+    }
+    if wanted.joins(Namespaces::USER) && wanted.new.contains(Namespaces::PID) {
+        return Err(invalid("a new PID namespace inside of an existing user namespace is not supported"));
+    }
+    Ok(wanted)
+}
+
+/// Only settings that belong to one of the container's own namespaces: all others are the host's.
+fn check_sysctls(linux: &Linux, namespaces: &Wanted) -> Result<(), LaunchError> {
+    for name in linux.sysctl.keys() {
+        let dotted = name.replace('/', ".");
+        let needs = match dotted.as_str() {
+            "kernel.msgmax" | "kernel.msgmnb" | "kernel.msgmni" | "kernel.sem" | "kernel.shmall" | "kernel.shmmax"
+            | "kernel.shmmni" | "kernel.shm_rmid_forced" => Namespaces::IPC,
+            "kernel.domainname" => Namespaces::UTS,
+            other if other.starts_with("fs.mqueue.") => Namespaces::IPC,
+            other if other.starts_with("net.") => Namespaces::NET,
+            _ => Namespaces::NONE,
+        };
+        if needs.is_empty() || !namespaces.has(needs) {
+            return Err(invalid(format!("sysctl {name:?} is not in a separate kernel namespace")));
+        }
+    }
+    Ok(())
+}
+
+fn plan_mount(
+    mount: &Mount,
+    bundle: &Path,
+    cgroup: Option<&Cgroup>,
+    namespaces: &Wanted,
+) -> Result<Option<Planned>, LaunchError> {
+    let options = Options::parse(mount.options.iter().map(String::as_str));
+    let destination = Path::new("/").join(&mount.destination);
+    let name = if mount.source.is_empty() { mount.kind.clone() } else { mount.source.clone() };
+    let source = match mount.kind.as_str() {
+        _ if options.bind.is_some() => plan_bind(mount, bundle, &options)?,
+        "bind" => plan_bind(mount, bundle, &options)?,
+        "cgroup" | "cgroup2" => match plan_cgroup(cgroup, namespaces, &options)? {
+            Some(source) => source,
+            None => return Ok(None),
+        },
+        kind => Source::Filesystem { kind: kind.to_owned() },
+    };
+    Ok(Some(Planned { destination, source, options, name }))
+}
+
+fn plan_bind(mount: &Mount, bundle: &Path, options: &Options) -> Result<Source, LaunchError> {
+    let step = || format!("error mounting {:?} to rootfs at {:?}", mount.source, mount.destination);
+    let source = bundle.join(&mount.source);
+    let depth = options.bind.unwrap_or(Depth::Only);
+    let tree = mount::clone_tree(rustix::fs::CWD, &source, depth).map_err(|error| {
+        let text = format!("{}: stat {}: {}", step(), source.display(), words(&error));
+        LaunchError::new(Kind::Other, text)
+    })?;
+    apply_to_tree(&tree, options).map_err(at(step()))?;
+    let shape = shape(&tree).map_err(at(step()))?;
+    Ok(Source::Tree { tree, shape })
+}
+
+fn apply_to_tree(tree: &OwnedFd, options: &Options) -> io::Result<()> {
+    // A clone of a shared mount is its peer: what the container mounts below would show on the host.
+    let (propagation, depth) = options.propagation.unwrap_or((Propagation::Private, Depth::Recursive));
+    mount::change(tree, depth, Change { propagation: Some(propagation), ..Change::default() })?;
+    let below = Change { set: options.set_below, clear: options.clear_below, ..Change::default() };
+    if !below.is_empty() {
+        mount::change(tree, Depth::Recursive, below)?;
+    }
+    let own = Change { set: options.set, clear: options.clear, ..Change::default() };
+    if own.is_empty() { Ok(()) } else { mount::change(tree, Depth::Only, own) }
+}
+
+fn shape(tree: &OwnedFd) -> io::Result<Shape> {
+    let stat = rustix::fs::fstat(tree)?;
+    let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    Ok(if is_directory { Shape::Directory } else { Shape::File })
+}
+
+fn plan_init(sealed: &crate::seal::Sealed) -> Result<Planned, LaunchError> {
+    let tree = sealed.mount().map_err(at("error preparing the init binary"))?;
+    Ok(Planned {
+        destination: crate::init::PATH.into(),
+        source: Source::Tree { tree, shape: Shape::File },
+        options: Options { bind: Some(Depth::Only), ..Options::default() },
+        name: "tug".to_owned(),
+    })
+}
+
+/// The container sees its own group as the top, whether or not it has a cgroup namespace.
+fn plan_cgroup(
+    cgroup: Option<&Cgroup>,
+    namespaces: &Wanted,
+    options: &Options,
+) -> Result<Option<Source>, LaunchError> {
+    let Some(cgroup) = cgroup else { return Ok(None) };
+    let step = "error mounting \"cgroup\" to rootfs";
+    match cgroup.layout() {
+        Layout::None => Ok(None),
+        Layout::V2 { .. } if namespaces.new.contains(Namespaces::CGROUP) => {
+            Ok(Some(Source::Filesystem { kind: "cgroup2".to_owned() }))
+        }
+        Layout::V2 { root } => {
+            let path = root.join(cgroup.path().strip_prefix("/").unwrap_or(Path::new("")));
+            let tree = mount::clone_tree(rustix::fs::CWD, &path, Depth::Only).map_err(at(step))?;
+            apply_to_tree(&tree, options).map_err(at(step))?;
+            Ok(Some(Source::Tree { tree, shape: Shape::Directory }))
+        }
+        Layout::V1 { controllers, .. } => {
+            let (mut trees, mut links) = (Vec::new(), Vec::new());
+            for (controller, top) in controllers {
+                let Some(base) = top.file_name().map(|name| name.to_string_lossy().into_owned()) else { continue };
+                let Some(directory) = cgroup.directory(controller).filter(|path| path.is_dir()) else { continue };
+                if *controller != base {
+                    links.push((controller.clone(), base.clone()));
+                }
+                if trees.iter().any(|(name, _)| *name == base) {
+                    continue;
+                }
+                let tree = mount::clone_tree(rustix::fs::CWD, &directory, Depth::Only).map_err(at(step))?;
+                let own = Options { set: options.set.with(Attributes::NO_SUID), ..options.clone() };
+                apply_to_tree(&tree, &own).map_err(at(step))?;
+                trees.push((base, tree));
+            }
+            Ok(Some(Source::CgroupV1 { trees, links }))
+        }
+    }
+}
+
+impl Planned {
+    /// Whether the mount stays writable until all others are in place: their mount points may have to
+    /// be made in it.
+    pub fn read_only_late(&self) -> bool {
+        let made_here = match &self.source {
+            Source::Filesystem { kind } => kind == "tmpfs",
+            Source::CgroupV1 { .. } => true,
+            Source::Tree { .. } => false,
+        };
+        made_here && self.options.set.contains(Attributes::READ_ONLY)
+    }
+
+    pub fn copies_up(&self) -> bool {
+        self.options.copy_up == CopyUp::Yes && matches!(&self.source, Source::Filesystem { kind } if kind == "tmpfs")
+    }
+}

@@ -1,0 +1,484 @@
+//! Real containers, made in process: each test is a sentence, a document and what is to come out.
+//!
+//! This program has no usual harness, since making a container takes a process with one thread. An
+//! argument selects tests by a part of their names.
+
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use runtime::{CgroupPlan, Init, LaunchRequest, Launched, RootfsMount, Stdio, UserRequest};
+use spec::runtime::{Process, Spec};
+use sys::process::{Exit, Wait};
+
+/// A directory with an image (busybox and its libraries) and room for a writable layer.
+struct Bed {
+    path: PathBuf,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("tug-runtime-{}", std::process::id()));
+        let bed = Self { path };
+        let image = bed.path.join("image");
+        for directory in ["bin", "etc", "tmp", "dev", "proc", "sys", "root", "lib64", "sbin", "data"] {
+            std::fs::create_dir_all(image.join(directory)).unwrap();
+        }
+        std::fs::write(
+            image.join("etc/passwd"),
+            "root:x:0:0:root:/root:/bin/sh\nme:x:1000:1001::/home/me:/bin/sh\n",
+        )
+        .unwrap();
+        std::fs::write(image.join("etc/group"), "root:x:0:\nstaff:x:50:me\n").unwrap();
+        std::fs::write(image.join("etc/notexec"), "text").unwrap();
+        std::fs::write(image.join("bin/garbage"), "text").unwrap();
+        std::os::unix::fs::symlink("/proc/self/fd/3", image.join("escape")).unwrap();
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::set_permissions(image.join("bin/garbage"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        copy_program(Path::new("/usr/bin/busybox"), &image);
+        for name in ["sh", "true", "cat", "id", "ls", "mount", "hostname", "sleep", "stty", "echo", "pwd", "grep", "touch", "mkdir", "kill", "tty", "env", "ulimit", "readlink", "stat"] {
+            let _ = std::os::unix::fs::symlink("busybox", image.join("bin").join(name));
+        }
+        bed
+    }
+
+    fn rootfs(&self) -> RootfsMount {
+        let layer = self.path.join(format!("rw-{}", next()));
+        std::fs::create_dir_all(layer.join("upper")).unwrap();
+        std::fs::create_dir_all(layer.join("work")).unwrap();
+        RootfsMount::Overlay {
+            lowers: vec![self.path.join("image")],
+            writable: Some(runtime::rootfs::Writable { upper: layer.join("upper"), work: layer.join("work") }),
+            options: Vec::new(),
+        }
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+fn next() -> u32 {
+    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+}
+
+/// Copies a program and the libraries that ldd(1) names.
+fn copy_program(program: &Path, image: &Path) {
+    std::fs::copy(program, image.join("bin/busybox")).unwrap();
+    let output = std::process::Command::new("ldd").arg(program).output().unwrap();
+    for word in String::from_utf8_lossy(&output.stdout).split_whitespace().filter(|word| word.starts_with('/')) {
+        let to = image.join(word.trim_start_matches('/'));
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(word, to).unwrap();
+    }
+}
+
+fn document(args: &[&str]) -> Spec {
+    let text = r#"{
+        "ociVersion": "1.2.0",
+        "hostname": "boat",
+        "process": {"user":{"uid":0,"gid":0},"cwd":"/","args":[],
+            "env":["PATH=/usr/local/sbin:/usr/sbin:/sbin:/bin"],
+            "capabilities":{
+                "bounding":["CAP_CHOWN","CAP_KILL","CAP_SETUID","CAP_SETGID","CAP_NET_RAW","CAP_MKNOD"],
+                "permitted":["CAP_CHOWN","CAP_KILL","CAP_SETUID","CAP_SETGID","CAP_NET_RAW","CAP_MKNOD"],
+                "effective":["CAP_CHOWN","CAP_KILL","CAP_SETUID","CAP_SETGID","CAP_NET_RAW","CAP_MKNOD"]},
+            "rlimits":[{"type":"RLIMIT_NOFILE","soft":123,"hard":456}]},
+        "root": {"path":"rootfs"},
+        "mounts": [
+            {"destination":"/proc","type":"proc","source":"proc","options":["nosuid","noexec","nodev"]},
+            {"destination":"/dev","type":"tmpfs","source":"tmpfs","options":["nosuid","strictatime","mode=755","size=65536k"]},
+            {"destination":"/dev/pts","type":"devpts","source":"devpts","options":["nosuid","noexec","newinstance","ptmxmode=0666","mode=0620","gid=5"]},
+            {"destination":"/sys","type":"sysfs","source":"sysfs","options":["nosuid","noexec","nodev","ro"]},
+            {"destination":"/sys/fs/cgroup","type":"cgroup","source":"cgroup","options":["ro","nosuid","noexec","nodev"]},
+            {"destination":"/dev/mqueue","type":"mqueue","source":"mqueue","options":["nosuid","noexec","nodev"]},
+            {"destination":"/dev/shm","type":"tmpfs","source":"shm","options":["nosuid","noexec","nodev","mode=1777","size=67108864"]}
+        ],
+        "linux": {
+            "sysctl": {"net.ipv4.ip_unprivileged_port_start":"0"},
+            "namespaces": [{"type":"mount"},{"type":"network"},{"type":"uts"},{"type":"pid"},{"type":"ipc"}],
+            "resources": {"devices":[{"allow":false,"access":"rwm"}],"pids":{"limit":50},"memory":{"limit":67108864}},
+            "maskedPaths": ["/proc/kcore","/proc/keys","/proc/acpi","/proc/scsi","/sys/firmware"],
+            "readonlyPaths": ["/proc/bus","/proc/fs","/proc/irq","/proc/sys","/proc/sysrq-trigger"]
+        }
+    }"#;
+    let mut spec: Spec = serde_json::from_str(text).unwrap();
+    process(&mut spec).args = args.iter().map(|&arg| arg.to_owned()).collect();
+    spec
+}
+
+fn process(spec: &mut Spec) -> &mut Process {
+    spec.process.as_mut().unwrap()
+}
+
+fn shell(script: &str) -> Spec {
+    document(&["/bin/sh", "-c", script])
+}
+
+/// Runs a container to its end; its exit code and what it wrote.
+struct Outcome {
+    code: i32,
+    output: String,
+}
+
+#[derive(Default)]
+struct Wish<'a> {
+    user: Option<UserRequest>,
+    init: Option<&'a runtime::seal::Sealed>,
+    rootfs: Option<RootfsMount>,
+}
+
+fn cgroup_path() -> PathBuf {
+    format!("/tug-runtime-test/{}-{}", std::process::id(), next()).into()
+}
+
+fn run_with(bed: &Bed, spec: &Spec, wish: &Wish<'_>) -> Result<Outcome, runtime::LaunchError> {
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let rootfs = wish.rootfs.clone().unwrap_or_else(|| bed.rootfs());
+    let stdio = Stdio::Streams { stdin: None, stdout: write.as_fd(), stderr: write.as_fd() };
+    let mut request = LaunchRequest::new("test", spec, &rootfs, stdio, CgroupPlan::Path(cgroup_path()));
+    request.user = wish.user.as_ref();
+    if let Some(sealed) = wish.init {
+        request.init = Init::Engine(sealed);
+    }
+    let launched = runtime::launch(&request)?;
+    drop(request);
+    drop(write);
+    let mut output = String::new();
+    std::fs::File::from(read).read_to_string(&mut output).unwrap();
+    Ok(Outcome { code: end(&launched), output })
+}
+
+fn run(bed: &Bed, spec: &Spec) -> Result<Outcome, runtime::LaunchError> {
+    run_with(bed, spec, &Wish::default())
+}
+
+fn end(launched: &Launched) -> i32 {
+    let exit = sys::process::wait_process(&launched.pidfd, Wait::Block).unwrap().unwrap();
+    launched.cgroup.as_ref().unwrap().remove().unwrap();
+    Exit::code(exit)
+}
+
+#[track_caller]
+fn check(bed: &Bed, spec: &Spec, code: i32, output: &str) {
+    match run(bed, spec) {
+        Ok(outcome) => assert_eq!((outcome.code, outcome.output.trim_end()), (code, output)),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[track_caller]
+fn check_refused(bed: &Bed, spec: &Spec, kind: runtime::Kind, message: &str) {
+    match run(bed, spec) {
+        Ok(outcome) => panic!("ran: {} {}", outcome.code, outcome.output),
+        Err(error) => assert_eq!((error.kind, error.message.as_str()), (kind, message)),
+    }
+}
+
+fn a_program_runs_and_its_code_comes_back(bed: &Bed) {
+    check(bed, &shell("echo hello; exit 7"), 7, "hello");
+}
+
+fn it_is_process_1_with_its_own_name_and_processes(bed: &Bed) {
+    check(bed, &shell("echo $$ $(hostname) $(ls -d /proc/[0-9]* | grep -c -v '^/proc/1$')"), 0, "1 boat 2");
+}
+
+fn capabilities_are_those_of_the_document(bed: &Bed) {
+    check(
+        bed,
+        &shell("grep Cap /proc/self/status | while read a b; do echo $b; done"),
+        0,
+        "0000000000000000\n00000000080020e1\n00000000080020e1\n00000000080020e1\n0000000000000000",
+    );
+}
+
+fn limits_of_the_document_hold(bed: &Bed) {
+    check(bed, &shell("ulimit -Sn; ulimit -Hn"), 0, "123\n456");
+}
+
+fn only_the_standard_streams_are_inherited(bed: &Bed) {
+    check(bed, &document(&["/bin/ls", "/proc/self/fd"]), 0, "0\n1\n2\n3");
+}
+
+fn nothing_of_the_host_is_mounted(bed: &Bed) {
+    let outcome = run(bed, &document(&["/bin/cat", "/proc/self/mountinfo"])).unwrap();
+    let roots = outcome.output.lines().filter(|line| line.split(' ').nth(4) == Some("/")).count();
+    assert_eq!(roots, 1, "{}", outcome.output);
+    assert!(!outcome.output.contains("/mnt/"), "{}", outcome.output);
+}
+
+fn nothing_is_mounted_on_the_host(bed: &Bed) {
+    let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let (_keep, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let (spec, rootfs) = (document(&["/bin/sleep", "100"]), bed.rootfs());
+    let stdio = Stdio::Streams { stdin: None, stdout: write.as_fd(), stderr: write.as_fd() };
+    let request = LaunchRequest::new("test", &spec, &rootfs, stdio, CgroupPlan::Path(cgroup_path()));
+    let launched = runtime::launch(&request).unwrap();
+    assert_eq!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+    sys::process::signal_process(&launched.pidfd, 9).unwrap();
+    assert_eq!(end(&launched), 137);
+}
+
+fn masked_files_are_empty_and_settings_read_only(bed: &Bed) {
+    check(
+        bed,
+        &shell("cat /proc/keys; ls /sys/firmware; echo 1 > /proc/sys/net/ipv4/ip_forward 2>/dev/null || echo ro; cat /proc/sys/net/ipv4/ip_unprivileged_port_start"),
+        0,
+        "ro\n0",
+    );
+}
+
+fn the_group_limits_are_visible_inside(bed: &Bed) {
+    let file = if sys::cgroup::Layout::host().is_v2() { "/sys/fs/cgroup/pids.max" } else { "/sys/fs/cgroup/pids/pids.max" };
+    check(bed, &document(&["/bin/cat", file]), 0, "50");
+}
+
+fn devices_work_and_others_do_not(bed: &Bed) {
+    check(
+        bed,
+        &shell("echo x > /dev/null && echo ok; busybox mknod /tmp/mem c 1 1 && cat /tmp/mem 2>/dev/null || echo no; readlink /dev/ptmx"),
+        0,
+        "ok\nno\npts/ptmx",
+    );
+}
+
+fn a_missing_program_is_not_found(bed: &Bed) {
+    check_refused(bed, &document(&["foo"]), runtime::Kind::NotFound, "exec: \"foo\": executable file not found in $PATH");
+    check_refused(bed, &document(&["/x"]), runtime::Kind::NotFound, "exec: \"/x\": stat /x: no such file or directory");
+}
+
+fn what_is_no_program_is_not_executable(bed: &Bed) {
+    let kind = runtime::Kind::NotExecutable;
+    check_refused(bed, &document(&["/etc/notexec"]), kind, "exec: \"/etc/notexec\": permission denied");
+    check_refused(bed, &document(&["/etc"]), kind, "exec: \"/etc\": is a directory");
+}
+
+fn a_program_that_the_kernel_refuses_says_so_itself(bed: &Bed) {
+    check(bed, &document(&["/bin/garbage"]), 255, "exec /bin/garbage: exec format error");
+}
+
+fn users_are_looked_up_in_the_image(bed: &Bed) {
+    let wish = |user: &str| Wish { user: Some(UserRequest { user: user.into(), groups: vec![] }), ..Wish::default() };
+    let outcome = run_with(bed, &shell("id -u; id -g; id -G; echo $HOME"), &wish("me")).unwrap();
+    assert_eq!(outcome.output, "1000\n1001\n1001 50\n/home/me\n");
+    let error = run_with(bed, &shell("true"), &wish("foo")).err().unwrap();
+    assert_eq!(error.docker_text(), "unable to find user foo: no matching entries in passwd file");
+}
+
+fn a_missing_directory_is_made_and_entered(bed: &Bed) {
+    let mut spec = document(&["/bin/pwd"]);
+    process(&mut spec).cwd = "/a/b".into();
+    spec.root.as_mut().unwrap().readonly = true;
+    check(bed, &spec, 0, "/a/b");
+}
+
+fn a_directory_through_a_descriptor_is_refused(bed: &Bed) {
+    for cwd in ["/proc/self/fd/3", "/escape/etc"] {
+        let mut spec = document(&["/bin/pwd"]);
+        process(&mut spec).cwd = cwd.into();
+        assert!(run(bed, &spec).is_err(), "{cwd}");
+    }
+}
+
+fn a_read_only_root_cannot_be_written(bed: &Bed) {
+    let mut spec = shell("touch /x 2>/dev/null || echo ro; touch /dev/shm/x && echo rw");
+    spec.root.as_mut().unwrap().readonly = true;
+    check(bed, &spec, 0, "ro\nrw");
+}
+
+fn binds_can_be_read_only_and_single_files(bed: &Bed) {
+    std::fs::create_dir_all(bed.path.join("volume")).unwrap();
+    std::fs::write(bed.path.join("volume/file"), "content").unwrap();
+    let mut spec = shell("cat /vol/file /deep/er/file; touch /vol/x 2>/dev/null || echo ' ro'");
+    let mount = |source: PathBuf, destination: &str, options: &[&str]| spec::runtime::Mount {
+        destination: destination.into(),
+        kind: "bind".into(),
+        source: source.to_str().unwrap().into(),
+        options: options.iter().map(|&option| option.to_owned()).collect(),
+        ..spec::runtime::Mount::default()
+    };
+    spec.mounts.push(mount(bed.path.join("volume"), "/vol", &["rbind", "ro", "rprivate"]));
+    spec.mounts.push(mount(bed.path.join("volume/file"), "/deep/er/file", &["rbind", "ro"]));
+    check(bed, &spec, 0, "contentcontent ro");
+}
+
+fn an_image_whose_dev_is_a_link_keeps_its_devices_inside(bed: &Bed) {
+    let layer = bed.path.join("evil");
+    std::fs::create_dir_all(&layer).unwrap();
+    let outside = bed.path.join("outside");
+    std::fs::create_dir_all(&outside).unwrap();
+    std::os::unix::fs::symlink(&outside, layer.join("dev")).unwrap();
+    let RootfsMount::Overlay { mut lowers, writable, options } = bed.rootfs() else { unreachable!() };
+    lowers.insert(0, layer);
+    let rootfs = RootfsMount::Overlay { lowers, writable, options };
+    let wish = Wish { rootfs: Some(rootfs), ..Wish::default() };
+    let outcome = run_with(bed, &shell("echo x > /dev/null && echo ok"), &wish).unwrap();
+    assert_eq!(outcome.output, "ok\n");
+    assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
+}
+
+fn a_terminal_is_one_with_the_size_asked_for(bed: &Bed) {
+    let (mut spec, rootfs) = (shell("tty; stty size; test -c /dev/console && echo console"), bed.rootfs());
+    process(&mut spec).terminal = true;
+    let size = Some(sys::tty::Size { rows: 33, columns: 77 });
+    let request =
+        LaunchRequest::new("test", &spec, &rootfs, Stdio::Terminal { size }, CgroupPlan::Path(cgroup_path()));
+    let launched = runtime::launch(&request).unwrap();
+    let mut output = Vec::new();
+    // Reading a master fails once the last slave is closed.
+    let _ = std::fs::File::from(launched.terminal.as_ref().unwrap().try_clone().unwrap()).read_to_end(&mut output);
+    assert_eq!(String::from_utf8_lossy(&output), "/dev/pts/0\r\n33 77\r\nconsole\r\n");
+    assert_eq!(end(&launched), 0);
+}
+
+fn a_further_process_is_inside_and_its_code_comes_back(bed: &Bed) {
+    let (_keep, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let (spec, rootfs) = (document(&["/bin/sleep", "100"]), bed.rootfs());
+    let stdio = Stdio::Streams { stdin: None, stdout: write.as_fd(), stderr: write.as_fd() };
+    let request = LaunchRequest::new("test", &spec, &rootfs, stdio, CgroupPlan::Path(cgroup_path()));
+    let launched = runtime::launch(&request).unwrap();
+    let exec = |script: &str| {
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let mut other = shell(script);
+        let request = runtime::ExecRequest {
+            pid: launched.pid,
+            pidfd: launched.pidfd.as_fd(),
+            process: process(&mut other),
+            stdio: Stdio::Streams { stdin: None, stdout: write.as_fd(), stderr: write.as_fd() },
+            cgroup: launched.cgroup.as_ref(),
+            user: None,
+            seccomp: None,
+            preserved_fds: 0,
+        };
+        let executed = runtime::exec(&request).unwrap();
+        drop(request);
+        drop(write);
+        let mut output = String::new();
+        std::fs::File::from(read).read_to_string(&mut output).unwrap();
+        let exit = sys::process::wait_process(&executed.pidfd, Wait::Block).unwrap().unwrap();
+        (exit.code(), output)
+    };
+    assert_eq!(exec("hostname; cat /proc/1/comm; exit 5"), (5, "boat\nsleep\n".to_owned()));
+    let group = launched.cgroup.as_ref().unwrap();
+    assert_eq!(group.processes().unwrap().len(), 1);
+    assert!(group.stats().unwrap().memory.usage > 0);
+    group.freeze(sys::cgroup::Freeze::Freeze).unwrap();
+    assert!(group.is_frozen().unwrap());
+    group.freeze(sys::cgroup::Freeze::Thaw).unwrap();
+    group.kill().unwrap();
+    assert_eq!(end(&launched), 137);
+}
+
+fn the_out_of_memory_killer_is_noticed(bed: &Bed) {
+    let mut spec = shell("x=a; while true; do x=$x$x; done");
+    let resources = spec.linux.as_mut().unwrap().resources.as_mut().unwrap();
+    resources.memory.as_mut().unwrap().limit = Some(16 << 20);
+    let (rootfs, path) = (bed.rootfs(), cgroup_path());
+    let (_keep, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let stdio = Stdio::Streams { stdin: None, stdout: write.as_fd(), stderr: write.as_fd() };
+    let created = runtime::create(&LaunchRequest::new("test", &spec, &rootfs, stdio, CgroupPlan::Path(path.clone()))).unwrap();
+    let mut watch = sys::cgroup::Cgroup::find(&path).watch_oom().unwrap();
+    let stdio = Stdio::Inherit;
+    let launched = created.start(&LaunchRequest::new("test", &spec, &rootfs, stdio, CgroupPlan::Path(path))).unwrap();
+    let exit = sys::process::wait_process(&launched.pidfd, Wait::Block).unwrap().unwrap();
+    assert_eq!(exit.code(), 137);
+    assert_eq!(watch.take().unwrap(), 1);
+    launched.cgroup.unwrap().remove().unwrap();
+}
+
+fn ids_are_mapped_in_a_user_namespace(bed: &Bed) {
+    let mut spec = shell("id -u; cat /proc/self/uid_map; echo x > /dev/null && echo dev");
+    let map = spec::runtime::IdMapping { container_id: 0, host_id: 100_000, size: 65536 };
+    let linux = spec.linux.as_mut().unwrap();
+    linux.uid_mappings = vec![map];
+    linux.gid_mappings = vec![map];
+    linux.namespaces.push(spec::runtime::Namespace { kind: spec::runtime::NamespaceKind::User, path: String::new() });
+    let outcome = run(bed, &spec).unwrap();
+    let words: Vec<_> = outcome.output.split_whitespace().collect();
+    assert_eq!(words, ["0", "0", "100000", "65536", "dev"]);
+}
+
+fn a_filter_is_in_force(bed: &Bed) {
+    let mut spec = shell("mkdir /tmp/x 2>&1; true");
+    spec.linux.as_mut().unwrap().seccomp = Some(
+        serde_json::from_str(r#"{"defaultAction":"SCMP_ACT_ALLOW","architectures":["SCMP_ARCH_X86_64"],"syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO","errnoRet":1}]}"#).unwrap(),
+    );
+    check(bed, &spec, 0, "mkdir: can't create directory '/tmp/x': Operation not permitted");
+    process(&mut spec).no_new_privileges = true;
+    check(bed, &spec, 0, "mkdir: can't create directory '/tmp/x': Operation not permitted");
+}
+
+type Test = (&'static str, fn(&Bed));
+
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => { [$((stringify!($name), $name as fn(&Bed))),*] };
+}
+
+const TESTS: [Test; 25] = tests![
+    a_program_runs_and_its_code_comes_back,
+    it_is_process_1_with_its_own_name_and_processes,
+    capabilities_are_those_of_the_document,
+    limits_of_the_document_hold,
+    only_the_standard_streams_are_inherited,
+    nothing_of_the_host_is_mounted,
+    nothing_is_mounted_on_the_host,
+    masked_files_are_empty_and_settings_read_only,
+    the_group_limits_are_visible_inside,
+    devices_work_and_others_do_not,
+    a_missing_program_is_not_found,
+    what_is_no_program_is_not_executable,
+    a_program_that_the_kernel_refuses_says_so_itself,
+    users_are_looked_up_in_the_image,
+    a_missing_directory_is_made_and_entered,
+    a_directory_through_a_descriptor_is_refused,
+    a_read_only_root_cannot_be_written,
+    binds_can_be_read_only_and_single_files,
+    an_image_whose_dev_is_a_link_keeps_its_devices_inside,
+    a_terminal_is_one_with_the_size_asked_for,
+    a_further_process_is_inside_and_its_code_comes_back,
+    the_out_of_memory_killer_is_noticed,
+    ids_are_mapped_in_a_user_namespace,
+    a_filter_is_in_force,
+    many_starts_are_fast,
+];
+
+fn many_starts_are_fast(bed: &Bed) {
+    let spec = document(&["/bin/true"]);
+    let rounds = 20;
+    let mut times = Vec::new();
+    for _ in 0..rounds {
+        let rootfs = bed.rootfs();
+        let path = cgroup_path();
+        let request = LaunchRequest::new("test", &spec, &rootfs, Stdio::Inherit, CgroupPlan::Path(path));
+        let began = std::time::Instant::now();
+        let launched = runtime::launch(&request).unwrap();
+        let started = began.elapsed();
+        end(&launched);
+        times.push(started);
+    }
+    times.sort();
+    println!("    start: median {:?}, fastest {:?}", times[times.len() / 2], times[0]);
+}
+
+fn main() -> std::process::ExitCode {
+    if !sys::testing::privileged("containers need root") {
+        return std::process::ExitCode::SUCCESS;
+    }
+    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-'));
+    let bed = Bed::new();
+    let mut failed = 0;
+    for (name, test) in TESTS {
+        if filter.as_ref().is_some_and(|part| !name.contains(part.as_str())) {
+            continue;
+        }
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| test(&bed)));
+        println!("test {name} ... {}", if result.is_ok() { "ok" } else { "FAILED" });
+        failed += u32::from(result.is_err());
+    }
+    let _ = sys::cgroup::Cgroup::find(Path::new("/tug-runtime-test")).try_remove();
+    drop(bed);
+    if failed == 0 { std::process::ExitCode::SUCCESS } else { std::process::ExitCode::FAILURE }
+}
