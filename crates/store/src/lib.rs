@@ -1,8 +1,52 @@
-//! store
+//! Everything that Tug keeps on disk, behind one handle: [`Store`].
+//!
+//! Images are stacks of layers; a layer lies unpacked as an overlayfs lower directory together with
+//! a recipe that gives its tar back bit for bit, so that no blob is kept and yet nothing is lost.
+//! Containers get a [`Snapshot`] on top; builds and commits turn its upper directory into a layer by
+//! renaming it. Volumes and the records of the engine's own are here as well.
+//!
+//! ```text
+//! DATA_ROOT/lock               one daemon
+//!           layers/<diff id>/  layers.rs, draft.rs, recipe.rs
+//!           images/            images.rs
+//!           init/ rw/          snapshots.rs
+//!           volumes/<name>/    volumes.rs
+//!           buildcache/        cache.rs
+//!           tmp/ trash/        emptied at open
+//! ```
+//! Always true: a name that exists is whole (temporary name, then rename); nothing outside the data
+//! root is written but by [`archive`] below a descriptor that the caller gives; no network.
+//!
+//! Locks: the store's state, then nothing. The lock of the records' flush group is taken inside it
+//! only for [`Durability::Lazy`] writes, which do not take it.
+
+pub mod archive;
+mod cache;
 pub mod compress;
+pub mod draft;
+mod images;
+mod layers;
+mod merged;
 mod pipe;
 mod recipe;
 pub mod records;
+mod snapshots;
+mod store;
 pub mod tar;
 #[cfg(test)]
 mod testing;
+pub mod tree;
+mod volumes;
+mod walk;
+
+pub use cache::{CacheError, CacheRecord};
+pub use draft::{UnpackError, UnpackLimits};
+pub use images::{Image, ImageError};
+pub use layers::{BlobInfo, Layer, LayerError, LayerKey, Lease, Unpacked};
+pub use recipe::LayerTar;
+pub use records::{Durability, RecordError, Records};
+pub use snapshots::{Change, ChangeKind, CommitError, Snapshot, SnapshotError};
+pub use store::{Driver, OpenError, Options, Store, UnknownDriver};
+pub use tar::Time;
+pub use tree::Overwrite;
+pub use volumes::{Creation, Volume, VolumeError, VolumeMount, VolumeSpec};

@@ -198,6 +198,11 @@ pub fn set_xattr_at(
     Ok(rustix::fs::lsetxattr(path, attribute, value, XattrFlags::empty())?)
 }
 
+/// Changes the mode of a file opened with `O_PATH`, which fchmod(2) refuses.
+pub fn chmod_path_fd(fd: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
+    Ok(rustix::fs::chmod(proc_path(fd), Mode::from_raw_mode(mode))?)
+}
+
 /// Removes `name` of `dir` with everything below, following nothing. What is not there is fine.
 ///
 /// # Errors

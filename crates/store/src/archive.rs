@@ -1,0 +1,310 @@
+//! Archives of parts of a tree: `docker cp`, `docker export`, volume copy-up.
+//!
+//! The tree's root comes as a descriptor (`/proc/PID/root` of a running container, or the mount of a
+//! stopped one), every path is resolved with it as `/`, and nothing the container does meanwhile can
+//! lead out of it (CVE-2018-15664).
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, BufReader, Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use crate::draft::{existing_tree, meta_of, with_slash};
+use crate::tar::read::Reader;
+use crate::tar::write::{END, Precision, header};
+use crate::tar::{Kind, TarError, Time, padding};
+use crate::tree::{Meta, Overwrite, Tree, TreeError, clean, to_path};
+use crate::walk::{Descend, Node, walk, walk_entry};
+
+pub use crate::compress::{Compression, is_archive, sniffed};
+
+/// What `docker cp` wants to know of a path first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathStat {
+    /// The last component as asked for; `/` for the root.
+    pub name: OsString,
+    pub size: u64,
+    /// `st_mode`; [`go_file_mode`] converts it.
+    pub mode: u32,
+    pub mtime: Time,
+    /// Where a symbolic link leads in the end, absolute in the container; else empty.
+    pub link_target: PathBuf,
+}
+
+/// Why an archive was not made or not unpacked.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchiveError {
+    #[error("Could not find the file {0}")]
+    Missing(PathBuf),
+    #[error("extraction point is not a directory")]
+    NotADirectory(PathBuf),
+    #[error("not a directory")]
+    SlashOnFile(PathBuf),
+    #[error("cannot look at {path:?}")]
+    Look { path: PathBuf, source: io::Error },
+    #[error("cannot write the archive")]
+    Write(#[source] io::Error),
+    #[error("cannot read the archive")]
+    Read(#[from] io::Error),
+    #[error(transparent)]
+    Tar(#[from] TarError),
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    #[error("cannot write {path:?}")]
+    WriteFile { path: PathBuf, source: io::Error },
+}
+
+/// A path below a root, parents resolved, the last component as it is.
+struct Place {
+    dir: OwnedFd,
+    /// Empty when the path is the directory itself.
+    name: OsString,
+    stat: Stat,
+}
+
+/// Looks at `path` as Docker does: parents are followed, a link at the end is not, unless a slash or
+/// `/.` follows it.
+///
+/// Source: moby `container/archive.go`, `ResolvePath` and `StatPath`.
+pub fn stat_path(root: BorrowedFd<'_>, path: &Path) -> Result<PathStat, ArchiveError> {
+    let place = place(root, path)?;
+    let is_link = FileType::from_raw_mode(place.stat.st_mode) == FileType::Symlink;
+    let link_target = if is_link { link_end(root, path) } else { PathBuf::new() };
+    Ok(PathStat {
+        name: base_name(path),
+        size: u64::try_from(place.stat.st_size).unwrap_or(0),
+        mode: place.stat.st_mode,
+        mtime: Time::of_modification(&place.stat),
+        link_target,
+    })
+}
+
+/// Writes what is at `path` as a tar whose names begin with the path's last component.
+pub fn tar_path(root: BorrowedFd<'_>, path: &Path, out: &mut dyn Write) -> Result<(), ArchiveError> {
+    let place = place(root, path)?;
+    let base = base_name(path);
+    let base = if base == "/" { b".".to_vec() } else { base.into_encoded_bytes() };
+    let mut visit = |node: &Node<'_>| {
+        write_node(node, node.path.to_vec(), out)?;
+        Ok::<_, ArchiveError>(Descend::Yes)
+    };
+    if place.name.is_empty() {
+        // "." of the open directory is the directory.
+        walk_entry(place.dir.as_fd(), OsStr::new("."), &base, &mut visit)?;
+    } else {
+        walk_entry(place.dir.as_fd(), &place.name, &base, &mut visit)?;
+    }
+    out.write_all(&END).map_err(ArchiveError::Write)
+}
+
+/// Writes the whole tree as a tar, names relative to the root.
+pub fn export(root: BorrowedFd<'_>, out: &mut dyn Write) -> Result<(), ArchiveError> {
+    // The descriptor's own position may be shared with others who read the same directory.
+    let root = sys::fs::open_dir_at(root, ".")?;
+    walk(root.as_fd(), &mut |node| {
+        write_node(node, node.path.to_vec(), out)?;
+        Ok::<_, ArchiveError>(Descend::Yes)
+    })?;
+    out.write_all(&END).map_err(ArchiveError::Write)
+}
+
+fn write_node(node: &Node<'_>, name: Vec<u8>, out: &mut dyn Write) -> Result<(), ArchiveError> {
+    let Some(entry) = node.tar_entry(name)? else { return Ok(()) };
+    out.write_all(&header(&with_slash(&entry), Precision::Seconds)).map_err(ArchiveError::Write)?;
+    if entry.kind != Kind::File || entry.size == 0 {
+        return Ok(());
+    }
+    let copied = io::copy(&mut node.file()?.take(entry.size), out).map_err(ArchiveError::Write)?;
+    // The file may shrink while it is read; its header is already out.
+    let missing = (entry.size - copied) + padding(entry.size);
+    io::copy(&mut io::repeat(0).take(missing), out).map_err(ArchiveError::Write)?;
+    Ok(())
+}
+
+/// How an archive is unpacked into a tree that belongs to somebody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExtractOptions {
+    pub overwrite: Overwrite,
+    /// Owner of everything in place of the archive's.
+    pub owner: Option<(u32, u32)>,
+}
+
+/// Unpacks an archive, compressed or not, into the directory `path`.
+pub fn extract(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    archive: impl Read + Send,
+    options: &ExtractOptions,
+) -> Result<(), ArchiveError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let look = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => ArchiveError::Missing(path.to_owned()),
+        io::ErrorKind::NotADirectory => ArchiveError::NotADirectory(path.to_owned()),
+        _ => ArchiveError::Look { path: path.to_owned(), source: error },
+    };
+    let dir = sys::fs::open_in_root(root, path, flags, Mode::empty()).map_err(look)?;
+    let mut tree = Tree::existing(dir, options.overwrite)?;
+    let plain = sniffed(BufReader::with_capacity(256 * 1024, archive))?;
+    let mut reader = Reader::new(BufReader::with_capacity(256 * 1024, plain));
+    let mut raw = Vec::new();
+    while let Some(mut entry) = reader.next(&mut raw)? {
+        raw.clear();
+        if let Some((uid, gid)) = options.owner {
+            (entry.uid, entry.gid) = (uid, gid);
+        }
+        extract_entry(&mut tree, &entry, &mut reader)?;
+    }
+    tree.finish()?;
+    Ok(())
+}
+
+fn extract_entry<R: io::BufRead>(
+    tree: &mut Tree,
+    entry: &crate::tar::Entry,
+    reader: &mut Reader<R>,
+) -> Result<(), ArchiveError> {
+    let path = clean(&entry.path)?;
+    let meta = meta_of(entry);
+    match entry.kind {
+        Kind::Dir => tree.make_dir(&path, &meta)?,
+        Kind::HardLink => tree.make_link(&path, &entry.link)?,
+        Kind::Symlink => tree.make_symlink(&path, &entry.link, &meta)?,
+        Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => {
+            tree.make_node(&path, entry.kind, entry.rdev, &meta)?;
+        }
+        Kind::File => {
+            let (mut file, _) = tree.create_file(&path, entry.mode)?;
+            let failed = |source| ArchiveError::WriteFile { path: to_path(&path), source };
+            for (offset, length) in &entry.parts {
+                file.seek(io::SeekFrom::Start(*offset)).map_err(failed)?;
+                let mut left = *length;
+                while left > 0 {
+                    let chunk = reader.payload(left)?;
+                    let got = chunk.len();
+                    file.write_all(chunk).map_err(failed)?;
+                    reader.consume(got);
+                    left -= got as u64;
+                }
+            }
+            if entry.real_size != entry.size {
+                file.set_len(entry.real_size).map_err(failed)?;
+            }
+            tree.finish_file(&path, &file, &meta)?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies everything below `from` to below `to`, with all attributes.
+pub(crate) fn copy_tree(
+    from: BorrowedFd<'_>,
+    to: BorrowedFd<'_>,
+    overwrite: Overwrite,
+) -> Result<(), TreeError> {
+    let failed = |path: &[u8]| {
+        let path = to_path(path);
+        move |source| TreeError::Create { path, source }
+    };
+    let mut tree = existing_tree(to, overwrite).map_err(failed(b""))?;
+    let mut error = None;
+    let walked = walk(from, &mut |node: &Node<'_>| {
+        if let Err(problem) = copy_node(&mut tree, node) {
+            error = Some(problem);
+            return Err(io::Error::from(io::ErrorKind::Other));
+        }
+        Ok(Descend::Yes)
+    });
+    match (error, walked) {
+        (Some(error), _) => Err(error),
+        (None, walked) => {
+            walked.map_err(failed(b""))?;
+            tree.finish().map(drop).map_err(failed(b""))
+        }
+    }
+}
+
+fn copy_node(tree: &mut Tree, node: &Node<'_>) -> Result<(), TreeError> {
+    let failed = |source| TreeError::Create { path: to_path(node.path), source };
+    let Some(entry) = node.tar_entry(node.path.to_vec()).map_err(failed)? else { return Ok(()) };
+    let meta: Meta<'_> = meta_of(&entry);
+    match entry.kind {
+        Kind::Dir => tree.make_dir(node.path, &meta),
+        Kind::HardLink => tree.make_link(node.path, &entry.link),
+        Kind::Symlink => tree.make_symlink(node.path, &entry.link, &meta),
+        Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => {
+            tree.make_node(node.path, entry.kind, entry.rdev, &meta)
+        }
+        Kind::File => {
+            let (file, _) = tree.create_file(node.path, entry.mode)?;
+            let source = node.file().map_err(failed)?;
+            sys::fs::copy_file(source.as_fd(), file.as_fd(), entry.size).map_err(failed)?;
+            tree.finish_file(node.path, &file, &meta)
+        }
+    }
+}
+
+fn place(root: BorrowedFd<'_>, path: &Path) -> Result<Place, ArchiveError> {
+    let bytes = path.as_os_str().as_bytes();
+    let follows = bytes.ends_with(b"/") || bytes.ends_with(b"/.") || bytes == b".";
+    let name = if follows { None } else { path.file_name() };
+    let parent = match name {
+        Some(_) => path.parent().unwrap_or(Path::new("/")),
+        None => path,
+    };
+    let look = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => ArchiveError::Missing(path.to_owned()),
+        io::ErrorKind::NotADirectory if follows => ArchiveError::SlashOnFile(path.to_owned()),
+        io::ErrorKind::NotADirectory => ArchiveError::Missing(path.to_owned()),
+        _ => ArchiveError::Look { path: path.to_owned(), source: error },
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let dir = sys::fs::open_in_root(root, parent, flags, Mode::empty()).map_err(look)?;
+    let stat = match name {
+        None => rustix::fs::fstat(&dir),
+        Some(name) => rustix::fs::statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW),
+    };
+    let stat = stat.map_err(|error: Errno| look(error.into()))?;
+    Ok(Place { dir, name: name.map(OsStr::to_owned).unwrap_or_default(), stat })
+}
+
+/// The end of a chain of links, if it leads to anything; else the text of the link itself.
+fn link_end(root: BorrowedFd<'_>, path: &Path) -> PathBuf {
+    let resolved = sys::fs::open_in_root(root, path, OFlags::PATH, Mode::empty()).and_then(|end| {
+        let (root, end) = (sys::fs::real_path(root)?, sys::fs::real_path(end.as_fd())?);
+        let below = end.strip_prefix(&root).map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
+        Ok(Path::new("/").join(below))
+    });
+    resolved.unwrap_or_else(|_| {
+        let place = place(root, path);
+        let target = place.ok().and_then(|place| sys::fs::read_link_at(place.dir.as_fd(), &place.name).ok());
+        let target = target.unwrap_or_default();
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        Path::new("/").join(parent).join(target)
+    })
+}
+
+fn base_name(path: &Path) -> OsString {
+    path.file_name().map_or_else(|| OsString::from("/"), OsStr::to_owned)
+}
+
+/// `st_mode` as Go's `os.FileMode`, which Docker's API speaks.
+///
+/// Source: Go `io/fs/fs.go`.
+pub fn go_file_mode(mode: u32) -> u32 {
+    let kind = match FileType::from_raw_mode(mode) {
+        FileType::Directory => 1 << 31,
+        FileType::Symlink => 1 << 27,
+        FileType::BlockDevice => 1 << 26,
+        FileType::CharacterDevice => 1 << 26 | 1 << 21,
+        FileType::Fifo => 1 << 25,
+        FileType::Socket => 1 << 24,
+        FileType::RegularFile | FileType::Unknown => 0,
+    };
+    let special = [(0o4000, 1 << 23), (0o2000, 1 << 22), (0o1000, 1 << 20)];
+    let special = special.iter().filter(|(bit, _)| mode & bit != 0).map(|(_, go)| go).sum::<u32>();
+    kind | special | mode & 0o777
+}

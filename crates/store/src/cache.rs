@@ -1,0 +1,78 @@
+//! Build cache records: small values by key that keep layers alive.
+//!
+//! What a key or value means is the builder's. One file each, `buildcache/<sha256 of key>.json`.
+
+use serde::{Deserialize, Serialize};
+use spec::Digest;
+
+use crate::layers::LayerKey;
+use crate::records::{self, Durability, RecordError};
+use crate::store::{State, Store};
+
+/// One record, with the layers it keeps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CacheRecord {
+    pub key: String,
+    pub value: serde_json::Value,
+    pub layers: Vec<LayerKey>,
+}
+
+/// Why a cache record was not kept.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    #[error("layer {0} is not there")]
+    NoLayer(LayerKey),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+impl Store {
+    /// Keeps `value` and `layers` under `key`, in place of what was there.
+    pub fn cache_put(&self, key: &str, value: serde_json::Value, layers: &[LayerKey]) -> Result<(), CacheError> {
+        let record = CacheRecord { key: key.to_owned(), value, layers: layers.to_vec() };
+        self.state().layers.hold_all(layers).map_err(CacheError::NoLayer)?;
+        if let Err(error) = self.records().write_json(&self.cache_path(key), &record, Durability::Lazy) {
+            self.release_layers(layers);
+            return Err(error.into());
+        }
+        let replaced = self.state().cache.insert(key.to_owned(), record);
+        self.release_layers(&replaced.map(|old| old.layers).unwrap_or_default());
+        Ok(())
+    }
+
+    pub fn cache_get(&self, key: &str) -> Option<CacheRecord> {
+        self.state().cache.get(key).cloned()
+    }
+
+    /// All records in the order of keys.
+    pub fn cache_list(&self) -> Vec<CacheRecord> {
+        self.state().cache.values().cloned().collect()
+    }
+
+    /// Forgets `key`; gives the layers that nobody needs any more.
+    pub fn cache_remove(&self, key: &str) -> Vec<LayerKey> {
+        let removed = self.state().cache.remove(key);
+        let Some(record) = removed else { return Vec::new() };
+        let _ = std::fs::remove_file(self.cache_path(key));
+        self.release_layers(&record.layers)
+    }
+
+    fn cache_path(&self, key: &str) -> std::path::PathBuf {
+        self.root().join("buildcache").join(format!("{}.json", Digest::of(key.as_bytes()).hex()))
+    }
+
+    pub(crate) fn load_cache(&self, state: &mut State) -> Result<(), RecordError> {
+        let dir = self.root().join("buildcache");
+        for (stem, record) in records::load_files::<CacheRecord>(&dir, ".json")? {
+            match state.layers.hold_all(&record.layers) {
+                Ok(()) => {
+                    state.cache.insert(record.key.clone(), record);
+                }
+                Err(_) => {
+                    let _ = std::fs::remove_file(dir.join(format!("{stem}.json")));
+                }
+            }
+        }
+        Ok(())
+    }
+}

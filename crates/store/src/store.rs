@@ -1,0 +1,336 @@
+//! The handle: one data root, one process.
+//!
+//! Everything that is decided (who holds which layer, which tag names what) is decided in memory
+//! under one lock and written to records; the disk's slow work (unpacking, deleting, flushing) is
+//! done outside of it. The lock is never held across a read or write of file data.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::fs::FlockOperation;
+use spec::{DiffId, Digest};
+use tracing::{info, warn};
+
+use crate::cache::CacheRecord;
+use crate::draft::remove_dir;
+use crate::images::Images;
+use crate::layers::{LayerKey, LayerRecord, Layers, verify};
+use crate::records::{self, Durability, RecordError, Records};
+use crate::snapshots::Snapshots;
+use crate::volumes::Volumes;
+
+/// How a data root is opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Options {
+    pub driver: Driver,
+}
+
+/// How layers are stacked. Docker's `overlay` and `overlay2` both mean the kernel's overlayfs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Driver {
+    #[default]
+    Overlay,
+}
+
+/// A name that is no storage driver here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("driver not supported: {0}")]
+pub struct UnknownDriver(pub String);
+
+impl Driver {
+    pub fn parse(name: &str) -> Result<Driver, UnknownDriver> {
+        match name {
+            "" | "overlay2" | "overlay" | "overlayfs" => Ok(Driver::Overlay),
+            other => Err(UnknownDriver(other.to_owned())),
+        }
+    }
+
+    /// As `docker info` shows it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Driver::Overlay => "overlay2",
+        }
+    }
+}
+
+/// Why a data root could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("cannot make directory {path:?}")]
+    Directory { path: PathBuf, source: io::Error },
+    #[error("data root {0:?} is in use by another daemon")]
+    Locked(PathBuf),
+    #[error("cannot lock {path:?}")]
+    Lock { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Record(#[from] RecordError),
+}
+
+/// A data root. Clones share one state; all methods block.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    root: PathBuf,
+    driver: Driver,
+    /// Held by flock(2) while this lives.
+    _lock: File,
+    records: Records,
+    state: Mutex<State>,
+    names: AtomicU64,
+    background: SyncSender<Job>,
+}
+
+/// All that is known.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) layers: Layers,
+    pub(crate) images: Images,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) cache: BTreeMap<String, CacheRecord>,
+    pub(crate) volumes: Volumes,
+}
+
+/// Work off the callers' path. The queue is bounded: whoever removes faster than the disk can, waits.
+enum Job {
+    Remove(PathBuf),
+    Flush(LayerKey),
+    /// Answers when everything before it is done.
+    Barrier(SyncSender<()>),
+}
+
+const JOBS_MAX: usize = 512;
+
+impl Store {
+    /// Opens the data root `root`, which is made if missing, and cleans up after a crash.
+    pub fn open(root: &Path, options: Options) -> Result<Store, OpenError> {
+        let directory = |path: &Path| {
+            let failed = |source| OpenError::Directory { path: path.to_owned(), source };
+            std::fs::create_dir_all(path).map_err(failed)
+        };
+        directory(root)?;
+        let root = root
+            .canonicalize()
+            .map_err(|source| OpenError::Directory { path: root.to_owned(), source })?;
+        let lock = lock(&root)?;
+        for name in ["layers", "images", "init", "rw", "volumes", "buildcache", "tmp", "trash"] {
+            directory(&root.join(name))?;
+        }
+        use std::os::unix::fs::PermissionsExt;
+        let private = std::fs::Permissions::from_mode(0o711);
+        std::fs::set_permissions(&root, private)
+            .map_err(|source| OpenError::Directory { path: root.clone(), source })?;
+        let (background, jobs) = sync_channel(JOBS_MAX);
+        let inner = Inner {
+            root,
+            driver: options.driver,
+            _lock: lock,
+            records: Records::new(),
+            state: Mutex::default(),
+            names: AtomicU64::new(0),
+            background,
+        };
+        let store = Store { inner: Arc::new(inner) };
+        let worker = store.clone_for_worker();
+        std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || worker.run(&jobs))
+            .map_err(|source| OpenError::Directory { path: store.root().to_owned(), source })?;
+        store.load()?;
+        Ok(store)
+    }
+
+    /// The data root, absolute and without links.
+    pub fn root(&self) -> &Path {
+        &self.inner.root
+    }
+
+    pub fn driver(&self) -> Driver {
+        self.inner.driver
+    }
+
+    pub fn records(&self) -> &Records {
+        &self.inner.records
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A path below `tmp/` that nothing has.
+    pub(crate) fn temporary(&self) -> PathBuf {
+        self.fresh("tmp")
+    }
+
+    fn fresh(&self, kind: &str) -> PathBuf {
+        let number = self.inner.names.fetch_add(1, Ordering::Relaxed);
+        self.root().join(kind).join(format!("{}-{number}", std::process::id()))
+    }
+
+    /// Renames `path` away; gives its place in the trash, to be [discarded](Store::discard).
+    pub(crate) fn to_trash(&self, path: &Path) -> Option<PathBuf> {
+        let place = self.fresh("trash");
+        match std::fs::rename(path, &place) {
+            Ok(()) => Some(place),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                warn!(path = %path.display(), %error, "cannot be moved to the trash");
+                None
+            }
+        }
+    }
+
+    /// Deletes what was moved to the trash, in the background.
+    pub(crate) fn discard(&self, trashed: Vec<PathBuf>) {
+        for path in trashed {
+            if self.inner.background.send(Job::Remove(path)).is_err() {
+                warn!("the background thread is gone; the trash is emptied at the next start");
+            }
+        }
+    }
+
+    /// Marks the layer as safe once a flush has reached the disk.
+    pub(crate) fn flush_soon(&self, key: LayerKey) {
+        // Under pressure the layer stays marked, which costs a check after a power cut.
+        let _ = self.inner.background.try_send(Job::Flush(key));
+    }
+
+    /// Waits until all background work asked for so far is done.
+    pub fn settle(&self) {
+        let (done, waiter) = sync_channel(1);
+        if self.inner.background.send(Job::Barrier(done)).is_ok() {
+            let _ = waiter.recv();
+        }
+    }
+
+    fn clone_for_worker(&self) -> Worker {
+        Worker { inner: Arc::downgrade(&self.inner) }
+    }
+
+    fn load(&self) -> Result<(), OpenError> {
+        self.empty("tmp")?;
+        for name in records::names(&self.root().join("trash"))? {
+            self.discard(vec![self.root().join("trash").join(name)]);
+        }
+        let mut state = self.state();
+        self.load_layers(&mut state)?;
+        self.load_images(&mut state)?;
+        self.load_snapshots(&mut state)?;
+        self.load_cache(&mut state)?;
+        self.load_volumes(&mut state)?;
+        let unheld = state.layers.unheld();
+        drop(state);
+        let gone = self.release_layers(&unheld);
+        if !gone.is_empty() {
+            info!(count = gone.len(), "layers of unfinished work removed");
+        }
+        Ok(())
+    }
+
+    fn empty(&self, name: &str) -> Result<(), RecordError> {
+        let dir = self.root().join(name);
+        for leftover in records::names(&dir)? {
+            remove_dir(&dir.join(leftover));
+        }
+        Ok(())
+    }
+
+    fn load_layers(&self, state: &mut State) -> Result<(), RecordError> {
+        let dir = self.root().join("layers");
+        let boot = boot_id();
+        for name in records::names(&dir)? {
+            let path = dir.join(&name);
+            let record = records::read_json::<LayerRecord>(&path.join("layer.json"))?;
+            let (Ok(digest), Some(mut record)) = (Digest::from_hex(&name), record) else {
+                warn!(layer = name, "no layer, or half of one: removed");
+                self.discard(self.to_trash(&path).into_iter().collect());
+                continue;
+            };
+            let key = LayerKey(DiffId(digest));
+            if record.unflushed.as_ref().is_some_and(|written| *written != boot) {
+                if !verify(&path, key, &record).unwrap_or(false) {
+                    warn!(layer = name, "damaged by a power cut: removed");
+                    self.discard(self.to_trash(&path).into_iter().collect());
+                    continue;
+                }
+                record.unflushed = None;
+                self.records().write_json(&path.join("layer.json"), &record, Durability::Lazy)?;
+            }
+            state.layers.insert(key, record);
+        }
+        Ok(())
+    }
+}
+
+fn lock(root: &Path) -> Result<File, OpenError> {
+    let path = root.join("lock");
+    let failed = |source| OpenError::Lock { path: path.clone(), source };
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked(root.to_owned())),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+/// Tells this start of the machine from every other.
+pub(crate) fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}
+
+/// The background thread's end: it must not keep the store, and so the lock, alive.
+struct Worker {
+    inner: std::sync::Weak<Inner>,
+}
+
+impl Worker {
+    fn run(&self, jobs: &std::sync::mpsc::Receiver<Job>) {
+        while let Ok(job) = jobs.recv() {
+            let mut flushes = Vec::new();
+            let mut next = Some(job);
+            // Everything that waits shares one flush.
+            while let Some(job) = next.take().or_else(|| jobs.try_recv().ok()) {
+                match job {
+                    Job::Remove(path) => remove_dir(&path),
+                    Job::Flush(key) => flushes.push(key),
+                    Job::Barrier(done) => {
+                        self.flush(std::mem::take(&mut flushes));
+                        let _ = done.send(());
+                    }
+                }
+            }
+            self.flush(flushes);
+        }
+    }
+
+    fn flush(&self, keys: Vec<LayerKey>) {
+        let Some(inner) = self.inner.upgrade() else { return };
+        if keys.is_empty() {
+            return;
+        }
+        let synced = sys::fs::open_dir(&inner.root).and_then(|root| Ok(rustix::fs::syncfs(root)?));
+        if let Err(error) = synced {
+            warn!(%error, "layers could not be flushed");
+            return;
+        }
+        let store = Store { inner };
+        for key in keys {
+            let mut state = store.state();
+            let Some(record) = state.layers.record_mut(&key) else { continue };
+            record.unflushed = None;
+            // Under the lock, or the layer could be removed and made again in between.
+            let path = store.layer_dir(&key).join("layer.json");
+            if let Err(error) = store.records().write_json(&path, record, Durability::Lazy) {
+                warn!(%error, "layer not marked as flushed");
+            }
+        }
+    }
+}

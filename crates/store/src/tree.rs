@@ -1,0 +1,584 @@
+//! Making entries in a tree that is not trusted.
+//!
+//! A [`Tree`] turns names from an archive into files below one directory. Parents are resolved by
+//! openat2 with that directory as `/`, so links planted by earlier entries lead nowhere else; the
+//! last component is never followed. Open parents are cached, since neighbours in an archive are
+//! neighbours on disk; a regular file then costs open, write, utimensat, close.
+//!
+//! Missing parents are made with mode 755 and remembered as *implied*. Directories get their times
+//! last, in [`Tree::finish`], as making entries in them changes these.
+//!
+//! Invariant: nothing outside the root is opened, made, changed or removed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
+use rustix::io::Errno;
+
+use crate::recipe::Kept;
+use crate::tar::{Kind, Time};
+
+const PATH_BYTES_MAX: usize = 4096;
+const DIRS_CACHED_MAX: usize = 512;
+
+/// Why an entry could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    #[error("invalid path {0:?}: it leads outside of the root")]
+    Escape(PathBuf),
+    #[error("path of {0} bytes is too long")]
+    PathTooLong(usize),
+    #[error("cannot create {path:?}")]
+    Create { path: PathBuf, source: io::Error },
+    #[error("invalid hardlink {path:?} -> {target:?}")]
+    HardLink { path: PathBuf, target: PathBuf, source: io::Error },
+    #[error("cannot set attributes of {path:?}")]
+    Attributes { path: PathBuf, source: io::Error },
+    #[error("cannot replace {path:?}")]
+    Replace { path: PathBuf, source: io::Error },
+    #[error("cannot overwrite directory {0:?} with non-directory")]
+    DirectoryByOther(PathBuf),
+    #[error("cannot overwrite non-directory {0:?} with directory")]
+    OtherByDirectory(PathBuf),
+}
+
+/// Attributes of an entry.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Meta<'a> {
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) mtime: Time,
+    pub(crate) xattrs: &'a [(Vec<u8>, Vec<u8>)],
+}
+
+/// What may stand in an entry's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overwrite {
+    /// Directories merge, anything else is replaced, as unpacking a layer does.
+    Anything,
+    /// A directory and a non-directory do not replace each other (`docker cp`).
+    SameKind,
+}
+
+/// An open directory of the tree.
+pub(crate) struct Dir {
+    fd: OwnedFd,
+    /// Below the root, without symbolic links; empty for the root. Only known to trees that keep
+    /// replaced payloads; else as asked for.
+    real: Vec<u8>,
+}
+
+impl Dir {
+    fn child(&self, name: &[u8]) -> Vec<u8> {
+        if self.real.is_empty() { name.to_vec() } else { [&self.real, b"/".as_slice(), name].concat() }
+    }
+}
+
+pub(crate) struct Tree {
+    root: OwnedFd,
+    root_real: Option<PathBuf>,
+    dirs: HashMap<Vec<u8>, Arc<Dir>>,
+    times: BTreeMap<Vec<u8>, Time>,
+    implied: Vec<Vec<u8>>,
+    aside: Option<Aside>,
+    overwrite: Overwrite,
+    umask: u32,
+    owner: (u32, u32),
+}
+
+/// Where replaced files go that a recipe refers to.
+struct Aside {
+    dir: OwnedFd,
+    payloads: BTreeMap<Vec<u8>, Vec<u64>>,
+    kept: Kept,
+    count: u64,
+}
+
+/// What a finished tree has to tell.
+pub(crate) struct Finished {
+    pub(crate) implied: Vec<Vec<u8>>,
+    pub(crate) kept: Kept,
+}
+
+impl Tree {
+    /// A tree below `root` that belongs to somebody: what is in the way is replaced by the rules of
+    /// `overwrite`.
+    pub(crate) fn existing(root: OwnedFd, overwrite: Overwrite) -> io::Result<Tree> {
+        Ok(Tree {
+            root,
+            root_real: None,
+            dirs: HashMap::new(),
+            times: BTreeMap::new(),
+            implied: Vec::new(),
+            aside: None,
+            overwrite,
+            umask: sys::fs::umask()?,
+            owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+        })
+    }
+
+    /// A fresh tree `layer/diff`; files that [`Tree::note_payload`] named are kept in `layer/kept`
+    /// when replaced.
+    pub(crate) fn fresh(layer: &Path) -> io::Result<Tree> {
+        let root_path = layer.join("diff");
+        std::fs::create_dir(&root_path)?;
+        let root = sys::fs::open_dir(&root_path)?;
+        rustix::fs::fchmod(&root, Mode::from_raw_mode(0o755))?;
+        let mut tree = Tree::existing(root, Overwrite::Anything)?;
+        tree.root_real = Some(sys::fs::real_path(tree.root.as_fd())?);
+        tree.aside = Some(Aside {
+            dir: sys::fs::open_dir(layer)?,
+            payloads: BTreeMap::new(),
+            kept: Kept::new(),
+            count: 0,
+        });
+        Ok(tree)
+    }
+
+    pub(crate) fn root(&self) -> &OwnedFd {
+        &self.root
+    }
+
+    /// Remembers that payload `ordinal` of the recipe is the file at `real`.
+    pub(crate) fn note_payload(&mut self, real: &[u8], ordinal: u64) {
+        if let Some(aside) = &mut self.aside {
+            aside.payloads.entry(real.to_vec()).or_default().push(ordinal);
+        }
+    }
+
+    /// Opens a new file for writing; gives its path below the root, links resolved.
+    pub(crate) fn create_file(&mut self, path: &[u8], mode: u32) -> Result<(File, Vec<u8>), TreeError> {
+        let (dir, name) = self.parent(path)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(mode & 0o777);
+        let open = || rustix::fs::openat(&dir.fd, OsStr::from_bytes(name), flags, mode);
+        let opened = match open() {
+            Err(Errno::EXIST) => {
+                self.make_way(&dir, name, Kind::File)?;
+                open()
+            }
+            other => other,
+        };
+        let file = opened.map_err(|error| create_error(path, error))?;
+        Ok((file.into(), dir.child(name)))
+    }
+
+    /// Sets a new file's attributes. The owner first: chown(2) clears set-id bits and capabilities.
+    pub(crate) fn finish_file(&self, path: &[u8], file: &File, meta: &Meta<'_>) -> Result<(), TreeError> {
+        let set = || -> io::Result<()> {
+            if (meta.uid, meta.gid) != self.owner {
+                rustix::fs::fchown(file, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))?;
+            }
+            if meta.mode & (self.umask | 0o7000) != 0 {
+                rustix::fs::fchmod(file, Mode::from_raw_mode(meta.mode))?;
+            }
+            set_xattrs(meta, |name, value| sys::fs::set_xattr(file.as_fd(), name, value))?;
+            rustix::fs::futimens(file, &meta.mtime.timestamps())?;
+            Ok(())
+        };
+        set().map_err(|source| TreeError::Attributes { path: to_path(path), source })
+    }
+
+    /// Makes a directory, or gives the one that is there the attributes.
+    pub(crate) fn make_dir(&mut self, path: &[u8], meta: &Meta<'_>) -> Result<(), TreeError> {
+        if path.is_empty() {
+            self.times.insert(Vec::new(), meta.mtime);
+            let set = set_dir(&self.root, meta);
+            return set.map_err(|source| TreeError::Attributes { path: "/".into(), source });
+        }
+        let (dir, name) = self.parent(path)?;
+        let mode = Mode::from_raw_mode(meta.mode & 0o777);
+        let make = || rustix::fs::mkdirat(&dir.fd, OsStr::from_bytes(name), mode);
+        let mut fresh = true;
+        match make() {
+            Ok(()) => {}
+            Err(Errno::EXIST) => match self.make_way(&dir, name, Kind::Dir)? {
+                Way::Directory => fresh = false,
+                Way::Clear { whiteout } => {
+                    make().map_err(|error| create_error(path, error))?;
+                    if whiteout {
+                        self.make_opaque(path)?;
+                    }
+                }
+            },
+            Err(error) => return Err(create_error(path, error)),
+        }
+        self.times.insert(dir.child(name), meta.mtime);
+        let plain = (meta.uid, meta.gid) == self.owner
+            && meta.mode & (self.umask | 0o7000) == 0
+            && meta.xattrs.is_empty();
+        if fresh && plain {
+            return Ok(());
+        }
+        let set = || set_dir(&sys::fs::open_dir_at(dir.fd.as_fd(), OsStr::from_bytes(name))?, meta);
+        set().map_err(|source| TreeError::Attributes { path: to_path(path), source })
+    }
+
+    pub(crate) fn make_symlink(&mut self, path: &[u8], target: &[u8], meta: &Meta<'_>) -> Result<(), TreeError> {
+        let (dir, name) = self.parent(path)?;
+        let target = OsStr::from_bytes(target);
+        let make = || rustix::fs::symlinkat(target, &dir.fd, OsStr::from_bytes(name));
+        self.make(&dir, name, path, Kind::Symlink, make)?;
+        self.set_entry(&dir, name, path, meta, Kind::Symlink)
+    }
+
+    pub(crate) fn make_node(
+        &mut self,
+        path: &[u8],
+        kind: Kind,
+        rdev: (u32, u32),
+        meta: &Meta<'_>,
+    ) -> Result<(), TreeError> {
+        let (dir, name) = self.parent(path)?;
+        let file_type = match kind {
+            Kind::CharDevice => FileType::CharacterDevice,
+            Kind::BlockDevice => FileType::BlockDevice,
+            Kind::Fifo => FileType::Fifo,
+            Kind::File | Kind::HardLink | Kind::Symlink | Kind::Dir => FileType::RegularFile,
+        };
+        let mode = Mode::from_raw_mode(meta.mode & 0o777);
+        let device = rustix::fs::makedev(rdev.0, rdev.1);
+        let make = || rustix::fs::mknodat(&dir.fd, OsStr::from_bytes(name), file_type, mode, device);
+        self.make(&dir, name, path, kind, make)?;
+        self.set_entry(&dir, name, path, meta, kind)
+    }
+
+    pub(crate) fn make_link(&mut self, path: &[u8], target: &[u8]) -> Result<(), TreeError> {
+        let failed = |error: Errno| TreeError::HardLink {
+            path: to_path(path),
+            target: to_path(target),
+            source: error.into(),
+        };
+        let clean_target = clean(target)?;
+        let (from, from_name) = self.parent(&clean_target)?;
+        let (dir, name) = self.parent(path)?;
+        if path == clean_target {
+            return Ok(());
+        }
+        let link = || {
+            let (from_name, name) = (OsStr::from_bytes(from_name), OsStr::from_bytes(name));
+            rustix::fs::linkat(&from.fd, from_name, &dir.fd, name, AtFlags::empty())
+        };
+        match link() {
+            Err(Errno::EXIST) => {
+                // The link may be there already, and removing it could remove the target's last name.
+                let find = |dir: &Dir, name| {
+                    rustix::fs::statat(&dir.fd, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW)
+                };
+                let (old, new) = (find(&from, from_name).map_err(failed)?, find(&dir, name).map_err(failed)?);
+                if (old.st_dev, old.st_ino) == (new.st_dev, new.st_ino) {
+                    return Ok(());
+                }
+                self.make_way(&dir, name, Kind::HardLink)?;
+                link().map_err(failed)
+            }
+            other => other.map_err(failed),
+        }
+    }
+
+    /// Hides `path` of the layers below, unless this layer has something there itself.
+    pub(crate) fn make_whiteout(&mut self, path: &[u8]) -> Result<(), TreeError> {
+        let (dir, name) = self.parent(path)?;
+        let os_name = OsStr::from_bytes(name);
+        let made = rustix::fs::mknodat(&dir.fd, os_name, FileType::CharacterDevice, Mode::empty(), 0);
+        match made {
+            Ok(()) => Ok(()),
+            // A whiteout is about the layers below, whatever its place in the archive.
+            Err(Errno::EXIST) => match rustix::fs::statat(&dir.fd, os_name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                    self.make_opaque(path)
+                }
+                Ok(_) => Ok(()),
+                Err(error) => Err(create_error(path, error)),
+            },
+            Err(error) => Err(create_error(path, error)),
+        }
+    }
+
+    /// Hides what the layers below have in directory `path`.
+    pub(crate) fn make_opaque(&mut self, path: &[u8]) -> Result<(), TreeError> {
+        let set = |tree: &mut Tree| -> io::Result<()> {
+            let opened = if path.is_empty() {
+                sys::fs::open_dir_at(tree.root.as_fd(), ".")?
+            } else {
+                let (dir, name) = tree.parent(path).map_err(|_| io::ErrorKind::NotFound)?;
+                sys::fs::open_dir_at(dir.fd.as_fd(), OsStr::from_bytes(name))?
+            };
+            sys::fs::set_xattr(opened.as_fd(), OPAQUE.as_bytes(), b"y")
+        };
+        set(self).map_err(|source| TreeError::Attributes { path: to_path(path), source })
+    }
+
+    /// Makes `path` and its missing parents, each with `meta`.
+    pub(crate) fn make_dirs(&mut self, path: &[u8]) -> Result<(), TreeError> {
+        self.dir(path).map(drop)
+    }
+
+    /// Sets the directories' times, deepest last made first.
+    pub(crate) fn finish(self) -> io::Result<Finished> {
+        for (path, time) in self.times.iter().rev() {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            let path = Path::new(OsStr::from_bytes(path));
+            match sys::fs::open_in_root(self.root.as_fd(), path, flags, Mode::empty()) {
+                Ok(dir) => rustix::fs::futimens(&dir, &time.timestamps())?,
+                // Replaced by a later entry.
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let kept = self.aside.map(|aside| aside.kept).unwrap_or_default();
+        Ok(Finished { implied: self.implied, kept })
+    }
+
+    fn make(
+        &mut self,
+        dir: &Arc<Dir>,
+        name: &[u8],
+        path: &[u8],
+        kind: Kind,
+        make: impl Fn() -> Result<(), Errno>,
+    ) -> Result<(), TreeError> {
+        match make() {
+            Err(Errno::EXIST) => {
+                self.make_way(dir, name, kind)?;
+                make().map_err(|error| create_error(path, error))
+            }
+            other => other.map_err(|error| create_error(path, error)),
+        }
+    }
+
+    fn set_entry(
+        &self,
+        dir: &Dir,
+        name: &[u8],
+        path: &[u8],
+        meta: &Meta<'_>,
+        kind: Kind,
+    ) -> Result<(), TreeError> {
+        let name = OsStr::from_bytes(name);
+        let set = || -> io::Result<()> {
+            if (meta.uid, meta.gid) != self.owner {
+                let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
+                rustix::fs::chownat(&dir.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+            }
+            if kind != Kind::Symlink && meta.mode & (self.umask | 0o7000) != 0 {
+                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let node = rustix::fs::openat(&dir.fd, name, flags, Mode::empty())?;
+                sys::fs::chmod_path_fd(node.as_fd(), meta.mode)?;
+            }
+            set_xattrs(meta, |key, value| sys::fs::set_xattr_at(dir.fd.as_fd(), name, key, value))?;
+            rustix::fs::utimensat(&dir.fd, name, &meta.mtime.timestamps(), AtFlags::SYMLINK_NOFOLLOW)?;
+            Ok(())
+        };
+        set().map_err(|source| TreeError::Attributes { path: to_path(path), source })
+    }
+
+    /// The open parent of `path` (which is clean) and the last component.
+    fn parent<'p>(&mut self, path: &'p [u8]) -> Result<(Arc<Dir>, &'p [u8]), TreeError> {
+        let (parent, name) = split(path);
+        if name.is_empty() {
+            return Err(TreeError::Escape(to_path(path)));
+        }
+        Ok((self.dir(parent)?, name))
+    }
+
+    fn dir(&mut self, path: &[u8]) -> Result<Arc<Dir>, TreeError> {
+        if let Some(dir) = self.dirs.get(path) {
+            return Ok(Arc::clone(dir));
+        }
+        let open = |tree: &Tree| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            sys::fs::open_in_root(tree.root.as_fd(), OsStr::from_bytes(path), flags, Mode::empty())
+        };
+        let opened = match open(self) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_empty() => {
+                self.imply(path)?;
+                open(self)
+            }
+            other => other,
+        };
+        let create = |source| TreeError::Create { path: to_path(path), source };
+        let fd = opened.map_err(create)?;
+        let real = self.real(&fd, path).map_err(create)?;
+        if self.dirs.len() >= DIRS_CACHED_MAX {
+            self.dirs.clear();
+        }
+        let dir = Arc::new(Dir { fd, real });
+        self.dirs.insert(path.to_vec(), Arc::clone(&dir));
+        Ok(dir)
+    }
+
+    fn real(&self, fd: &OwnedFd, asked: &[u8]) -> io::Result<Vec<u8>> {
+        let Some(root) = &self.root_real else { return Ok(asked.to_vec()) };
+        let real = sys::fs::real_path(fd.as_fd())?;
+        let below = real.strip_prefix(root).map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
+        Ok(below.as_os_str().as_bytes().to_vec())
+    }
+
+    /// Makes a directory that the archive uses but does not describe.
+    fn imply(&mut self, path: &[u8]) -> Result<(), TreeError> {
+        let (dir, name) = self.parent(path)?;
+        let mode = Mode::from_raw_mode(0o755);
+        match rustix::fs::mkdirat(&dir.fd, OsStr::from_bytes(name), mode) {
+            Ok(()) if self.umask & 0o755 != 0 => {
+                let set = || -> io::Result<()> {
+                    let made = sys::fs::open_dir_at(dir.fd.as_fd(), OsStr::from_bytes(name))?;
+                    Ok(rustix::fs::fchmod(made, mode)?)
+                };
+                set().map_err(|source| TreeError::Create { path: to_path(path), source })?;
+            }
+            Ok(()) => {}
+            Err(error) => return Err(create_error(path, error)),
+        }
+        self.implied.push(dir.child(name));
+        Ok(())
+    }
+
+    /// Removes what stands where `kind` is to be made, unless both are directories.
+    fn make_way(&mut self, dir: &Dir, name: &[u8], kind: Kind) -> Result<Way, TreeError> {
+        let os_name = OsStr::from_bytes(name);
+        let real = dir.child(name);
+        let failed = |source: io::Error| TreeError::Replace { path: to_path(&real), source };
+        let stat = match rustix::fs::statat(&dir.fd, os_name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) => return Ok(Way::Clear { whiteout: false }),
+            Err(error) => return Err(failed(error.into())),
+        };
+        let there = FileType::from_raw_mode(stat.st_mode);
+        match (kind == Kind::Dir, there == FileType::Directory) {
+            (true, true) => return Ok(Way::Directory),
+            (false, true) if self.overwrite == Overwrite::SameKind => {
+                return Err(TreeError::DirectoryByOther(to_path(&real)));
+            }
+            (true, false) if self.overwrite == Overwrite::SameKind => {
+                return Err(TreeError::OtherByDirectory(to_path(&real)));
+            }
+            (true | false, true | false) => {}
+        }
+        // What is cached may lie below, or have been reached through, what goes away.
+        if matches!(there, FileType::Directory | FileType::Symlink) {
+            self.dirs.clear();
+        }
+        if !self.keep_aside(dir, os_name, &real).map_err(failed)? {
+            sys::fs::remove_tree(dir.fd.as_fd(), os_name).map_err(failed)?;
+        }
+        Ok(Way::Clear { whiteout: is_whiteout(&stat) })
+    }
+
+    /// Moves what a recipe refers to out of the tree; whether it did.
+    fn keep_aside(&mut self, dir: &Dir, name: &OsStr, real: &[u8]) -> io::Result<bool> {
+        let Some(aside) = &mut self.aside else { return Ok(false) };
+        let below = [real, b"/"].concat();
+        let mut moved = Vec::new();
+        for (path, _) in aside.payloads.range(real.to_vec()..) {
+            if path == real || path.starts_with(&below) {
+                moved.push(path.clone());
+            } else if !path.starts_with(real) {
+                break;
+            }
+        }
+        if moved.is_empty() {
+            return Ok(false);
+        }
+        if aside.count == 0 {
+            rustix::fs::mkdirat(&aside.dir, "kept", Mode::RWXU)?;
+        }
+        let place = format!("kept/{}", aside.count);
+        aside.count += 1;
+        rustix::fs::renameat(&dir.fd, name, &aside.dir, &place)?;
+        for path in moved {
+            let now = [place.as_bytes(), &path[real.len()..]].concat();
+            for ordinal in aside.payloads.remove(&path).unwrap_or_default() {
+                aside.kept.insert(ordinal, now.clone());
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// What [`Tree::make_way`] left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Directory,
+    Clear { whiteout: bool },
+}
+
+/// Marks a directory that hides its namesakes below.
+///
+/// Source: kernel `Documentation/filesystems/overlayfs.rst`, "whiteouts and opaque directories".
+pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
+
+/// Whether this is overlayfs' mark for "removed": a character device 0:0.
+pub(crate) fn is_whiteout(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
+}
+
+/// Whether an attribute is overlayfs' own. From an archive it would redirect lookups in the layers
+/// below; into an archive it would carry this machine's inode numbers.
+pub(crate) fn is_overlay_xattr(name: &[u8]) -> bool {
+    name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
+}
+
+fn set_dir(dir: &OwnedFd, meta: &Meta<'_>) -> io::Result<()> {
+    rustix::fs::fchown(dir, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))?;
+    rustix::fs::fchmod(dir, Mode::from_raw_mode(meta.mode))?;
+    set_xattrs(meta, |name, value| sys::fs::set_xattr(dir.as_fd(), name, value))
+}
+
+/// Sets what this file system can hold. One that has no attributes still holds the files.
+fn set_xattrs(meta: &Meta<'_>, set: impl Fn(&[u8], &[u8]) -> io::Result<()>) -> io::Result<()> {
+    for (name, value) in meta.xattrs {
+        if is_overlay_xattr(name) {
+            continue;
+        }
+        match set(name, value) {
+            Err(error) if !matches!(Errno::from_io_error(&error), Some(Errno::NOTSUP | Errno::PERM)) => {
+                return Err(error);
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// The path's components without `.`, `..` and doubled slashes, relative to the root.
+pub(crate) fn clean(path: &[u8]) -> Result<Vec<u8>, TreeError> {
+    if path.len() > PATH_BYTES_MAX {
+        return Err(TreeError::PathTooLong(path.len()));
+    }
+    let mut parts: Vec<&[u8]> = Vec::new();
+    for part in path.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => {
+                parts.pop().ok_or_else(|| TreeError::Escape(to_path(path)))?;
+            }
+            part => parts.push(part),
+        }
+    }
+    Ok(parts.join(&b'/'))
+}
+
+/// The parent, empty for the root, and the last component.
+pub(crate) fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (b"", path),
+    }
+}
+
+pub(crate) fn to_path(path: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(path))
+}
+
+fn create_error(path: &[u8], error: Errno) -> TreeError {
+    TreeError::Create { path: to_path(path), source: error.into() }
+}
