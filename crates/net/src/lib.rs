@@ -8,7 +8,9 @@
 //! is all we write into the host's firewall; a network namespace is held by a descriptor only.
 
 pub mod files;
+pub mod firewall;
 pub mod mac;
+pub mod pool;
 pub mod redirect;
 pub mod subnet;
 pub mod zone;

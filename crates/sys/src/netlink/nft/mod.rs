@@ -191,7 +191,7 @@ pub struct NewSet<'a> {
 }
 
 /// Key or data bytes, built field by field.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(Vec<u8>);
 
 impl Key {

@@ -1,0 +1,547 @@
+//! The daemon's own nftables tables, `inet NAME` and `bridge NAME`.
+//!
+//! The rules are constant; everything that comes and goes with networks and containers is an
+//! element of a set or map, so a packet costs the same with one container as with a thousand:
+//!
+//! ```text
+//! inet   prerouting -300  what is published on loopback only is dropped when it comes from outside
+//!        prerouting -100  published ports: destination NAT by map (not from our own bridges: those
+//!        output     -100  reach the monitor's proxy instead, as connections to 127/8 and ::1 do)
+//!        forward       0  replies; published; same bridge if icc; all else towards a bridge dropped,
+//!                         all from an internal bridge dropped
+//!        postrouting 100  masquerade what leaves a bridge's subnet for anywhere but a bridge
+//! bridge prerouting -300  a port may not use an address or MAC that we gave to another, nor answer
+//!                         ARP or neighbour discovery for it, nor send router advertisements or
+//!                         redirects. Addresses that we never gave out (pods in a nested cluster) pass
+//! ```
+//!
+//! Invariant: kernel state equals [`Firewall`]'s items; a change is one transaction, and when the
+//! table has vanished the same transaction is replaced by making everything anew.
+//!
+//! An accept in our table does not overrule a drop in another one, such as the `FORWARD` policy
+//! that a neighbouring dockerd sets: see [`foreign_forward_drop`].
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use sys::netlink::nft::{
+    self, Base, Batch, ChainKind, Element, Family, FieldType, Hook, Key, Keys, NewSet, Policy, SetData, SetRef, Table,
+};
+use sys::netlink::{NetlinkError, Protocol, Socket};
+
+use crate::{Mac, Subnet};
+
+mod rules;
+
+/// A bridge of ours and what may pass it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct BridgeRules {
+    pub interface: String,
+    pub mac: Mac,
+    /// Subnets whose packets are masqueraded when they leave; empty for none.
+    pub masqueraded: Vec<Subnet>,
+    /// The bridge's own addresses, which no container may use.
+    pub gateways: Vec<IpAddr>,
+    pub exit: Exit,
+    pub between: Between,
+    pub direct: Direct,
+    /// Interfaces from which containers may be reached directly.
+    pub trusted: Vec<String>,
+}
+
+/// Whether containers on a bridge reach other networks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exit {
+    Open,
+    /// `--internal`.
+    Internal,
+}
+
+/// Whether containers on a bridge reach one another (`enable_icc`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Between {
+    Allowed,
+    Denied,
+}
+
+/// Whether packets routed to a container's address from outside are let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Direct {
+    /// Only to published ports (gateway mode `nat`).
+    Dropped,
+    /// All (gateway mode `nat-unprotected`).
+    Accepted,
+}
+
+/// A bridge port and the addresses that are its own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Guard {
+    /// Host end of the veth.
+    pub interface: String,
+    pub mac: Mac,
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A published port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Forward {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Unspecified means all addresses of its family.
+    pub host: IpAddr,
+    pub host_port: u16,
+    pub target: IpAddr,
+    pub target_port: u16,
+    pub way: Way,
+}
+
+/// How a published port is reached from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Way {
+    /// At the host's addresses.
+    Nat,
+    /// At the container's own address only (gateway mode `routed`).
+    Routed,
+}
+
+/// One thing that the firewall knows.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Item {
+    Bridge(BridgeRules),
+    Guard(Guard),
+    Forward(Forward),
+}
+
+/// The sets and maps, each in one of the two tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Set {
+    Bridges,
+    Internal,
+    Unprotected,
+    Reachable,
+    Masquerade4,
+    Masquerade6,
+    Published4,
+    Published4At,
+    Published6,
+    Published6At,
+    Loopback4,
+    Loopback6,
+    Routed4,
+    Routed6,
+    Guarded,
+    Macs,
+    OwnMac,
+    Addresses4,
+    Own4,
+    Addresses6,
+    Own6,
+}
+
+use FieldType::{Ether, Interface, Ipv4, Ipv6, Port, Protocol as Proto};
+
+impl Set {
+    const ALL: [Set; 21] = [
+        Set::Bridges,
+        Set::Internal,
+        Set::Unprotected,
+        Set::Reachable,
+        Set::Masquerade4,
+        Set::Masquerade6,
+        Set::Published4,
+        Set::Published4At,
+        Set::Published6,
+        Set::Published6At,
+        Set::Loopback4,
+        Set::Loopback6,
+        Set::Routed4,
+        Set::Routed6,
+        Set::Guarded,
+        Set::Macs,
+        Set::OwnMac,
+        Set::Addresses4,
+        Set::Own4,
+        Set::Addresses6,
+        Set::Own6,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Set::Bridges => "bridges",
+            Set::Internal => "internal",
+            Set::Unprotected => "unprotected",
+            Set::Reachable => "reachable",
+            Set::Masquerade4 => "masquerade4",
+            Set::Masquerade6 => "masquerade6",
+            Set::Published4 => "published4",
+            Set::Published4At => "published4_at",
+            Set::Published6 => "published6",
+            Set::Published6At => "published6_at",
+            Set::Loopback4 => "loopback4",
+            Set::Loopback6 => "loopback6",
+            Set::Routed4 => "routed4",
+            Set::Routed6 => "routed6",
+            Set::Guarded => "guarded",
+            Set::Macs => "macs",
+            Set::OwnMac => "own_mac",
+            Set::Addresses4 => "addresses4",
+            Set::Own4 => "own4",
+            Set::Addresses6 => "addresses6",
+            Set::Own6 => "own6",
+        }
+    }
+
+    fn key(self) -> &'static [FieldType] {
+        match self {
+            Set::Bridges | Set::Internal | Set::Unprotected | Set::Guarded => &[Interface],
+            Set::Reachable => &[Interface, Interface],
+            Set::Masquerade4 | Set::Addresses4 => &[Ipv4],
+            Set::Masquerade6 | Set::Addresses6 => &[Ipv6],
+            Set::Published4 | Set::Published6 => &[Proto, Port],
+            Set::Published4At | Set::Loopback4 | Set::Routed4 => &[Ipv4, Proto, Port],
+            Set::Published6At | Set::Loopback6 | Set::Routed6 => &[Ipv6, Proto, Port],
+            Set::Macs => &[Ether],
+            Set::OwnMac => &[Interface, Ether],
+            Set::Own4 => &[Interface, Ipv4],
+            Set::Own6 => &[Interface, Ipv6],
+        }
+    }
+
+    fn data(self) -> &'static [FieldType] {
+        match self {
+            Set::Published4 | Set::Published4At => &[Ipv4, Port],
+            Set::Published6 | Set::Published6At => &[Ipv6, Port],
+            Set::Bridges
+            | Set::Internal
+            | Set::Unprotected
+            | Set::Reachable
+            | Set::Masquerade4
+            | Set::Masquerade6
+            | Set::Loopback4
+            | Set::Loopback6
+            | Set::Routed4
+            | Set::Routed6
+            | Set::Guarded
+            | Set::Macs
+            | Set::OwnMac
+            | Set::Addresses4
+            | Set::Own4
+            | Set::Addresses6
+            | Set::Own6 => &[],
+        }
+    }
+
+    fn keys(self) -> Keys {
+        match self {
+            Set::Masquerade4 | Set::Masquerade6 => Keys::Intervals,
+            _ => Keys::Exact,
+        }
+    }
+
+    fn family(self) -> Family {
+        if self >= Set::Guarded { Family::Bridge } else { Family::Inet }
+    }
+
+    fn new_set(self) -> NewSet<'static> {
+        let data = if self.data().is_empty() { SetData::None } else { SetData::Value(self.data()) };
+        NewSet { name: self.name(), key: self.key(), keys: self.keys(), data }
+    }
+
+    fn reference(self) -> SetRef<'static> {
+        SetRef { name: self.name(), key_fields: self.key().len(), data_fields: self.data().len() }
+    }
+}
+
+impl Item {
+    fn elements(&self) -> Vec<(Set, Element)> {
+        match self {
+            Item::Bridge(bridge) => bridge.elements(),
+            Item::Guard(guard) => guard.elements(),
+            Item::Forward(forward) => forward.element().into_iter().collect(),
+        }
+    }
+}
+
+impl BridgeRules {
+    fn elements(&self) -> Vec<(Set, Element)> {
+        let name = || Key::new().interface(&self.interface);
+        let mut elements = vec![(Set::Bridges, Element::of(name())), (Set::Macs, Element::of(Key::new().mac(self.mac.0)))];
+        for subnet in &self.masqueraded {
+            let set = if subnet.is_ipv4() { Set::Masquerade4 } else { Set::Masquerade6 };
+            elements.push((set, Element::range(subnet.first(), subnet.last())));
+        }
+        for &gateway in &self.gateways {
+            let set = if gateway.is_ipv4() { Set::Addresses4 } else { Set::Addresses6 };
+            elements.push((set, Element::of(Key::new().ip(gateway))));
+        }
+        match self.exit {
+            Exit::Open => {}
+            Exit::Internal => elements.push((Set::Internal, Element::of(name()))),
+        }
+        match self.between {
+            Between::Allowed => elements.push((Set::Reachable, Element::of(name().interface(&self.interface)))),
+            Between::Denied => {}
+        }
+        match self.direct {
+            Direct::Dropped => {}
+            Direct::Accepted => elements.push((Set::Unprotected, Element::of(name()))),
+        }
+        for trusted in self.trusted.iter().filter(|name| name.len() < 16) {
+            let pair = Key::new().interface(trusted).interface(&self.interface);
+            elements.push((Set::Reachable, Element::of(pair)));
+        }
+        elements
+    }
+}
+
+impl Guard {
+    fn elements(&self) -> Vec<(Set, Element)> {
+        let name = || Key::new().interface(&self.interface);
+        let mut elements = vec![
+            (Set::Guarded, Element::of(name())),
+            (Set::Macs, Element::of(Key::new().mac(self.mac.0))),
+            (Set::OwnMac, Element::of(name().mac(self.mac.0))),
+        ];
+        for &address in &self.addresses {
+            let (all, own) =
+                if address.is_ipv4() { (Set::Addresses4, Set::Own4) } else { (Set::Addresses6, Set::Own6) };
+            elements.push((all, Element::of(Key::new().ip(address))));
+            elements.push((own, Element::of(name().ip(address))));
+        }
+        elements
+    }
+}
+
+impl Forward {
+    /// None for what only the proxy can do: IPv6 of the host to an IPv4 container.
+    fn element(&self) -> Option<(Set, Element)> {
+        let service = |key: Key| key.protocol(self.protocol).port(self.host_port);
+        let v4 = self.host.is_ipv4();
+        match self.way {
+            Way::Routed => {
+                let set = if self.target.is_ipv4() { Set::Routed4 } else { Set::Routed6 };
+                let key = Key::new().ip(self.target).protocol(self.protocol).port(self.target_port);
+                return Some((set, Element::of(key)));
+            }
+            Way::Nat => {}
+        }
+        if self.host.is_loopback() {
+            let set = if v4 { Set::Loopback4 } else { Set::Loopback6 };
+            return Some((set, Element::of(service(Key::new().ip(self.host)))));
+        }
+        if v4 != self.target.is_ipv4() {
+            return None;
+        }
+        let (set, key) = match (v4, self.host.is_unspecified()) {
+            (true, true) => (Set::Published4, service(Key::new())),
+            (true, false) => (Set::Published4At, service(Key::new().ip(self.host))),
+            (false, true) => (Set::Published6, service(Key::new())),
+            (false, false) => (Set::Published6At, service(Key::new().ip(self.host))),
+        };
+        Some((set, Element::map(key, Key::new().ip(self.target).port(self.target_port))))
+    }
+}
+
+/// The tables as they should be, and the socket to make them so.
+#[derive(Debug)]
+pub struct Firewall {
+    name: String,
+    socket: Socket,
+    items: BTreeSet<Item>,
+    /// How many items want an element: MAC addresses may be used on several networks.
+    uses: HashMap<(Set, Key), u32>,
+    ports: Ports,
+}
+
+/// Whether the kernel has the bridge family, without which ports are not guarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ports {
+    Guarded,
+    Unguarded,
+}
+
+impl Firewall {
+    /// Makes the tables of this name anew, empty, in the calling thread's network namespace.
+    pub fn open(name: &str) -> Result<Firewall, NetlinkError> {
+        let socket = Socket::open(Protocol::Netfilter)?;
+        let mut firewall = Firewall {
+            name: name.to_owned(),
+            socket,
+            items: BTreeSet::new(),
+            uses: HashMap::new(),
+            ports: Ports::Guarded,
+        };
+        firewall.rebuild()?;
+        Ok(firewall)
+    }
+
+    /// Whether a container's port is held to its own addresses.
+    pub fn ports(&self) -> Ports {
+        self.ports
+    }
+
+    /// Removes and adds items in one transaction. Items that are there (or gone) already are no
+    /// error. On failure nothing has changed.
+    pub fn change(&mut self, remove: &[Item], add: &[Item]) -> Result<(), NetlinkError> {
+        let mut dropped: Vec<(Set, Element)> = Vec::new();
+        let mut wanted: Vec<(Set, Element)> = Vec::new();
+        let before = remove.iter().filter(|item| self.items.remove(item)).cloned().collect::<Vec<_>>();
+        for (set, element) in before.iter().flat_map(Item::elements) {
+            if self.forget(set, &element) {
+                dropped.push((set, element));
+            }
+        }
+        let after = add.iter().filter(|item| self.items.insert((*item).clone())).cloned().collect::<Vec<_>>();
+        for (set, element) in after.iter().flat_map(Item::elements) {
+            if self.note(set, &element) {
+                wanted.push((set, element));
+            }
+        }
+        let mut batch = Batch::new();
+        self.elements(&mut batch, dropped, Batch::elements_delete);
+        self.elements(&mut batch, wanted, Batch::elements_add);
+        let outcome = match batch.commit(&mut self.socket) {
+            // Somebody flushed our table, or parts of it.
+            Err(error) if error.is_missing() => self.rebuild(),
+            outcome => outcome,
+        };
+        if outcome.is_err() {
+            for (set, element) in after.iter().flat_map(Item::elements) {
+                self.forget(set, &element);
+            }
+            for (set, element) in before.iter().flat_map(Item::elements) {
+                self.note(set, &element);
+            }
+            self.items.retain(|item| !after.contains(item));
+            self.items.extend(before);
+        }
+        outcome
+    }
+
+    /// Makes everything anew if the table has vanished. Returns whether it had.
+    pub fn ensure(&mut self) -> Result<bool, NetlinkError> {
+        let tables = [Some(Family::Inet), (self.ports == Ports::Guarded).then_some(Family::Bridge)];
+        for family in tables.into_iter().flatten() {
+            if !nft::table_exists(&mut self.socket, Table { family, name: &self.name })? {
+                self.rebuild()?;
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Deletes our tables; the object is of no use afterwards.
+    pub fn remove(mut self) -> Result<(), NetlinkError> {
+        let families = match self.ports {
+            Ports::Guarded => &[Family::Inet, Family::Bridge][..],
+            Ports::Unguarded => &[Family::Inet],
+        };
+        let mut batch = Batch::new();
+        for &family in families {
+            batch.table_add(Table { family, name: &self.name });
+            batch.table_delete(Table { family, name: &self.name });
+        }
+        batch.commit(&mut self.socket)
+    }
+
+    fn rebuild(&mut self) -> Result<(), NetlinkError> {
+        match (self.whole().commit(&mut self.socket), self.ports) {
+            (Err(_), Ports::Guarded) => {
+                self.ports = Ports::Unguarded;
+                let outcome = self.whole().commit(&mut self.socket);
+                if outcome.is_err() {
+                    self.ports = Ports::Guarded;
+                }
+                outcome
+            }
+            (outcome, Ports::Guarded | Ports::Unguarded) => outcome,
+        }
+    }
+
+    /// Everything, as one transaction that also deletes what was there.
+    fn whole(&self) -> Batch {
+        let mut batch = Batch::new();
+        let families = match self.ports {
+            Ports::Guarded => &[Family::Inet, Family::Bridge][..],
+            Ports::Unguarded => &[Family::Inet],
+        };
+        for &family in families {
+            let table = Table { family, name: &self.name };
+            // Deleting what is not there would fail.
+            batch.table_add(table);
+            batch.table_delete(table);
+            batch.table_add(table);
+            for set in Set::ALL.into_iter().filter(|set| set.family() == family) {
+                batch.set_add(table, &set.new_set());
+            }
+            match family {
+                Family::Bridge => rules::bridge(&mut batch, table),
+                Family::Inet | Family::Ip | Family::Ip6 => rules::inet(&mut batch, table),
+            }
+        }
+        let mut seen = BTreeSet::new();
+        let elements = self.items.iter().flat_map(Item::elements);
+        let elements = elements.filter(|(set, element)| seen.insert((*set, element.key.clone()))).collect();
+        self.elements(&mut batch, elements, Batch::elements_add);
+        batch
+    }
+
+    fn elements(
+        &self,
+        batch: &mut Batch,
+        mut elements: Vec<(Set, Element)>,
+        put: impl Fn(&mut Batch, Table<'_>, SetRef<'_>, &[Element]),
+    ) {
+        elements.sort_by_key(|(set, _)| *set);
+        for same in elements.chunk_by(|(one, _), (other, _)| one == other) {
+            let set = same[0].0;
+            if set.family() == Family::Bridge && self.ports == Ports::Unguarded {
+                continue;
+            }
+            let list: Vec<Element> = same.iter().map(|(_, element)| element.clone()).collect();
+            put(batch, Table { family: set.family(), name: &self.name }, set.reference(), &list);
+        }
+    }
+
+    fn note(&mut self, set: Set, element: &Element) -> bool {
+        let uses = self.uses.entry((set, element.key.clone())).or_default();
+        *uses += 1;
+        *uses == 1
+    }
+
+    fn forget(&mut self, set: Set, element: &Element) -> bool {
+        let key = (set, element.key.clone());
+        match self.uses.get_mut(&key) {
+            Some(1) => {
+                self.uses.remove(&key);
+                true
+            }
+            Some(uses) => {
+                *uses -= 1;
+                false
+            }
+            None => false,
+        }
+    }
+}
+
+/// A chain of another program that drops forwarded packets by its policy, if there is one: then
+/// containers reach nothing outside, and only the user-mode proxy serves published ports, until
+/// that program is told to accept our bridges. Rules of iptables-legacy are not seen here.
+///
+/// Tug makes no rules in other programs' chains.
+pub fn foreign_forward_drop() -> Result<Option<nft::ChainInfo>, NetlinkError> {
+    let mut socket = Socket::open(Protocol::Netfilter)?;
+    let chains = nft::dump_base_chains(&mut socket)?;
+    let routed = [Family::Inet as u8, Family::Ip as u8];
+    Ok(chains.into_iter().find(|chain| {
+        chain.drops && chain.hook == Hook::Forward as u32 && routed.contains(&chain.family)
+    }))
+}
+
+fn base(kind: ChainKind, hook: Hook, priority: i32) -> Option<Base> {
+    Some(Base { kind, hook, priority, policy: Policy::Accept })
+}
+
+#[cfg(test)]
+mod tests;
