@@ -25,7 +25,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use sys::netlink::nft::{
-    self, Base, Batch, ChainKind, Element, Family, FieldType, Hook, Key, Keys, NewSet, Policy, SetData, SetRef, Table,
+    self, Base, Batch, ChainKind, Element, Family, FieldType, Hook, Key, Keys, NewSet, Policy,
+    SetData, SetRef, Table,
 };
 use sys::netlink::{NetlinkError, Protocol, Socket};
 
@@ -265,7 +266,10 @@ impl Item {
 impl BridgeRules {
     fn elements(&self) -> Vec<(Set, Element)> {
         let name = || Key::new().interface(&self.interface);
-        let mut elements = vec![(Set::Bridges, Element::of(name())), (Set::Macs, Element::of(Key::new().mac(self.mac.0)))];
+        let mut elements = vec![
+            (Set::Bridges, Element::of(name())),
+            (Set::Macs, Element::of(Key::new().mac(self.mac.0))),
+        ];
         for subnet in &self.masqueraded {
             let set = if subnet.is_ipv4() { Set::Masquerade4 } else { Set::Masquerade6 };
             elements.push((set, Element::range(subnet.first(), subnet.last())));
@@ -279,7 +283,9 @@ impl BridgeRules {
             Exit::Internal => elements.push((Set::Internal, Element::of(name()))),
         }
         match self.between {
-            Between::Allowed => elements.push((Set::Reachable, Element::of(name().interface(&self.interface)))),
+            Between::Allowed => {
+                elements.push((Set::Reachable, Element::of(name().interface(&self.interface))))
+            }
             Between::Denied => {}
         }
         match self.direct {
@@ -303,8 +309,11 @@ impl Guard {
             (Set::OwnMac, Element::of(name().mac(self.mac.0))),
         ];
         for &address in &self.addresses {
-            let (all, own) =
-                if address.is_ipv4() { (Set::Addresses4, Set::Own4) } else { (Set::Addresses6, Set::Own6) };
+            let (all, own) = if address.is_ipv4() {
+                (Set::Addresses4, Set::Own4)
+            } else {
+                (Set::Addresses6, Set::Own6)
+            };
             elements.push((all, Element::of(Key::new().ip(address))));
             elements.push((own, Element::of(name().ip(address))));
         }
@@ -385,18 +394,28 @@ impl Firewall {
     pub fn change(&mut self, remove: &[Item], add: &[Item]) -> Result<(), NetlinkError> {
         let mut dropped: Vec<(Set, Element)> = Vec::new();
         let mut wanted: Vec<(Set, Element)> = Vec::new();
-        let before = remove.iter().filter(|item| self.items.remove(item)).cloned().collect::<Vec<_>>();
+        let before =
+            remove.iter().filter(|item| self.items.remove(item)).cloned().collect::<Vec<_>>();
         for (set, element) in before.iter().flat_map(Item::elements) {
             if self.forget(set, &element) {
                 dropped.push((set, element));
             }
         }
-        let after = add.iter().filter(|item| self.items.insert((*item).clone())).cloned().collect::<Vec<_>>();
+        let after = add
+            .iter()
+            .filter(|item| self.items.insert((*item).clone()))
+            .cloned()
+            .collect::<Vec<_>>();
         for (set, element) in after.iter().flat_map(Item::elements) {
             if self.note(set, &element) {
                 wanted.push((set, element));
             }
         }
+        // An item that is replaced by a similar one shares elements with it: these stay.
+        let kept: Vec<_> =
+            dropped.iter().filter(|element| wanted.contains(element)).cloned().collect();
+        dropped.retain(|element| !kept.contains(element));
+        wanted.retain(|element| !kept.contains(element));
         let mut batch = Batch::new();
         self.elements(&mut batch, dropped, Batch::elements_delete);
         self.elements(&mut batch, wanted, Batch::elements_add);
@@ -481,7 +500,8 @@ impl Firewall {
         }
         let mut seen = BTreeSet::new();
         let elements = self.items.iter().flat_map(Item::elements);
-        let elements = elements.filter(|(set, element)| seen.insert((*set, element.key.clone()))).collect();
+        let elements =
+            elements.filter(|(set, element)| seen.insert((*set, element.key.clone()))).collect();
         self.elements(&mut batch, elements, Batch::elements_add);
         batch
     }

@@ -7,12 +7,17 @@
 //! Invariants: no external program is run; one nftables table a family, named by the instance,
 //! is all we write into the host's firewall; a network namespace is held by a descriptor only.
 
+pub mod bridge;
 pub mod files;
 pub mod firewall;
+pub mod holder;
 pub mod mac;
 pub mod pool;
+pub mod ports;
 pub mod redirect;
+pub mod sandbox;
 pub mod subnet;
+pub mod sysctl;
 pub mod zone;
 
 pub use mac::Mac;

@@ -21,12 +21,20 @@ pub struct PoolRange {
 
 /// Docker's pools of IPv4: 172.17/16 … 172.31/16, then 192.168/16 in pieces of /20.
 pub fn default_ranges() -> Vec<PoolRange> {
-    let range = |base: &str, size| PoolRange { base: base.parse().expect("a literal subnet"), size };
-    ["172.17.0.0/16", "172.18.0.0/16", "172.19.0.0/16", "172.20.0.0/14", "172.24.0.0/14", "172.28.0.0/14"]
-        .into_iter()
-        .map(|base| range(base, 16))
-        .chain([range("192.168.0.0/16", 20)])
-        .collect()
+    let range =
+        |base: &str, size| PoolRange { base: base.parse().expect("a literal subnet"), size };
+    [
+        "172.17.0.0/16",
+        "172.18.0.0/16",
+        "172.19.0.0/16",
+        "172.20.0.0/14",
+        "172.24.0.0/14",
+        "172.28.0.0/14",
+    ]
+    .into_iter()
+    .map(|base| range(base, 16))
+    .chain([range("192.168.0.0/16", 20)])
+    .collect()
 }
 
 /// The range that IPv6 pools of /64 come from: `fd` and forty bits made from the host's id, so
@@ -54,7 +62,9 @@ fn free_in(range: PoolRange, taken: &[Subnet]) -> Option<Subnet> {
     let mut candidate = Subnet::new(range.base.first(), size)?;
     loop {
         // Jumping behind the obstacle, not to the next pool, keeps a /48 full of taken pools cheap.
-        let Some(obstacle) = taken.iter().find(|other| other.overlaps(candidate)) else { return Some(candidate) };
+        let Some(obstacle) = taken.iter().find(|other| other.overlaps(candidate)) else {
+            return Some(candidate);
+        };
         let past = if obstacle.prefix() < size { obstacle.last() } else { candidate.last() };
         let offset = range.base.offset_of(past)?.checked_add(1)?;
         candidate = Subnet::new(range.base.nth(offset)?, size)?;
@@ -86,7 +96,9 @@ pub enum PoolError {
     RangeAlone(Subnet),
     #[error("invalid gateway {gateway}: parent subnet {subnet} doesn't contain this address")]
     GatewayOutside { gateway: IpAddr, subnet: Subnet },
-    #[error("invalid auxiliary address {address}: parent subnet {subnet} doesn't contain this address")]
+    #[error(
+        "invalid auxiliary address {address}: parent subnet {subnet} doesn't contain this address"
+    )]
     AuxiliaryOutside { address: IpAddr, subnet: Subnet },
     #[error("Address already in use")]
     InUse,
@@ -125,7 +137,9 @@ impl<O: PartialEq> Leases<O> {
             Some(range) if range != range.network() => {
                 return Err(PoolError::RangeHostBits { range, network: range.network() });
             }
-            Some(range) if !subnet.covers(range) => return Err(PoolError::RangeOutside { range, subnet }),
+            Some(range) if !subnet.covers(range) => {
+                return Err(PoolError::RangeOutside { range, subnet });
+            }
             Some(range) => range,
         };
         for &address in wish.auxiliary.values() {
@@ -169,7 +183,9 @@ impl<O: PartialEq> Leases<O> {
     /// Leases `wanted`, or the lowest free address.
     pub fn lease(&mut self, wanted: Option<IpAddr>, owner: O) -> Result<IpAddr, PoolError> {
         let address = match wanted {
-            Some(address) if !self.subnet.contains(address) => return Err(PoolError::Foreign { address }),
+            Some(address) if !self.subnet.contains(address) => {
+                return Err(PoolError::Foreign { address });
+            }
             Some(address) if !self.is_free(address) => return Err(PoolError::InUse),
             Some(address) => address,
             None => self.lowest_free().ok_or(PoolError::Exhausted)?,
@@ -195,7 +211,9 @@ impl<O: PartialEq> Leases<O> {
 
     /// Leases are dense from the bottom, so this looks at one candidate more than are leased.
     fn lowest_free(&self) -> Option<IpAddr> {
-        (0..=self.range.offset_max()).map_while(|offset| self.range.nth(offset)).find(|&address| self.is_free(address))
+        (0..=self.range.offset_max())
+            .map_while(|offset| self.range.nth(offset))
+            .find(|&address| self.is_free(address))
     }
 }
 
@@ -246,7 +264,10 @@ mod tests {
         assert_eq!(leases.gateway().to_string(), "172.17.0.1");
         let two = leases.lease(None, 1).unwrap();
         let three = leases.lease(None, 2).unwrap();
-        assert_eq!((two.to_string(), three.to_string()), ("172.17.0.2".into(), "172.17.0.3".into()));
+        assert_eq!(
+            (two.to_string(), three.to_string()),
+            ("172.17.0.2".into(), "172.17.0.3".into())
+        );
         leases.release(two, &9);
         assert_eq!(leases.lease(Some(two), 3), Err(PoolError::InUse));
         leases.release(two, &1);
@@ -262,8 +283,14 @@ mod tests {
         };
         check(&wish(Some("10.0.1.0/24"), None), Ok("10.0.1.0"));
         check(&wish(None, Some("10.0.9.9")), Ok("10.0.9.9"));
-        check(&wish(Some("11.0.0.0/24"), None), Err("invalid ip-range 11.0.0.0/24: parent subnet 10.0.0.0/16 doesn't contain ip-range"));
-        check(&wish(None, Some("11.0.0.1")), Err("invalid gateway 11.0.0.1: parent subnet 10.0.0.0/16 doesn't contain this address"));
+        check(
+            &wish(Some("11.0.0.0/24"), None),
+            Err("invalid ip-range 11.0.0.0/24: parent subnet 10.0.0.0/16 doesn't contain ip-range"),
+        );
+        check(
+            &wish(None, Some("11.0.0.1")),
+            Err("invalid gateway 11.0.0.1: parent subnet 10.0.0.0/16 doesn't contain this address"),
+        );
     }
 
     #[track_caller]

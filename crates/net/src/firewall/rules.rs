@@ -78,9 +78,10 @@ fn published(batch: &mut Batch, table: Table<'_>) {
             .verdict(&Verdict::Jump("published".to_owned()));
         batch.rule_add(table, chain, &local);
     }
-    for (family, at, everywhere, address_words) in
-        [(Ipv4, Set::Published4At, Set::Published4, 1), (Ipv6, Set::Published6At, Set::Published6, 4)]
-    {
+    for (family, at, everywhere, address_words) in [
+        (Ipv4, Set::Published4At, Set::Published4, 1),
+        (Ipv6, Set::Published6At, Set::Published6, 4),
+    ] {
         let at_address = outside_loopback(family)
             .destination(family, 0)
             .meta(Meta::TransportProtocol, address_words)
@@ -116,18 +117,22 @@ fn forward(batch: &mut Batch, table: Table<'_>) {
         .lookup(Set::Bridges.name(), 0, Equal)
         .verdict(&Verdict::Jump("inward".to_owned()));
     batch.rule_add(table, "forward", &inward);
-    let internal =
-        Rule::new().meta(Meta::InputName, 0).lookup(Set::Internal.name(), 0, Equal).verdict(&Verdict::Drop);
+    let internal = Rule::new()
+        .meta(Meta::InputName, 0)
+        .lookup(Set::Internal.name(), 0, Equal)
+        .verdict(&Verdict::Drop);
     batch.rule_add(table, "forward", &internal);
 
     let translated = Rule::new().conntrack(Conntrack::Status, 0).any_bit(0, DESTINATION_NAT);
     batch.rule_add(table, "inward", &accept(translated));
-    let reachable = Rule::new()
-        .meta(Meta::InputName, 0)
-        .meta(Meta::OutputName, 4)
-        .lookup(Set::Reachable.name(), 0, Equal);
+    let reachable = Rule::new().meta(Meta::InputName, 0).meta(Meta::OutputName, 4).lookup(
+        Set::Reachable.name(),
+        0,
+        Equal,
+    );
     batch.rule_add(table, "inward", &accept(reachable));
-    let unprotected = Rule::new().meta(Meta::OutputName, 0).lookup(Set::Unprotected.name(), 0, Equal);
+    let unprotected =
+        Rule::new().meta(Meta::OutputName, 0).lookup(Set::Unprotected.name(), 0, Equal);
     batch.rule_add(table, "inward", &accept(unprotected));
     for (family, set, port) in [(Ipv4, Set::Routed4, 2), (Ipv6, Set::Routed6, 5)] {
         let routed = Rule::new()
@@ -152,8 +157,14 @@ pub(super) fn bridge(batch: &mut Batch, table: Table<'_>) {
         .verdict(&Verdict::Accept);
     batch.rule_add(table, "prerouting", &others);
     let source_mac = |rule: Rule, register| rule.payload(PayloadBase::Link, 6, 6, register);
-    batch.rule_add(table, "prerouting", &only_own(&source_mac, Set::Macs, Set::OwnMac, Rule::new()));
-    for (ethertype, chain) in [(ETHERTYPE_ARP, "arp"), (ETHERTYPE_IPV4, "ipv4"), (ETHERTYPE_IPV6, "ipv6")] {
+    batch.rule_add(
+        table,
+        "prerouting",
+        &only_own(&source_mac, Set::Macs, Set::OwnMac, Rule::new()),
+    );
+    for (ethertype, chain) in
+        [(ETHERTYPE_ARP, "arp"), (ETHERTYPE_IPV4, "ipv4"), (ETHERTYPE_IPV6, "ipv6")]
+    {
         let rule = Rule::new()
             .payload(PayloadBase::Link, 12, 2, 0)
             .compare(0, Equal, &ethertype)

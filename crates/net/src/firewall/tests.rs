@@ -55,7 +55,13 @@ fn what_is_published_and_guarded_are_elements() {
     in_own_namespace(|| {
         let mut firewall = Firewall::open("tug").unwrap();
         assert_eq!(firewall.ports(), Ports::Guarded);
-        let items = [bridge(), guard("veth1", 2), forward("0.0.0.0", 8080), forward("127.0.0.1", 81), forward("::", 8080)];
+        let items = [
+            bridge(),
+            guard("veth1", 2),
+            forward("0.0.0.0", 8080),
+            forward("127.0.0.1", 81),
+            forward("::", 8080),
+        ];
         firewall.change(&[], &items).unwrap();
         firewall.change(&[], &[forward("192.0.2.9", 82)]).unwrap();
         let Some(text) = elements() else { return };
@@ -96,7 +102,8 @@ fn a_vanished_table_is_made_again_with_all_its_elements() {
         let mut firewall = Firewall::open("tug").unwrap();
         firewall.change(&[], &[bridge(), forward("0.0.0.0", 80)]).unwrap();
         let Some(before) = elements() else { return };
-        let flush = || assert!(Command::new("nft").args(["flush", "ruleset"]).status().unwrap().success());
+        let flush =
+            || assert!(Command::new("nft").args(["flush", "ruleset"]).status().unwrap().success());
         assert!(!firewall.ensure().unwrap());
         flush();
         assert!(firewall.ensure().unwrap());

@@ -1,0 +1,147 @@
+//! Bridges of the host: made to match a network's record, removed with the network.
+//!
+//! `ensure` may be called on a bridge that exists (a daemon's restart); it then only adds what is
+//! missing. All of it happens in the calling thread's network namespace, to which `socket` belongs.
+
+use std::net::IpAddr;
+
+use sys::netlink::route::{
+    self, AddressInfo, Link, LinkChange, LinkInfo, LinkKind, NewLink, State, address_add,
+    address_delete, link_create, link_delete, link_set,
+};
+use sys::netlink::{NetlinkError, Socket};
+
+use crate::sysctl::{self, SysctlError};
+use crate::{Mac, Subnet};
+
+/// What a bridge should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BridgeWish {
+    pub name: String,
+    /// Bytes; `None` is the kernel's 1500.
+    pub mtu: Option<u32>,
+    /// Gateway addresses with the prefix lengths of their subnets.
+    pub addresses: Vec<Subnet>,
+}
+
+/// A bridge as made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bridge {
+    pub index: u32,
+    pub mac: Mac,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BridgeError {
+    #[error("cannot set up bridge {name}")]
+    Link { name: String, source: NetlinkError },
+    #[error("cannot set up bridge {name}")]
+    Setting { name: String, source: SysctlError },
+    #[error("existing interface {0} is not a bridge")]
+    Other(String),
+    #[error("invalid bridge name {0:?}: 1 to 15 characters, without '/' and white space")]
+    Name(String),
+}
+
+/// Makes the bridge, or brings an existing one of that name to the wish.
+pub fn ensure(socket: &mut Socket, wish: &BridgeWish) -> Result<Bridge, BridgeError> {
+    if !is_interface_name(&wish.name) {
+        return Err(BridgeError::Name(wish.name.clone()));
+    }
+    let link = |source| BridgeError::Link { name: wish.name.clone(), source };
+    let setting = |source| BridgeError::Setting { name: wish.name.clone(), source };
+    let info = match route::find_link(socket, Link::Name(&wish.name)).map_err(link)? {
+        Some(info) if info.kind == "bridge" => info,
+        Some(info) => return Err(BridgeError::Other(info.name)),
+        None => create(socket, wish).map_err(link)?,
+    };
+    let ipv6 = wish.addresses.iter().any(|address| !address.is_ipv4());
+    let conf = |key: &str| format!("ipv6/conf/{}/{key}", wish.name);
+    sysctl::set_if_known(&conf("accept_ra"), "0").map_err(setting)?;
+    sysctl::set_if_known(&conf("disable_ipv6"), if ipv6 { "0" } else { "1" }).map_err(setting)?;
+    let mut messages = Vec::new();
+    let there: Vec<AddressInfo> = route::dump_addresses(socket).map_err(link)?;
+    let there: Vec<AddressInfo> =
+        there.into_iter().filter(|address| address.interface == info.index).collect();
+    for address in &wish.addresses {
+        if !there
+            .iter()
+            .any(|old| old.address == address.address() && old.prefix == address.prefix())
+        {
+            messages.push(address_add(info.index, address.address(), address.prefix()));
+        }
+    }
+    // A changed --bip: what an earlier daemon gave the bridge would keep its subnet's route alive.
+    for old in there.iter().filter(|old| !is_link_local(old.address)) {
+        if !wish
+            .addresses
+            .iter()
+            .any(|new| new.address() == old.address && new.prefix() == old.prefix)
+        {
+            messages.push(address_delete(info.index, old.address, old.prefix));
+        }
+    }
+    let change = LinkChange {
+        state: Some(State::Up),
+        mtu: wish.mtu.filter(|&mtu| mtu != info.mtu),
+        ..LinkChange::default()
+    };
+    messages.push(link_set(Link::Index(info.index), &change));
+    socket.send(&messages).map_err(link)?;
+    Ok(Bridge { index: info.index, mac: Mac(info.mac.unwrap_or_default()) })
+}
+
+fn create(socket: &mut Socket, wish: &BridgeWish) -> Result<LinkInfo, NetlinkError> {
+    // With an address of its own a bridge does not take over that of its lowest port, which would
+    // change under the containers' neighbour caches.
+    let link = NewLink {
+        name: &wish.name,
+        mac: Some(Mac::random().0),
+        mtu: wish.mtu,
+        ..NewLink::default()
+    };
+    match socket.send(&[link_create(&link, &LinkKind::Bridge)]) {
+        Err(error) if !error.is_existing() => return Err(error),
+        Err(_) | Ok(()) => {}
+    }
+    route::find_link(socket, Link::Name(&wish.name))?.ok_or(NetlinkError::Malformed)
+}
+
+/// Removes a bridge; one that is not there is no error.
+pub fn remove(socket: &mut Socket, name: &str) -> Result<(), BridgeError> {
+    match socket.send(&[link_delete(Link::Name(name))]) {
+        Err(error) if !error.is_missing() => {
+            Err(BridgeError::Link { name: name.to_owned(), source: error })
+        }
+        Err(_) | Ok(()) => Ok(()),
+    }
+}
+
+/// Subnets that a new network must not overlap: the host's addresses and routes, but not default
+/// routes and link-local ranges.
+pub fn taken_subnets(socket: &mut Socket) -> Result<Vec<Subnet>, NetlinkError> {
+    let mut taken = Vec::new();
+    for info in route::dump_addresses(socket)? {
+        taken.extend(Subnet::new(info.address, info.prefix));
+    }
+    for info in route::dump_routes(socket)? {
+        taken.extend(info.destination.and_then(|(address, prefix)| Subnet::new(address, prefix)));
+    }
+    taken.retain(|subnet| subnet.prefix() > 0 && !is_link_local(subnet.address()));
+    Ok(taken)
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}
+
+/// The kernel's rule (`dev_valid_name`), and no `.` or `..`.
+pub fn is_interface_name(name: &str) -> bool {
+    (1..=15).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b':')
+}

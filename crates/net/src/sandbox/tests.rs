@@ -1,0 +1,255 @@
+//! Real traffic between namespaces: a container, the host, and a neighbour on the LAN.
+
+use super::*;
+use crate::bridge::{self, BridgeWish};
+use crate::firewall::{Between, BridgeRules, Direct, Exit, Firewall, Forward, Guard, Item, Way};
+use crate::ports::{PortAllocator, PortWish as PublishWish, Transport};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
+
+/// The host: a bridge 172.17.0.1/16 and an uplink 192.0.2.1/24 to a neighbour 192.0.2.9.
+struct Host {
+    socket: Socket,
+    bridge: bridge::Bridge,
+    firewall: Firewall,
+    neighbour: Sandbox,
+}
+
+fn on_a_host(work: impl FnOnce(&mut Host) + Send) {
+    if !sys::testing::privileged("traffic needs network namespaces of its own") {
+        return;
+    }
+    netns::create(|| {
+        let mut socket = Socket::open(Protocol::Route).unwrap();
+        let up = LinkChange { state: Some(State::Up), ..LinkChange::default() };
+        socket.send(&[link_set(Link::Name("lo"), &up)]).unwrap();
+        sysctl::forward_ipv4().unwrap();
+        let mut neighbour = Sandbox::create().unwrap();
+        let uplink = NewLink { name: "uplink", state: State::Up, ..NewLink::default() };
+        let peer = NewLink { name: "eth0", netns: Some(neighbour.netns()), ..NewLink::default() };
+        socket.send(&[link_create(&uplink, &LinkKind::Veth(peer))]).unwrap();
+        let index = route::find_link(&mut socket, Link::Name("uplink")).unwrap().unwrap().index;
+        socket.send(&[address_add(index, [192, 0, 2, 1].into(), 24)]).unwrap();
+        neighbour.socket.send(&[link_set(Link::Name("eth0"), &up)]).unwrap();
+        let there = neighbour.find("eth0").unwrap().unwrap();
+        neighbour
+            .socket
+            .send(&[
+                address_add(there, [192, 0, 2, 9].into(), 24),
+                // It knows the way to the containers, as somebody on the LAN may.
+                route_add(Some(([172, 17, 0, 0].into(), 16)), Some([192, 0, 2, 1].into()), there),
+            ])
+            .unwrap();
+        let wish = BridgeWish {
+            name: "tug0".into(),
+            mtu: None,
+            addresses: vec!["172.17.0.1/16".parse().unwrap()],
+        };
+        let bridge = bridge::ensure(&mut socket, &wish).unwrap();
+        assert_eq!(bridge::ensure(&mut socket, &wish).unwrap(), bridge);
+        let mut firewall = Firewall::open("tug").unwrap();
+        let rules = BridgeRules {
+            interface: "tug0".into(),
+            mac: bridge.mac,
+            masqueraded: vec!["172.17.0.0/16".parse().unwrap()],
+            gateways: vec![[172, 17, 0, 1].into()],
+            exit: Exit::Open,
+            between: Between::Allowed,
+            direct: Direct::Dropped,
+            trusted: vec![],
+        };
+        firewall.change(&[], &[Item::Bridge(rules)]).unwrap();
+        work(&mut Host { socket, bridge, firewall, neighbour });
+    })
+    .unwrap();
+}
+
+fn container(host: &mut Host, last: u8) -> Ready {
+    let pool_bridge = PoolBridge { index: host.bridge.index, mtu: None };
+    let mut ready = prepare(&mut host.socket, pool_bridge).unwrap();
+    let settings = Settings {
+        addresses: vec![format!("172.17.0.{last}/16").parse().unwrap()],
+        gateways: vec![[172, 17, 0, 1].into()],
+    };
+    ready.sandbox.configure(&ready.port, &settings).unwrap();
+    let interface = ready.port.host.clone().unwrap().0;
+    let addresses = vec![[172, 17, 0, last].into()];
+    host.firewall
+        .change(&[], &[Item::Guard(Guard { interface, mac: ready.port.mac, addresses })])
+        .unwrap();
+    ready
+}
+
+/// Connects from a namespace and reads what the server greets with.
+fn greeting(from: BorrowedFd<'_>, to: &str) -> Option<String> {
+    let to: SocketAddr = to.parse().unwrap();
+    netns::within(from, || {
+        let mut stream = TcpStream::connect_timeout(&to, Duration::from_millis(400)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        Some(text)
+    })
+    .unwrap()
+}
+
+/// Serves `count` connections on port 80 of a namespace, greeting each with the peer's address.
+fn serve(netns: BorrowedFd<'_>, count: usize) -> std::thread::JoinHandle<()> {
+    let listener = netns::within(netns, || TcpListener::bind("0.0.0.0:80").unwrap()).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().take(count) {
+            let mut stream = stream.unwrap();
+            let peer = stream.peer_addr().unwrap().ip().to_string();
+            stream.write_all(peer.as_bytes()).unwrap();
+        }
+    })
+}
+
+#[test]
+fn containers_reach_out_masqueraded_and_nobody_reaches_in_unasked() {
+    on_a_host(|host| {
+        let one = container(host, 2);
+        let two = container(host, 3);
+        let outside = serve(host.neighbour.netns(), 1);
+        assert_eq!(greeting(one.sandbox.netns(), "192.0.2.9:80").as_deref(), Some("192.0.2.1"));
+        outside.join().unwrap();
+        let inside = serve(one.sandbox.netns(), 2);
+        let here = netns::current().unwrap();
+        assert_eq!(greeting(two.sandbox.netns(), "172.17.0.2:80").as_deref(), Some("172.17.0.3"));
+        assert_eq!(greeting(host.neighbour.netns(), "172.17.0.2:80"), None);
+        assert_eq!(greeting(here.as_fd(), "172.17.0.2:80").as_deref(), Some("172.17.0.1"));
+        inside.join().unwrap();
+    });
+}
+
+#[test]
+fn a_published_port_is_reached_from_the_lan_and_a_loopback_one_is_not() {
+    on_a_host(|host| {
+        let one = container(host, 2);
+        let mut ports = PortAllocator::default();
+        let mut publish = |host_ip: &str, port: u16| {
+            let wish = PublishWish {
+                transport: Transport::Tcp,
+                container_port: 80,
+                host_ip: Some(host_ip.parse().unwrap()),
+                host_ports: Some(port..=port),
+            };
+            let bound = ports.bind(&wish, [172, 17, 0, 2].into(), |_, _| None).unwrap();
+            let forward = Item::Forward(Forward {
+                protocol: 6,
+                host: host_ip.parse().unwrap(),
+                host_port: port,
+                target: [172, 17, 0, 2].into(),
+                target_port: 80,
+                way: Way::Nat,
+            });
+            host.firewall.change(&[], &[forward]).unwrap();
+            bound
+        };
+        let _open = publish("0.0.0.0", 8080);
+        let _one_address = publish("192.0.2.1", 8081);
+        let _loopback = publish("127.0.0.1", 8082);
+        // The hole that a careless administrator leaves open.
+        sysctl::set("ipv4/conf/all/route_localnet", "1").unwrap();
+        let here = netns::current().unwrap();
+        let inside = serve(one.sandbox.netns(), 3);
+        assert_eq!(
+            greeting(host.neighbour.netns(), "192.0.2.1:8080").as_deref(),
+            Some("192.0.2.9")
+        );
+        assert_eq!(
+            greeting(host.neighbour.netns(), "192.0.2.1:8081").as_deref(),
+            Some("192.0.2.9")
+        );
+        assert_eq!(greeting(here.as_fd(), "192.0.2.1:8080").as_deref(), Some("192.0.2.1"));
+        inside.join().unwrap();
+        assert_eq!(greeting(host.neighbour.netns(), "192.0.2.1:8082"), None);
+        netns::within(host.neighbour.netns(), || {
+            sysctl::set("ipv4/conf/all/route_localnet", "1").unwrap()
+        })
+        .unwrap();
+        let index = host.neighbour.find("eth0").unwrap().unwrap();
+        host.neighbour
+            .socket
+            .send(&[route_add(
+                Some(([127, 0, 0, 0].into(), 8)),
+                Some([192, 0, 2, 1].into()),
+                index,
+            )])
+            .unwrap();
+        assert_eq!(greeting(host.neighbour.netns(), "127.0.0.1:8082"), None);
+    });
+}
+
+#[test]
+fn a_container_cannot_use_the_address_of_another() {
+    on_a_host(|host| {
+        let one = container(host, 2);
+        let mut two = container(host, 3);
+        let inside = serve(one.sandbox.netns(), 1);
+        assert_eq!(greeting(two.sandbox.netns(), "172.17.0.2:80").as_deref(), Some("172.17.0.3"));
+        inside.join().unwrap();
+        let heard =
+            netns::within(one.sandbox.netns(), || UdpSocket::bind("0.0.0.0:7").unwrap()).unwrap();
+        heard.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        let mut buffer = [0; 8];
+        let mut say = |from: &str| {
+            let from: SocketAddr = format!("{from}:9").parse().unwrap();
+            let sender =
+                netns::within(two.sandbox.netns(), || UdpSocket::bind(from).unwrap()).unwrap();
+            sender.send_to(b"hello", "172.17.0.2:7").unwrap();
+            heard.recv_from(&mut buffer).is_ok()
+        };
+        assert!(say("172.17.0.3"));
+        let index = two.port.index;
+        for claimed in ["172.17.0.1", "172.17.0.77"] {
+            two.sandbox.socket.send(&[address_add(index, claimed.parse().unwrap(), 32)]).unwrap();
+        }
+        let mut say = |from: &str| {
+            let from: SocketAddr = format!("{from}:9").parse().unwrap();
+            let sender =
+                netns::within(two.sandbox.netns(), || UdpSocket::bind(from).unwrap()).unwrap();
+            sender.send_to(b"hello", "172.17.0.2:7").unwrap();
+            heard.recv_from(&mut buffer).is_ok()
+        };
+        assert!(!say("172.17.0.1"), "the gateway's address");
+        assert!(say("172.17.0.77"), "an address that was given to nobody");
+    });
+}
+
+#[test]
+fn the_pool_refills_itself_and_leaves_nothing_behind() {
+    on_a_host(|host| {
+        let bridge = PoolBridge { index: host.bridge.index, mtu: Some(1400) };
+        let pool = SandboxPool::start(2, bridge).unwrap();
+        let wait_for = |wanted: usize| {
+            for _ in 0..500 {
+                if pool.ready() == wanted {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            panic!("the pool has {} of {wanted}", pool.ready());
+        };
+        wait_for(2);
+        let taken = pool.take().unwrap();
+        let outer = taken.port.host.clone().unwrap().0;
+        wait_for(2);
+        let value =
+            netns::within(taken.sandbox.netns(), || sysctl::get("ipv4/ip_unprivileged_port_start"))
+                .unwrap();
+        assert_eq!(value.as_deref(), Some("0"));
+        let link = route::find_link(&mut host.socket, Link::Name(&outer)).unwrap().unwrap();
+        assert_eq!((link.master, link.mtu), (Some(host.bridge.index), 1400));
+        drop((taken, pool));
+        for _ in 0..500 {
+            let left = route::dump_links(&mut host.socket).unwrap();
+            if !left.iter().any(|link| link.name.starts_with("veth")) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("veths are left");
+    });
+}
