@@ -17,7 +17,6 @@ use std::io::{self, BufRead, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FileType;
 use spec::Digest;
 
 use crate::pipe::HashThread;
@@ -185,9 +184,10 @@ impl Draft {
             if *length > 0 {
                 let ordinal = self.recipe().payload(&real, *offset, *length).map_err(failed)?;
                 self.tree().note_payload(&real, ordinal);
+                end = offset + length;
             }
-            end = offset + length;
         }
+        // Maps end with an empty part where the file ends with a hole.
         if end != entry.real_size {
             file.set_len(entry.real_size).map_err(failed)?;
         }
@@ -458,7 +458,3 @@ fn whiteout_entry(path: &[u8], opaque: bool) -> Entry {
     }
 }
 
-/// Whether `stat` is a directory's.
-pub(crate) fn is_dir(stat: &rustix::fs::Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
-}

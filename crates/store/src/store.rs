@@ -4,7 +4,7 @@
 //! under one lock and written to records; the disk's slow work (unpacking, deleting, flushing) is
 //! done outside of it. The lock is never held across a read or write of file data.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
