@@ -16,7 +16,13 @@
 //! Elsewhere: what to start and whether to restart it (`engine`), how to start it (`runtime`).
 
 pub mod client;
+mod detach;
 pub mod exit;
 pub mod logs;
+mod proxy;
+mod resolver;
+mod run;
 pub mod settings;
 pub mod wire;
+
+pub use run::main;

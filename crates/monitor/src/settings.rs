@@ -49,7 +49,15 @@ pub struct MonitorSettings {
     pub durability: Durability,
     #[serde(default)]
     pub runtime: RuntimeChoice,
-    /// Settings of the 127.0.0.11 resolver ([`net::zone::Resolver`]); `None` runs none.
+    /// The control group's path from the top of each hierarchy, such as `/tug/<id>`; `None` leaves
+    /// the container in the monitor's.
+    #[serde(default)]
+    pub cgroup: Option<PathBuf>,
+    /// Whether Tug's own init runs as the first process and starts the program (`--init`).
+    #[serde(default)]
+    pub init: bool,
+    /// Settings of the 127.0.0.11 resolver ([`net::zone::Resolver`]). It runs once the file is
+    /// there: from the start, or from a later `Request::Resolve` on.
     #[serde(default)]
     pub resolver: Option<PathBuf>,
 }
@@ -60,8 +68,8 @@ pub struct MonitorSettings {
 pub enum Rootfs {
     /// Mounted detached in the container's own mount namespace; topmost of `lowers` first.
     Overlay { lowers: Vec<PathBuf>, upper: PathBuf, work: PathBuf },
-    /// `root.path` of the configuration is the tree itself.
-    Bundle,
+    /// A directory as it is.
+    Bind { path: PathBuf },
 }
 
 /// Whether the exit record must survive a power cut.

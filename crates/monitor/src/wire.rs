@@ -47,6 +47,8 @@ pub enum Request {
     Publish { ports: Vec<ProxyPort> },
     /// Stops forwarding to these addresses of the container.
     Unpublish { to: Vec<std::net::IpAddr> },
+    /// Starts the resolver, if it does not run yet: its settings are there now.
+    Resolve,
     /// Hands a client's own socket over. Descriptors: that socket. Answered by `Done` or `Failed`.
     Attach { target: Target, options: AttachOptions },
     /// Starts another process in the container. Descriptors: a client's socket for `attach`.
@@ -242,6 +244,7 @@ impl Request {
             Request::Attach { .. } => 1,
             Request::Exec(exec) => usize::from(exec.attach.is_some()),
             Request::Unpublish { .. }
+            | Request::Resolve
             | Request::Resize { .. }
             | Request::Signal { .. }
             | Request::CloseStdin { .. }
