@@ -1,0 +1,450 @@
+//! A create request, from Docker's body to the engine's wish.
+//!
+//! Source: moby 28.2 `postContainersCreate` for what depends on the version.
+
+use std::collections::BTreeMap;
+
+use api::container::{Config, CreateRequest, HealthConfig, HostConfig, Mount};
+use api::network::EndpointSettings;
+use api::version::{ApiVersion, v};
+use engine::containers::spec as wish;
+
+use crate::http::Failure;
+
+type Result<T> = std::result::Result<T, Failure>;
+
+/// The engine's request for a body of version `version`.
+pub fn create(
+    version: ApiVersion,
+    name: &str,
+    platform: &str,
+    body: CreateRequest,
+) -> Result<wish::CreateRequest> {
+    let CreateRequest { config, host_config, networking_config } = body;
+    let mut host = host_config.unwrap_or_default();
+    let endpoints =
+        networking_config.and_then(|networking| networking.endpoints_config).unwrap_or_default();
+    adjust(version, &mut host, endpoints.keys())?;
+    let platform = match platform {
+        "" => None,
+        text => Some(text.parse()?),
+    };
+    let endpoints = endpoints
+        .into_iter()
+        .map(|(network, settings)| (network, endpoint(settings.unwrap_or_default())))
+        .collect();
+    Ok(wish::CreateRequest {
+        name: (!name.is_empty()).then(|| name.to_owned()),
+        platform,
+        spec: container(version, config, host_spec(host)?, endpoints),
+    })
+}
+
+/// What older clients meant by what they left out.
+fn adjust<'a>(
+    version: ApiVersion,
+    host: &mut HostConfig,
+    networks: impl Iterator<Item = &'a String>,
+) -> Result<()> {
+    if version < v(40) && host.ipc_mode.is_empty() {
+        // Then "" meant what is called shareable today.
+        "shareable".clone_into(&mut host.ipc_mode);
+    }
+    if version < v(41) && host.cgroupns_mode.is_empty() {
+        "host".clone_into(&mut host.cgroupns_mode);
+    }
+    if version < v(42) {
+        host.console_size = [0, 0];
+    } else {
+        host.kernel_memory = 0;
+    }
+    for mount in host.mounts.iter_mut().flatten() {
+        if mount.kind != "bind" || !mount.read_only || version >= v(44) {
+            continue;
+        }
+        let options = mount.bind_options.get_or_insert_default();
+        if options.read_only_non_recursive || options.read_only_force_recursive {
+            let field = if options.read_only_non_recursive {
+                "ReadOnlyNonRecursive"
+            } else {
+                "ReadOnlyForceRecursive"
+            };
+            return Err(Failure::invalid(format!("BindOptions.{field} needs API v1.44 or newer")));
+        }
+        options.read_only_non_recursive = true;
+    }
+    if version < v(44) {
+        let networks: Vec<_> = networks.map(String::as_str).collect();
+        if networks.len() > 1 {
+            return Err(Failure::invalid(format!(
+                "Container cannot be created with multiple network endpoints: {}",
+                networks.join(", ")
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn container(
+    version: ApiVersion,
+    config: Config,
+    host: wish::HostSpec,
+    endpoints: BTreeMap<String, wish::EndpointSpec>,
+) -> wish::ContainerSpec {
+    wish::ContainerSpec {
+        image: config.image.clone(),
+        hostname: config.hostname.clone(),
+        domainname: config.domainname.clone(),
+        attach_stdin: config.attach_stdin,
+        attach_stdout: config.attach_stdout,
+        attach_stderr: config.attach_stderr,
+        tty: config.tty,
+        open_stdin: config.open_stdin,
+        stdin_once: config.stdin_once,
+        network_disabled: config.network_disabled,
+        mac_address: config.mac_address.clone(),
+        config: image_config(version, config),
+        host,
+        endpoints,
+    }
+}
+
+/// The part of a container's config that images have too.
+pub fn image_config(version: ApiVersion, config: Config) -> spec::image::Config {
+    let set = |keys: Option<BTreeMap<String, _>>| {
+        let keys = keys.unwrap_or_default().into_keys();
+        keys.map(|key| (key, spec::image::Empty {})).collect()
+    };
+    spec::image::Config {
+        user: config.user,
+        exposed_ports: set(config.exposed_ports),
+        env: config.env.unwrap_or_default(),
+        entrypoint: config.entrypoint.0,
+        cmd: config.cmd.0,
+        healthcheck: config.healthcheck.map(|health| healthcheck(version, health)),
+        args_escaped: config.args_escaped,
+        volumes: set(config.volumes),
+        working_dir: config.working_dir,
+        on_build: config.on_build.unwrap_or_default(),
+        labels: config.labels.unwrap_or_default(),
+        stop_signal: config.stop_signal,
+        stop_timeout: config.stop_timeout,
+        shell: config.shell.0.unwrap_or_default(),
+    }
+}
+
+fn healthcheck(version: ApiVersion, health: HealthConfig) -> spec::image::Healthcheck {
+    spec::image::Healthcheck {
+        test: health.test.unwrap_or_default(),
+        interval: health.interval,
+        timeout: health.timeout,
+        start_period: health.start_period,
+        start_interval: if version < v(44) { 0 } else { health.start_interval },
+        retries: health.retries,
+    }
+}
+
+/// One wish for a network, of create or connect.
+pub fn endpoint(settings: EndpointSettings) -> wish::EndpointSpec {
+    let ipam = settings.ipam_config.unwrap_or_default();
+    wish::EndpointSpec {
+        ipv4_address: ipam.ipv4_address,
+        ipv6_address: ipam.ipv6_address,
+        link_local_ips: ipam.link_local_ips.unwrap_or_default(),
+        links: settings.links.unwrap_or_default(),
+        mac_address: settings.mac_address,
+        aliases: settings.aliases.unwrap_or_default(),
+        driver_opts: settings.driver_opts.unwrap_or_default(),
+        gw_priority: settings.gw_priority,
+    }
+}
+
+fn host_spec(host: HostConfig) -> Result<wish::HostSpec> {
+    let resources = resources(&host)?;
+    Ok(wish::HostSpec {
+        resources,
+        ports: ports(host.port_bindings.unwrap_or_default())?,
+        dns: addresses(host.dns.unwrap_or_default())?,
+        network: host.network_mode.parse()?,
+        restart: wish::RestartPolicy::parse(
+            &host.restart_policy.name,
+            host.restart_policy.maximum_retry_count,
+        )?,
+        cgroupns: host.cgroupns_mode.parse()?,
+        ipc: host.ipc_mode.parse()?,
+        pid: host.pid_mode.parse()?,
+        uts: host.uts_mode.parse()?,
+        userns: host.userns_mode.parse()?,
+        shm_size: shm_size(host.shm_size)?,
+        console_size: console_size(host.console_size),
+        mounts: host.mounts.unwrap_or_default().into_iter().map(mount).collect::<Result<_>>()?,
+        oom_score_adj: i32::try_from(host.oom_score_adj)
+            .map_err(|_| out_of_range("OomScoreAdj"))?,
+        binds: host.binds.unwrap_or_default(),
+        tmpfs: host.tmpfs.unwrap_or_default(),
+        volumes_from: host.volumes_from.unwrap_or_default(),
+        volume_driver: host.volume_driver,
+        container_id_file: host.container_id_file,
+        log: wish::LogSpec {
+            driver: host.log_config.kind,
+            options: host.log_config.config.unwrap_or_default(),
+        },
+        publish_all_ports: host.publish_all_ports,
+        auto_remove: host.auto_remove,
+        annotations: host.annotations.unwrap_or_default(),
+        cap_add: host.cap_add.0.unwrap_or_default(),
+        cap_drop: host.cap_drop.0.unwrap_or_default(),
+        dns_options: host.dns_options.unwrap_or_default(),
+        dns_search: host.dns_search.unwrap_or_default(),
+        extra_hosts: host.extra_hosts.unwrap_or_default(),
+        group_add: host.group_add.unwrap_or_default(),
+        cgroup: host.cgroup,
+        links: host.links.unwrap_or_default(),
+        privileged: host.privileged,
+        read_only_rootfs: host.readonly_rootfs,
+        security_opt: host.security_opt.unwrap_or_default(),
+        storage_opt: host.storage_opt.unwrap_or_default(),
+        sysctls: host.sysctls.unwrap_or_default(),
+        runtime: host.runtime,
+        init: host.init,
+        masked_paths: host.masked_paths,
+        readonly_paths: host.readonly_paths,
+        isolation: host.isolation,
+    })
+}
+
+fn out_of_range(field: &str) -> Failure {
+    Failure::invalid(format!("invalid JSON: {field} is out of range"))
+}
+
+fn shm_size(bytes: i64) -> Result<Option<u64>> {
+    match u64::try_from(bytes) {
+        Ok(0) => Ok(None),
+        Ok(bytes) => Ok(Some(bytes)),
+        // Source: moby 28.2 `runconfig/hostconfig_unix.go`.
+        Err(_) => Err(Failure::invalid("SHM size can not be less than 0")),
+    }
+}
+
+/// Rows and columns, when both are there.
+pub fn console_size([rows, columns]: [u64; 2]) -> Option<(u16, u16)> {
+    let side = |cells: u64| u16::try_from(cells).ok().filter(|cells| *cells > 0);
+    Some((side(rows)?, side(columns)?))
+}
+
+fn addresses(texts: Vec<String>) -> Result<Vec<std::net::IpAddr>> {
+    texts
+        .iter()
+        .map(|text| {
+            text.parse().map_err(|_| {
+                Failure::invalid(format!("bad DNS address: {text} is not an IP address"))
+            })
+        })
+        .collect()
+}
+
+fn ports(bindings: api::container::PortMap) -> Result<Vec<wish::PortBinding>> {
+    let mut ports = Vec::new();
+    for (port, places) in bindings {
+        let container: wish::Port = port.parse()?;
+        for place in places.unwrap_or_default() {
+            let host_ip = match place.host_ip.as_str() {
+                "" => None,
+                text => Some(text.parse().map_err(|_| {
+                    Failure::invalid(format!(
+                        "invalid port specification: invalid IP address: {text}"
+                    ))
+                })?),
+            };
+            let valid = |text: &str| text.is_empty() || text.parse::<u16>().is_ok();
+            // Source: moby 28.2 `daemon/container.go`, `validatePortBindings`.
+            if !place.host_port.split('-').all(valid) || place.host_port.matches('-').count() > 1 {
+                return Err(Failure::invalid(format!(
+                    "invalid port specification: {:?}",
+                    place.host_port
+                )));
+            }
+            ports.push(wish::PortBinding { container, host_ip, host_port: place.host_port });
+        }
+    }
+    Ok(ports)
+}
+
+fn mount(mount: Mount) -> Result<wish::MountSpec> {
+    Ok(wish::MountSpec {
+        kind: mount.kind.parse()?,
+        source: mount.source,
+        target: mount.target,
+        read_only: mount.read_only,
+        consistency: mount.consistency,
+        bind: mount.bind_options.map(|bind| wish::BindOptions {
+            propagation: bind.propagation,
+            non_recursive: bind.non_recursive,
+            create_mountpoint: bind.create_mountpoint,
+            read_only_non_recursive: bind.read_only_non_recursive,
+            read_only_force_recursive: bind.read_only_force_recursive,
+        }),
+        volume: mount.volume_options.map(|volume| {
+            let driver = volume.driver_config.unwrap_or_default();
+            wish::VolumeOptions {
+                no_copy: volume.no_copy,
+                labels: volume.labels.unwrap_or_default(),
+                subpath: volume.subpath,
+                driver: driver.name,
+                driver_options: driver.options.unwrap_or_default(),
+            }
+        }),
+        image: mount.image_options.map(|image| wish::ImageOptions { subpath: image.subpath }),
+        tmpfs: mount.tmpfs_options.map(|tmpfs| wish::TmpfsOptions {
+            size_bytes: tmpfs.size_bytes,
+            mode: (tmpfs.mode != 0).then_some(tmpfs.mode),
+            options: tmpfs.options.unwrap_or_default(),
+        }),
+    })
+}
+
+fn throttles(devices: Option<&Vec<api::container::ThrottleDevice>>) -> Vec<wish::ThrottleDevice> {
+    let devices = devices.into_iter().flatten();
+    devices
+        .map(|device| wish::ThrottleDevice { path: device.path.clone(), rate: device.rate })
+        .collect()
+}
+
+/// The limits of create and update.
+pub fn resources(host: &HostConfig) -> Result<wish::Resources> {
+    let mut ulimits = Vec::new();
+    for ulimit in host.ulimits.iter().flatten() {
+        if ulimit.name.is_empty() {
+            return Err(Failure::invalid("invalid ulimit: it has no name"));
+        }
+        ulimits.push(wish::Ulimit {
+            name: ulimit.name.clone(),
+            soft: ulimit.soft,
+            hard: ulimit.hard,
+        });
+    }
+    Ok(wish::Resources {
+        cpu_shares: host.cpu_shares,
+        memory: host.memory,
+        nano_cpus: host.nano_cpus,
+        cgroup_parent: host.cgroup_parent.clone(),
+        blkio_weight: host.blkio_weight,
+        blkio_weight_device: host
+            .blkio_weight_device
+            .iter()
+            .flatten()
+            .map(|device| wish::WeightDevice { path: device.path.clone(), weight: device.weight })
+            .collect(),
+        blkio_device_read_bps: throttles(host.blkio_device_read_bps.as_ref()),
+        blkio_device_write_bps: throttles(host.blkio_device_write_bps.as_ref()),
+        blkio_device_read_iops: throttles(host.blkio_device_read_iops.as_ref()),
+        blkio_device_write_iops: throttles(host.blkio_device_write_iops.as_ref()),
+        cpu_period: host.cpu_period,
+        cpu_quota: host.cpu_quota,
+        cpu_realtime_period: host.cpu_realtime_period,
+        cpu_realtime_runtime: host.cpu_realtime_runtime,
+        cpuset_cpus: host.cpuset_cpus.clone(),
+        cpuset_mems: host.cpuset_mems.clone(),
+        devices: host
+            .devices
+            .iter()
+            .flatten()
+            .map(|device| wish::DeviceMapping {
+                host: device.path_on_host.clone(),
+                container: device.path_in_container.clone(),
+                permissions: device.cgroup_permissions.clone(),
+            })
+            .collect(),
+        device_cgroup_rules: host.device_cgroup_rules.clone().unwrap_or_default(),
+        device_requests: host
+            .device_requests
+            .iter()
+            .flatten()
+            .map(|request| wish::DeviceRequest {
+                driver: request.driver.clone(),
+                count: request.count,
+                device_ids: request.device_ids.clone().unwrap_or_default(),
+                capabilities: request.capabilities.clone().unwrap_or_default(),
+                options: request.options.clone().unwrap_or_default(),
+            })
+            .collect(),
+        kernel_memory: host.kernel_memory,
+        kernel_memory_tcp: host.kernel_memory_tcp,
+        memory_reservation: host.memory_reservation,
+        memory_swap: host.memory_swap,
+        // -1 is how old clients said "not set".
+        memory_swappiness: host.memory_swappiness.filter(|value| *value != -1),
+        oom_kill_disable: host.oom_kill_disable,
+        pids_limit: host.pids_limit,
+        ulimits,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::{Expect, expect};
+
+    fn parse(minor: u32, json: &str) -> Result<wish::CreateRequest> {
+        let body = CreateRequest::from_slice(json.as_bytes()).unwrap();
+        create(v(minor), "n", "", body)
+    }
+
+    #[track_caller]
+    fn check(minor: u32, json: &str, want: Expect) {
+        want.assert_eq(&match parse(minor, json) {
+            Ok(request) => format!("{:?}", request.spec.host.ports),
+            Err(failure) => format!("{}: {}", failure.status.as_u16(), failure.message),
+        });
+    }
+
+    #[test]
+    fn ports_are_published_where_they_are_bound() {
+        check(
+            50,
+            r#"{"HostConfig":{"PortBindings":{"80/tcp":[{"HostPort":"8080"}],"53/udp":null}}}"#,
+            expect![
+                "[PortBinding { container: Port { number: 80, protocol: Tcp }, host_ip: None, host_port: \"8080\" }]"
+            ],
+        );
+    }
+
+    #[test]
+    fn bad_ports_are_refused() {
+        check(
+            50,
+            r#"{"HostConfig":{"PortBindings":{"80/tcp":[{"HostPort":"x"}]}}}"#,
+            expect![[r#"400: invalid port specification: "x""#]],
+        );
+        check(
+            50,
+            r#"{"HostConfig":{"PortBindings":{"x/tcp":[{"HostPort":"1"}]}}}"#,
+            expect![[r#"400: invalid port specification: "x/tcp""#]],
+        );
+    }
+
+    #[test]
+    fn old_versions_allow_one_network_only() {
+        let two = r#"{"NetworkingConfig":{"EndpointsConfig":{"a":{},"b":{}}}}"#;
+        check(
+            43,
+            two,
+            expect!["400: Container cannot be created with multiple network endpoints: a, b"],
+        );
+        check(44, two, expect!["[]"]);
+    }
+
+    #[test]
+    fn old_clients_shared_ipc_and_the_cgroup_namespace() {
+        let host = parse(39, "{}").unwrap().spec.host;
+        assert_eq!((host.ipc, host.cgroupns), (wish::IpcMode::Shareable, wish::CgroupnsMode::Host));
+        let host = parse(41, "{}").unwrap().spec.host;
+        assert_eq!((host.ipc, host.cgroupns), (wish::IpcMode::Unset, wish::CgroupnsMode::Unset));
+    }
+
+    #[test]
+    fn a_console_has_two_sides() {
+        assert_eq!(console_size([24, 80]), Some((24, 80)));
+        assert_eq!(console_size([0, 80]), None);
+    }
+}

@@ -1,0 +1,107 @@
+//! Handlers: Docker's requests in the engine's words, and the engine's answers in Docker's.
+//!
+//! One exhaustive match sends each route to its handler. Handlers decide nothing that the engine
+//! could: they translate, and give streams their HTTP form.
+
+mod archive;
+mod containers;
+mod exec;
+mod streams;
+mod system;
+
+use std::sync::Arc;
+
+use api::query::Query;
+use api::routes::{self, Matched, Route, RouteError};
+use api::version;
+use engine::Engine;
+use hyper::{Method, StatusCode};
+
+use crate::http::conn::Head;
+use crate::http::reply::{self, Result};
+use crate::http::request::RequestBody;
+use crate::http::{Call, Failure};
+use crate::state::State;
+
+/// Answers one request.
+pub async fn answer(head: Head, body: RequestBody, engine: Engine, state: Arc<State>) -> Result {
+    if head.method == Method::OPTIONS {
+        return Ok(reply::empty(StatusCode::OK).into());
+    }
+    let Matched { version, route } = match routes::find(&head.method, head.uri.path()) {
+        Ok(matched) => matched,
+        Err(RouteError::Moved(path)) => return Ok(moved(&path, head.uri.query()).into()),
+        Err(error @ RouteError::NotFound) => {
+            return Err(Failure::new(StatusCode::NOT_FOUND, error.to_string()));
+        }
+        Err(error @ RouteError::Version(_)) => return Err(Failure::invalid(error.to_string())),
+    };
+    let call = Call {
+        engine,
+        state,
+        version: version.unwrap_or(version::MAX),
+        query: Query::parse(head.uri.query()),
+        headers: head.headers,
+        body,
+    };
+    dispatch(call, route).await
+}
+
+fn moved(path: &str, query: Option<&str>) -> reply::Reply {
+    let target = match query {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    let mut reply = reply::empty(StatusCode::MOVED_PERMANENTLY);
+    reply::set(&mut reply, "location", &target);
+    reply
+}
+
+async fn dispatch(call: Call, route: Route) -> Result {
+    match route {
+        Route::Ping => system::ping(),
+        Route::Version => system::version(&call),
+        Route::Info => system::info(&call).await,
+        Route::Auth => system::auth(call).await,
+        Route::Events => streams::events(&call),
+        Route::ContainerList => containers::list(&call).await,
+        Route::ContainerCreate => containers::create(call).await,
+        Route::ContainerPrune => containers::prune(&call).await,
+        Route::ContainerInspect(id) => containers::inspect(&call, &id).await,
+        Route::ContainerTop(id) => containers::top(&call, &id).await,
+        Route::ContainerChanges(id) => containers::changes(&call, &id).await,
+        Route::ContainerResize(id) => containers::resize(&call, &id).await,
+        Route::ContainerStart(id) => containers::start(call, &id).await,
+        Route::ContainerStop(id) => containers::stop(&call, &id).await,
+        Route::ContainerRestart(id) => containers::restart(&call, &id).await,
+        Route::ContainerKill(id) => containers::kill(&call, &id).await,
+        Route::ContainerUpdate(id) => containers::update(call, &id).await,
+        Route::ContainerRename(id) => containers::rename(&call, &id).await,
+        Route::ContainerPause(id) => containers::pause(&call, &id).await,
+        Route::ContainerUnpause(id) => containers::unpause(&call, &id).await,
+        Route::ContainerDelete(id) => containers::delete(&call, &id).await,
+        Route::Commit => containers::commit(call).await,
+        Route::ContainerLogs(id) => streams::logs(&call, &id).await,
+        Route::ContainerStats(id) => streams::stats(&call, &id).await,
+        Route::ContainerAttach(id) => streams::attach(&call, &id).await,
+        Route::ContainerAttachWebsocket(_) => {
+            Err(Failure::not_implemented("attaching by websocket is not supported yet"))
+        }
+        Route::ContainerWait(id) => streams::wait(&call, &id),
+        Route::ContainerExport(id) => archive::export(&call, &id).await,
+        Route::ContainerArchiveStat(id) => archive::stat(&call, &id).await,
+        Route::ContainerArchiveGet(id) => archive::get(&call, &id).await,
+        Route::ContainerArchivePut(id) => archive::put(call, &id).await,
+        Route::ExecCreate(id) => exec::create(call, &id).await,
+        Route::ExecStart(id) => exec::start(call, &id).await,
+        Route::ExecResize(id) => exec::resize(&call, &id).await,
+        Route::ExecInspect(id) => exec::inspect(&call, &id).await,
+        other => elsewhere(call, other).await,
+    }
+}
+
+/// Routes of other parts than containers.
+async fn elsewhere(call: Call, route: Route) -> Result {
+    drop(call);
+    Err(Failure::not_implemented(format!("{route:?} is not supported yet")))
+}
