@@ -9,6 +9,8 @@ mod exec;
 mod streams;
 mod system;
 
+pub use system::SERVER_VERSION;
+
 use std::sync::Arc;
 
 use api::query::Query;

@@ -371,7 +371,7 @@ mod tests {
             true,
             false,
             true,
-            expect!["\\x02\\x00\\x00\\x00\\x00\\x00\\x00\\x0da%20b=c text\\n"],
+            expect!["\\x02\\x00\\x00\\x00\\x00\\x00\\x00\\ra%20b=c text\\n"],
         );
     }
 

@@ -14,5 +14,5 @@ pub mod reply;
 pub mod request;
 
 pub use failure::Failure;
-pub use reply::{Answer, Reply, TakeOver};
+pub use reply::{Answer, TakeOver};
 pub use request::Call;

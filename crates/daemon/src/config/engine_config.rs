@@ -1,0 +1,368 @@
+//! The engine's part of the settings.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use engine::EngineConfig;
+use engine::config::{NetworkSettings, OtherRuntime, Proxies, SHM_BYTES_DEFAULT, SeccompDefault};
+use engine::containers::spec::{CgroupnsMode, IpcMode, LogSpec, Ulimit};
+use serde_json::Value;
+
+use super::{ConfigError, DATA_ROOT, EXEC_ROOT, Reader};
+
+type Result<T> = std::result::Result<T, ConfigError>;
+
+pub fn read(reader: &Reader<'_>) -> Result<EngineConfig> {
+    let path = |key: &str, default: &str| match reader.text(key) {
+        "" => PathBuf::from(default),
+        path => PathBuf::from(path),
+    };
+    let storage_driver = match reader.text("storage-driver") {
+        "" => None,
+        "overlay2" | "overlay" | "overlayfs" => Some("overlay2".to_owned()),
+        other => {
+            return Err(ConfigError::value(
+                "storage-driver",
+                format!("{other}: Tug has overlay2 only"),
+            ));
+        }
+    };
+    Ok(EngineConfig {
+        data_root: absolute("data-root", path("data-root", DATA_ROOT))?,
+        exec_root: absolute("exec-root", path("exec-root", EXEC_ROOT))?,
+        exe: PathBuf::from("/proc/self/exe"),
+        storage_driver,
+        labels: labels(reader)?,
+        debug: reader.flag("debug", false),
+        log: log(reader)?,
+        default_ulimits: ulimits(reader)?,
+        default_shm_size: match reader.text("default-shm-size") {
+            "" => SHM_BYTES_DEFAULT,
+            text => bytes(text).ok_or_else(|| {
+                ConfigError::value("default-shm-size", format!("invalid size: '{text}'"))
+            })?,
+        },
+        default_ipc: match reader.text("default-ipc-mode") {
+            "" | "private" => IpcMode::Private,
+            "shareable" => IpcMode::Shareable,
+            other => {
+                let why = format!("IPC mode {other:?} is not supported as a daemon default");
+                return Err(ConfigError::value("default-ipc-mode", why));
+            }
+        },
+        default_cgroupns: reader
+            .parsed::<CgroupnsMode>("default-cgroupns-mode")?
+            .unwrap_or_default(),
+        cgroup_parent: reader.text("cgroup-parent").to_owned(),
+        init: reader.flag("init", false),
+        no_new_privileges: reader.flag("no-new-privileges", false),
+        seccomp_profile: seccomp(reader.text("seccomp-profile"))?,
+        default_runtime: match reader.text("default-runtime") {
+            "" => EngineConfig::default().default_runtime,
+            name => name.to_owned(),
+        },
+        runtimes: runtimes(reader)?,
+        network: network(reader)?,
+        registry_mirrors: reader.list("registry-mirrors"),
+        insecure_registries: reader.list("insecure-registries"),
+        proxies: proxies(reader),
+        shutdown_timeout_s: reader.integer("shutdown-timeout", 15),
+    })
+}
+
+fn absolute(key: &'static str, path: PathBuf) -> Result<PathBuf> {
+    std::path::absolute(&path).map_err(|error| ConfigError::value(key, error))
+}
+
+/// Source: moby 28.2 `opts/opts.go`, `ValidateLabel`.
+fn labels(reader: &Reader<'_>) -> Result<BTreeMap<String, String>> {
+    let mut labels = BTreeMap::new();
+    for label in reader.list("labels") {
+        let Some((key, value)) = label.split_once('=') else {
+            return Err(ConfigError::value("labels", format!("bad attribute format: {label}")));
+        };
+        let before = labels.insert(key.to_owned(), value.to_owned());
+        if before.is_some_and(|before| before != value) {
+            return Err(ConfigError::value("labels", format!("conflict labels for {key}")));
+        }
+    }
+    Ok(labels)
+}
+
+fn log(reader: &Reader<'_>) -> Result<LogSpec> {
+    let driver = match reader.text("log-driver") {
+        "" => "json-file",
+        driver @ ("json-file" | "local" | "none") => driver,
+        other => {
+            return Err(ConfigError::value(
+                "log-driver",
+                format!("no log driver named '{other}' is registered"),
+            ));
+        }
+    };
+    let mut options = BTreeMap::new();
+    for (key, value) in reader.entries("log-opts") {
+        let Value::String(value) = value else {
+            return Err(ConfigError::value("log-opts", format!("{key}: values must be strings")));
+        };
+        options.insert(key.to_owned(), value.clone());
+    }
+    Ok(LogSpec { driver: driver.to_owned(), options })
+}
+
+/// `nofile=1:2` on the command line, `{"nofile":{"Name":…,"Soft":1,"Hard":2}}` in the file.
+fn ulimits(reader: &Reader<'_>) -> Result<Vec<Ulimit>> {
+    let bad = |name: &str, value: &Value| {
+        ConfigError::value("default-ulimits", format!("{name}={value}"))
+    };
+    reader
+        .entries("default-ulimits")
+        .map(|(name, value)| {
+            let (soft, hard) = match value {
+                Value::String(text) => {
+                    let (soft, hard) = text.split_once(':').unwrap_or((text, text));
+                    (soft.parse().ok(), hard.parse().ok())
+                }
+                Value::Object(fields) => {
+                    let field = |name: &str| fields.get(name).and_then(Value::as_i64);
+                    (field("Soft"), field("Hard"))
+                }
+                Value::Number(both) => (both.as_i64(), both.as_i64()),
+                Value::Null | Value::Bool(_) | Value::Array(_) => (None, None),
+            };
+            match (soft, hard) {
+                (Some(soft), Some(hard)) if soft <= hard || hard == -1 => {
+                    Ok(Ulimit { name: name.to_owned(), soft, hard })
+                }
+                _ => Err(bad(name, value)),
+            }
+        })
+        .collect()
+}
+
+/// `64m`, `1g`, `100`. Source: docker `go-units`, `RAMInBytes`.
+fn bytes(text: &str) -> Option<u64> {
+    let lower = text.trim().to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|letter: char| letter.is_ascii_alphabetic()).trim_end();
+    let factor: u64 = match lower[digits.len()..].trim() {
+        "" | "b" => 1,
+        "k" | "kb" | "kib" => 1 << 10,
+        "m" | "mb" | "mib" => 1 << 20,
+        "g" | "gb" | "gib" => 1 << 30,
+        "t" | "tb" | "tib" => 1 << 40,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+fn seccomp(text: &str) -> Result<SeccompDefault> {
+    match text {
+        "" | "builtin" => Ok(SeccompDefault::Builtin),
+        "unconfined" => Ok(SeccompDefault::Unconfined),
+        path => std::fs::read_to_string(path)
+            .map(SeccompDefault::Profile)
+            .map_err(|source| ConfigError::Read { path: PathBuf::from(path), source }),
+    }
+}
+
+/// `--add-runtime name=path`, and `runtimes` with paths and arguments in the file.
+fn runtimes(reader: &Reader<'_>) -> Result<BTreeMap<String, OtherRuntime>> {
+    let mut runtimes = BTreeMap::new();
+    for (name, path) in reader.entries("add-runtime") {
+        let path = PathBuf::from(path.as_str().unwrap_or_default());
+        runtimes.insert(name.to_owned(), OtherRuntime { path, args: Vec::new() });
+    }
+    for (name, value) in reader.entries("runtimes") {
+        let bad = |why: &str| ConfigError::value("runtimes", format!("{name}: {why}"));
+        let fields = value.as_object().ok_or_else(|| bad("want an object"))?;
+        if fields.contains_key("runtimeType") || fields.contains_key("options") {
+            return Err(bad(
+                "runtimeType names a containerd shim, and Tug has none; give the runtime's path",
+            ));
+        }
+        if let Some(other) =
+            fields.keys().find(|key| !matches!(key.as_str(), "path" | "runtimeArgs"))
+        {
+            return Err(bad(&format!("unknown key {other}")));
+        }
+        let path = fields.get("path").and_then(Value::as_str).ok_or_else(|| bad("no path"))?;
+        let args = fields.get("runtimeArgs").and_then(Value::as_array).into_iter().flatten();
+        let runtime = OtherRuntime {
+            path: PathBuf::from(path),
+            args: args.filter_map(Value::as_str).map(str::to_owned).collect(),
+        };
+        if runtimes.insert(name.to_owned(), runtime).is_some() {
+            return Err(bad("given as a flag, too"));
+        }
+    }
+    if runtimes.contains_key("tug") {
+        return Err(ConfigError::value("runtimes", "the name tug is reserved"));
+    }
+    Ok(runtimes)
+}
+
+fn proxies(reader: &Reader<'_>) -> Proxies {
+    let value = |key: &str, variables: [&str; 2]| match reader.text(key) {
+        "" => variables.iter().find_map(|name| std::env::var(name).ok()).unwrap_or_default(),
+        text => text.to_owned(),
+    };
+    Proxies {
+        http: value("http-proxy", ["HTTP_PROXY", "http_proxy"]),
+        https: value("https-proxy", ["HTTPS_PROXY", "https_proxy"]),
+        no: value("no-proxy", ["NO_PROXY", "no_proxy"]),
+    }
+}
+
+fn subnet(reader: &Reader<'_>, key: &'static str) -> Result<Option<(IpAddr, u8)>> {
+    match reader.text(key) {
+        "" => Ok(None),
+        text => match parse_subnet(text) {
+            Some(subnet) => Ok(Some(subnet)),
+            None => Err(ConfigError::value(key, format!("{text}: want ADDRESS/LENGTH"))),
+        },
+    }
+}
+
+fn parse_subnet(text: &str) -> Option<(IpAddr, u8)> {
+    let (address, length) = text.split_once('/')?;
+    let (address, length): (IpAddr, u8) = (address.parse().ok()?, length.parse().ok()?);
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    (length <= bits).then_some((address, length))
+}
+
+fn addresses(reader: &Reader<'_>, key: &'static str) -> Result<Vec<IpAddr>> {
+    reader
+        .list(key)
+        .iter()
+        .map(|text| {
+            text.parse()
+                .map_err(|_| ConfigError::value(key, format!("{text} is not an IP address")))
+        })
+        .collect()
+}
+
+fn network(reader: &Reader<'_>) -> Result<NetworkSettings> {
+    let host_ip = reader.parsed::<IpAddr>("ip")?.filter(|ip| !ip.is_unspecified());
+    let bridge = reader.text("bridge");
+    let mtu = match u32::try_from(reader.integer("mtu", 0)) {
+        Ok(0) => NetworkSettings::default().mtu,
+        Ok(mtu) => mtu,
+        Err(_) => return Err(ConfigError::value("mtu", "it is negative")),
+    };
+    Ok(NetworkSettings {
+        bridge: (!bridge.is_empty()).then(|| bridge.to_owned()),
+        bip: subnet(reader, "bip")?,
+        bip6: subnet(reader, "bip6")?,
+        fixed_cidr: subnet(reader, "fixed-cidr")?,
+        fixed_cidr_v6: subnet(reader, "fixed-cidr-v6")?,
+        default_gateway: reader.parsed("default-gateway")?,
+        default_gateway_v6: reader.parsed("default-gateway-v6")?,
+        address_pools: address_pools(reader)?,
+        default_options: default_options(reader)?,
+        mtu,
+        icc: reader.flag("icc", true),
+        ipv6: reader.flag("ipv6", false),
+        ip_forward: reader.flag("ip-forward", true),
+        ip_masquerade: reader.flag("ip-masq", true),
+        nftables: reader.flag("iptables", true),
+        userland_proxy: reader.flag("userland-proxy", true),
+        host_ip,
+        host_gateway_ips: addresses(reader, "host-gateway-ips")?,
+        dns: addresses(reader, "dns")?,
+        dns_options: reader.list("dns-opts"),
+        dns_search: reader.list("dns-search"),
+        resolv_conf: match reader.text("resolv-conf") {
+            "" => None,
+            path => Some(PathBuf::from(path)),
+        },
+    })
+}
+
+/// `base=10.0.0.0/8,size=24` on the command line, `{"base":…,"size":…}` in the file.
+fn address_pools(reader: &Reader<'_>) -> Result<Vec<(IpAddr, u8, u8)>> {
+    let key = "default-address-pools";
+    let items = reader.0.get(key).and_then(Value::as_array).into_iter().flatten();
+    items
+        .map(|item| {
+            let bad =
+                || ConfigError::value(key, format!("{item}: want base=ADDRESS/LENGTH,size=LENGTH"));
+            let (base, size) = match item {
+                Value::String(text) => {
+                    let field = |name: &str| {
+                        let mut fields =
+                            text.split(',').filter_map(|field| field.trim().split_once('='));
+                        fields
+                            .find(|(key, _)| key.eq_ignore_ascii_case(name))
+                            .map(|(_, value)| value.to_owned())
+                    };
+                    (field("base"), field("size").and_then(|size| size.parse().ok()))
+                }
+                Value::Object(fields) => {
+                    let size = fields.get("size").and_then(Value::as_u64);
+                    let base = fields.get("base").and_then(Value::as_str);
+                    (base.map(str::to_owned), size.and_then(|size| u8::try_from(size).ok()))
+                }
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => (None, None),
+            };
+            let (base, length) = base.as_deref().and_then(parse_subnet).ok_or_else(bad)?;
+            let size = size.filter(|size| *size >= length).ok_or_else(bad)?;
+            Ok((base, length, size))
+        })
+        .collect()
+}
+
+/// Options by driver.
+fn default_options(reader: &Reader<'_>) -> Result<BTreeMap<String, BTreeMap<String, String>>> {
+    let mut options: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    for (driver, value) in reader.entries("default-network-opts") {
+        let bad = || ConfigError::value("default-network-opts", format!("{driver}={value}"));
+        let of_driver = options.entry(driver.to_owned()).or_default();
+        match value {
+            Value::Object(entries) => {
+                for (key, value) in entries {
+                    of_driver.insert(key.clone(), value.as_str().ok_or_else(bad)?.to_owned());
+                }
+            }
+            Value::Null
+            | Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_) => {
+                return Err(bad());
+            }
+        }
+    }
+    Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, want) in [
+            ("64m", Some(64 << 20)),
+            ("1 GiB", Some(1 << 30)),
+            ("100", Some(100)),
+            ("x", None),
+            ("1q", None),
+        ] {
+            assert_eq!(bytes(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn pools_have_two_spellings() {
+        let values = super::super::Values::from([(
+            "default-address-pools",
+            serde_json::json!(["base=10.0.0.0/8,size=24", {"base": "fd00::/48", "size": 64}]),
+        )]);
+        let pools = address_pools(&Reader(&values)).unwrap();
+        assert_eq!(
+            pools,
+            [("10.0.0.0".parse().unwrap(), 8, 24), ("fd00::".parse().unwrap(), 48, 64)]
+        );
+    }
+}

@@ -1,0 +1,317 @@
+//! The daemon's settings, from flags and `daemon.json` to typed values.
+//!
+//! ```text
+//! flags ┐                    ┌ Settings (listeners, logging, lifetime)
+//!       ├ Values, by key ────┤
+//! file ─┘  (no key in both)  └ EngineConfig
+//! ```
+//! An unknown flag or key is refused by name, and so is one that is not implemented and asks for
+//! more than the default ([`keys`]).
+
+mod engine_config;
+pub mod file;
+pub mod flags;
+pub mod keys;
+
+use std::path::PathBuf;
+
+use engine::EngineConfig;
+use serde_json::Value;
+
+use self::flags::Values;
+use self::keys::Support;
+
+/// Where things are when nobody says otherwise.
+const DATA_ROOT: &str = "/var/lib/tug";
+const EXEC_ROOT: &str = "/run/tug";
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error(transparent)]
+    Flag(#[from] flags::FlagError),
+    #[error(transparent)]
+    File(#[from] file::FileError),
+    #[error("{name} is not supported yet: have {value}")]
+    NotYet { name: String, value: Value },
+    #[error("{0}")]
+    Refused(&'static str),
+    #[error("invalid {key}: {why}")]
+    Value { key: &'static str, why: String },
+    #[error("cannot read {path:?}")]
+    Read { path: PathBuf, source: std::io::Error },
+}
+
+impl ConfigError {
+    fn value(key: &'static str, why: impl ToString) -> Self {
+        Self::Value { key, why: why.to_string() }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// What the daemon itself needs; the rest is the engine's.
+#[derive(Debug)]
+pub struct Settings {
+    pub hosts: Vec<String>,
+    pub group: String,
+    pub pidfile: PathBuf,
+    pub level: tracing::level_filters::LevelFilter,
+    pub format: LogFormat,
+    /// Whether containers go on when the daemon is asked to stop. True unless the user says no:
+    /// nothing of a container's depends on the daemon, so stopping them would be a loss without
+    /// a gain (Docker's default is to stop them).
+    pub live_restore: bool,
+    pub shutdown_timeout_s: i64,
+    pub engine: EngineConfig,
+}
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub enum Wish {
+    Help,
+    Version,
+    Validate,
+    Run(Box<Settings>),
+}
+
+/// Reads flags and file.
+///
+/// # Errors
+/// Names the flag or key that is wrong.
+pub fn read(args: &[String]) -> Result<Wish, ConfigError> {
+    let flags = flags::parse(args)?;
+    let on = |name: &str| flags.get(name) == Some(&Value::Bool(true));
+    if on("help") {
+        return Ok(Wish::Help);
+    }
+    if on("version") {
+        return Ok(Wish::Version);
+    }
+    let validate = on("validate");
+    let mut values = file::load(&flags)?;
+    values.extend(flags);
+    let settings = settings(values)?;
+    if validate {
+        return Ok(Wish::Validate);
+    }
+    Ok(Wish::Run(Box::new(settings)))
+}
+
+/// Refuses what is not there, so that no option is silently ignored.
+fn check_supported(values: &Values) -> Result<(), ConfigError> {
+    for key in keys::KEYS {
+        let Some(value) = values.get(key.name()) else {
+            continue;
+        };
+        match key.support {
+            Support::Works | Support::NoEffect => {}
+            Support::NotYet(default) if keys::asks_nothing(value, default) => {}
+            Support::NotYet(_) => {
+                let name = if key.flag.is_empty() {
+                    key.key.to_owned()
+                } else {
+                    format!("--{}", key.flag)
+                };
+                return Err(ConfigError::NotYet { name, value: value.clone() });
+            }
+            Support::Refused(words) => return Err(ConfigError::Refused(words)),
+        }
+    }
+    Ok(())
+}
+
+fn settings(values: Values) -> Result<Settings, ConfigError> {
+    check_supported(&values)?;
+    let reader = Reader(&values);
+    let engine = engine_config::read(&reader)?;
+    let debug = reader.flag("debug", false);
+    let hosts = match reader.list("hosts") {
+        // The default socket stands beside a moved run root, so that two daemons never meet.
+        hosts if hosts.is_empty() => {
+            vec![format!("unix://{}", beside(&engine.exec_root, "sock").display())]
+        }
+        hosts => hosts,
+    };
+    let format = match reader.text("log-format") {
+        "" | "text" => LogFormat::Text,
+        "json" => LogFormat::Json,
+        other => {
+            return Err(ConfigError::value("log-format", format!("invalid log format: {other}")));
+        }
+    };
+    Ok(Settings {
+        hosts,
+        group: match reader.text("group") {
+            "" => "docker".to_owned(),
+            group => group.to_owned(),
+        },
+        pidfile: match reader.text("pidfile") {
+            "" => beside(&engine.exec_root, "pid"),
+            path => PathBuf::from(path),
+        },
+        level: level(reader.text("log-level"), debug)?,
+        format,
+        live_restore: reader.flag("live-restore", true),
+        shutdown_timeout_s: engine.shutdown_timeout_s,
+        engine,
+    })
+}
+
+/// `/run/tug` → `/run/tug.sock`, `/x/run` → `/x/run.sock`.
+fn beside(root: &std::path::Path, extension: &str) -> PathBuf {
+    let mut name = root.as_os_str().to_owned();
+    name.push(".");
+    name.push(extension);
+    PathBuf::from(name)
+}
+
+fn level(text: &str, debug: bool) -> Result<tracing::level_filters::LevelFilter, ConfigError> {
+    use tracing::level_filters::LevelFilter;
+    let level = match text {
+        "trace" => LevelFilter::TRACE,
+        "debug" => LevelFilter::DEBUG,
+        "" | "info" => LevelFilter::INFO,
+        "warn" | "warning" => LevelFilter::WARN,
+        "error" | "fatal" | "panic" => LevelFilter::ERROR,
+        other => {
+            return Err(ConfigError::value("log-level", format!("invalid logging level: {other}")));
+        }
+    };
+    Ok(if debug { level.max(LevelFilter::DEBUG) } else { level })
+}
+
+/// Typed reading; shapes were checked before.
+struct Reader<'a>(&'a Values);
+
+impl Reader<'_> {
+    fn text(&self, key: &str) -> &str {
+        self.0.get(key).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    fn flag(&self, key: &str, default: bool) -> bool {
+        self.0.get(key).and_then(Value::as_bool).unwrap_or(default)
+    }
+
+    fn integer(&self, key: &str, default: i64) -> i64 {
+        self.0.get(key).and_then(Value::as_i64).unwrap_or(default)
+    }
+
+    fn list(&self, key: &str) -> Vec<String> {
+        let items = self.0.get(key).and_then(Value::as_array).into_iter().flatten();
+        items.filter_map(Value::as_str).map(str::to_owned).collect()
+    }
+
+    fn entries(&self, key: &str) -> impl Iterator<Item = (&str, &Value)> {
+        let entries = self.0.get(key).and_then(Value::as_object);
+        entries.into_iter().flatten().map(|(key, value)| (key.as_str(), value))
+    }
+
+    /// One parsed value, or none when it is not given.
+    fn parsed<T>(&self, key: &'static str) -> Result<Option<T>, ConfigError>
+    where
+        T: std::str::FromStr<Err: ToString>,
+    {
+        match self.text(key) {
+            "" => Ok(None),
+            text => text.parse().map(Some).map_err(|error: T::Err| {
+                ConfigError::value(key, format!("{text}: {}", error.to_string()))
+            }),
+        }
+    }
+}
+
+/// dockerd's usage.
+#[must_use]
+pub fn usage() -> String {
+    let mut text =
+        "\nUsage:  dockerd [OPTIONS]\n\nA self-sufficient runtime for containers.\n\nOptions:\n"
+            .to_owned();
+    for key in keys::KEYS.iter().filter(|key| !key.flag.is_empty()) {
+        let short = key.short.map_or_else(|| "    ".to_owned(), |short| format!("-{short}, "));
+        let kind = match key.kind {
+            keys::Kind::Bool => "",
+            keys::Kind::Int => " int",
+            keys::Kind::Text => " string",
+            keys::Kind::List | keys::Kind::Json => " list",
+            keys::Kind::Map => " map",
+        };
+        let flag = format!("{}{kind}", key.flag);
+        let note = match key.support {
+            Support::Works | Support::NoEffect => "",
+            Support::NotYet(_) => " (not supported yet)",
+            Support::Refused(_) => " (no longer supported)",
+        };
+        text.push_str(&format!("  {short}--{flag:<40} {}{note}\n", key.help));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::{Expect, expect};
+
+    #[track_caller]
+    fn check(args: &str, want: Expect) {
+        let args: Vec<_> = args.split_whitespace().map(str::to_owned).collect();
+        let got =
+            flags::parse(&args).map_err(ConfigError::from).and_then(settings).map(|settings| {
+                format!(
+                    "{:?} {} {} {:?}",
+                    settings.hosts,
+                    settings.pidfile.display(),
+                    settings.engine.data_root.display(),
+                    settings.level
+                )
+            });
+        want.assert_eq(&got.unwrap_or_else(|error| engine::error::chain(&error)));
+    }
+
+    #[test]
+    fn everything_moves_with_the_roots() {
+        check(
+            "",
+            expect![[r#"["unix:///run/tug.sock"] /run/tug.pid /var/lib/tug LevelFilter::INFO"#]],
+        );
+        check(
+            "--exec-root /x/run --data-root /x/data -D",
+            expect![[r#"["unix:///x/run.sock"] /x/run.pid /x/data LevelFilter::DEBUG"#]],
+        );
+    }
+
+    #[test]
+    fn what_is_not_there_is_refused_by_name() {
+        check("--tlsverify", expect!["--tlsverify is not supported yet: have true"]);
+        check(
+            "--userns-remap default",
+            expect![[r#"--userns-remap is not supported yet: have "default""#]],
+        );
+        check(
+            "--api-cors-header x",
+            expect!["api-cors-header is no longer supported; use a reverse proxy for CORS headers"],
+        );
+    }
+
+    #[test]
+    fn a_default_is_no_wish() {
+        check(
+            "--selinux-enabled=false",
+            expect![[r#"["unix:///run/tug.sock"] /run/tug.pid /var/lib/tug LevelFilter::INFO"#]],
+        );
+    }
+
+    #[test]
+    fn bad_values_are_refused() {
+        check("--log-level loud", expect!["invalid log-level: invalid logging level: loud"]);
+        check("--bip nonsense", expect!["invalid bip: nonsense: want ADDRESS/LENGTH"]);
+        check(
+            "--storage-driver zfs",
+            expect!["invalid storage-driver: zfs: Tug has overlay2 only"],
+        );
+        check("--label novalue", expect!["invalid labels: bad attribute format: novalue"]);
+    }
+}

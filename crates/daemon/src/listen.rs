@@ -1,0 +1,244 @@
+//! Listening sockets: `unix://`, `tcp://`, and `fd://` from whoever started us.
+//!
+//! A unix socket is bound under a name of its own, given its mode and group, and only then moved
+//! to its place, so it is never open to more than it should be. A socket file that nobody listens
+//! on is a dead daemon's and is replaced; one that answers is another daemon's and is refused.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use api::client::Host;
+use rustix::fs::{Gid, Mode};
+
+use crate::http::conn::Socket;
+
+/// Root and the socket's group.
+const SOCKET_MODE: u32 = 0o660;
+/// The first descriptor that systemd passes: `sd_listen_fds(3)`.
+const LISTEN_FDS_START: i32 = 3;
+
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    #[error("unable to parse host {host:?}: {source}")]
+    Host { host: String, source: api::client::HostError },
+    #[error("cannot listen on {host}")]
+    Bind { host: String, source: io::Error },
+    #[error("cannot listen on {path:?}: another daemon answers there")]
+    InUse { path: PathBuf },
+    #[error("{host:?} names no address: give an IP address or localhost")]
+    Name { host: String },
+    #[error("no sockets found via socket activation: make sure the service was started by systemd")]
+    NotActivated,
+    #[error("group {0} not found")]
+    NoGroup(String),
+}
+
+#[derive(Debug)]
+pub enum Listener {
+    Unix {
+        listener: tokio::net::UnixListener,
+        /// Removed at the end, unless it is the activator's.
+        path: Option<PathBuf>,
+    },
+    Tcp {
+        listener: tokio::net::TcpListener,
+        address: SocketAddr,
+    },
+}
+
+impl Listener {
+    pub async fn accept(&self) -> io::Result<Socket> {
+        match self {
+            Self::Unix { listener, .. } => Ok(Socket::Unix(listener.accept().await?.0)),
+            Self::Tcp { listener, .. } => {
+                let (stream, _) = listener.accept().await?;
+                // Keystrokes of an attached terminal must not wait for each other.
+                stream.set_nodelay(true)?;
+                Ok(Socket::Tcp(stream))
+            }
+        }
+    }
+
+    /// What is dangerous about this listener, if anything.
+    pub fn warning(&self) -> Option<String> {
+        match self {
+            Self::Tcp { address, .. } if !address.ip().is_loopback() => Some(format!(
+                "WARNING: API is accessible on http://{address} without encryption: whoever reaches it is root on this host"
+            )),
+            Self::Tcp { .. } | Self::Unix { .. } => None,
+        }
+    }
+
+    /// Removes the socket's file.
+    pub fn close(self) {
+        if let Self::Unix { path: Some(path), .. } = self {
+            // Nobody is there to be told, and the next daemon replaces it.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Opens the sockets of one `-H`. Needs a tokio runtime.
+///
+/// # Errors
+/// When the address is wrong, taken, or not allowed.
+pub fn open(host: &str, group: &str) -> Result<Vec<Listener>, ListenError> {
+    let failed = |source| ListenError::Bind { host: host.to_owned(), source };
+    if let Some(wanted) = host.strip_prefix("fd://") {
+        return activated(wanted);
+    }
+    let parsed = host
+        .parse::<Host>()
+        .map_err(|source| ListenError::Host { host: host.to_owned(), source })?;
+    match parsed {
+        Host::Unix(path) => Ok(vec![unix(path, group)?]),
+        Host::Tcp { name, port } => {
+            let ip: IpAddr = match name.as_str() {
+                "localhost" => IpAddr::from([127, 0, 0, 1]),
+                name => name.parse().map_err(|_| ListenError::Name { host: host.to_owned() })?,
+            };
+            let listener =
+                std::net::TcpListener::bind(SocketAddr::new(ip, port)).map_err(failed)?;
+            Ok(vec![tcp(listener).map_err(failed)?])
+        }
+        Host::Ssh { .. } => Err(ListenError::Bind {
+            host: host.to_owned(),
+            source: io::ErrorKind::Unsupported.into(),
+        }),
+    }
+}
+
+fn tcp(listener: std::net::TcpListener) -> io::Result<Listener> {
+    listener.set_nonblocking(true)?;
+    Ok(Listener::Tcp {
+        address: listener.local_addr()?,
+        listener: tokio::net::TcpListener::from_std(listener)?,
+    })
+}
+
+fn unix(path: PathBuf, group: &str) -> Result<Listener, ListenError> {
+    let failed = |source| ListenError::Bind { host: format!("unix://{}", path.display()), source };
+    if std::os::unix::net::UnixStream::connect(&path).is_ok() {
+        return Err(ListenError::InUse { path });
+    }
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    let mut fresh = path.clone().into_os_string();
+    fresh.push(".new");
+    let fresh = PathBuf::from(fresh);
+    match std::fs::remove_file(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+        Ok(()) | Err(_) => {}
+    }
+    let listener = std::os::unix::net::UnixListener::bind(&fresh).map_err(failed)?;
+    restrict(&fresh, group, &failed)?;
+    std::fs::rename(&fresh, &path).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(Listener::Unix {
+        listener: tokio::net::UnixListener::from_std(listener).map_err(failed)?,
+        path: Some(path),
+    })
+}
+
+fn restrict(
+    path: &Path,
+    group: &str,
+    failed: &dyn Fn(io::Error) -> ListenError,
+) -> Result<(), ListenError> {
+    rustix::fs::chmod(path, Mode::from_raw_mode(SOCKET_MODE))
+        .map_err(|error| failed(error.into()))?;
+    match find_group(group) {
+        Some(gid) => rustix::fs::chown(path, None, Some(Gid::from_raw(gid)))
+            .map_err(|error| failed(error.into())),
+        // Docker's default group need not exist; then the socket is root's alone.
+        None if group == "docker" => Ok(()),
+        None => Err(ListenError::NoGroup(group.to_owned())),
+    }
+}
+
+/// From the file: a static binary has no name service.
+fn find_group(group: &str) -> Option<u32> {
+    if let Ok(gid) = group.parse() {
+        return Some(gid);
+    }
+    let table = std::fs::read_to_string("/etc/group").ok()?;
+    table.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == group).then(|| fields.nth(1)?.parse().ok()).flatten()
+    })
+}
+
+/// Sockets passed by systemd: all of them, or the one with the given number.
+fn activated(wanted: &str) -> Result<Vec<Listener>, ListenError> {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<i32>().ok();
+    let ours = number("LISTEN_PID") == i32::try_from(std::process::id()).ok();
+    let count = number("LISTEN_FDS").filter(|_| ours).ok_or(ListenError::NotActivated)?;
+    let failed = |source: io::Error| ListenError::Bind { host: format!("fd://{wanted}"), source };
+    // The descriptors are ours by the protocol, but only by number; a pidfd of our own gives
+    // owned copies of them.
+    let us = rustix::process::pidfd_open(
+        rustix::process::getpid(),
+        rustix::process::PidfdFlags::empty(),
+    )
+    .map_err(|error| failed(error.into()))?;
+    let mut listeners = Vec::new();
+    for fd in LISTEN_FDS_START..LISTEN_FDS_START + count {
+        if !matches!(wanted, "" | "*") && wanted != fd.to_string() {
+            continue;
+        }
+        let fd = rustix::process::pidfd_getfd(&us, fd, rustix::process::PidfdGetfdFlags::empty())
+            .map_err(|error| failed(error.into()))?;
+        listeners.push(passed(fd).map_err(failed)?);
+    }
+    if listeners.is_empty() { Err(ListenError::NotActivated) } else { Ok(listeners) }
+}
+
+fn passed(fd: OwnedFd) -> io::Result<Listener> {
+    let domain = rustix::net::sockopt::socket_domain(&fd)?;
+    if domain == rustix::net::AddressFamily::UNIX {
+        let listener = std::os::unix::net::UnixListener::from(fd);
+        listener.set_nonblocking(true)?;
+        return Ok(Listener::Unix {
+            listener: tokio::net::UnixListener::from_std(listener)?,
+            path: None,
+        });
+    }
+    tcp(std::net::TcpListener::from(fd))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
+        let path = std::env::temp_dir().join(format!("tug-listen-{}.sock", std::process::id()));
+        let host = format!("unix://{}", path.display());
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let mut first = open(&host, "0").unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, SOCKET_MODE);
+        assert!(matches!(open(&host, "0"), Err(ListenError::InUse { .. })));
+        first.remove(0).close();
+        assert!(!path.exists());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn wrong_addresses_are_refused() {
+        for host in ["tcp://some.where:1", "nonsense", "npipe:////x", "fd://"] {
+            assert!(open(host, "0").is_err(), "{host}");
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn only_an_open_network_is_warned_of() {
+        let local = open("tcp://127.0.0.1:0", "0").unwrap();
+        assert_eq!(local[0].warning(), None);
+        let all = open("tcp://0.0.0.0:0", "0").unwrap();
+        assert!(all[0].warning().unwrap().contains("without encryption"));
+    }
+}

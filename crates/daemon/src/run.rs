@@ -1,0 +1,283 @@
+//! The daemon's life: claim, open, listen, serve, stop.
+//!
+//! ```text
+//! pidfile ─ engine ─ sockets ─ READY=1 ─ serve ─ SIGTERM ─ [stop containers] ─ sockets, pidfile away
+//! ```
+//! SIGTERM stops containers only when `live-restore` was set to false; SIGKILL never touches them.
+//! SIGHUP reads the file again and applies what can change while running.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::Engine;
+use engine::containers::views::{ListQuery, Status, StopOptions};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::reload;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::config::{self, LogFormat, Settings, Wish};
+use crate::http::conn;
+use crate::instance::{self, Instance, InstanceError};
+use crate::listen::{self, ListenError, Listener};
+use crate::state::State;
+
+/// Between two tries to accept when the process is out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Instance(#[from] InstanceError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Engine(#[from] engine::Error),
+    #[error("cannot make the directory {path:?}")]
+    Directory { path: PathBuf, source: io::Error },
+    #[error("cannot start the runtime")]
+    Runtime { source: io::Error },
+    #[error("cannot catch signals")]
+    Signals { source: io::Error },
+}
+
+/// Changes the level of a running daemon's log.
+type LevelHandle = reload::Handle<LevelFilter, tracing_subscriber::Registry>;
+
+fn start_log(settings: &Settings) -> LevelHandle {
+    let (filter, handle) = reload::Layer::new(settings.level);
+    let registry = tracing_subscriber::registry().with(filter);
+    let text = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    // A second call, as in tests, keeps the first log.
+    let _ = match settings.format {
+        LogFormat::Text => registry.with(text.with_ansi(false).with_target(false)).try_init(),
+        LogFormat::Json => registry.with(text.json()).try_init(),
+    };
+    handle
+}
+
+/// Runs until told to stop. `args` are kept for reading the file again.
+///
+/// # Errors
+/// When the daemon cannot start.
+pub fn run(settings: Settings, args: Vec<String>) -> Result<(), RunError> {
+    let level = start_log(&settings);
+    raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|source| RunError::Runtime { source })?;
+    let outcome = runtime.block_on(life(settings, &args, &level));
+    // Requests still running are their clients' loss, not ours to wait for.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    outcome
+}
+
+/// Each container's attached clients cost descriptors for a moment, so take what we may have.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "cannot raise the limit of open files");
+    }
+}
+
+fn make_directory(path: &Path, mode: u32) -> Result<(), RunError> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    let mut builder = std::fs::DirBuilder::new();
+    builder
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .map_err(|source| RunError::Directory { path: path.to_owned(), source })
+}
+
+async fn life(settings: Settings, args: &[String], level: &LevelHandle) -> Result<(), RunError> {
+    make_directory(&settings.engine.data_root, 0o710)?;
+    make_directory(&settings.engine.exec_root, 0o711)?;
+    let instance = Instance::take(&settings.pidfile)?;
+    let mut signals = Signals::catch().map_err(|source| RunError::Signals { source })?;
+
+    let mut listeners = Vec::new();
+    for host in &settings.hosts {
+        listeners.extend(listen::open(host, &settings.group)?);
+    }
+    let warnings: Vec<_> = listeners.iter().filter_map(Listener::warning).collect();
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    let state = Arc::new(State {
+        experimental: false,
+        live_restore: settings.live_restore,
+        insecure_registries: settings.engine.insecure_registries.clone(),
+        registry_mirrors: settings.engine.registry_mirrors.clone(),
+        warnings,
+    });
+    let opened = Engine::open(settings.engine.clone()).await;
+    let engine = match opened {
+        Ok(engine) => engine,
+        Err(error) => {
+            listeners.into_iter().for_each(Listener::close);
+            instance.give_back();
+            return Err(error.into());
+        }
+    };
+    let accepting: Vec<_> = listeners
+        .into_iter()
+        .map(|listener| {
+            tokio::spawn(accept(listener, engine.clone(), Arc::clone(&state), signals.stopping()))
+        })
+        .collect();
+    tracing::info!(hosts = settings.hosts.join(" "), "API listen on the sockets");
+    instance::notify("READY=1");
+
+    loop {
+        match signals.next().await {
+            Asked::Stop => break,
+            Asked::Reload => reload_settings(args, &engine, level),
+        }
+    }
+    tracing::info!("stopping");
+    instance::notify("STOPPING=1");
+    signals.stop();
+    for listener in accepting {
+        if let Err(error) = listener.await {
+            tracing::warn!(%error, "a listener broke");
+        }
+    }
+    if !settings.live_restore {
+        tokio::select! {
+            () = stop_containers(&engine, settings.shutdown_timeout_s) => {}
+            // Asked once more: leave them.
+            _ = signals.next() => {}
+        }
+    }
+    instance.give_back();
+    Ok(())
+}
+
+async fn accept(
+    listener: Listener,
+    engine: Engine,
+    state: Arc<State>,
+    mut stopping: tokio::sync::watch::Receiver<bool>,
+) {
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stopping.wait_for(|stopping| *stopping) => break,
+        };
+        match accepted {
+            Ok(socket) => {
+                drop(tokio::spawn(conn::serve(socket, engine.clone(), Arc::clone(&state))))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    listener.close();
+}
+
+enum Asked {
+    Stop,
+    Reload,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    stopping: tokio::sync::watch::Sender<bool>,
+}
+
+impl Signals {
+    fn catch() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            stopping: tokio::sync::watch::channel(false).0,
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.hangup.recv() => Asked::Reload,
+        }
+    }
+
+    fn stopping(&self) -> tokio::sync::watch::Receiver<bool> {
+        self.stopping.subscribe()
+    }
+
+    fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+}
+
+/// What can change while the daemon runs is the log's level; a file that is wrong changes nothing.
+fn reload_settings(args: &[String], engine: &Engine, level: &LevelHandle) {
+    let settings = match config::read(args) {
+        Ok(Wish::Run(settings)) => settings,
+        Ok(Wish::Help | Wish::Version | Wish::Validate) => return,
+        Err(error) => {
+            tracing::error!(error = engine::error::chain(&error), "configuration not reloaded");
+            return;
+        }
+    };
+    if let Err(error) = level.reload(settings.level) {
+        tracing::warn!(%error, "cannot change the level of the log");
+    }
+    if settings.engine.labels != engine.config().labels {
+        tracing::warn!("changed labels count from the next start on");
+    }
+    let attributes =
+        [("name", "tug"), ("debug", if settings.engine.debug { "true" } else { "false" })];
+    let attributes = attributes.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    engine.events().publish(engine::EventType::Daemon, "reload", "tug", attributes.into());
+    tracing::info!("configuration reloaded");
+}
+
+/// Stops all containers at once, each with its own grace, and waits no longer than `timeout_s`
+/// (for ever when negative).
+async fn stop_containers(engine: &Engine, timeout_s: i64) {
+    let running = match engine.list_containers(ListQuery::default()).await {
+        Ok(rows) => rows,
+        Err(error) => {
+            tracing::error!(error = error.message, "cannot list the containers to stop");
+            return;
+        }
+    };
+    let mut stopping = tokio::task::JoinSet::new();
+    for container in running {
+        match container.status {
+            Status::Running | Status::Paused | Status::Restarting => {}
+            Status::Created | Status::Removing | Status::Exited | Status::Dead => continue,
+        }
+        let engine = engine.clone();
+        stopping.spawn(async move {
+            let id = container.id.to_string();
+            if let Err(error) = engine.stop_container(&id, StopOptions::default()).await {
+                tracing::warn!(container = id, error = error.message, "container not stopped");
+            }
+        });
+    }
+    let all = async { while stopping.join_next().await.is_some() {} };
+    match u64::try_from(timeout_s) {
+        Ok(seconds) => {
+            if tokio::time::timeout(Duration::from_secs(seconds), all).await.is_err() {
+                tracing::warn!("containers left running: the shutdown timeout is over");
+            }
+        }
+        Err(_) => all.await,
+    }
+}
