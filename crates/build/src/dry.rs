@@ -14,7 +14,10 @@ use spec::{DiffId, Digest, ImageId, Platform};
 
 use crate::key::Key;
 use crate::progress::Event;
-use crate::worker::{Base, Blob, Failure, FailureKind, Files, NodeKind, Origin, Ran, Record, RunStep, Stream, Worker, WriteStep};
+use crate::worker::{
+    Base, Blob, Failure, FailureKind, Files, NodeKind, Origin, Ran, Record, RunStep, Stream,
+    Worker, WriteStep,
+};
 
 /// What a dry run starts from.
 #[derive(Debug, Default)]
@@ -84,7 +87,8 @@ impl Files for DryFiles<'_> {
     }
 
     fn names(&self, directory: &str) -> Result<Vec<String>, Failure> {
-        let names: BTreeSet<&str> = self.below(directory).filter_map(|(rest, _)| rest.split('/').next()).collect();
+        let names: BTreeSet<&str> =
+            self.below(directory).filter_map(|(rest, _)| rest.split('/').next()).collect();
         Ok(names.into_iter().map(str::to_owned).collect())
     }
 
@@ -110,7 +114,9 @@ impl Worker for Dry {
     fn files<'a>(&'a self, origin: &Origin) -> Result<Box<dyn Files + 'a>, Failure> {
         let files = match origin {
             Origin::Context => DryFiles { files: Some(&self.context), tree: Digest::of(b"") },
-            Origin::Layers(chain) => DryFiles { files: None, tree: Key::new("tree").with_tree(chain).digest() },
+            Origin::Layers(chain) => {
+                DryFiles { files: None, tree: Key::new("tree").with_tree(chain).digest() }
+            }
         };
         Ok(Box::new(files))
     }
@@ -120,7 +126,12 @@ impl Worker for Dry {
         Ok(Blob { name, bytes: url.as_bytes().into(), mode: 0o600, modified_secs: None })
     }
 
-    fn run(&self, below: &[DiffId], step: &RunStep, log: &dyn Fn(Stream, &[u8])) -> Result<Ran, Failure> {
+    fn run(
+        &self,
+        below: &[DiffId],
+        step: &RunStep,
+        log: &dyn Fn(Stream, &[u8]),
+    ) -> Result<Ran, Failure> {
         let command = step.argv.join(" ");
         log(Stream::Out, format!("{command}\n").as_bytes());
         let layer = Key::new("run").with_tree(below).with(&command).digest();
@@ -141,7 +152,12 @@ impl Worker for Dry {
         Ok(Some(DiffId(key.digest())))
     }
 
-    fn make_directory(&self, below: &[DiffId], path: &str, _user: &str) -> Result<Option<DiffId>, Failure> {
+    fn make_directory(
+        &self,
+        below: &[DiffId],
+        path: &str,
+        _user: &str,
+    ) -> Result<Option<DiffId>, Failure> {
         let layer = Key::new("directory").with_tree(below).with(path).digest();
         Ok((path != "/").then_some(DiffId(layer)))
     }
@@ -155,7 +171,8 @@ impl Worker for Dry {
     }
 
     fn commit(&self, config: &ImageConfig, _base: Option<ImageId>) -> Result<ImageId, Failure> {
-        let bytes = serde_json::to_vec(config).map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))?;
+        let bytes = serde_json::to_vec(config)
+            .map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))?;
         let id = ImageId(Digest::of(&bytes));
         self.kept().configs.insert(id, config.clone());
         Ok(id)

@@ -97,7 +97,10 @@ impl Flags {
 
     /// The values of a flag that may be given again.
     pub fn texts(&mut self, name: &'static str) -> Result<Vec<String>, FlagError> {
-        self.all(name).into_iter().map(|value| value.ok_or_else(|| FlagError::NoValue(name.to_owned()))).collect()
+        self.all(name)
+            .into_iter()
+            .map(|value| value.ok_or_else(|| FlagError::NoValue(name.to_owned())))
+            .collect()
     }
 
     /// A flag that is true when it has no value.
@@ -141,7 +144,8 @@ impl Flags {
     /// Refuses what nobody asked for.
     pub fn none_left(&self) -> Result<(), FlagError> {
         let Some((name, _)) = self.left.first() else { return Ok(()) };
-        let near = |known: &&&str| known.len().abs_diff(name.len()) <= 2 && same_letters(known, name);
+        let near =
+            |known: &&&str| known.len().abs_diff(name.len()) <= 2 && same_letters(known, name);
         Err(FlagError::Unknown { name: name.clone(), hint: self.asked.iter().find(near).copied() })
     }
 }
@@ -299,7 +303,12 @@ fn mount_kind(value: &str) -> Result<MountKind, FlagError> {
     })
 }
 
-fn mount_field(mount: &mut Mount, key: String, value: Option<String>, field: String) -> Result<(), FlagError> {
+fn mount_field(
+    mount: &mut Mount,
+    key: String,
+    value: Option<String>,
+    field: String,
+) -> Result<(), FlagError> {
     let invalid = |value: &str| FlagError::MountValue { key: key.clone(), value: value.to_owned() };
     let truth = |value: &Option<String>| match value.as_deref() {
         None | Some("true" | "1" | "TRUE" | "True" | "t" | "T") => Ok(true),
@@ -398,14 +407,21 @@ mod tests {
     #[test]
     fn mounts_are_read_with_their_short_names() {
         let mount = |text: &str| mount(text).map_err(|error| error.to_string());
-        let cache = mount("type=cache,target=/root/.cache,sharing=locked,mode=0700,id=x,ro").unwrap();
-        assert_eq!((cache.kind, cache.sharing, cache.mode), (MountKind::Cache, Sharing::Locked, Some(0o700)));
+        let cache =
+            mount("type=cache,target=/root/.cache,sharing=locked,mode=0700,id=x,ro").unwrap();
+        assert_eq!(
+            (cache.kind, cache.sharing, cache.mode),
+            (MountKind::Cache, Sharing::Locked, Some(0o700))
+        );
         assert!(cache.read_only);
         let bind = mount("src=a,dst=/b,from=c,rw").unwrap();
         assert!(!bind.read_only);
         assert_eq!(bind.from.as_deref(), Some("c"));
         assert_eq!(mount("type=tmpfs,target=/t,size=1m").unwrap().size_bytes, Some(1 << 20));
-        assert_eq!(mount("type=cache").unwrap_err(), "invalid mount target \"target\": must not be empty");
+        assert_eq!(
+            mount("type=cache").unwrap_err(),
+            "invalid mount target \"target\": must not be empty"
+        );
         assert_eq!(mount("type=x,target=/a").unwrap_err(), "unsupported mount type \"x\"");
         assert_eq!(mount("target=/a,foo=b").unwrap_err(), "unexpected key 'foo' in 'foo=b'");
         assert_eq!(mount("target").unwrap_err(), "invalid field 'target' must be a key=value pair");

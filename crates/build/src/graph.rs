@@ -61,8 +61,12 @@ fn sources(file: &Dockerfile, index: StageIndex) -> BTreeSet<StageIndex> {
 
 fn collect(instruction: &Instruction, words: &mut Vec<String>) {
     match instruction {
-        Instruction::Copy(transfer) | Instruction::Add(transfer) => words.extend(transfer.from.clone()),
-        Instruction::Run(run) => words.extend(run.mounts.iter().filter_map(|mount| mount.from.clone())),
+        Instruction::Copy(transfer) | Instruction::Add(transfer) => {
+            words.extend(transfer.from.clone())
+        }
+        Instruction::Run(run) => {
+            words.extend(run.mounts.iter().filter_map(|mount| mount.from.clone()))
+        }
         Instruction::Onbuild(text) => {
             // A stage on this one runs the trigger; its sources must be there then.
             if let Ok(step) = parse::parse_trigger(text) {
@@ -125,6 +129,9 @@ mod tests {
     #[test]
     fn a_target_that_is_not_there_is_named() {
         let file = parse::parse(b"FROM a\n").unwrap();
-        assert_eq!(target(&file, Some("x")).unwrap_err().to_string(), "target stage \"x\" could not be found");
+        assert_eq!(
+            target(&file, Some("x")).unwrap_err().to_string(),
+            "target stage \"x\" could not be found"
+        );
     }
 }

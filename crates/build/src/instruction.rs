@@ -213,5 +213,12 @@ pub enum Sharing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
     None,
-    Probe { command: Command, interval: i64, timeout: i64, start_period: i64, start_interval: i64, retries: i64 },
+    Probe {
+        command: Command,
+        interval: i64,
+        timeout: i64,
+        start_period: i64,
+        start_interval: i64,
+        retries: i64,
+    },
 }

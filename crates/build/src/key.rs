@@ -59,10 +59,14 @@ mod tests {
 
     #[test]
     fn parts_do_not_run_into_each_other() {
-        let key = |parts: &[&str]| parts.iter().fold(Key::new("x"), |key, part| key.with(part)).digest();
+        let key =
+            |parts: &[&str]| parts.iter().fold(Key::new("x"), |key, part| key.with(part)).digest();
         assert_ne!(key(&["ab", "c"]), key(&["a", "bc"]));
         assert_ne!(key(&["a"]), key(&["a", ""]));
         assert_eq!(key(&["a", "b"]), key(&["a", "b"]));
-        assert_ne!(Key::new("x").with_option(None).digest(), Key::new("x").with_option(Some("")).digest());
+        assert_ne!(
+            Key::new("x").with_option(None).digest(),
+            Key::new("x").with_option(Some("")).digest()
+        );
     }
 }

@@ -95,11 +95,20 @@ pub fn expand(word: &str, escape: char, variables: &dyn Variables) -> Result<Str
 ///
 /// # Errors
 /// As [`expand`].
-pub fn expand_body(body: &str, escape: char, variables: &dyn Variables) -> Result<String, ExpandError> {
+pub fn expand_body(
+    body: &str,
+    escape: char,
+    variables: &dyn Variables,
+) -> Result<String, ExpandError> {
     expand_with(body, escape, Quotes::Keep, variables)
 }
 
-fn expand_with(word: &str, escape: char, quotes: Quotes, variables: &dyn Variables) -> Result<String, ExpandError> {
+fn expand_with(
+    word: &str,
+    escape: char,
+    quotes: Quotes,
+    variables: &dyn Variables,
+) -> Result<String, ExpandError> {
     run(word, escape, quotes, variables).map(|words| words.text)
 }
 
@@ -108,7 +117,11 @@ fn expand_with(word: &str, escape: char, quotes: Quotes, variables: &dyn Variabl
 ///
 /// # Errors
 /// As [`expand`].
-pub fn expand_words(line: &str, escape: char, variables: &dyn Variables) -> Result<Vec<String>, ExpandError> {
+pub fn expand_words(
+    line: &str,
+    escape: char,
+    variables: &dyn Variables,
+) -> Result<Vec<String>, ExpandError> {
     run(line, escape, Quotes::Remove, variables).map(|words| words.list)
 }
 
@@ -117,7 +130,12 @@ struct Out {
     list: Vec<String>,
 }
 
-fn run(word: &str, escape: char, quotes: Quotes, variables: &dyn Variables) -> Result<Out, ExpandError> {
+fn run(
+    word: &str,
+    escape: char,
+    quotes: Quotes,
+    variables: &dyn Variables,
+) -> Result<Out, ExpandError> {
     let chars: Vec<char> = word.chars().collect();
     let mut lexer = Lexer { chars: &chars, at: 0, escape, quotes, variables, depth: 0 };
     let mut words = Words::default();
@@ -154,7 +172,12 @@ impl Lexer<'_> {
         Some(c)
     }
 
-    fn until(&mut self, stop: Option<char>, raw: Raw, words: &mut Words) -> Result<String, Problem> {
+    fn until(
+        &mut self,
+        stop: Option<char>,
+        raw: Raw,
+        words: &mut Words,
+    ) -> Result<String, Problem> {
         let mut text = String::new();
         while let Some(c) = self.peek() {
             if Some(c) == stop {
@@ -206,7 +229,8 @@ impl Lexer<'_> {
             }
             return;
         };
-        let keep = raw == Raw::Yes || (self.quotes == Quotes::Keep && next != '$' && next != self.escape);
+        let keep =
+            raw == Raw::Yes || (self.quotes == Quotes::Keep && next != '$' && next != self.escape);
         if keep {
             text.push(c);
             words.literal(c);
@@ -332,7 +356,13 @@ impl Lexer<'_> {
         self.until(Some(stop), raw, &mut Words::default())
     }
 
-    fn modified(&mut self, name: &str, modifier: char, value: Option<&str>, null: Null) -> Result<String, Problem> {
+    fn modified(
+        &mut self,
+        name: &str,
+        modifier: char,
+        value: Option<&str>,
+        null: Null,
+    ) -> Result<String, Problem> {
         let word = self.word('}', Raw::No)?;
         let usable = value.filter(|value| null == Null::IsSet || !value.is_empty());
         match (modifier, usable) {
@@ -502,8 +532,14 @@ mod tests {
             ("$", "$"),
             ("$ x", "$ x"),
             ("$none.", "."),
-            ("he'llo", "error: failed to process \"he'llo\": unexpected end of statement while looking for matching single-quote"),
-            ("\"x", "error: failed to process \"\\\"x\": unexpected end of statement while looking for matching double-quote"),
+            (
+                "he'llo",
+                "error: failed to process \"he'llo\": unexpected end of statement while looking for matching single-quote",
+            ),
+            (
+                "\"x",
+                "error: failed to process \"\\\"x\": unexpected end of statement while looking for matching double-quote",
+            ),
         ]);
     }
 
@@ -519,7 +555,10 @@ mod tests {
             ("${empty+x}", "x"),
             ("${none:-${who}}", "world"),
             ("${none:?gone}", "error: failed to process \"${none:?gone}\": none: gone"),
-            ("${empty:?}", "error: failed to process \"${empty:?}\": empty: is not allowed to be empty"),
+            (
+                "${empty:?}",
+                "error: failed to process \"${empty:?}\": empty: is not allowed to be empty",
+            ),
             ("${none?}", "error: failed to process \"${none?}\": none: is not allowed to be unset"),
             ("${who?x}", "world"),
             ("${path##*/}", "libx.tar.gz"),
@@ -528,10 +567,16 @@ mod tests {
             ("${path%%.*}", "/usr/local/lib/libx"),
             ("${path/lib/LIB}", "/usr/local/LIB/libx.tar.gz"),
             ("${path//lib/L}", "/usr/local/L/Lx.tar.gz"),
-            ("${who:#x}", "error: failed to process \"${who:#x}\": unsupported modifier (:#) in substitution"),
+            (
+                "${who:#x}",
+                "error: failed to process \"${who:#x}\": unsupported modifier (:#) in substitution",
+            ),
             ("${who", "error: failed to process \"${who\": syntax error: missing '}'"),
             ("${}", "error: failed to process \"${}\": syntax error: bad substitution"),
-            ("${who,x}", "error: failed to process \"${who,x}\": unsupported modifier (,) in substitution"),
+            (
+                "${who,x}",
+                "error: failed to process \"${who,x}\": unsupported modifier (,) in substitution",
+            ),
         ]);
     }
 

@@ -93,7 +93,8 @@ fn directive(line: &str) -> Option<(String, String)> {
     let (key, value) = rest.split_once('=')?;
     let key = key.trim().to_ascii_lowercase();
     let value = value.trim();
-    let is_word = key.starts_with(|c: char| c.is_ascii_alphabetic()) && key.chars().all(|c| c.is_ascii_alphanumeric());
+    let is_word = key.starts_with(|c: char| c.is_ascii_alphabetic())
+        && key.chars().all(|c| c.is_ascii_alphanumeric());
     (is_word && !value.is_empty()).then(|| (key, value.to_owned()))
 }
 
@@ -246,13 +247,19 @@ pub fn heredoc_word(word: &str) -> Option<Heredoc> {
         Some(rest) => (true, rest),
         None => (false, rest),
     };
-    let quoted = ['"', '\''].into_iter().find_map(|quote| rest.strip_prefix(quote)?.strip_suffix(quote));
+    let quoted =
+        ['"', '\''].into_iter().find_map(|quote| rest.strip_prefix(quote)?.strip_suffix(quote));
     let name = quoted.unwrap_or(rest);
     let fits = |c: char| !matches!(c, '<' | '\'' | '"') && !c.is_whitespace();
     if name.is_empty() || !name.chars().all(fits) {
         return None;
     }
-    Some(Heredoc { name: name.to_owned(), body: String::new(), strip_tabs, expand: quoted.is_none() })
+    Some(Heredoc {
+        name: name.to_owned(),
+        body: String::new(),
+        strip_tabs,
+        expand: quoted.is_none(),
+    })
 }
 
 #[cfg(test)]
@@ -271,7 +278,10 @@ mod tests {
                     (escape, syntax) => format!("escape {escape} syntax {syntax:?}\n"),
                 };
                 for line in lines {
-                    text.push_str(&format!("{}-{} {:?}", line.span.start, line.span.end, line.text));
+                    text.push_str(&format!(
+                        "{}-{} {:?}",
+                        line.span.start, line.span.end, line.text
+                    ));
                     for heredoc in line.heredocs {
                         text.push_str(&format!(" <<{} {:?}", heredoc.name, heredoc.body));
                     }
@@ -316,15 +326,24 @@ mod tests {
                 5-5 "RUN c"
             "#]],
         );
-        check("# note\n# escape=`\nRUN a`\n", expect![[r#"
+        check(
+            "# note\n# escape=`\nRUN a`\n",
+            expect![[r#"
             3-3 "RUN a`"
-        "#]]);
-        check("# escape=x\n", expect![[r#"
+        "#]],
+        );
+        check(
+            "# escape=x\n",
+            expect![[r#"
             error: dockerfile parse error on line 1: invalid ESCAPE 'x'. Must be ` or \
-        "#]]);
-        check("# escape=`\n# escape=`\n", expect![[r#"
+        "#]],
+        );
+        check(
+            "# escape=`\n# escape=`\n",
+            expect![[r#"
             error: dockerfile parse error on line 2: only one escape parser directive can be used
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
@@ -337,9 +356,12 @@ mod tests {
                 9-9 "ENV a=<<b"
             "#]],
         );
-        check("RUN <<A\none\n", expect![[r#"
+        check(
+            "RUN <<A\none\n",
+            expect![[r#"
             error: dockerfile parse error on line 1: unterminated heredoc
-        "#]]);
+        "#]],
+        );
     }
 
     proptest! {

@@ -10,7 +10,8 @@
 
 use crate::flags::{self, Flags};
 use crate::instruction::{
-    Argument, Command, Dockerfile, Health, Instruction, Pair, Run, RunNetwork, Security, Span, Stage, Step, Transfer,
+    Argument, Command, Dockerfile, Health, Instruction, Pair, Run, RunNetwork, Security, Span,
+    Stage, Step, Transfer,
 };
 use crate::lines::{self, Line};
 
@@ -49,7 +50,9 @@ pub enum Problem {
     ExactlyOne(&'static str),
     #[error("{0} requires at least one argument")]
     AtLeastOne(&'static str),
-    #[error("{0} requires at least two arguments, but only one was provided. Destination could not be determined")]
+    #[error(
+        "{0} requires at least two arguments, but only one was provided. Destination could not be determined"
+    )]
     NoDestination(&'static str),
     #[error("{0} must have two arguments")]
     TwoArguments(&'static str),
@@ -59,7 +62,9 @@ pub enum Problem {
     NoEquals(String),
     #[error("FROM requires either one or three arguments")]
     FromArguments,
-    #[error("invalid name for build stage: {0:?}, name can't start with a number or contain symbols")]
+    #[error(
+        "invalid name for build stage: {0:?}, name can't start with a number or contain symbols"
+    )]
     StageName(String),
     #[error("{0} requires the arguments to be in JSON form")]
     NotJson(&'static str),
@@ -85,8 +90,24 @@ pub enum Problem {
 
 /// Names of all instructions; the order is that of the suggestions.
 const KEYWORDS: [&str; 18] = [
-    "ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER",
-    "ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
+    "ADD",
+    "ARG",
+    "CMD",
+    "COPY",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "FROM",
+    "HEALTHCHECK",
+    "LABEL",
+    "MAINTAINER",
+    "ONBUILD",
+    "RUN",
+    "SHELL",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
 ];
 
 /// Reads a whole Dockerfile.
@@ -117,7 +138,9 @@ pub fn parse(source: &[u8]) -> Result<Dockerfile, ParseError> {
 pub fn parse_trigger(text: &str) -> Result<Step, ParseError> {
     let (_, lines) = lines::split(text.as_bytes())?;
     let span = Span::line(1);
-    let Some(line) = lines.into_iter().next() else { return Err(ParseError::at(span, Problem::Empty)) };
+    let Some(line) = lines.into_iter().next() else {
+        return Err(ParseError::at(span, Problem::Empty));
+    };
     let text = line.text.clone();
     let word = Words::of(&line, '\\').map_err(|problem| ParseError::at(span, problem))?;
     let instruction = instruction(word).map_err(|problem| ParseError::at(span, problem))?;
@@ -243,16 +266,27 @@ fn from(mut words: Words, line: &Line) -> Result<Stage, Problem> {
     let fields = words.fields();
     let (base, name) = match fields.as_slice() {
         [base] => (base, None),
-        [base, separator, name] if separator.eq_ignore_ascii_case("AS") => (base, Some(stage_name(name)?)),
+        [base, separator, name] if separator.eq_ignore_ascii_case("AS") => {
+            (base, Some(stage_name(name)?))
+        }
         _ => return Err(Problem::FromArguments),
     };
-    Ok(Stage { span: line.span, text: source_text(line), base: base.clone(), platform, name, steps: Vec::new() })
+    Ok(Stage {
+        span: line.span,
+        text: source_text(line),
+        base: base.clone(),
+        platform,
+        name,
+        steps: Vec::new(),
+    })
 }
 
 fn stage_name(name: &str) -> Result<String, Problem> {
     let lower = name.to_ascii_lowercase();
     let fits = lower.starts_with(|c: char| c.is_ascii_lowercase())
-        && lower.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.'));
+        && lower
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.'));
     match fits {
         true => Ok(lower),
         false => Err(Problem::StageName(name.to_owned())),
@@ -337,7 +371,9 @@ fn pairs(words: &Words) -> Result<Vec<Pair>, Problem> {
     if !first.contains('=') {
         // The old form: everything behind the first blank is the value.
         return match words.rest.split_once(char::is_whitespace) {
-            Some((key, value)) => Ok(vec![Pair { key: key.to_owned(), value: value.trim_start().to_owned() }]),
+            Some((key, value)) => {
+                Ok(vec![Pair { key: key.to_owned(), value: value.trim_start().to_owned() }])
+            }
             None => Err(Problem::TwoArguments(words.keyword)),
         };
     }
@@ -376,8 +412,9 @@ fn transfer(words: &mut Words) -> Result<Transfer, Problem> {
     }
     transfer.destination = list.pop().unwrap_or_default();
     for word in list {
-        let heredoc = lines::heredoc_word(&word)
-            .and_then(|found| words.line.heredocs.iter().find(|heredoc| heredoc.name == found.name));
+        let heredoc = lines::heredoc_word(&word).and_then(|found| {
+            words.line.heredocs.iter().find(|heredoc| heredoc.name == found.name)
+        });
         match heredoc {
             Some(heredoc) => transfer.inline.push(heredoc.clone()),
             None => transfer.sources.push(word),
@@ -392,17 +429,31 @@ fn run(words: &mut Words) -> Result<Run, Problem> {
         None | Some("default") => RunNetwork::Default,
         Some("none") => RunNetwork::None,
         Some("host") => RunNetwork::Host,
-        Some(other) => return Err(flags::FlagError::Value { flag: "network".into(), value: other.into() }.into()),
+        Some(other) => {
+            return Err(
+                flags::FlagError::Value { flag: "network".into(), value: other.into() }.into()
+            );
+        }
     };
     let security = match words.flags.text("security")?.as_deref() {
         None | Some("sandbox") => Security::Sandbox,
         Some("insecure") => Security::Insecure,
-        Some(other) => return Err(flags::FlagError::Value { flag: "security".into(), value: other.into() }.into()),
+        Some(other) => {
+            return Err(
+                flags::FlagError::Value { flag: "security".into(), value: other.into() }.into()
+            );
+        }
     };
     if words.rest.is_empty() {
         return Err(Problem::AtLeastOne(words.keyword));
     }
-    Ok(Run { command: words.command()?, heredocs: words.line.heredocs.clone(), mounts, network, security })
+    Ok(Run {
+        command: words.command()?,
+        heredocs: words.line.heredocs.clone(),
+        mounts,
+        network,
+        security,
+    })
 }
 
 fn onbuild(words: &Words) -> Result<String, Problem> {
@@ -465,10 +516,19 @@ mod tests {
         let text = match parse(source.as_bytes()) {
             Err(error) => error.to_string(),
             Ok(file) => {
-                let mut lines: Vec<String> = file.globals.iter().map(|global| format!("global {global:?}")).collect();
+                let mut lines: Vec<String> =
+                    file.globals.iter().map(|global| format!("global {global:?}")).collect();
                 for stage in file.stages {
-                    lines.push(format!("FROM {} as {:?} on {:?}", stage.base, stage.name, stage.platform));
-                    lines.extend(stage.steps.iter().map(|step| format!("{}: {:?}", step.span.start, step.instruction)));
+                    lines.push(format!(
+                        "FROM {} as {:?} on {:?}",
+                        stage.base, stage.name, stage.platform
+                    ));
+                    lines.extend(
+                        stage
+                            .steps
+                            .iter()
+                            .map(|step| format!("{}: {:?}", step.span.start, step.instruction)),
+                    );
                 }
                 lines.join("\n")
             }
@@ -537,7 +597,10 @@ mod tests {
         errors(&[
             ("ONBUILD ONBUILD RUN x", "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed"),
             ("ONBUILD FROM x", "FROM isn't allowed as an ONBUILD trigger"),
-            ("ONBUILD COPY x", "COPY requires at least two arguments, but only one was provided. Destination could not be determined"),
+            (
+                "ONBUILD COPY x",
+                "COPY requires at least two arguments, but only one was provided. Destination could not be determined",
+            ),
         ]);
     }
 
@@ -547,15 +610,24 @@ mod tests {
             ("FOO bar", "unknown instruction: FOO"),
             ("RUNN x", "unknown instruction: RUNN (did you mean RUN?)"),
             ("RUN", "RUN requires at least one argument"),
-            ("COPY a", "COPY requires at least two arguments, but only one was provided. Destination could not be determined"),
+            (
+                "COPY a",
+                "COPY requires at least two arguments, but only one was provided. Destination could not be determined",
+            ),
             ("ENV a", "ENV must have two arguments"),
             ("ENV a=1 b", "Syntax error - can't find = in \"b\". Must be of the form: name=value"),
             ("ENV =1", "ENV names can not be blank"),
             ("LABEL", "LABEL requires at least one argument"),
             ("FROM a b", "FROM requires either one or three arguments"),
-            ("FROM a AS 1x", "invalid name for build stage: \"1x\", name can't start with a number or contain symbols"),
+            (
+                "FROM a AS 1x",
+                "invalid name for build stage: \"1x\", name can't start with a number or contain symbols",
+            ),
             ("SHELL bash", "SHELL requires the arguments to be in JSON form"),
-            ("CMD [\"a\", 1]", "when using JSON array syntax, arrays must be comprised of strings only"),
+            (
+                "CMD [\"a\", 1]",
+                "when using JSON array syntax, arrays must be comprised of strings only",
+            ),
             ("HEALTHCHECK", "HEALTHCHECK requires at least one argument"),
             ("HEALTHCHECK CMD", "Missing command after HEALTHCHECK CMD"),
             ("HEALTHCHECK RUN x", "Unknown type \"RUN\" in HEALTHCHECK (try CMD)"),
@@ -568,8 +640,14 @@ mod tests {
 
     #[test]
     fn something_must_be_built_from_something() {
-        check("RUN x\n", expect!["dockerfile parse error on line 1: no build stage in current context"]);
-        check("ARG a\n", expect!["dockerfile parse error on line 1: no build stage in current context"]);
+        check(
+            "RUN x\n",
+            expect!["dockerfile parse error on line 1: no build stage in current context"],
+        );
+        check(
+            "ARG a\n",
+            expect!["dockerfile parse error on line 1: no build stage in current context"],
+        );
         check("\n# x\n", expect!["dockerfile parse error on line 2: file with no instructions"]);
     }
 

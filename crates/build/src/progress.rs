@@ -34,25 +34,72 @@ pub type Vertex = u32;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// A task that is no instruction: `[internal] load .dockerignore`, `exporting to image`.
-    TaskStarted { vertex: Vertex, name: String, at: SystemTime },
+    TaskStarted {
+        vertex: Vertex,
+        name: String,
+        at: SystemTime,
+    },
     /// A line below a task, `transferring context: 2B`; repeated as it advances.
-    TaskStatus { vertex: Vertex, text: String, is_done: bool, at: SystemTime },
-    TaskDone { vertex: Vertex, error: Option<String>, at: SystemTime },
+    TaskStatus {
+        vertex: Vertex,
+        text: String,
+        is_done: bool,
+        at: SystemTime,
+    },
+    TaskDone {
+        vertex: Vertex,
+        error: Option<String>,
+        at: SystemTime,
+    },
     /// An instruction. `number` and `total` count as the classic builder does (triggers are not
     /// counted); `name` is BuildKit's, where
     /// it shows the instruction at all.
-    StepStarted { vertex: Vertex, number: Option<usize>, total: usize, text: String, name: Option<String>, at: SystemTime },
+    StepStarted {
+        vertex: Vertex,
+        number: Option<usize>,
+        total: usize,
+        text: String,
+        name: Option<String>,
+        at: SystemTime,
+    },
     /// Triggers of the base image come.
-    Triggers { count: usize },
+    Triggers {
+        count: usize,
+    },
     /// A command starts; the classic builder would make a container for it.
-    Running { vertex: Vertex, container: String },
-    Log { vertex: Vertex, stream: Stream, bytes: Vec<u8>, at: SystemTime },
+    Running {
+        vertex: Vertex,
+        container: String,
+    },
+    Log {
+        vertex: Vertex,
+        stream: Stream,
+        bytes: Vec<u8>,
+        at: SystemTime,
+    },
     /// The result's short id is what the classic builder prints behind the arrow.
-    StepDone { vertex: Vertex, is_cached: bool, container: Option<String>, result: Option<String>, at: SystemTime },
-    StepFailed { vertex: Vertex, container: Option<String>, message: String, at: SystemTime },
-    Warning { text: String },
-    Built { image: ImageId },
-    Tagged { name: String },
+    StepDone {
+        vertex: Vertex,
+        is_cached: bool,
+        container: Option<String>,
+        result: Option<String>,
+        at: SystemTime,
+    },
+    StepFailed {
+        vertex: Vertex,
+        container: Option<String>,
+        message: String,
+        at: SystemTime,
+    },
+    Warning {
+        text: String,
+    },
+    Built {
+        image: ImageId,
+    },
+    Tagged {
+        name: String,
+    },
 }
 
 /// What the classic stream carries.
@@ -83,18 +130,27 @@ pub struct Classic {
 impl Classic {
     pub fn render(&self, event: &Event) -> Vec<Piece> {
         let text = match event {
-            Event::StepStarted { number: Some(number), total, text, .. } => format!("Step {number}/{total} : {text}\n"),
+            Event::StepStarted { number: Some(number), total, text, .. } => {
+                format!("Step {number}/{total} : {text}\n")
+            }
             Event::Triggers { count: 1 } => "# Executing 1 build trigger\n".to_owned(),
             Event::Triggers { count } => format!("# Executing {count} build triggers\n"),
             Event::Running { container, .. } => format!(" ---> Running in {container}\n"),
             Event::Log { bytes, .. } => String::from_utf8_lossy(bytes).into_owned(),
-            Event::StepDone { is_cached, container, result, .. } => self.done(*is_cached, container, result),
-            Event::StepFailed { container: Some(container), .. } if self.after_failure == Containers::Removed => {
+            Event::StepDone { is_cached, container, result, .. } => {
+                self.done(*is_cached, container, result)
+            }
+            Event::StepFailed { container: Some(container), .. }
+                if self.after_failure == Containers::Removed =>
+            {
                 format!(" ---> Removed intermediate container {container}\n")
             }
             Event::Warning { text } => format!("[Warning] {text}\n"),
             Event::Built { image } => {
-                return vec![Piece::Image(*image), Piece::Text(format!("Successfully built {}\n", image.short()))];
+                return vec![
+                    Piece::Image(*image),
+                    Piece::Text(format!("Successfully built {}\n", image.short())),
+                ];
             }
             Event::Tagged { name } => format!("Successfully tagged {name}\n"),
             Event::TaskStarted { .. }
@@ -128,28 +184,61 @@ impl Classic {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Trace {
-    Started { vertex: Vertex, name: String, at_ms: u64 },
-    Status { vertex: Vertex, text: String, is_done: bool, at_ms: u64 },
+    Started {
+        vertex: Vertex,
+        name: String,
+        at_ms: u64,
+    },
+    Status {
+        vertex: Vertex,
+        text: String,
+        is_done: bool,
+        at_ms: u64,
+    },
     /// `stream`: 1 is stdout, 2 stderr.
-    Log { vertex: Vertex, stream: u8, data: String, at_ms: u64 },
-    Done { vertex: Vertex, is_cached: bool, error: Option<String>, at_ms: u64 },
-    Image { id: String },
-    Warning { text: String },
-    Failed { message: String, excerpt: Option<String> },
+    Log {
+        vertex: Vertex,
+        stream: u8,
+        data: String,
+        at_ms: u64,
+    },
+    Done {
+        vertex: Vertex,
+        is_cached: bool,
+        error: Option<String>,
+        at_ms: u64,
+    },
+    Image {
+        id: String,
+    },
+    Warning {
+        text: String,
+    },
+    Failed {
+        message: String,
+        excerpt: Option<String>,
+    },
 }
 
 /// The trace's line for an event, if it has one.
 pub fn trace(event: &Event) -> Option<Trace> {
     match event {
-        Event::TaskStarted { vertex, name, at } | Event::StepStarted { vertex, name: Some(name), at, .. } => {
+        Event::TaskStarted { vertex, name, at }
+        | Event::StepStarted { vertex, name: Some(name), at, .. } => {
             Some(Trace::Started { vertex: *vertex, name: name.clone(), at_ms: millis(*at) })
         }
-        Event::TaskStatus { vertex, text, is_done, at } => {
-            Some(Trace::Status { vertex: *vertex, text: text.clone(), is_done: *is_done, at_ms: millis(*at) })
-        }
-        Event::TaskDone { vertex, error, at } => {
-            Some(Trace::Done { vertex: *vertex, is_cached: false, error: error.clone(), at_ms: millis(*at) })
-        }
+        Event::TaskStatus { vertex, text, is_done, at } => Some(Trace::Status {
+            vertex: *vertex,
+            text: text.clone(),
+            is_done: *is_done,
+            at_ms: millis(*at),
+        }),
+        Event::TaskDone { vertex, error, at } => Some(Trace::Done {
+            vertex: *vertex,
+            is_cached: false,
+            error: error.clone(),
+            at_ms: millis(*at),
+        }),
         Event::Log { vertex, stream, bytes, at } => Some(Trace::Log {
             vertex: *vertex,
             stream: match stream {
@@ -159,12 +248,18 @@ pub fn trace(event: &Event) -> Option<Trace> {
             data: String::from_utf8_lossy(bytes).into_owned(),
             at_ms: millis(*at),
         }),
-        Event::StepDone { vertex, is_cached, at, .. } => {
-            Some(Trace::Done { vertex: *vertex, is_cached: *is_cached, error: None, at_ms: millis(*at) })
-        }
-        Event::StepFailed { vertex, message, at, .. } => {
-            Some(Trace::Done { vertex: *vertex, is_cached: false, error: Some(message.clone()), at_ms: millis(*at) })
-        }
+        Event::StepDone { vertex, is_cached, at, .. } => Some(Trace::Done {
+            vertex: *vertex,
+            is_cached: *is_cached,
+            error: None,
+            at_ms: millis(*at),
+        }),
+        Event::StepFailed { vertex, message, at, .. } => Some(Trace::Done {
+            vertex: *vertex,
+            is_cached: false,
+            error: Some(message.clone()),
+            at_ms: millis(*at),
+        }),
         Event::Warning { text } => Some(Trace::Warning { text: text.clone() }),
         Event::Built { image } => Some(Trace::Image { id: image.to_string() }),
         Event::StepStarted { name: None, .. }
@@ -239,7 +334,8 @@ mod tests {
 
     #[test]
     fn the_wrong_line_is_marked_among_its_neighbours() {
-        let text = excerpt("Dockerfile", "FROM a\n\nRUN \\\n false\nRUN x\n", Span { start: 3, end: 4 });
+        let text =
+            excerpt("Dockerfile", "FROM a\n\nRUN \\\n false\nRUN x\n", Span { start: 3, end: 4 });
         expect![[r#"
             Dockerfile:3
             --------------------
@@ -258,7 +354,8 @@ mod tests {
     fn a_trace_line_survives_the_wire() {
         let line = Trace::Started { vertex: 1, name: "[1/2] FROM a".into(), at_ms: 5 };
         let wire = serde_json::to_string(&line).unwrap();
-        expect![[r#"{"event":"started","vertex":1,"name":"[1/2] FROM a","at_ms":5}"#]].assert_eq(&wire);
+        expect![[r#"{"event":"started","vertex":1,"name":"[1/2] FROM a","at_ms":5}"#]]
+            .assert_eq(&wire);
         assert_eq!(serde_json::from_str::<Trace>(&wire).unwrap(), line);
     }
 }

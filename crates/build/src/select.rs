@@ -14,7 +14,9 @@ pub const MATCHES_MAX: usize = 1 << 20;
 /// A source that selects nothing, in Docker's words.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum SelectError {
-    #[error("file not found in build context or excluded by .dockerignore: stat {0}: file does not exist")]
+    #[error(
+        "file not found in build context or excluded by .dockerignore: stat {0}: file does not exist"
+    )]
     Missing(String),
     #[error("stat {0}: file does not exist")]
     MissingElsewhere(String),
@@ -41,7 +43,12 @@ pub enum Parents {
 ///
 /// # Errors
 /// A source that is not there, and patterns that match nothing at all.
-pub fn select(files: &dyn Files, origin: &Origin, sources: &[String], parents: Parents) -> Result<Vec<Item>, SelectError> {
+pub fn select(
+    files: &dyn Files,
+    origin: &Origin,
+    sources: &[String],
+    parents: Parents,
+) -> Result<Vec<Item>, SelectError> {
     let mut items = Vec::new();
     for source in sources {
         let cleaned = relative(origin, source)?;
@@ -135,7 +142,12 @@ fn children(
     Ok(())
 }
 
-fn descend(files: &dyn Files, directory: &str, out: &mut Vec<String>, source: &str) -> Result<(), SelectError> {
+fn descend(
+    files: &dyn Files,
+    directory: &str,
+    out: &mut Vec<String>,
+    source: &str,
+) -> Result<(), SelectError> {
     let mut left = vec![directory.to_owned()];
     while let Some(directory) = left.pop() {
         for name in files.names(&directory)? {

@@ -68,7 +68,9 @@ pub enum StepError {
     State(#[from] StateError),
     #[error("{keyword} failed: {problem}")]
     Select { keyword: &'static str, problem: SelectError },
-    #[error("When using {0} with more than one source file, the destination must be a directory and end with a /")]
+    #[error(
+        "When using {0} with more than one source file, the destination must be a directory and end with a /"
+    )]
     ManyToOne(&'static str),
     #[error("The command '{}' returned a non-zero code: {code}", argv.join(" "))]
     Command { argv: Vec<String>, code: i32 },
@@ -101,7 +103,10 @@ impl StepError {
     pub fn in_buildkits_words(&self) -> String {
         match self {
             Self::Command { argv, code } => {
-                format!("process {:?} did not complete successfully: exit code: {code}", argv.join(" "))
+                format!(
+                    "process {:?} did not complete successfully: exit code: {code}",
+                    argv.join(" ")
+                )
             }
             Self::Select { problem: SelectError::Missing(path), .. } => {
                 format!("failed to calculate checksum of ref: {:?}: not found", format!("/{path}"))
@@ -162,7 +167,11 @@ pub(crate) struct Build<'a, W> {
 ///
 /// # Errors
 /// The first step that failed.
-pub fn build<W: Worker>(worker: &W, file: &Dockerfile, options: &Options) -> Result<ImageId, Broken> {
+pub fn build<W: Worker>(
+    worker: &W,
+    file: &Dockerfile,
+    options: &Options,
+) -> Result<ImageId, Broken> {
     let target = graph::target(file, options.target.as_deref())?;
     let (globals, bases) = from_words(file, options)?;
     let needed = graph::needed(file, &bases, target);
@@ -207,7 +216,10 @@ pub fn build<W: Worker>(worker: &W, file: &Dockerfile, options: &Options) -> Res
 }
 
 /// The global arguments' values, and the expanded base of every stage.
-fn from_words(file: &Dockerfile, options: &Options) -> Result<(BTreeMap<String, String>, Vec<String>), Broken> {
+fn from_words(
+    file: &Dockerfile,
+    options: &Options,
+) -> Result<(BTreeMap<String, String>, Vec<String>), Broken> {
     let mut globals = platform_arguments(options);
     let escape = file.directives.escape;
     for argument in &file.globals {
@@ -223,7 +235,8 @@ fn from_words(file: &Dockerfile, options: &Options) -> Result<(BTreeMap<String, 
     let mut bases = Vec::new();
     for stage in &file.stages {
         let at = |error: StepError| Broken { span: Some(stage.span), error };
-        let base = lex::expand(&stage.base, escape, &Globals(&globals)).map_err(|error| at(error.into()))?;
+        let base = lex::expand(&stage.base, escape, &Globals(&globals))
+            .map_err(|error| at(error.into()))?;
         if base.is_empty() {
             return Err(at(StepError::BlankBase(stage.base.clone())));
         }
@@ -306,8 +319,11 @@ impl<W: Worker> Build<'_, W> {
     fn verdict(&self) -> Result<Outcome, Broken> {
         let done = self.lock();
         let failures = || done.values().filter_map(|result| result.as_ref().err());
-        let is_echo = |broken: &&Broken| matches!(broken.error, StepError::Elsewhere | StepError::Cancelled);
-        if let Some(broken) = failures().find(|broken| !is_echo(broken)).or_else(|| failures().next()) {
+        let is_echo =
+            |broken: &&Broken| matches!(broken.error, StepError::Elsewhere | StepError::Cancelled);
+        if let Some(broken) =
+            failures().find(|broken| !is_echo(broken)).or_else(|| failures().next())
+        {
             return Err(broken.clone());
         }
         match done.get(&self.target) {
@@ -339,9 +355,18 @@ impl<W: Worker> Build<'_, W> {
             let result = Some(id.short());
             self.worker.report(Event::StepDone { vertex, is_cached, container, result, at });
         }
-        self.worker.report(Event::TaskStarted { vertex, name: "exporting to image".to_owned(), at });
+        self.worker.report(Event::TaskStarted {
+            vertex,
+            name: "exporting to image".to_owned(),
+            at,
+        });
         let status = |text: String| {
-            self.worker.report(Event::TaskStatus { vertex, text, is_done: true, at: self.worker.now() });
+            self.worker.report(Event::TaskStatus {
+                vertex,
+                text,
+                is_done: true,
+                at: self.worker.now(),
+            });
         };
         status("exporting layers".to_owned());
         status(format!("writing image {id}"));

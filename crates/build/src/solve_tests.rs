@@ -24,7 +24,8 @@ fn options() -> Options {
 }
 
 fn dry() -> Dry {
-    let mut image = ImageConfig { architecture: "amd64".into(), os: "linux".into(), ..ImageConfig::default() };
+    let mut image =
+        ImageConfig { architecture: "amd64".into(), os: "linux".into(), ..ImageConfig::default() };
     image.config.cmd = Some(vec!["sh".into()]);
     image.created = Some("2020-01-01T00:00:00Z".into());
     image.rootfs.diff_ids = vec![DiffId(Digest::of(b"base"))];
@@ -33,7 +34,8 @@ fn dry() -> Dry {
     triggered.config.on_build = vec!["COPY . /src".into(), "RUN make".into()];
     let files = [("app.py", "app"), ("a.txt", "a"), ("b.txt", "b"), ("d/e.txt", "e")];
     let mut dry = Dry::default();
-    dry.context = files.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec())).collect();
+    dry.context =
+        files.iter().map(|(path, text)| ((*path).to_owned(), text.as_bytes().to_vec())).collect();
     dry.images = [("busybox".to_owned(), image), ("triggered".to_owned(), triggered)].into();
     dry.codes = [("/bin/sh -c false".to_owned(), 1)].into();
     dry
@@ -47,7 +49,8 @@ fn run(dry: &Dry, source: &str, options: &Options) -> Result<ImageId, Broken> {
 fn masked(text: &str) -> String {
     let is_hex = |word: &str| word.len() == 12 && word.chars().all(|c| c.is_ascii_hexdigit());
     let words = |line: &str| {
-        let words: Vec<&str> = line.split(' ').map(|word| if is_hex(word) { "<id>" } else { word }).collect();
+        let words: Vec<&str> =
+            line.split(' ').map(|word| if is_hex(word) { "<id>" } else { word }).collect();
         words.join(" ")
     };
     text.lines().map(|line| words(line) + "\n").collect()
@@ -56,7 +59,12 @@ fn masked(text: &str) -> String {
 fn classic(events: &[Event]) -> String {
     let classic = Classic { after_success: Containers::Removed, after_failure: Containers::Kept };
     let pieces = events.iter().flat_map(|event| classic.render(event));
-    pieces.filter_map(|piece| match piece { Piece::Text(text) => Some(text), Piece::Image(_) => None }).collect()
+    pieces
+        .filter_map(|piece| match piece {
+            Piece::Text(text) => Some(text),
+            Piece::Image(_) => None,
+        })
+        .collect()
 }
 
 #[track_caller]
@@ -68,12 +76,16 @@ fn check_classic(dry: &Dry, source: &str, want: Expect) {
     want.assert_eq(&masked(&format!("{}{end}", classic(&dry.take_events()))));
 }
 
-const SERVICE: &str = "FROM busybox\nENV A=1\nRUN pip install\nCOPY app.py /app/\nWORKDIR /app\nCMD [\"app.py\"]\n";
+const SERVICE: &str =
+    "FROM busybox\nENV A=1\nRUN pip install\nCOPY app.py /app/\nWORKDIR /app\nCMD [\"app.py\"]\n";
 
 #[test]
 fn the_classic_text_is_dockers() {
     let dry = dry();
-    check_classic(&dry, SERVICE, expect![[r#"
+    check_classic(
+        &dry,
+        SERVICE,
+        expect![[r#"
         Step 1/6 : FROM busybox
          ---> <id>
         Step 2/6 : ENV A=1
@@ -96,8 +108,12 @@ fn the_classic_text_is_dockers() {
          ---> Removed intermediate container <id>
          ---> <id>
         Successfully built <id>
-    "#]]);
-    check_classic(&dry, SERVICE, expect![[r#"
+    "#]],
+    );
+    check_classic(
+        &dry,
+        SERVICE,
+        expect![[r#"
         Step 1/6 : FROM busybox
          ---> <id>
         Step 2/6 : ENV A=1
@@ -116,19 +132,24 @@ fn the_classic_text_is_dockers() {
          ---> Using cache
          ---> <id>
         Successfully built <id>
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_failing_command_is_named_with_its_code() {
-    check_classic(&dry(), "FROM busybox\nRUN false\nRUN x\n", expect![[r#"
+    check_classic(
+        &dry(),
+        "FROM busybox\nRUN false\nRUN x\n",
+        expect![[r#"
         Step 1/3 : FROM busybox
          ---> <id>
         Step 2/3 : RUN false
          ---> Running in <id>
         /bin/sh -c false
         The command '/bin/sh -c false' returned a non-zero code: 1
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -157,7 +178,8 @@ fn the_trace_shows_the_lines_of_buildkit() {
     let dry = dry();
     let source = "FROM busybox AS one\nRUN a\nFROM busybox\nLABEL x=y\nCOPY --from=one /a /b\n";
     run(&dry, source, &options()).unwrap();
-    let lines: Vec<String> = dry.take_events().iter().filter_map(trace).map(|line| format!("{line:?}")).collect();
+    let lines: Vec<String> =
+        dry.take_events().iter().filter_map(trace).map(|line| format!("{line:?}")).collect();
     let text = lines.join("\n");
     for name in [
         "[internal] load metadata for docker.io/library/busybox:latest",
@@ -180,8 +202,11 @@ fn a_repeated_build_gives_the_same_image_and_runs_nothing() {
     assert_eq!(run(&dry, SERVICE, &options()).unwrap(), first);
     assert_eq!(dry.take_commands().len(), 0);
     let config = dry.config(&first).unwrap();
-    let history: Vec<String> =
-        config.history.iter().map(|line| format!("{} {:?}\n", line.empty_layer, line.created_by)).collect();
+    let history: Vec<String> = config
+        .history
+        .iter()
+        .map(|line| format!("{} {:?}\n", line.empty_layer, line.created_by))
+        .collect();
     expect![[r#"
         false Some("base")
         true Some("ENV A=1")
@@ -203,8 +228,16 @@ fn only_what_a_step_sees_is_in_its_key() {
     };
     let mut dry = dry();
     assert_eq!(commands(&dry, "FROM busybox\nLABEL a=1\nCOPY a.txt /\nRUN x\n"), 1);
-    assert_eq!(commands(&dry, "FROM busybox\nLABEL a=2\nCOPY a.txt /\nRUN x\n"), 0, "a label is not in the key");
-    assert_eq!(commands(&dry, "FROM busybox\nENV a=2\nCOPY a.txt /\nRUN x\n"), 1, "the environment is");
+    assert_eq!(
+        commands(&dry, "FROM busybox\nLABEL a=2\nCOPY a.txt /\nRUN x\n"),
+        0,
+        "a label is not in the key"
+    );
+    assert_eq!(
+        commands(&dry, "FROM busybox\nENV a=2\nCOPY a.txt /\nRUN x\n"),
+        1,
+        "the environment is"
+    );
     assert_eq!(commands(&dry, "FROM busybox\nUSER u\nCOPY a.txt /\nRUN x\n"), 1, "the user is");
     dry.context.insert("c.txt".into(), b"new".to_vec());
     assert_eq!(commands(&dry, "FROM busybox\nCOPY a.txt /\nRUN x\n"), 0, "another file is not");
@@ -226,12 +259,16 @@ fn arguments_have_their_scopes() {
     let source = "ARG BASE=busybox\nARG V=1\nFROM $BASE\nRUN none\nARG V\nARG W=${V}3\nRUN one\nENV V=env\nRUN two\nLABEL l=$V$W\n";
     let id = run(&dry, source, &options).unwrap();
     let config = dry.config(&id).unwrap();
-    let created: Vec<&str> = config.history.iter().filter_map(|line| line.created_by.as_deref()).collect();
+    let created: Vec<&str> =
+        config.history.iter().filter_map(|line| line.created_by.as_deref()).collect();
     assert!(created.contains(&"RUN /bin/sh -c none # buildkit"));
     assert!(created.contains(&"RUN |2 V=2 W=23 /bin/sh -c one # buildkit"));
     assert!(created.contains(&"RUN |1 W=23 /bin/sh -c two # buildkit"));
     assert_eq!(config.config.labels["l"], "env23");
-    assert!(classic(&dry.take_events()).contains("[Warning] One or more build-args [UNUSED] were not consumed\n"));
+    assert!(
+        classic(&dry.take_events())
+            .contains("[Warning] One or more build-args [UNUSED] were not consumed\n")
+    );
 }
 
 #[test]
@@ -261,7 +298,10 @@ fn heredocs_become_scripts_and_files() {
     let dry = dry();
     run(&dry, "FROM busybox\nRUN <<E\necho a\nE\nRUN <<E\n#!/bin/awk\nx\nE\nRUN cat <<E\ny\nE\nCOPY <<E /z\nt\nE\n", &options())
         .unwrap();
-    assert_eq!(dry.take_commands(), ["/bin/sh -c echo a\n", "/dev/pipes/E", "/bin/sh -c cat <<E\ny\nE"]);
+    assert_eq!(
+        dry.take_commands(),
+        ["/bin/sh -c echo a\n", "/dev/pipes/E", "/bin/sh -c cat <<E\ny\nE"]
+    );
 }
 
 #[test]

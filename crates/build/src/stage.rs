@@ -3,7 +3,7 @@
 //! Elsewhere: what an instruction does to the configuration in [`crate::state`], the keys' format
 //! in [`crate::key`], the steps that touch files in [`crate::step`].
 
-use spec::{Digest, DiffId, Platform, Reference};
+use spec::{DiffId, Digest, Platform, Reference};
 
 use crate::graph::{self, StageIndex};
 use crate::instruction::{Instruction, Stage, Step};
@@ -11,7 +11,7 @@ use crate::key::Key;
 use crate::lex;
 use crate::parse;
 use crate::progress::{Event, Vertex, rfc3339};
-use crate::solve::{Build, Broken, Cache, Globals, StepError};
+use crate::solve::{Broken, Build, Cache, Globals, StepError};
 use crate::state::State;
 use crate::worker::{Failure, Origin, Record, Worker};
 
@@ -97,7 +97,8 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
             self.number += 1;
             let is_last = index + 1 == stage.steps.len();
             let number = Some(self.number);
-            self.step(step, number, is_last).map_err(|error| Broken { span: Some(step.span), error })?;
+            self.step(step, number, is_last)
+                .map_err(|error| Broken { span: Some(step.span), error })?;
         }
         Ok(Outcome {
             state: self.state,
@@ -140,7 +141,8 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
     fn from_image(&mut self, stage: &Stage, base: &str) -> Result<(), StepError> {
         let platform = self.platform(stage)?;
         let worker = self.build.worker;
-        let shown = Reference::parse(base).map_or_else(|_| base.to_owned(), |reference| reference.to_string());
+        let shown = Reference::parse(base)
+            .map_or_else(|_| base.to_owned(), |reference| reference.to_string());
         let vertex = self.build.vertex();
         let name = format!("[internal] load metadata for {shown}");
         worker.report(Event::TaskStarted { vertex, name, at: worker.now() });
@@ -161,9 +163,8 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
     fn platform(&self, stage: &Stage) -> Result<Option<Platform>, StepError> {
         let Some(word) = &stage.platform else { return Ok(self.build.options.platform.clone()) };
         let text = lex::expand(word, self.state.escape, &Globals(&self.build.globals))?;
-        text.parse().map(Some).map_err(|problem: spec::platform::PlatformError| StepError::Platform {
-            text: text.clone(),
-            problem: problem.to_string(),
+        text.parse().map(Some).map_err(|problem: spec::platform::PlatformError| {
+            StepError::Platform { text: text.clone(), problem: problem.to_string() }
         })
     }
 
@@ -200,7 +201,14 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
                     *container = Some(current.container.clone());
                     stage.execute(&prepared, vertex)
                 })?;
-                self.layered(vertex, record, is_cached, container.take(), prepared.created_by, is_last);
+                self.layered(
+                    vertex,
+                    record,
+                    is_cached,
+                    container.take(),
+                    prepared.created_by,
+                    is_last,
+                );
             }
             Instruction::Copy(transfer) | Instruction::Add(transfer) => {
                 let prepared = self.prepare_transfer(step.instruction.keyword(), transfer)?;
@@ -215,12 +223,17 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
                 self.state.image.config.working_dir = path.clone();
                 let user = self.state.image.config.user.clone();
                 let created_by = format!("WORKDIR {path}");
-                let key = Key::new("workdir").with_tree(self.state.chain()).with(&path).with(&user).digest();
+                let key = Key::new("workdir")
+                    .with_tree(self.state.chain())
+                    .with(&path)
+                    .with(&user)
+                    .digest();
                 let current = self.current(vertex, &key);
                 let (record, is_cached) = self.recall_or(&key, |stage| {
                     stage.running(&current);
                     *container = Some(current.container.clone());
-                    let layer = stage.build.worker.make_directory(stage.state.chain(), &path, &user)?;
+                    let layer =
+                        stage.build.worker.make_directory(stage.state.chain(), &path, &user)?;
                     Ok((layer, created_by.clone()))
                 })?;
                 self.layered(vertex, record, is_cached, container.take(), created_by, is_last);
@@ -253,7 +266,11 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
 
     /// A step that changed nothing but the configuration.
     fn configured(&mut self, vertex: Vertex, line: String, is_last: bool) -> Result<(), StepError> {
-        let key = Key::new("configure").with_digest(&self.key).with_tree(self.state.chain()).with(&line).digest();
+        let key = Key::new("configure")
+            .with_digest(&self.key)
+            .with_tree(self.state.chain())
+            .with(&line)
+            .digest();
         let current = self.current(vertex, &key);
         let mut container = None;
         let (record, is_cached) = self.recall_or(&key, |stage| {
@@ -289,7 +306,8 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
     fn epoch(&self) -> Option<String> {
         let text = self.build.options.arguments.get("SOURCE_DATE_EPOCH")?.as_ref()?;
         let seconds = text.parse().ok()?;
-        let at = std::time::SystemTime::UNIX_EPOCH.checked_add(std::time::Duration::from_secs(seconds))?;
+        let at = std::time::SystemTime::UNIX_EPOCH
+            .checked_add(std::time::Duration::from_secs(seconds))?;
         Some(rfc3339(at))
     }
 
@@ -306,7 +324,11 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
         self.state.add(&created_by, record.layer, &created);
         self.created = created;
         self.changed = true;
-        self.key = Key::new("image").with_digest(&self.key).with(&created_by).with_tree(self.state.chain()).digest();
+        self.key = Key::new("image")
+            .with_digest(&self.key)
+            .with(&created_by)
+            .with_tree(self.state.chain())
+            .digest();
         let result = self.key.short();
         self.finished(vertex, is_cached, container, result, is_last);
     }
@@ -323,7 +345,14 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
         self.build.worker.report(Event::Running { vertex, container });
     }
 
-    fn finished(&mut self, vertex: Vertex, is_cached: bool, container: Option<String>, result: String, is_last: bool) {
+    fn finished(
+        &mut self,
+        vertex: Vertex,
+        is_cached: bool,
+        container: Option<String>,
+        result: String,
+        is_last: bool,
+    ) {
         let at = self.build.worker.now();
         let event = Event::StepDone { vertex, is_cached, container, result: Some(result), at };
         match is_last && self.index == self.build.target {
@@ -334,11 +363,17 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
 
     fn broke(&self, vertex: Vertex, container: Option<String>, message: &str) {
         let at = self.build.worker.now();
-        self.build.worker.report(Event::StepFailed { vertex, container, message: message.to_owned(), at });
+        self.build.worker.report(Event::StepFailed {
+            vertex,
+            container,
+            message: message.to_owned(),
+            at,
+        });
     }
 
     fn current(&self, vertex: Vertex, key: &Digest) -> Current {
-        let container = Key::new("container").with_digest(key).with(&rfc3339(self.build.worker.now())).digest();
+        let container =
+            Key::new("container").with_digest(key).with(&rfc3339(self.build.worker.now())).digest();
         Current { vertex, container: container.short() }
     }
 
@@ -370,7 +405,10 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
 /// Whether BuildKit shows the instruction as a line of its own.
 fn is_shown(instruction: &Instruction) -> bool {
     match instruction {
-        Instruction::Add(_) | Instruction::Copy(_) | Instruction::Run(_) | Instruction::Workdir(_) => true,
+        Instruction::Add(_)
+        | Instruction::Copy(_)
+        | Instruction::Run(_)
+        | Instruction::Workdir(_) => true,
         Instruction::Arg(_)
         | Instruction::Cmd(_)
         | Instruction::Entrypoint(_)

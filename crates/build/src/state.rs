@@ -18,8 +18,16 @@ use crate::lex::{self, ExpandError, Variables};
 
 /// Build arguments that work without an ARG, and leave no trace in history and cache keys.
 pub const PROXY_ARGUMENTS: [&str; 10] = [
-    "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "FTP_PROXY", "ftp_proxy", "NO_PROXY", "no_proxy",
-    "ALL_PROXY", "all_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
 ];
 
 /// What a shell finds programs in when the image does not say.
@@ -286,9 +294,14 @@ impl State {
         };
         // As Go prints the struct with %q; the last field is a number, hence a rune.
         let durations = [check.interval, check.timeout, check.start_period, check.start_interval];
-        let durations: Vec<String> = durations.iter().map(|nanos| format!("{:?}", go_duration(*nanos))).collect();
+        let durations: Vec<String> =
+            durations.iter().map(|nanos| format!("{:?}", go_duration(*nanos))).collect();
         let retries = u8::try_from(check.retries).unwrap_or(u8::MAX);
-        let line = format!("HEALTHCHECK &{{{} {} '\\x{retries:02x}'}}", quoted(&check.test), durations.join(" "));
+        let line = format!(
+            "HEALTHCHECK &{{{} {} '\\x{retries:02x}'}}",
+            quoted(&check.test),
+            durations.join(" ")
+        );
         self.image.config.healthcheck = Some(check);
         line
     }
@@ -298,7 +311,8 @@ impl State {
         let name = signal.to_ascii_uppercase();
         let is_number = signal.parse::<u8>().is_ok_and(|number| (1..=64).contains(&number));
         let bare = name.strip_prefix("SIG").unwrap_or(&name);
-        let is_name = bare.len() > 1 && bare.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-'))
+        let is_name = bare.len() > 1
+            && bare.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-'))
             && bare.starts_with(|c: char| c.is_ascii_alphabetic());
         if !is_number && !is_name {
             return Err(StateError::Signal(signal));
@@ -395,7 +409,9 @@ mod tests {
         let mut text = String::new();
         for step in &file.stages[0].steps {
             let line = match &step.instruction {
-                Instruction::Arg(arguments) => state.declare(arguments, &BTreeMap::new(), &|_| None).map(Some),
+                Instruction::Arg(arguments) => {
+                    state.declare(arguments, &BTreeMap::new(), &|_| None).map(Some)
+                }
                 other => state.configure(other),
             };
             match line {
@@ -409,35 +425,50 @@ mod tests {
 
     #[test]
     fn an_entrypoint_drops_only_an_inherited_command() {
-        check("ENTRYPOINT [\"a\"]", expect![[r#"
+        check(
+            "ENTRYPOINT [\"a\"]",
+            expect![[r#"
             ENTRYPOINT ["a"]
-            {"Env":[],"Entrypoint":["a"]}"#]]);
-        check("CMD x\nENTRYPOINT [\"a\"]", expect![[r#"
+            {"Env":[],"Entrypoint":["a"]}"#]],
+        );
+        check(
+            "CMD x\nENTRYPOINT [\"a\"]",
+            expect![[r#"
             CMD ["/bin/sh" "-c" "x"]
             ENTRYPOINT ["a"]
-            {"Env":[],"Entrypoint":["a"],"Cmd":["/bin/sh","-c","x"]}"#]]);
-        check("SHELL [\"/bin/bash\", \"-ec\"]\nCMD x", expect![[r#"
+            {"Env":[],"Entrypoint":["a"],"Cmd":["/bin/sh","-c","x"]}"#]],
+        );
+        check(
+            "SHELL [\"/bin/bash\", \"-ec\"]\nCMD x",
+            expect![[r#"
             SHELL [/bin/bash -ec]
             CMD ["/bin/bash" "-ec" "x"]
-            {"Env":[],"Cmd":["/bin/bash","-ec","x"],"Shell":["/bin/bash","-ec"]}"#]]);
+            {"Env":[],"Cmd":["/bin/bash","-ec","x"],"Shell":["/bin/bash","-ec"]}"#]],
+        );
     }
 
     #[test]
     fn values_are_those_before_the_instruction() {
-        check("ENV abc=hello\nENV abc=bye def=$abc\nENV ghi=$abc", expect![[r#"
+        check(
+            "ENV abc=hello\nENV abc=bye def=$abc\nENV ghi=$abc",
+            expect![[r#"
             ENV abc=hello
             ENV abc=bye def=hello
             ENV ghi=bye
-            {"Env":["abc=bye","def=hello","ghi=bye"],"Cmd":["inherited"]}"#]]);
+            {"Env":["abc=bye","def=hello","ghi=bye"],"Cmd":["inherited"]}"#]],
+        );
     }
 
     #[test]
     fn the_environment_hides_arguments() {
-        check("ARG a=1\nENV b=$a a=2\nLABEL c=$a", expect![[r#"
+        check(
+            "ARG a=1\nENV b=$a a=2\nLABEL c=$a",
+            expect![[r#"
             ARG a=1
             ENV b=1 a=2
             LABEL c=2
-            {"Env":["b=1","a=2"],"Cmd":["inherited"],"Labels":{"c":"2"}}"#]]);
+            {"Env":["b=1","a=2"],"Cmd":["inherited"],"Labels":{"c":"2"}}"#]],
+        );
     }
 
     #[test]
@@ -456,11 +487,14 @@ mod tests {
 
     #[test]
     fn nonsense_is_named() {
-        check("EXPOSE x\nEXPOSE 80/icmp\nSTOPSIGNAL 99\nENV ${a:?no}=1", expect![[r#"
+        check(
+            "EXPOSE x\nEXPOSE 80/icmp\nSTOPSIGNAL 99\nENV ${a:?no}=1",
+            expect![[r#"
             error: invalid containerPort: x
             error: invalid proto: icmp
             error: invalid signal: 99
             error: failed to process "${a:?no}": a: no
-            {"Env":[],"Cmd":["inherited"]}"#]]);
+            {"Env":[],"Cmd":["inherited"]}"#]],
+        );
     }
 }

@@ -5,10 +5,12 @@
 
 use std::sync::Arc;
 
-use spec::{Digest, DiffId};
 use spec::ignore::Ignore;
+use spec::{DiffId, Digest};
 
-use crate::instruction::{Command, Heredoc, Mount, MountKind, Run, RunNetwork, Security, Sharing, Transfer};
+use crate::instruction::{
+    Command, Heredoc, Mount, MountKind, Run, RunNetwork, Security, Sharing, Transfer,
+};
 use crate::key::Key;
 use crate::lines;
 use crate::progress::{Event, Vertex};
@@ -16,7 +18,9 @@ use crate::select::{self, Parents, SelectError};
 use crate::solve::StepError;
 use crate::stage::StageRun;
 use crate::state::{PATH_DEFAULT, PROXY_ARGUMENTS};
-use crate::worker::{Blob, CacheMount, Item, NodeKind, Origin, RunMount, RunStep, Unpack, Worker, WriteStep};
+use crate::worker::{
+    Blob, CacheMount, Item, NodeKind, Origin, RunMount, RunStep, Unpack, Worker, WriteStep,
+};
 
 /// A RUN whose key is known.
 pub(crate) struct PreparedRun {
@@ -86,7 +90,9 @@ impl<W: Worker> StageRun<'_, '_, W> {
 
     /// The words to run, and the script's file when a heredoc starts with `#!`.
     fn run_command(&self, run: &Run) -> (Vec<String>, Option<(String, String)>) {
-        let Command::Shell(line) = &run.command else { return (self.state.argv(&run.command), None) };
+        let Command::Shell(line) = &run.command else {
+            return (self.state.argv(&run.command), None);
+        };
         if run.heredocs.is_empty() {
             return (self.state.argv(&run.command), None);
         }
@@ -109,8 +115,10 @@ impl<W: Worker> StageRun<'_, '_, W> {
     }
 
     fn mount(&self, mount: &Mount) -> Result<Option<(RunMount, Digest)>, StepError> {
-        let expand = |word: &Option<String>| word.as_deref().map(|word| self.state.expand(word)).transpose();
-        let target = expand(&mount.target)?.map(|target| self.state.absolute(&target)).unwrap_or_default();
+        let expand =
+            |word: &Option<String>| word.as_deref().map(|word| self.state.expand(word)).transpose();
+        let target =
+            expand(&mount.target)?.map(|target| self.state.absolute(&target)).unwrap_or_default();
         let source = expand(&mount.source)?.unwrap_or_default();
         let from = expand(&mount.from)?;
         let origin = from.map(|from| self.origin(&from)).transpose()?;
@@ -147,18 +155,27 @@ impl<W: Worker> StageRun<'_, '_, W> {
             }
             // Nothing can be given over the classic API, so only what may be absent is.
             MountKind::Secret if mount.required => {
-                let id = mount.id.clone().unwrap_or_else(|| target.rsplit('/').next().unwrap_or_default().to_owned());
+                let id = mount
+                    .id
+                    .clone()
+                    .unwrap_or_else(|| target.rsplit('/').next().unwrap_or_default().to_owned());
                 return Err(StepError::Secret(id));
             }
             MountKind::Ssh if mount.required => {
-                return Err(StepError::Ssh(mount.id.clone().unwrap_or_else(|| "default".to_owned())));
+                return Err(StepError::Ssh(
+                    mount.id.clone().unwrap_or_else(|| "default".to_owned()),
+                ));
             }
             MountKind::Secret | MountKind::Ssh => return Ok(None),
         }))
     }
 
     /// Runs a prepared RUN.
-    pub fn execute(&self, prepared: &PreparedRun, vertex: Vertex) -> Result<(Option<DiffId>, String), StepError> {
+    pub fn execute(
+        &self,
+        prepared: &PreparedRun,
+        vertex: Vertex,
+    ) -> Result<(Option<DiffId>, String), StepError> {
         let worker = self.build.worker;
         let log = |stream, bytes: &[u8]| {
             worker.report(Event::Log { vertex, stream, bytes: bytes.to_vec(), at: worker.now() });
@@ -170,9 +187,15 @@ impl<W: Worker> StageRun<'_, '_, W> {
         }
     }
 
-    pub fn prepare_transfer(&self, keyword: &'static str, transfer: &Transfer) -> Result<PreparedTransfer, StepError> {
-        let expand = |word: &Option<String>| word.as_deref().map(|word| self.state.expand(word)).transpose();
-        let (owner, chmod, from) = (expand(&transfer.chown)?, expand(&transfer.chmod)?, expand(&transfer.from)?);
+    pub fn prepare_transfer(
+        &self,
+        keyword: &'static str,
+        transfer: &Transfer,
+    ) -> Result<PreparedTransfer, StepError> {
+        let expand =
+            |word: &Option<String>| word.as_deref().map(|word| self.state.expand(word)).transpose();
+        let (owner, chmod, from) =
+            (expand(&transfer.chown)?, expand(&transfer.chmod)?, expand(&transfer.from)?);
         let origin = match &from {
             Some(from) => self.origin(from)?,
             None => Origin::Context,
@@ -183,11 +206,17 @@ impl<W: Worker> StageRun<'_, '_, W> {
             sources.push(self.state.expand(source)?);
         }
         let destination = self.state.expand(&transfer.destination)?;
-        let exclude: Vec<String> =
-            transfer.exclude.iter().map(|word| self.state.expand(word)).collect::<Result<_, _>>()?;
-        let bad_pattern =
-            |error: spec::ignore::IgnoreError| StepError::Select { keyword, problem: SelectError::Pattern(error.to_string()) };
-        let ignore = Ignore::from_patterns(exclude.iter().map(String::as_str)).map_err(bad_pattern)?;
+        let exclude: Vec<String> = transfer
+            .exclude
+            .iter()
+            .map(|word| self.state.expand(word))
+            .collect::<Result<_, _>>()?;
+        let bad_pattern = |error: spec::ignore::IgnoreError| StepError::Select {
+            keyword,
+            problem: SelectError::Pattern(error.to_string()),
+        };
+        let ignore =
+            Ignore::from_patterns(exclude.iter().map(String::as_str)).map_err(bad_pattern)?;
 
         let (remote, local): (Vec<String>, Vec<String>) =
             sources.iter().cloned().partition(|source| keyword == "ADD" && is_remote(source));
@@ -230,7 +259,13 @@ impl<W: Worker> StageRun<'_, '_, W> {
         Ok(PreparedTransfer { step, key: key.digest(), created_by })
     }
 
-    fn transfer_line(&self, keyword: &str, transfer: &Transfer, sources: &[String], destination: &str) -> String {
+    fn transfer_line(
+        &self,
+        keyword: &str,
+        transfer: &Transfer,
+        sources: &[String],
+        destination: &str,
+    ) -> String {
         let mut line = keyword.to_owned();
         if let Some(owner) = &transfer.chown {
             line.push_str(&format!(" --chown={owner}"));
@@ -256,7 +291,8 @@ impl<W: Worker> StageRun<'_, '_, W> {
         keyword: &'static str,
     ) -> Result<Vec<Item>, StepError> {
         let files = self.build.worker.files(origin)?;
-        select::select(&*files, origin, sources, parents).map_err(|problem| StepError::Select { keyword, problem })
+        select::select(&*files, origin, sources, parents)
+            .map_err(|problem| StepError::Select { keyword, problem })
     }
 
     fn content(
@@ -273,19 +309,30 @@ impl<W: Worker> StageRun<'_, '_, W> {
             let digest = files.digest(&item.path, &keep)?;
             let name = match item.kind {
                 NodeKind::Directory => "",
-                NodeKind::File | NodeKind::Other => item.path.rsplit('/').next().unwrap_or_default(),
+                NodeKind::File | NodeKind::Other => {
+                    item.path.rsplit('/').next().unwrap_or_default()
+                }
             };
-            key = key.with("item").with(name).with_option(item.below.as_deref()).with_digest(&digest);
+            key =
+                key.with("item").with(name).with_option(item.below.as_deref()).with_digest(&digest);
         }
         for blob in blobs {
-            key = key.with("blob").with(&blob.name).with(&blob.mode.to_string()).with_digest(&Digest::of(&blob.bytes));
+            key = key
+                .with("blob")
+                .with(&blob.name)
+                .with(&blob.mode.to_string())
+                .with_digest(&Digest::of(&blob.bytes));
         }
         Ok(key)
     }
 
     /// Absolute, and with a `/` at the end when the words say that it is a directory.
     fn destination(&self, word: &str) -> String {
-        let is_directory = word.ends_with('/') || word == "." || word == ".." || word.ends_with("/.") || word.ends_with("/..");
+        let is_directory = word.ends_with('/')
+            || word == "."
+            || word == ".."
+            || word.ends_with("/.")
+            || word.ends_with("/..");
         let absolute = self.state.absolute(word);
         match is_directory && absolute != "/" {
             true => format!("{absolute}/"),
@@ -293,8 +340,14 @@ impl<W: Worker> StageRun<'_, '_, W> {
         }
     }
 
-    fn fetched(&self, urls: &[String], transfer: &Transfer, mode: Option<u32>) -> Result<Vec<Blob>, StepError> {
-        let wanted = transfer.checksum.as_deref().map(|word| self.state.expand(word)).transpose()?;
+    fn fetched(
+        &self,
+        urls: &[String],
+        transfer: &Transfer,
+        mode: Option<u32>,
+    ) -> Result<Vec<Blob>, StepError> {
+        let wanted =
+            transfer.checksum.as_deref().map(|word| self.state.expand(word)).transpose()?;
         let mut blobs = Vec::new();
         for url in urls {
             if is_git(url) {
@@ -357,5 +410,6 @@ fn is_git(source: &str) -> bool {
     source.starts_with("git@")
         || source.starts_with("git://")
         || source.starts_with("ssh://")
-        || ((source.starts_with("http://") || source.starts_with("https://")) && path.ends_with(".git"))
+        || ((source.starts_with("http://") || source.starts_with("https://"))
+            && path.ends_with(".git"))
 }

@@ -211,7 +211,12 @@ pub trait Worker: Sync {
     ///
     /// # Errors
     /// A command that cannot be started, in Docker's words.
-    fn run(&self, below: &[DiffId], step: &RunStep, log: &dyn Fn(Stream, &[u8])) -> Result<Ran, Failure>;
+    fn run(
+        &self,
+        below: &[DiffId],
+        step: &RunStep,
+        log: &dyn Fn(Stream, &[u8]),
+    ) -> Result<Ran, Failure>;
 
     /// Writes a layer of files on the tree `below`.
     ///
@@ -223,7 +228,12 @@ pub trait Worker: Sync {
     ///
     /// # Errors
     /// A file in its place, a full disk.
-    fn make_directory(&self, below: &[DiffId], path: &str, user: &str) -> Result<Option<DiffId>, Failure>;
+    fn make_directory(
+        &self,
+        below: &[DiffId],
+        path: &str,
+        user: &str,
+    ) -> Result<Option<DiffId>, Failure>;
 
     /// A step done before, all of its layers still there.
     fn recall(&self, key: &Digest) -> Option<Record>;

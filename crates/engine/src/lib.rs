@@ -10,6 +10,7 @@
 //! Lock order: the registry of containers, then the names in it; a container's own state belongs
 //! to its task and is locked by nobody. No lock is held across an `.await`.
 
+pub mod builds;
 pub mod config;
 pub mod containers;
 pub mod error;
@@ -39,6 +40,9 @@ pub(crate) struct Inner {
     pub config: EngineConfig,
     pub events: Events,
     pub containers: containers::Registry,
+    pub store: store::Store,
+    /// Caches of `RUN --mount=type=cache` that a step has for itself.
+    pub cache_locks: Arc<builds::CacheLocks>,
 }
 
 impl Engine {
@@ -49,7 +53,10 @@ impl Engine {
     /// When a root cannot be made or read, or another daemon holds it.
     pub async fn open(config: EngineConfig) -> Result<Self> {
         let events = Events::default();
-        let inner = Inner { config, events, containers: containers::Registry::default() };
+        let store = open_store(&config)?;
+        builds::sweep(&store);
+        let containers = containers::Registry::default();
+        let inner = Inner { config, events, containers, store, cache_locks: Arc::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -63,4 +70,12 @@ impl Engine {
     pub fn events(&self) -> &Events {
         &self.inner.events
     }
+}
+
+fn open_store(config: &EngineConfig) -> Result<store::Store> {
+    let name = config.storage_driver.as_deref().unwrap_or_default();
+    let driver = store::Driver::parse(name).map_err(|error| Error::caused(Kind::Invalid, error))?;
+    let options = store::Options { driver };
+    store::Store::open(&config.data_root, options)
+        .map_err(|error| Error::caused(Kind::Unavailable, error))
 }

@@ -1,0 +1,151 @@
+//! Builds: the classic build service behind `POST /build`, and the engine's [`build::worker::Worker`].
+//!
+//! ```text
+//! body (tar) --context--> directory below tmp --+
+//! Dockerfile, .dockerignore ------read----------+--> build::solve on a blocking thread --> image, tags
+//!                                                         |          |
+//!                                             worker: store, run_once, fetch   events -> Output
+//! ```
+//!
+//! Everything a build makes hangs on one guard: the context's directory, snapshots of RUN steps, and
+//! the lease that keeps new layers. Whatever way the build ends, by success, failure, a hung-up
+//! client or a panic, dropping the guard leaves only the image and the cache. What a killed daemon
+//! leaves is found by its name and removed at start ([`sweep`]).
+//!
+//! Elsewhere: what a build decides, in crate `build`; running one command, in [`crate::oneshot`].
+
+mod context;
+mod fetch;
+mod files;
+mod mounts;
+mod owner;
+mod service;
+mod worker;
+mod write;
+
+use std::collections::BTreeMap;
+
+use build::progress::Trace;
+use spec::ImageId;
+
+use crate::containers::spec::Resources;
+use crate::error::Error;
+use crate::stream::ByteStream;
+
+pub(crate) use mounts::CacheLocks;
+pub(crate) use service::sweep;
+
+/// What `POST /build` asks for.
+#[derive(Debug)]
+pub struct BuildRequest {
+    pub source: BuildSource,
+    /// Path in the context; empty is `Dockerfile`.
+    pub dockerfile: String,
+    pub tags: Vec<String>,
+    pub target: Option<String>,
+    pub arguments: BTreeMap<String, Option<String>>,
+    pub labels: BTreeMap<String, String>,
+    pub cache: CacheUse,
+    pub pull: Pull,
+    pub containers: Containers,
+    pub verbosity: Verbosity,
+    /// `--network`; empty is the default.
+    pub network: String,
+    /// `name:address`.
+    pub extra_hosts: Vec<String>,
+    /// Bytes.
+    pub shm_size: Option<u64>,
+    /// Limits of RUN steps.
+    pub resources: Resources,
+    pub platform: Option<String>,
+    pub squash: Squash,
+    /// Images whose layers may serve as cache; all local results do anyway.
+    pub cache_from: Vec<String>,
+    pub security_opt: Vec<String>,
+    pub style: Style,
+}
+
+/// Where the context comes from.
+#[derive(Debug)]
+pub enum BuildSource {
+    /// The request's body: a tar, compressed or not.
+    Context(ByteStream),
+    /// `remote=`: a URL of a tar or of a Dockerfile.
+    Remote(String),
+}
+
+/// `nocache`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CacheUse {
+    #[default]
+    Use,
+    Ignore,
+}
+
+/// `pull`: whether a newer base image is looked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Pull {
+    #[default]
+    Missing,
+    Always,
+}
+
+/// `rm` and `forcerm`. Tug makes no containers for steps; this says what the classic text claims.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Containers {
+    Keep,
+    #[default]
+    RemoveAfterSuccess,
+    RemoveAlways,
+}
+
+/// `q`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Verbosity {
+    #[default]
+    Full,
+    /// Only the image's id.
+    Quiet,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Squash {
+    #[default]
+    No,
+    Yes,
+}
+
+/// Which rendering of the progress is wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Style {
+    /// The classic builder's text.
+    #[default]
+    Classic,
+    /// [`Trace`] lines, for `version=tug1`.
+    Trace,
+}
+
+/// One object of the answer's stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// `{"stream":"…"}`.
+    Text(String),
+    /// `{"aux":{"ID":"sha256:…"}}`.
+    Image(ImageId),
+    /// `{"id":"moby.tug.trace","aux":{…}}`.
+    Trace(Trace),
+}
+
+/// A build that failed.
+#[derive(Debug)]
+pub struct BuildFailure {
+    pub error: Error,
+    /// The exit code of a RUN, for `errorDetail.code`.
+    pub code: Option<i32>,
+}
+
+impl From<Error> for BuildFailure {
+    fn from(error: Error) -> Self {
+        Self { error, code: None }
+    }
+}

@@ -1,0 +1,425 @@
+//! One build from request to answer.
+
+use std::collections::HashMap;
+use std::io::Read;
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use build::instruction::Dockerfile;
+use build::parse::ParseError;
+use build::progress::{self, Classic, Event, Trace, Vertex};
+use build::solve::{Broken, Cache, Options, Order, StepError};
+use build::worker::{FailureKind, Worker};
+use spec::{ImageId, Platform, Reference};
+use store::{Image, Store};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+use super::context::Context;
+use super::worker::{EngineWorker, RunOptions, SNAPSHOT_PREFIX, Sink};
+use super::{
+    BuildFailure, BuildRequest, BuildSource, CacheUse, Containers, Output, Squash, Style,
+    Verbosity, fetch,
+};
+use crate::Engine;
+use crate::error::{Error, Kind, Result, chain};
+use crate::oneshot::OneShotNetwork;
+use crate::stream;
+
+const DEFINITION: Vertex = 1;
+const IGNORE: Vertex = 2;
+const CONTEXT: Vertex = 3;
+
+impl Engine {
+    /// Builds an image. Progress goes to `output`; when nobody receives any more, the build stops.
+    ///
+    /// # Errors
+    /// In Docker's words. What failed before the first [`Output`] can still become a status.
+    pub async fn build(
+        &self,
+        request: BuildRequest,
+        output: mpsc::Sender<Output>,
+    ) -> std::result::Result<ImageId, BuildFailure> {
+        let (cancel, _) = watch::channel(false);
+        let watched = output.clone();
+        let flag = cancel.clone();
+        let watcher = tokio::spawn(async move {
+            watched.closed().await;
+            flag.send_replace(true);
+        });
+        let engine = self.clone();
+        let runtime = Handle::current();
+        let worked = tokio::task::spawn_blocking(move || {
+            Service { engine, runtime, cancel, started: SystemTime::now() }.build(request, output)
+        });
+        let result = worked.await;
+        watcher.abort();
+        match result {
+            Ok(result) => result,
+            Err(error) => Err(Error::caused(Kind::Internal, error).into()),
+        }
+    }
+
+    /// The image that a Dockerfile's FROM names.
+    pub(super) fn base_image(&self, name: &str) -> Result<Arc<Image>> {
+        let store = &self.inner.store;
+        let reference = Reference::parse(name).map_err(|error| {
+            Error::invalid(format!("failed to parse stage name {name:?}: {}", chain(&error)))
+        })?;
+        let by_name = store.resolve_tag(&reference);
+        let by_id = || {
+            let hex = name.strip_prefix("sha256:").unwrap_or(name);
+            let is_id = hex.len() >= 4
+                && hex.len() <= 64
+                && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+            match store.images_by_prefix(hex).as_slice() {
+                [only] if is_id => Some(*only),
+                _ => None,
+            }
+        };
+        by_name.or_else(by_id).and_then(|id| store.image(&id)).ok_or_else(|| {
+            Error::not_found(format!(
+                "pull access denied for {}, repository does not exist or may require 'docker login': denied: requested access to the resource is denied",
+                reference.familiar_name()
+            ))
+        })
+    }
+}
+
+/// Removes the snapshots that builds of a killed daemon left; the store has emptied its `tmp` itself.
+pub(crate) fn sweep(store: &Store) {
+    for id in store.snapshots().into_iter().filter(|id| id.starts_with(SNAPSHOT_PREFIX)) {
+        if let Err(error) = store.snapshot_remove(&id) {
+            warn!(snapshot = id, error = chain(&error), "build snapshot left behind");
+        }
+    }
+}
+
+/// One build's surroundings, on a blocking thread.
+struct Service {
+    engine: Engine,
+    runtime: Handle,
+    cancel: watch::Sender<bool>,
+    started: SystemTime,
+}
+
+/// What is known once the Dockerfile was read.
+struct Prepared {
+    file: Dockerfile,
+    name: String,
+    source: Vec<u8>,
+}
+
+impl Service {
+    fn build(
+        self,
+        request: BuildRequest,
+        output: mpsc::Sender<Output>,
+    ) -> std::result::Result<ImageId, BuildFailure> {
+        let references = references(&request.tags)?;
+        let platform = platform(request.platform.as_deref())?;
+        if request.squash == Squash::Yes {
+            let text = "squash is not supported: images are built from shared layers";
+            return Err(Error::new(Kind::NotImplemented, text).into());
+        }
+        let run = run_options(&request);
+        let options = Options {
+            arguments: request.arguments,
+            labels: request.labels,
+            target: request.target,
+            cache: match request.cache {
+                CacheUse::Use => Cache::Use,
+                CacheUse::Ignore => Cache::Ignore,
+            },
+            order: match request.style {
+                Style::Classic => Order::Sequential,
+                Style::Trace => Order::Parallel,
+            },
+            platform,
+            names: references.iter().map(Reference::to_string).collect(),
+        };
+        let sink = Sink {
+            output,
+            style: request.style,
+            verbosity: request.verbosity,
+            classic: classic(request.containers),
+        };
+        let (mut context, sizes) = self.context(request.source)?;
+        let prepared = prepare(&mut context, &request.dockerfile, sizes, &sink, self.started)?;
+        let worker = EngineWorker {
+            store: self.engine.inner.store.clone(),
+            lease: self.engine.inner.store.lease(),
+            engine: self.engine.clone(),
+            runtime: self.runtime,
+            context,
+            locks: Arc::clone(&self.engine.inner.cache_locks),
+            run,
+            sink,
+            cancel: self.cancel,
+            roots: Mutex::new(HashMap::new()),
+        };
+        let built = build::solve::build(&worker, &prepared.file, &options);
+        let id = built.map_err(|broken| fail(&worker, &prepared, &broken))?;
+        finish(&worker, id, &references)?;
+        Ok(id)
+    }
+
+    /// The context, and the bytes that came over.
+    fn context(&self, source: BuildSource) -> Result<(Context, u64)> {
+        let store = &self.engine.inner.store;
+        match source {
+            BuildSource::Context(body) => {
+                let mut counted = Counted { inner: stream::reader(body), bytes: 0 };
+                let context = Context::unpack(store, &mut counted)?;
+                // What follows the archive's end is read too, or the client could not finish sending.
+                let _ = std::io::copy(&mut counted, &mut std::io::sink());
+                Ok((context, counted.bytes))
+            }
+            BuildSource::Remote(url) => {
+                if !url.starts_with("http://") && !url.starts_with("https://")
+                    || url.ends_with(".git")
+                {
+                    let text =
+                        format!("unable to build from {url:?}: git contexts are not supported");
+                    return Err(Error::new(Kind::NotImplemented, text));
+                }
+                let fetched = self.runtime.block_on(fetch::fetch(&url));
+                let blob = fetched.map_err(|failure| Error::invalid(failure.message))?;
+                let context = match store::compress::is_archive(&blob.bytes) {
+                    true => Context::unpack(store, &*blob.bytes)?,
+                    false => Context::of_dockerfile(store, &blob.bytes)?,
+                };
+                Ok((context, blob.bytes.len() as u64))
+            }
+        }
+    }
+}
+
+struct Counted<R> {
+    inner: R,
+    bytes: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        let got = self.inner.read(out)?;
+        self.bytes += got as u64;
+        Ok(got)
+    }
+}
+
+/// Reads the Dockerfile and `.dockerignore`, and tells so in BuildKit's three lines.
+fn prepare(
+    context: &mut Context,
+    dockerfile: &str,
+    context_bytes: u64,
+    sink: &Sink,
+    started: SystemTime,
+) -> std::result::Result<Prepared, BuildFailure> {
+    let name = if dockerfile.is_empty() { "Dockerfile".to_owned() } else { dockerfile.to_owned() };
+    let source = context.dockerfile(&name)?;
+    let ignore_bytes = context.load_ignore(&name)?;
+    let file =
+        build::parse::parse(&source).map_err(|error| unparsed(sink, &name, &source, &error))?;
+    let lines = [
+        (
+            DEFINITION,
+            format!("[internal] load build definition from {name}"),
+            format!("transferring dockerfile: {}", size(source.len() as u64)),
+        ),
+        (
+            IGNORE,
+            "[internal] load .dockerignore".to_owned(),
+            format!("transferring context: {}", size(ignore_bytes.max(2) as u64)),
+        ),
+        (
+            CONTEXT,
+            "[internal] load build context".to_owned(),
+            format!("transferring context: {}", size(context_bytes)),
+        ),
+    ];
+    if (sink.style, sink.verbosity) == (Style::Trace, Verbosity::Full) {
+        for (vertex, name, text) in lines {
+            let at = SystemTime::now();
+            let begun = if vertex == CONTEXT { started } else { at };
+            let events = [
+                Event::TaskStarted { vertex, name, at: begun },
+                Event::TaskStatus { vertex, text, is_done: true, at },
+                Event::TaskDone { vertex, error: None, at },
+            ];
+            for line in events.iter().filter_map(progress::trace) {
+                sink.send(Output::Trace(line));
+            }
+        }
+    }
+    Ok(Prepared { file, name, source })
+}
+
+fn unparsed(sink: &Sink, name: &str, source: &[u8], error: &ParseError) -> BuildFailure {
+    if sink.style == Style::Trace {
+        let excerpt = progress::excerpt(name, &String::from_utf8_lossy(source), error.span);
+        sink.send(Output::Trace(Trace::Failed {
+            message: error.to_string(),
+            excerpt: Some(excerpt),
+        }));
+    }
+    Error::invalid(error.to_string()).into()
+}
+
+/// Tags, and says what was made.
+fn finish(worker: &EngineWorker, id: ImageId, references: &[Reference]) -> Result<()> {
+    if worker.sink.verbosity == Verbosity::Quiet {
+        worker.sink.send(Output::Text(format!("{id}\n")));
+    }
+    for reference in references {
+        worker.engine.tag_built(reference, &id)?;
+        worker.report(Event::Tagged { name: reference.familiar() });
+    }
+    info!(image = %id, "image built");
+    Ok(())
+}
+
+impl Engine {
+    fn tag_built(&self, reference: &Reference, id: &ImageId) -> Result<()> {
+        self.inner
+            .store
+            .tag(reference, id)
+            .map_err(|error| Error::caused(Kind::Internal, error))?;
+        let attributes = [("name".to_owned(), reference.familiar())].into();
+        self.inner.events.publish(crate::EventType::Image, "tag", id.to_string(), attributes);
+        Ok(())
+    }
+}
+
+/// A failed solve as the client sees it.
+fn fail(worker: &EngineWorker, prepared: &Prepared, broken: &Broken) -> BuildFailure {
+    let kind = match &broken.error {
+        StepError::Worker(failure) | StepError::From { problem: failure, .. } => {
+            kind_of(failure.kind)
+        }
+        StepError::Cancelled | StepError::Elsewhere => Kind::Unavailable,
+        StepError::Git(_) => Kind::NotImplemented,
+        StepError::Command { .. } => Kind::Internal,
+        StepError::Parse(_)
+        | StepError::Target(_)
+        | StepError::Expand(_)
+        | StepError::State(_)
+        | StepError::Select { .. }
+        | StepError::ManyToOne(_)
+        | StepError::BlankBase(_)
+        | StepError::Platform { .. }
+        | StepError::Mode(_)
+        | StepError::Checksum { .. }
+        | StepError::Secret(_)
+        | StepError::Ssh(_) => Kind::Invalid,
+    };
+    let code = match &broken.error {
+        StepError::Command { code, .. } => Some(*code),
+        _ => None,
+    };
+    let message = match worker.sink.style {
+        Style::Classic => broken.error.to_string(),
+        Style::Trace => {
+            let message = broken.error.in_buildkits_words();
+            let text = String::from_utf8_lossy(&prepared.source);
+            let excerpt = broken.span.map(|span| progress::excerpt(&prepared.name, &text, span));
+            worker.sink.send(Output::Trace(Trace::Failed { message: message.clone(), excerpt }));
+            format!("failed to solve: {message}")
+        }
+    };
+    BuildFailure { error: Error::new(kind, message), code }
+}
+
+fn kind_of(kind: FailureKind) -> Kind {
+    match kind {
+        FailureKind::NotFound => Kind::NotFound,
+        FailureKind::Invalid => Kind::Invalid,
+        FailureKind::Forbidden => Kind::Forbidden,
+        FailureKind::Unsupported => Kind::NotImplemented,
+        FailureKind::Cancelled => Kind::Unavailable,
+        FailureKind::Internal => Kind::Internal,
+    }
+}
+
+fn references(tags: &[String]) -> Result<Vec<Reference>> {
+    let mut found: Vec<Reference> = Vec::new();
+    for tag in tags.iter().filter(|tag| !tag.is_empty()) {
+        let reference = Reference::parse(tag).map_err(|error| Error::invalid(chain(&error)))?;
+        if reference.digest().is_some() {
+            return Err(Error::invalid("build tag cannot contain a digest"));
+        }
+        if !found.contains(&reference) {
+            found.push(reference);
+        }
+    }
+    Ok(found)
+}
+
+fn platform(text: Option<&str>) -> Result<Option<Platform>> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
+    text.parse().map(Some).map_err(|error: spec::platform::PlatformError| {
+        Error::invalid(format!("failed to parse platform : {}", chain(&error)))
+    })
+}
+
+fn classic(containers: Containers) -> Classic {
+    use progress::Containers::{Kept, Removed};
+    match containers {
+        Containers::Keep => Classic { after_success: Kept, after_failure: Kept },
+        Containers::RemoveAfterSuccess => Classic { after_success: Removed, after_failure: Kept },
+        Containers::RemoveAlways => Classic { after_success: Removed, after_failure: Removed },
+    }
+}
+
+fn run_options(request: &BuildRequest) -> RunOptions {
+    RunOptions {
+        network: match request.network.as_str() {
+            "" | "default" | "bridge" => OneShotNetwork::Bridge,
+            "host" => OneShotNetwork::Host,
+            "none" => OneShotNetwork::None,
+            name => OneShotNetwork::Named(name.to_owned()),
+        },
+        resources: request.resources.clone(),
+        shm_size: request.shm_size,
+        extra_hosts: request.extra_hosts.clone(),
+        security_opt: request.security_opt.clone(),
+    }
+}
+
+/// Bytes as BuildKit shows them: `2B`, `1.21kB`.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    if bytes < 1000 {
+        return format!("{bytes}B");
+    }
+    let mut value = bytes as f64 / 1000.0;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{value:.2}{}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_buildkits() {
+        for (bytes, want) in [(2, "2B"), (999, "999B"), (1210, "1.21kB"), (32_350_000, "32.35MB")] {
+            assert_eq!(size(bytes), want);
+        }
+    }
+
+    #[test]
+    fn a_tag_is_a_name_without_a_digest() {
+        let names = |tags: &[&str]| {
+            let tags: Vec<String> = tags.iter().map(|tag| (*tag).to_owned()).collect();
+            references(&tags).map(|found| found.iter().map(Reference::familiar).collect::<Vec<_>>())
+        };
+        assert_eq!(names(&["x", "", "x:latest", "h/y:1"]).unwrap(), ["x:latest", "h/y:1"]);
+        assert!(names(&["X"]).is_err());
+    }
+}

@@ -1,0 +1,363 @@
+//! The engine's [`Worker`]: layers from the store, commands under a monitor, bytes from the net.
+//!
+//! Called from the solver's threads, which are blocking threads: async work is waited for on the
+//! runtime's handle. New layers live as long as the lease, then through the cache records and the
+//! image that name them.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use build::instruction::RunNetwork;
+use build::progress::{Classic, Event, Piece, trace};
+use build::worker::{
+    Base, Blob, Failure, FailureKind, Files, Origin, Ran, Record, RunStep, Stream, Worker,
+    WriteStep,
+};
+use spec::image::ImageConfig;
+use spec::{DiffId, Digest, Id, ImageId, Platform};
+use store::{LayerKey, Lease, Store};
+use sys::path::Root;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, warn};
+
+use super::context::Context;
+use super::files::{Owners, Tree};
+use super::mounts::CacheLocks;
+use super::{Output, Style, Verbosity, fetch};
+use crate::Engine;
+use crate::containers::spec::Resources;
+use crate::containers::views::LogSource;
+use crate::error::{Error, Kind, chain};
+use crate::oneshot::{OneShot, OneShotMount, OneShotNetwork};
+
+/// Names of the snapshots of RUN steps.
+pub(super) const SNAPSHOT_PREFIX: &str = "build-";
+
+/// What a build's RUN steps are given.
+#[derive(Debug, Clone, Default)]
+pub(super) struct RunOptions {
+    pub(super) network: OneShotNetwork,
+    pub(super) resources: Resources,
+    pub(super) shm_size: Option<u64>,
+    pub(super) extra_hosts: Vec<String>,
+    pub(super) security_opt: Vec<String>,
+}
+
+/// Where a build's progress goes.
+pub(super) struct Sink {
+    pub(super) output: mpsc::Sender<Output>,
+    pub(super) style: Style,
+    pub(super) verbosity: Verbosity,
+    pub(super) classic: Classic,
+}
+
+impl Sink {
+    /// Sends from a blocking thread. A client that is gone is noticed by the cancel flag.
+    pub(super) fn send(&self, output: Output) {
+        let _ = self.output.blocking_send(output);
+    }
+}
+
+/// One build's hands.
+pub(super) struct EngineWorker {
+    pub(super) engine: Engine,
+    pub(super) store: Store,
+    pub(super) runtime: Handle,
+    pub(super) lease: Lease,
+    pub(super) context: Context,
+    pub(super) locks: Arc<CacheLocks>,
+    pub(super) run: RunOptions,
+    pub(super) sink: Sink,
+    pub(super) cancel: watch::Sender<bool>,
+    /// Merged trees that were opened, by their layers.
+    pub(super) roots: Mutex<HashMap<Vec<DiffId>, Arc<Root>>>,
+}
+
+/// Removes a snapshot when dropped, unless a commit took it.
+struct StepSnapshot<'a> {
+    store: &'a Store,
+    id: String,
+}
+
+impl Drop for StepSnapshot<'_> {
+    fn drop(&mut self) {
+        if self.store.snapshot(&self.id).is_err() {
+            return;
+        }
+        if let Err(error) = self.store.snapshot_remove(&self.id) {
+            warn!(snapshot = self.id, error = chain(&error), "build snapshot left behind");
+        }
+    }
+}
+
+pub(super) fn keys(chain: &[DiffId]) -> Vec<LayerKey> {
+    chain.iter().copied().map(LayerKey).collect()
+}
+
+/// A lower layer's failure, with its whole chain for the user.
+pub(super) fn internal(error: &dyn std::error::Error) -> Failure {
+    Failure::new(FailureKind::Internal, chain(error))
+}
+
+pub(super) fn failure_of(error: &Error) -> Failure {
+    let kind = match error.kind {
+        Kind::NotFound => FailureKind::NotFound,
+        Kind::Invalid | Kind::Conflict | Kind::NotModified => FailureKind::Invalid,
+        Kind::Unauthorized | Kind::Forbidden => FailureKind::Forbidden,
+        Kind::NotImplemented => FailureKind::Unsupported,
+        Kind::Unavailable | Kind::Internal => FailureKind::Internal,
+    };
+    Failure::new(kind, error.message.clone())
+}
+
+fn cancelled() -> Failure {
+    Failure::new(FailureKind::Cancelled, "context canceled")
+}
+
+impl EngineWorker {
+    /// The root of a tree, merged when it has several layers.
+    pub(super) fn root_of(&self, origin: &Origin) -> Result<Arc<Root>, Failure> {
+        let chain = match origin {
+            Origin::Context => return Ok(self.context.root()),
+            Origin::Layers(chain) => chain,
+        };
+        let mut roots = self.roots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(root) = roots.get(chain) {
+            return Ok(Arc::clone(root));
+        }
+        let fd = self.store.mount_chain(&keys(chain)).map_err(|error| internal(&error))?;
+        let root = Arc::new(Root::new(fd));
+        roots.insert(chain.clone(), Arc::clone(&root));
+        Ok(root)
+    }
+
+    async fn run_in(&self, request: OneShot, log: &dyn Fn(Stream, &[u8])) -> Result<i32, Failure> {
+        let mut cancel = self.cancel.subscribe();
+        let mut step = self.engine.run_once(request).await.map_err(|error| failure_of(&error))?;
+        let mut is_cancelled = *cancel.borrow();
+        if is_cancelled {
+            step.cancel();
+        }
+        loop {
+            tokio::select! {
+                chunk = step.output.recv() => match chunk {
+                    Some((LogSource::Stdout, bytes)) => log(Stream::Out, &bytes),
+                    Some((LogSource::Stderr, bytes)) => log(Stream::Err, &bytes),
+                    None => break,
+                },
+                _ = cancel.changed(), if !is_cancelled => {
+                    is_cancelled = true;
+                    step.cancel();
+                }
+            }
+        }
+        let code = step.wait().await.map_err(|error| failure_of(&error))?;
+        match is_cancelled {
+            true => Err(cancelled()),
+            false => Ok(code),
+        }
+    }
+
+    fn network(&self, asked: RunNetwork) -> OneShotNetwork {
+        match asked {
+            RunNetwork::Default => self.run.network.clone(),
+            RunNetwork::None => OneShotNetwork::None,
+            RunNetwork::Host => OneShotNetwork::Host,
+        }
+    }
+}
+
+impl Worker for EngineWorker {
+    fn image(&self, reference: &str, platform: Option<&Platform>) -> Result<Base, Failure> {
+        let image = self.engine.base_image(reference).map_err(|error| failure_of(&error))?;
+        if let Some(platform) = platform
+            && !platform.runs(&image.config.platform())
+        {
+            let text = format!(
+                "image with reference {reference} was found but does not provide the specified platform ({platform})"
+            );
+            return Err(Failure::new(FailureKind::NotFound, text));
+        }
+        if let Some(gone) = image.layers.iter().find(|layer| !self.lease.hold(layer)) {
+            let text = format!("layer {} of {reference} is gone", gone.diff_id());
+            return Err(Failure::new(FailureKind::NotFound, text));
+        }
+        Ok(Base { id: image.id, config: image.config.clone() })
+    }
+
+    fn files<'a>(&'a self, origin: &Origin) -> Result<Box<dyn Files + 'a>, Failure> {
+        let root = self.root_of(origin)?;
+        Ok(Box::new(match origin {
+            Origin::Context => Tree::new(root, self.context.ignore(), Owners::Ignored),
+            Origin::Layers(_) => Tree::new(root, Arc::default(), Owners::Count),
+        }))
+    }
+
+    fn fetch(&self, url: &str) -> Result<Blob, Failure> {
+        let mut cancel = self.cancel.subscribe();
+        self.runtime.block_on(async {
+            tokio::select! {
+                fetched = fetch::fetch(url) => fetched,
+                _ = cancel.wait_for(|is_cancelled| *is_cancelled) => Err(cancelled()),
+            }
+        })
+    }
+
+    fn run(
+        &self,
+        below: &[DiffId],
+        step: &RunStep,
+        log: &dyn Fn(Stream, &[u8]),
+    ) -> Result<Ran, Failure> {
+        let id = format!("{SNAPSHOT_PREFIX}{}", Id::random());
+        self.store.snapshot_create(&id, &keys(below)).map_err(|error| internal(&error))?;
+        let snapshot = StepSnapshot { store: &self.store, id };
+        let mut mounts = self.step_mounts(&step.mounts)?;
+        // Kept open (and thereby in place) until the command has ended.
+        let mut script = None;
+        if let Some((target, text)) = &step.script {
+            let file = Script::write(&self.store, text)?;
+            let source = file.0.clone();
+            mounts.list.push(OneShotMount::Bind {
+                source,
+                target: target.clone(),
+                read_only: true,
+            });
+            script = Some(file);
+        }
+        let request = OneShot {
+            snapshot: snapshot.id.clone(),
+            argv: step.argv.clone(),
+            env: step.env.clone(),
+            user: step.user.clone(),
+            working_dir: step.working_dir.clone(),
+            network: self.network(step.network),
+            resources: self.run.resources.clone(),
+            shm_size: self.run.shm_size,
+            extra_hosts: self.run.extra_hosts.clone(),
+            security_opt: self.run.security_opt.clone(),
+            privileged: step.privileged,
+            mounts: std::mem::take(&mut mounts.list),
+        };
+        let code = self.runtime.block_on(self.run_in(request, log))?;
+        drop((mounts, script));
+        if code != 0 {
+            return Ok(Ran { code, layer: None });
+        }
+        let layer =
+            self.store.commit_upper(&self.lease, &snapshot.id).map_err(|error| internal(&error))?;
+        Ok(Ran { code, layer: layer.map(|layer| layer.key.diff_id()) })
+    }
+
+    fn write(&self, below: &[DiffId], step: &WriteStep) -> Result<Option<DiffId>, Failure> {
+        super::write::write(self, below, step)
+    }
+
+    fn make_directory(
+        &self,
+        below: &[DiffId],
+        path: &str,
+        user: &str,
+    ) -> Result<Option<DiffId>, Failure> {
+        super::write::make_directory(self, below, path, user)
+    }
+
+    fn recall(&self, key: &Digest) -> Option<Record> {
+        let kept = self.store.cache_get(&key.hex())?;
+        let record: Record = match serde_json::from_value(kept.value.clone()) {
+            Ok(record) => record,
+            Err(error) => {
+                debug!(key = %key, %error, "build cache record is not readable");
+                return None;
+            }
+        };
+        let is_there = record.layer.is_none_or(|layer| self.lease.hold(&LayerKey(layer)));
+        is_there.then_some(record)
+    }
+
+    fn remember(&self, key: &Digest, record: &Record) {
+        let layers: Vec<LayerKey> = record.layer.into_iter().map(LayerKey).collect();
+        let kept = serde_json::to_value(record).map_err(|error| chain(&error)).and_then(|value| {
+            self.store.cache_put(&key.hex(), value, &layers).map_err(|error| chain(&error))
+        });
+        // The build goes on; only the next one is slower.
+        if let Err(error) = kept {
+            warn!(key = %key, error, "build step not cached");
+        }
+    }
+
+    fn commit(&self, config: &ImageConfig, _base: Option<ImageId>) -> Result<ImageId, Failure> {
+        let bytes = serde_json::to_vec(config).map_err(|error| internal(&error))?;
+        self.store.image_create(&bytes, None, &self.lease).map_err(|error| internal(&error))
+    }
+
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    fn is_cancelled(&self) -> bool {
+        *self.cancel.borrow()
+    }
+
+    fn report(&self, event: Event) {
+        // A failed step ends its neighbours at once instead of letting them finish for nothing.
+        if matches!(event, Event::StepFailed { .. }) {
+            self.abort_neighbours();
+        }
+        match (self.sink.style, self.sink.verbosity) {
+            (_, Verbosity::Quiet) => {}
+            (Style::Trace, Verbosity::Full) => {
+                if let Some(line) = trace(&event) {
+                    self.sink.send(Output::Trace(line));
+                }
+            }
+            (Style::Classic, Verbosity::Full) => {
+                for piece in self.sink.classic.render(&event) {
+                    self.sink.send(match piece {
+                        Piece::Text(text) => Output::Text(text),
+                        Piece::Image(id) => Output::Image(id),
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl EngineWorker {
+    fn abort_neighbours(&self) {
+        if self.sink.style == Style::Trace {
+            self.cancel.send_replace(true);
+        }
+    }
+}
+
+/// A heredoc's script, as a file of its own while its step runs.
+struct Script(std::path::PathBuf);
+
+impl Script {
+    fn write(store: &Store, text: &str) -> Result<Self, Failure> {
+        use std::os::unix::fs::OpenOptionsExt;
+        let path = store.root().join("tmp").join(format!(
+            "{}script-{}",
+            super::context::PREFIX,
+            Id::random().short()
+        ));
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create_new(true).mode(0o755);
+        let written = options.open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
+        let script = Self(path);
+        written.map_err(|error| internal(&error))?;
+        Ok(script)
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.0) {
+            warn!(path = ?self.0, %error, "build script left behind");
+        }
+    }
+}
