@@ -13,6 +13,8 @@
 //! runtime's command line, [`external`]. Elsewhere: what the document says, in the engine.
 
 mod channel;
+pub mod cli;
+mod console;
 mod error;
 mod exec;
 mod hooks;
@@ -26,6 +28,7 @@ pub mod resources;
 pub mod rootfs;
 pub mod seal;
 pub mod seccomp;
+mod state;
 
 pub use exec::exec;
 pub use launch::{Created, create, launch};

@@ -1,0 +1,139 @@
+//! `tug runtime`: the OCI runtime command line over this crate, for other engines.
+//!
+//! Each call is one transition and leaves what the next one needs in [`crate::state`]. The verbs and
+//! flags are those with which containerd and podman call runc. The process first executes itself from
+//! a sealed binary (see [`crate::seal`]), since here no monitor stands in between.
+//!
+//! Errors go to stderr and, with `--log`, as one line to that file, where containerd looks for the
+//! last one.
+
+mod args;
+mod document;
+mod verbs;
+
+use std::ffi::{CString, OsString};
+use std::io::Write;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use args::{Flag, parse, switch, value};
+
+use crate::state::now;
+
+const GLOBAL: &[Flag] = &[
+    value(&["root"]),
+    value(&["log"]),
+    value(&["log-format"]),
+    switch(&["systemd-cgroup"]),
+    switch(&["debug"]),
+    value(&["rootless"]),
+    value(&["criu"]),
+    switch(&["version", "v"]),
+    switch(&["help", "h"]),
+];
+
+/// What holds for every verb.
+pub(crate) struct Globals {
+    pub root: PathBuf,
+    pub systemd_cgroup: bool,
+}
+
+/// Why a verb failed, already in words.
+pub(crate) type Failure = String;
+
+const USAGE: &str = "usage: tug runtime [--root DIR] [--log FILE] [--log-format json|text] [--systemd-cgroup] VERB [FLAG...] [ARG...]
+
+verbs: create start state kill delete run exec list ps pause resume update features spec
+";
+
+/// Runs one verb; `args` are those after `runtime`.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let Ok(words) = args.iter().map(|arg| arg.clone().into_string()).collect::<Result<Vec<_>, _>>() else {
+        eprintln!("arguments must be UTF-8");
+        return ExitCode::FAILURE;
+    };
+    let parsed = match parse(&words, GLOBAL) {
+        Ok(parsed) => parsed,
+        Err(error) => return usage(&error),
+    };
+    if parsed.has("version") {
+        println!("tug runtime version {}\nspec: {}", env!("CARGO_PKG_VERSION"), spec::runtime::VERSION);
+        return ExitCode::SUCCESS;
+    }
+    let Some((verb, rest)) = parsed.words.split_first() else {
+        print!("{USAGE}");
+        return if parsed.has("help") { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    };
+    let globals = Globals {
+        root: parsed.get("root").unwrap_or("/run/tug-runtime").into(),
+        systemd_cgroup: parsed.has("systemd-cgroup"),
+    };
+    let run = match verb.as_str() {
+        "create" => verbs::create,
+        "start" => verbs::start,
+        "state" => verbs::state,
+        "kill" => verbs::kill,
+        "delete" => verbs::delete,
+        "run" => verbs::run,
+        "exec" => verbs::exec,
+        "list" => verbs::list,
+        "ps" => verbs::ps,
+        "pause" => verbs::pause,
+        "resume" => verbs::resume,
+        "update" => verbs::update,
+        "features" => verbs::features,
+        "spec" => verbs::spec,
+        other => return usage(&format!("no such verb: {other}")),
+    };
+    if matches!(verb.as_str(), "create" | "run" | "exec")
+        && let Err(error) = seal(&args)
+    {
+        return fail(&parsed, &format!("unable to seal our own binary: {error}"));
+    }
+    match run(&globals, rest) {
+        Ok(code) => code,
+        Err(error) => fail(&parsed, &error),
+    }
+}
+
+fn usage(error: &str) -> ExitCode {
+    eprint!("{error}\n{USAGE}");
+    ExitCode::FAILURE
+}
+
+fn fail(globals: &args::Parsed, error: &str) -> ExitCode {
+    if let Some(path) = globals.get("log") {
+        let line = if globals.get("log-format") == Some("json") {
+            serde_json::json!({"level": "error", "msg": error, "time": now()}).to_string()
+        } else {
+            format!("time={:?} level=error msg={error:?}", now())
+        };
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
+        // Whoever gave a log that cannot be written still has stderr.
+        let _ = file.and_then(|mut file| writeln!(file, "{line}"));
+    }
+    eprintln!("{error}");
+    ExitCode::FAILURE
+}
+
+/// Goes on in a copy of this process that runs from a sealed binary, unless it does already.
+fn seal(args: &[OsString]) -> std::io::Result<()> {
+    if crate::seal::is_sealed() {
+        return Ok(());
+    }
+    let sealed = crate::seal::Sealed::open()?;
+    let string = |bytes: Vec<u8>| CString::new(bytes).map_err(|_| std::io::ErrorKind::InvalidInput);
+    let mut argv = vec![string(b"tug".to_vec())?, string(b"runtime".to_vec())?];
+    for arg in args {
+        argv.push(string(arg.as_bytes().to_vec())?);
+    }
+    let mut envp = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        envp.push(string([name.into_vec(), b"=".to_vec(), value.into_vec()].concat())?);
+    }
+    let argv: Vec<_> = argv.iter().map(CString::as_c_str).collect();
+    let envp: Vec<_> = envp.iter().map(CString::as_c_str).collect();
+    Err(sys::process::execve_file(&sealed, &argv, &envp))
+}
