@@ -38,6 +38,7 @@ mod testing;
 pub mod tree;
 mod volumes;
 mod walk;
+mod writer;
 
 pub use cache::{CacheError, CacheRecord};
 pub use draft::{UnpackError, UnpackLimits};
@@ -50,3 +51,4 @@ pub use store::{Driver, OpenError, Options, Store, UnknownDriver};
 pub use tar::Time;
 pub use tree::Overwrite;
 pub use volumes::{Creation, Volume, VolumeError, VolumeMount, VolumeSpec};
+pub use writer::{Attrs, CopyOptions, LayerWriter, NodeKind, NodeStat, WriteError};

@@ -58,23 +58,6 @@ impl Merged {
         Ok(None)
     }
 
-    /// The names of the merged directory `path`, sorted.
-    pub(crate) fn names(&mut self, path: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-        let mut seen = std::collections::BTreeMap::new();
-        if let Some(parts) = self.dir(path)? {
-            for part in &parts.0 {
-                for entry in sys::fs::entries(part.as_fd())? {
-                    let name = entry.name.as_bytes().to_vec();
-                    if !seen.contains_key(&name) {
-                        let there = stat_at(part, &name)?.is_some_and(|stat| !is_whiteout(&stat));
-                        seen.insert(name, there);
-                    }
-                }
-            }
-        }
-        Ok(seen.into_iter().filter(|(_, there)| *there).map(|(name, _)| name).collect())
-    }
-
     fn dir(&mut self, path: &[u8]) -> io::Result<Option<Arc<Parts>>> {
         if let Some(known) = self.dirs.get(path) {
             return Ok(known.clone());
@@ -127,6 +110,14 @@ impl Found {
         let dir = self.parent.0[self.layer].as_fd();
         let target = sys::fs::read_link_at(dir, OsStr::from_bytes(&self.name))?;
         Ok(target.into_os_string().into_encoded_bytes())
+    }
+
+    /// Opens a regular file.
+    pub(crate) fn open(&self) -> io::Result<std::fs::File> {
+        use rustix::fs::{Mode, OFlags};
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let dir = &self.parent.0[self.layer];
+        Ok(rustix::fs::openat(dir, OsStr::from_bytes(&self.name), flags, Mode::empty())?.into())
     }
 
     pub(crate) fn xattrs(&self) -> io::Result<sys::fs::Xattrs> {
