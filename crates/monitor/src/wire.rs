@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! frame    = length (u32, little-endian) body
-//! body     = {"v":1,"seq":N,"request":{…}}          daemon → monitor
+//! body     = {"v":1,"seq":N,"fds":N,"request":{…}}  daemon → monitor; "fds" only if there are any
 //!          | {"v":1,"re":N,"event":{…}}             monitor → daemon; "re" only in an answer
 //! ```
 //!
@@ -62,6 +62,9 @@ pub enum Request {
     CloseStdin { target: Target },
     /// Answered by `State`.
     State,
+    /// Asked by a newer daemon than this program knows; answered by `Failed`.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Which process of the container.
@@ -196,6 +199,9 @@ pub struct ExecState {
 struct RequestBody {
     v: u32,
     seq: u64,
+    /// How many descriptors ride on the frame: said apart, for a request may be unknown.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    fds: usize,
     request: Request,
 }
 
@@ -216,7 +222,7 @@ pub enum WireError {
     Malformed(#[source] serde_json::Error),
     #[error("the peer speaks version {0} of the monitor's protocol, unknown here")]
     Version(u32),
-    #[error("a frame names {wanted} descriptors, but only {present} came with it")]
+    #[error("a frame says {wanted} descriptors, of which {present} came, or needs more")]
     Descriptors { wanted: usize, present: usize },
 }
 
@@ -248,14 +254,20 @@ impl Request {
             | Request::Resize { .. }
             | Request::Signal { .. }
             | Request::CloseStdin { .. }
-            | Request::State => 0,
+            | Request::State
+            | Request::Unknown => 0,
         }
     }
 }
 
 /// The frame of a request.
 pub fn encode_request(seq: u64, request: &Request) -> Vec<u8> {
-    encode(&RequestBody { v: VERSION, seq, request: request.clone() })
+    let fds = request.fd_count();
+    encode(&RequestBody { v: VERSION, seq, fds, request: request.clone() })
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// The frame of an event.
@@ -295,8 +307,8 @@ impl Decoder {
             return Ok(None);
         };
         let body: RequestBody = parse(&body)?;
-        let (wanted, present) = (body.request.fd_count(), self.fds.len());
-        if wanted > present {
+        let (wanted, present) = (body.fds, self.fds.len());
+        if wanted > present || wanted < body.request.fd_count() {
             return Err(WireError::Descriptors { wanted, present });
         }
         let fds = self.fds.drain(..wanted).collect();
@@ -344,3 +356,6 @@ fn parse<T: for<'de> Deserialize<'de>>(body: &[u8]) -> Result<T, WireError> {
     }
     serde_json::from_slice(body).map_err(WireError::Malformed)
 }
+
+#[cfg(test)]
+mod tests;

@@ -110,7 +110,7 @@ impl Resolver {
     ) -> Result<Resolver, ResolverError> {
         let sockets = |source| ResolverError::Sockets { source };
         let zones = Zones::open(settings).map_err(|source| ResolverError::Settings { source })?;
-        let host = std::fs::File::open("/proc/self/ns/net").map_err(sockets)?.into();
+        let host = std::fs::File::open("/proc/thread-self/ns/net").map_err(sockets)?.into();
         let namespaces = Spaces { container, host };
         let (udp, tcp) = namespaces
             .inside(|| {
@@ -338,3 +338,6 @@ fn random() -> u16 {
     let _complete = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     u16::from_ne_bytes(bytes)
 }
+
+#[cfg(test)]
+mod tests;

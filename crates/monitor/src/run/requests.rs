@@ -89,6 +89,7 @@ impl Monitor {
             Request::Signal { target, signal } => done(self.signal(target, signal)),
             Request::CloseStdin { target } => done(self.close_stdin(target)),
             Request::State => Event::State(self.state()),
+            Request::Unknown => done(Err("this monitor is too old for what is asked".to_owned())),
         };
         self.reply(id, seq, &event);
         // Whoever asks for the exit code when the stream ends must find it told already.
