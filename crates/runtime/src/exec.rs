@@ -7,11 +7,13 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use spec::runtime::Process;
 use sys::cgroup::Entry;
 use sys::namespace::{self, Namespaces};
+use sys::path::Root;
 use sys::process::{self, Child, Dumpable, Parent, Pid, SpawnOptions, Wait};
 
 use crate::channel::{Channel, Told};
@@ -131,7 +133,8 @@ fn become_inside(
         Stdio::Inherit | Stdio::Streams { .. } => None,
     };
     inside::connect_streams(&request.stdio, process, devpts.as_ref(), null, channel)?;
-    let identity = identity::resolve(process, request.user)?;
+    let root = Root::open_at(Path::new("/")).map_err(at("open the root"))?;
+    let identity = identity::resolve(&root, process, request.user)?;
     program::enter_directory(&process.cwd)?;
     let program = program::find(&process.args, &process.env, &identity)?;
     let confined =

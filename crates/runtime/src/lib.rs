@@ -17,6 +17,7 @@ pub mod cli;
 mod console;
 mod error;
 mod exec;
+pub mod external;
 mod hooks;
 pub mod init;
 mod inside;

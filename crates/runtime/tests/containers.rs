@@ -183,7 +183,7 @@ fn a_program_runs_and_its_code_comes_back(bed: &Bed) {
 }
 
 fn it_is_process_1_with_its_own_name_and_processes(bed: &Bed) {
-    check(bed, &shell("echo $$ $(hostname); ls -d /proc/[0-9]*"), 0, "1 boat\n/proc/1\n/proc/3");
+    check(bed, &shell("echo $$ $(hostname); ls -d /proc/[0-9]*; true"), 0, "1 boat\n/proc/1");
 }
 
 fn capabilities_are_those_of_the_document(bed: &Bed) {
@@ -411,13 +411,155 @@ fn a_filter_is_in_force(bed: &Bed) {
     check(bed, &spec, 0, "mkdir: can't create directory '/tmp/x': Operation not permitted");
 }
 
+fn the_engines_init_runs_the_program_and_reaps(bed: &Bed) {
+    let sealed = runtime::seal::Sealed::open().unwrap();
+    let wish = Wish { init: Some(&sealed), ..Wish::default() };
+    let script = "cat /proc/1/cmdline | busybox tr '\\0' ' '; (sleep 0.01 &); sleep 0.05; \
+                  cat /proc/[0-9]*/stat | grep -c ' Z '; touch /sbin/docker-init 2>/dev/null || echo ro; exit 9";
+    let outcome = run_with(bed, &shell(script), &wish).unwrap();
+    let lines: Vec<_> = outcome.output.lines().collect();
+    assert!(lines[0].starts_with("/sbin/docker-init -- /bin/sh -c"), "{}", outcome.output);
+    assert!(outcome.output.ends_with(" 0\nro\n"), "{}", outcome.output);
+    assert_eq!(outcome.code, 9);
+}
+
+/// Calls this program as `tug runtime`; gives the code and what it wrote.
+fn tug(bed: &Bed, args: &[&str]) -> (i32, String) {
+    let log = bed.path.join("output");
+    let file = std::fs::File::create(&log).unwrap();
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["runtime", "--root"])
+        .arg(bed.path.join("state"))
+        .args(args)
+        .stdin(std::process::Stdio::null())
+        .stdout(file.try_clone().unwrap())
+        .stderr(file)
+        .status()
+        .unwrap();
+    (status.code().unwrap(), std::fs::read_to_string(log).unwrap())
+}
+
+fn bundle(bed: &Bed, spec: &mut Spec) -> String {
+    let bundle = bed.path.join(format!("bundle-{}", next()));
+    std::fs::create_dir_all(&bundle).unwrap();
+    std::os::unix::fs::symlink(bed.path.join("image"), bundle.join("rootfs")).unwrap();
+    spec.linux.as_mut().unwrap().cgroups_path = cgroup_path().to_str().unwrap().to_owned();
+    std::fs::write(bundle.join("config.json"), serde_json::to_vec(spec).unwrap()).unwrap();
+    bundle.to_str().unwrap().to_owned()
+}
+
+fn the_command_line_takes_a_container_through_its_life(bed: &Bed) {
+    let bundle = bundle(bed, &mut document(&["/bin/sleep", "100"]));
+    let status = |want: &str| {
+        let (code, text) = tug(bed, &["state", "life"]);
+        assert!(code == 0 && text.contains(&format!("\"status\": \"{want}\"")), "{text}");
+    };
+    let done = |args: &[&str]| assert_eq!(tug(bed, args), (0, String::new()), "{args:?}");
+    done(&["create", "--bundle", &bundle, "life"]);
+    status("created");
+    done(&["start", "life"]);
+    status("running");
+    assert_eq!(tug(bed, &["exec", "life", "/bin/hostname"]), (0, "boat\n".to_owned()));
+    assert_eq!(tug(bed, &["exec", "life", "/bin/sh", "-c", "exit 4"]).0, 4);
+    done(&["pause", "life"]);
+    status("paused");
+    done(&["resume", "life"]);
+    done(&["update", "--pids-limit", "20", "life"]);
+    assert_eq!(tug(bed, &["delete", "life"]).0, 1);
+    done(&["kill", "life", "KILL"]);
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    status("stopped");
+    done(&["delete", "life"]);
+    assert_eq!(tug(bed, &["state", "life"]), (1, "container does not exist\n".to_owned()));
+}
+
+fn the_command_line_runs_in_the_foreground(bed: &Bed) {
+    let bundle = bundle(bed, &mut shell("echo hello; exit 3"));
+    assert_eq!(tug(bed, &["run", "--bundle", &bundle, "front"]), (3, "hello\n".to_owned()));
+    let missing = self::bundle(bed, &mut document(&["foo"]));
+    let (code, text) = tug(bed, &["create", "--bundle", &missing, "missing"]);
+    assert!(code == 1 && text.contains("exec: \"foo\": executable file not found in $PATH"), "{text}");
+    assert_eq!(tug(bed, &["list", "-q"]), (0, String::new()));
+}
+
+fn runc() -> Option<PathBuf> {
+    let found = ["/usr/sbin/runc", "/usr/bin/runc"].iter().map(PathBuf::from).find(|path| path.exists());
+    if found.is_none() {
+        sys::testing::ignored("runc is not installed");
+    }
+    found
+}
+
+/// The same requests through another runtime's command line and through ours.
+fn other_runtimes_do_the_same(bed: &Bed) {
+    let own = bed.path.join("tug-runtime");
+    let script = format!("#!/bin/sh\nexec {} runtime \"$@\"\n", std::env::current_exe().unwrap().display());
+    std::fs::write(&own, script).unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o755)).unwrap();
+    for program in runc().into_iter().chain([own]) {
+        let scratch = bed.path.join(format!("external-{}", next()));
+        std::fs::create_dir_all(&scratch).unwrap();
+        let root = scratch.join("root");
+        let external = runtime::external::External { program, arguments: Vec::new(), root, scratch };
+        conforms(bed, &external);
+    }
+}
+
+fn conforms(bed: &Bed, external: &runtime::external::External) {
+    use runtime::external::Force;
+    let id = format!("tug-test-{}-{}", std::process::id(), next());
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let (spec, rootfs) = (shell("id -u; hostname; sleep 100"), bed.rootfs());
+    let user = UserRequest { user: "me".into(), groups: vec![] };
+    let stdio = Stdio::Streams { stdin: None, stdout: write.as_fd(), stderr: write.as_fd() };
+    let mut request = LaunchRequest::new(&id, &spec, &rootfs, stdio, CgroupPlan::Path(cgroup_path()));
+    request.user = Some(&user);
+    let launched = external.launch(&request).unwrap();
+    drop(request);
+    drop(write);
+    let mut output = [0_u8; 10];
+    std::fs::File::from(read).read_exact(&mut output).unwrap();
+    assert_eq!(&output, b"1000\nboat\n");
+
+    let mut other = shell("tty; exit 6");
+    let exec = runtime::ExecRequest {
+        pid: launched.pid,
+        pidfd: launched.pidfd.as_fd(),
+        process: process(&mut other),
+        stdio: Stdio::Terminal { size: None },
+        cgroup: launched.cgroup.as_ref(),
+        user: None,
+        seccomp: None,
+        preserved_fds: 0,
+    };
+    let executed = external.exec(&id, &exec).unwrap();
+    let mut output = Vec::new();
+    let _ = std::fs::File::from(executed.terminal.unwrap()).read_to_end(&mut output);
+    assert_eq!(String::from_utf8_lossy(&output), "/dev/pts/0\r\n");
+    assert_eq!(sys::process::wait_process(&executed.pidfd, Wait::Block).unwrap().unwrap().code(), 6);
+
+    external.kill(&id, 9).unwrap();
+    assert_eq!(sys::process::wait_process(&launched.pidfd, Wait::Block).unwrap().unwrap().code(), 137);
+    external.delete(&id, Force::No).unwrap();
+    assert!(launched.cgroup.unwrap().directories().is_empty());
+
+    let (spec, rootfs) = (document(&["foo"]), bed.rootfs());
+    let (_keep, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let stdio = Stdio::Streams { stdin: None, stdout: write.as_fd(), stderr: write.as_fd() };
+    let request = LaunchRequest::new(&id, &spec, &rootfs, stdio, CgroupPlan::Path(cgroup_path()));
+    let error = external.launch(&request).unwrap_err();
+    assert_eq!(error.kind, runtime::Kind::NotFound);
+    assert_eq!(error.message, "exec: \"foo\": executable file not found in $PATH");
+}
+
 type Test = (&'static str, fn(&Bed));
 
 macro_rules! tests {
     ($($name:ident),* $(,)?) => { [$((stringify!($name), $name as fn(&Bed))),*] };
 }
 
-const TESTS: [Test; 25] = tests![
+const TESTS: [Test; 29] = tests![
     a_program_runs_and_its_code_comes_back,
     it_is_process_1_with_its_own_name_and_processes,
     capabilities_are_those_of_the_document,
@@ -442,6 +584,10 @@ const TESTS: [Test; 25] = tests![
     the_out_of_memory_killer_is_noticed,
     ids_are_mapped_in_a_user_namespace,
     a_filter_is_in_force,
+    the_engines_init_runs_the_program_and_reaps,
+    the_command_line_takes_a_container_through_its_life,
+    the_command_line_runs_in_the_foreground,
+    other_runtimes_do_the_same,
     many_starts_are_fast,
 ];
 
@@ -464,6 +610,14 @@ fn many_starts_are_fast(bed: &Bed) {
 }
 
 fn main() -> std::process::ExitCode {
+    // This program also plays the parts that `tug` has.
+    let mut args = std::env::args_os();
+    if args.next().is_some_and(|name| name == runtime::init::PATH) {
+        return runtime::init::main(args);
+    }
+    if args.next().is_some_and(|word| word == "runtime") {
+        return runtime::cli::main(args);
+    }
     if !sys::testing::privileged("containers need root") {
         return std::process::ExitCode::SUCCESS;
     }

@@ -292,6 +292,25 @@ pub fn spawn_program(command: &mut std::process::Command) -> io::Result<Pid> {
     i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
+/// Makes `command` run in a mount namespace of its own, in which `mount` (detached) is attached at
+/// `target`. All other mounts are the host's, and changes of either side stay there.
+pub fn with_private_mount(command: &mut std::process::Command, mount: OwnedFd, target: std::ffi::CString) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: between fork and exec the closure makes system calls on what it owns: it takes no lock
+    // and allocates nothing.
+    unsafe {
+        command.pre_exec(move || {
+            reset_signals();
+            crate::namespace::unshare(Namespaces::MOUNT)?;
+            crate::mount::change_all(crate::mount::Propagation::Slave)?;
+            // Only now: a descriptor opened before would be of the host's copy of the mount.
+            let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+            let target = rustix::fs::open(target.as_c_str(), flags, rustix::fs::Mode::empty())?;
+            crate::mount::attach(&mount, &target)
+        });
+    }
+}
+
 fn pointers(strings: &[&CStr]) -> Vec<*const libc::c_char> {
     strings.iter().map(|string| string.as_ptr()).chain([std::ptr::null()]).collect()
 }

@@ -22,22 +22,21 @@ pub(crate) struct Identity {
     pub home: String,
 }
 
-/// Looks up the user, after the pivot.
-pub(crate) fn resolve(process: &Process, request: Option<&UserRequest>) -> Result<Identity, LaunchError> {
-    let passwd: Vec<Passwd> = users::parse_passwd(&read("/etc/passwd")).collect();
+/// Looks up the user in the container's tree.
+pub(crate) fn resolve(root: &Root, process: &Process, request: Option<&UserRequest>) -> Result<Identity, LaunchError> {
+    let passwd: Vec<Passwd> = users::parse_passwd(&read(root, "/etc/passwd")).collect();
     let Some(request) = request else {
         let user = &process.user;
         let home = passwd.iter().find(|line| line.uid == user.uid).map_or("/", |line| line.home.as_str());
         return Ok(Identity { uid: user.uid, gid: user.gid, groups: user.additional_gids.clone(), home: home.to_owned() });
     };
-    let groups: Vec<Group> = users::parse_group(&read("/etc/group")).collect();
+    let groups: Vec<Group> = users::parse_group(&read(root, "/etc/group")).collect();
     find(request, &passwd, &groups).map_err(|message| LaunchError::new(Kind::UnknownUser, message))
 }
 
 /// A file of the image; one that is missing, huge or no file is empty.
-fn read(path: &str) -> String {
+fn read(root: &Root, path: &str) -> String {
     let text = || -> std::io::Result<String> {
-        let root = Root::open_at(Path::new("/"))?;
         // A fifo in its place must not hold us up.
         let file = root.open(Path::new(path), OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
         if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {

@@ -16,10 +16,12 @@ pub(crate) mod program;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use spec::runtime::{Hook, Process};
 use sys::mount::{self, Attributes, Change, Depth, Propagation};
 use sys::namespace::{self, Namespaces};
+use sys::path::Root;
 use sys::process::Dumpable;
 use sys::tty::{self, Pty, Size};
 
@@ -108,7 +110,8 @@ fn prepare(plan: &Plan<'_>, channel: &Channel) -> Result<Prepared, LaunchError> 
         // As in runc, a kernel without keyrings or a full quota is no reason not to run.
         let _ = sys::process::join_session_keyring(&name);
     }
-    let identity = identity::resolve(process, plan.request.user)?;
+    let root = Root::open_at(Path::new("/")).map_err(at("open the root"))?;
+    let identity = identity::resolve(&root, process, plan.request.user)?;
     program::enter_directory(&process.cwd)?;
     seal_root(plan)?;
     let program = program::find(&plan.argv, &process.env, &identity)?;
