@@ -4,9 +4,11 @@
 //! could: they translate, and give streams their HTTP form.
 
 mod archive;
+mod build;
 mod containers;
 mod exec;
 mod streams;
+mod swarm;
 mod system;
 
 pub use system::SERVER_VERSION;
@@ -104,6 +106,16 @@ async fn dispatch(call: Call, route: Route) -> Result {
 
 /// Routes of other parts than containers.
 async fn elsewhere(call: Call, route: Route) -> Result {
-    drop(call);
-    Err(Failure::not_implemented(format!("{route:?} is not supported yet")))
+    match route {
+        Route::Build => build::build(call).await,
+        Route::PluginList => swarm::no_plugins(),
+        Route::PluginInspect(name) => swarm::no_such_plugin(&name),
+        Route::Plugins => swarm::plugins(),
+        Route::Swarm => swarm::no_manager(),
+        Route::SwarmEnter => swarm::enter(),
+        Route::SwarmLeave => swarm::leave(),
+        Route::Checkpoints => swarm::checkpoints(),
+        Route::BuildKit | Route::BuildCancel => swarm::buildkit(),
+        other => Err(Failure::not_implemented(format!("{other:?} is not supported yet"))),
+    }
 }

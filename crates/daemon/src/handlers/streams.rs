@@ -28,7 +28,7 @@ pub fn content_type(version: ApiVersion, tty: bool) -> &'static str {
 }
 
 /// Runs `feed` until it ends or the client goes.
-fn spawn_feed<F>(feed: impl FnOnce(BodySender) -> F) -> Body
+pub fn spawn_feed<F>(feed: impl FnOnce(BodySender) -> F) -> Body
 where
     F: Future<Output = ()> + Send + 'static,
 {

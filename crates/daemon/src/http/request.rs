@@ -115,6 +115,11 @@ impl Call {
     /// The body as a reader for the engine's blocking side, fed as that side reads. A client that
     /// breaks off makes the reader fail, so that half an upload is never taken for the whole.
     pub fn upload(&mut self) -> engine::stream::StreamReader {
+        engine::stream::reader(self.upload_stream())
+    }
+
+    /// The body as the engine's stream of pieces; see [`Self::upload`].
+    pub fn upload_stream(&mut self) -> engine::stream::ByteStream {
         let (sender, receiver) = mpsc::channel(UPLOAD_PIECES);
         match std::mem::replace(&mut self.body, RequestBody::Read(Bytes::new())) {
             RequestBody::Read(bytes) => {
@@ -137,7 +142,7 @@ impl Call {
                 }
             })),
         }
-        engine::stream::reader(receiver)
+        receiver
     }
 }
 

@@ -1,0 +1,165 @@
+//! `POST /build`.
+//!
+//! What fails before the first line of output gets a status; afterwards the stream's last object
+//! says so. Source: moby 28.2 `api/server/router/build/build_routes.go`.
+
+use std::collections::BTreeMap;
+
+use api::body::{Body, BodySender};
+use api::container::Ulimit;
+use api::progress::{Message, TRACE_ID, TRACE_VERSION};
+use engine::builds::{
+    BuildFailure, BuildRequest, BuildSource, CacheUse, Containers, Output, Pull, Squash, Style,
+    Verbosity,
+};
+use engine::containers::spec::{Resources, Ulimit as Limit};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+
+use crate::http::reply::{self, Result};
+use crate::http::{Call, Failure};
+
+/// Lines between the builder and the connection.
+const QUEUE_LENGTH: usize = 64;
+
+pub async fn build(mut call: Call) -> Result {
+    let mut request = request(&call)?;
+    if matches!(request.source, BuildSource::Context(_)) {
+        request.source = BuildSource::Context(call.upload_stream());
+    }
+    let (sender, mut output) = mpsc::channel(QUEUE_LENGTH);
+    let engine = call.engine.clone();
+    let mut building = tokio::spawn(async move { engine.build(request, sender).await });
+    // The builder ends its output before it ends itself.
+    let Some(first) = output.recv().await else {
+        return match building.await {
+            Ok(Ok(_image)) => Ok(reply::stream("application/json", Body::empty()).into()),
+            Ok(Err(failure)) => Err(failure.error.into()),
+            Err(error) => Err(Failure::internal(format!("the build broke: {error}"))),
+        };
+    };
+    let body = super::streams::spawn_feed(|sender| async move {
+        let mut next = Some(first);
+        while let Some(line) = next {
+            if !sender.send(message(line).to_line()).await {
+                return;
+            }
+            next = output.recv().await;
+        }
+        finish(&sender, (&mut building).await).await;
+    });
+    Ok(reply::stream("application/json", body).into())
+}
+
+async fn finish<T>(
+    sender: &BodySender,
+    outcome: std::result::Result<std::result::Result<T, BuildFailure>, tokio::task::JoinError>,
+) {
+    let last = match outcome {
+        Ok(Ok(_image)) => return,
+        Ok(Err(failure)) => {
+            Message::error(failure.error.message, failure.code.unwrap_or_default().into())
+        }
+        Err(error) => Message::error(format!("the build broke: {error}"), 0),
+    };
+    sender.send(last.to_line()).await;
+}
+
+fn message(output: Output) -> Message {
+    match output {
+        Output::Text(text) => Message::stream(text),
+        Output::Image(id) => Message::aux(serde_json::json!({ "ID": id.to_string() })),
+        Output::Trace(trace) => Message {
+            id: TRACE_ID.to_owned(),
+            aux: serde_json::to_value(trace).ok(),
+            ..Message::default()
+        },
+    }
+}
+
+/// A parameter that is JSON; the default when it is missing.
+fn json<T: DeserializeOwned + Default>(call: &Call, name: &str) -> std::result::Result<T, Failure> {
+    match call.query.text(name) {
+        "" => Ok(T::default()),
+        text => api::golang::from_slice(text.as_bytes())
+            .map_err(|error| Failure::invalid(format!("error reading {name}: {error}"))),
+    }
+}
+
+fn resources(call: &Call) -> std::result::Result<Resources, Failure> {
+    let query = &call.query;
+    // moby takes a number that is none for zero here.
+    let number = |name: &str| query.text(name).parse::<i64>().unwrap_or_default();
+    let ulimits: Vec<Ulimit> = json(call, "ulimits")?;
+    Ok(Resources {
+        memory: number("memory"),
+        memory_swap: number("memswap"),
+        cpu_shares: number("cpushares"),
+        cpu_period: number("cpuperiod"),
+        cpu_quota: number("cpuquota"),
+        cpuset_cpus: query.text("cpusetcpus").to_owned(),
+        cpuset_mems: query.text("cpusetmems").to_owned(),
+        cgroup_parent: query.text("cgroupparent").to_owned(),
+        ulimits: ulimits
+            .into_iter()
+            .map(|ulimit| Limit { name: ulimit.name, soft: ulimit.soft, hard: ulimit.hard })
+            .collect(),
+        ..Resources::default()
+    })
+}
+
+fn request(call: &Call) -> std::result::Result<BuildRequest, Failure> {
+    let query = &call.query;
+    let optional = |name: &str| query.get(name).filter(|text| !text.is_empty()).map(str::to_owned);
+    let style = match query.text("version") {
+        "" | "1" => Style::Classic,
+        TRACE_VERSION => Style::Trace,
+        "2" => {
+            return Err(Failure::not_implemented(
+                "this daemon builds without BuildKit: set DOCKER_BUILDKIT=0",
+            ));
+        }
+        other => return Err(Failure::invalid(format!("invalid version {other}"))),
+    };
+    if query.flag("squash") {
+        return Err(Failure::invalid("squash is only supported with experimental mode"));
+    }
+    let containers = match (query.flag("forcerm"), query.flag_or("rm", true)) {
+        (true, _) => Containers::RemoveAlways,
+        (false, true) => Containers::RemoveAfterSuccess,
+        (false, false) => Containers::Keep,
+    };
+    let shm_size = match query.text("shmsize") {
+        "" => None,
+        text => match text.parse::<u64>() {
+            Ok(bytes) => Some(bytes).filter(|bytes| *bytes > 0),
+            Err(_) => return Err(Failure::invalid(format!("invalid shmsize: {text}"))),
+        },
+    };
+    let source = match query.text("remote") {
+        // The body takes its place.
+        "" => BuildSource::Context(mpsc::channel(1).1),
+        url => BuildSource::Remote(url.to_owned()),
+    };
+    Ok(BuildRequest {
+        source,
+        dockerfile: query.text("dockerfile").to_owned(),
+        tags: query.all("t").map(str::to_owned).collect(),
+        target: optional("target"),
+        arguments: json::<BTreeMap<String, Option<String>>>(call, "buildargs")?,
+        labels: json(call, "labels")?,
+        cache: if query.flag("nocache") { CacheUse::Ignore } else { CacheUse::Use },
+        pull: if query.flag("pull") { Pull::Always } else { Pull::Missing },
+        containers,
+        verbosity: if query.flag("q") { Verbosity::Quiet } else { Verbosity::Full },
+        network: query.text("networkmode").to_owned(),
+        extra_hosts: query.all("extrahosts").map(str::to_owned).collect(),
+        shm_size,
+        resources: resources(call)?,
+        platform: optional("platform"),
+        squash: Squash::No,
+        cache_from: json(call, "cachefrom")?,
+        security_opt: query.all("securityopt").map(str::to_owned).collect(),
+        style,
+    })
+}
