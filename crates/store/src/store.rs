@@ -312,10 +312,10 @@ impl Worker {
     }
 
     fn flush(&self, keys: Vec<LayerKey>) {
-        let Some(inner) = self.inner.upgrade() else { return };
         if keys.is_empty() {
             return;
         }
+        let Some(inner) = self.inner.upgrade() else { return };
         let synced = sys::fs::open_dir(&inner.root).and_then(|root| Ok(rustix::fs::syncfs(root)?));
         if let Err(error) = synced {
             warn!(%error, "layers could not be flushed");
