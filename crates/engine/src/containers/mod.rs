@@ -2,8 +2,15 @@
 //!
 //! `asked` is always what the user typed: a full id, a name, or an id's prefix.
 
+pub mod capabilities;
+pub mod derive;
+pub mod merge;
+pub mod mounts;
+pub mod security;
+pub mod signals;
 pub mod spec;
 pub mod step;
+pub mod validate;
 pub mod views;
 
 use std::io::Read;
