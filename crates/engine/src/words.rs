@@ -205,3 +205,32 @@ pub fn update_removing(id: impl Display) -> Error {
         format!("Cannot update container {id}: container is marked for removal and cannot be \"update\""),
     )
 }
+
+/// Source: moby `daemon/delete.go` (28.2).
+pub fn remove_restarting(name: &str) -> Error {
+    Error::new(
+        Kind::Conflict,
+        format!(
+            "cannot remove container \"/{name}\": container is restarting: \
+             stop the container before removing or force remove"
+        ),
+    )
+}
+
+/// Source: moby `daemon/kill.go`.
+pub fn not_ended(id: impl Display) -> Error {
+    Error::new(
+        Kind::Internal,
+        format!("cannot stop container: {id}: tried to kill container, but did not receive an exit event"),
+    )
+}
+
+/// Source: moby `daemon/archive_unix.go`.
+pub fn read_only_rootfs() -> Error {
+    Error::new(Kind::Invalid, "container rootfs is marked read-only")
+}
+
+/// Source: moby `daemon/archive_unix.go`.
+pub fn read_only_volume() -> Error {
+    Error::new(Kind::Invalid, "mounted volume is marked read-only")
+}

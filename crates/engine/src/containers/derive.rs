@@ -157,8 +157,8 @@ fn process(inputs: &Inputs<'_>, security: &SecurityOptions, names: Vec<String>) 
     }
 }
 
-/// Defaults, then what the wish says, replaced by key; a key without value takes one away.
-fn environment(spec: &ContainerSpec, hostname: &str, links: &[String]) -> Vec<String> {
+/// The environment: defaults, then what the wish says, replaced by key; a key without value takes one away.
+pub fn environment(spec: &ContainerSpec, hostname: &str, links: &[String]) -> Vec<String> {
     let mut env = vec![PATH_DEFAULT.to_owned(), format!("HOSTNAME={hostname}")];
     if spec.tty {
         env.push("TERM=xterm".to_owned());

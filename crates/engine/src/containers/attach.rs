@@ -1,0 +1,420 @@
+//! Attached clients and further processes: what goes over a client's own socket.
+//!
+//! Both are two steps, since a refusal must be an HTTP status and what comes later cannot be: first
+//! the request is accepted, then the front door answers and hands the connection over. From then
+//! on the monitor serves it, so clients do not notice the daemon's end.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use monitor::wire::{AttachOptions, Event, ExecRequest, Framing, Request, Target};
+use spec::Id;
+use spec::runtime::{Capabilities, Process};
+use tokio::sync::oneshot;
+
+use super::derive;
+use super::execs::ExecPhase;
+use super::registry::Container;
+use super::step::Phase;
+use super::task::{Message, PendingAttach, View};
+use super::views::{
+    AttachRequest, ClientSocket, ExecSpec, ExecStart, ExecView, LogLine, LogSource, LogsQuery,
+};
+use super::world::{self, blocking, console_size};
+use crate::error::{Error, Kind, Result};
+use crate::{Engine, words};
+
+/// Ctrl-P, Ctrl-Q.
+const DETACH_DEFAULT: &[u8] = &[16, 17];
+
+/// An accepted attach: answer the HTTP request, then connect the client.
+pub struct Attaching {
+    /// Raw bytes instead of frames.
+    pub tty: bool,
+    engine: Engine,
+    container: Arc<Container>,
+    request: AttachRequest,
+    detach_keys: Vec<u8>,
+}
+
+impl Attaching {
+    /// Hands the connection to the container: to its monitor when it runs, else for when it will.
+    ///
+    /// # Errors
+    /// When the container ended meanwhile.
+    pub async fn connect(self, client: ClientSocket) -> Result<()> {
+        let view = self.container.now();
+        let socket = if self.request.logs {
+            let (engine, request, past) = (self.engine.clone(), self.request.clone(), Arc::clone(&view));
+            blocking(move || replay(&engine, &past, &request, client.socket)).await?
+        } else {
+            client.socket
+        };
+        world::tell(&self.engine.inner, &view.record, "attach", &[]);
+        if !self.request.stream {
+            return Ok(());
+        }
+        let options = AttachOptions {
+            stdin: self.request.stdin && view.record.spec.open_stdin,
+            stdout: self.request.stdout,
+            stderr: self.request.stderr,
+            detach_keys: self.detach_keys,
+            framing: framing(self.tty),
+            prelude: client.prelude,
+        };
+        let (reply, answer) = oneshot::channel();
+        let message = Message::Attach { client: PendingAttach { socket, options }, reply };
+        let gone = || words::no_such_container(&self.container.id.to_string());
+        self.container.inbox.send(message).map_err(|_| gone())?;
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+fn framing(tty: bool) -> Framing {
+    if tty { Framing::Raw } else { Framing::Multiplexed }
+}
+
+/// Writes what the log holds to a client. Blocking.
+fn replay(engine: &Engine, view: &View, request: &AttachRequest, socket: OwnedFd) -> Result<OwnedFd> {
+    let query = LogsQuery { stdout: request.stdout, stderr: request.stderr, ..LogsQuery::default() };
+    let lines = super::logs::replay(engine, view, &query)?;
+    for line in lines {
+        if write_all(&socket, &framed(&line, view.record.spec.tty)).is_err() {
+            break;
+        }
+    }
+    Ok(socket)
+}
+
+fn framed(line: &LogLine, tty: bool) -> Vec<u8> {
+    if tty {
+        return line.bytes.clone();
+    }
+    let stream = match line.source {
+        LogSource::Stdout => 1,
+        LogSource::Stderr => 2,
+    };
+    frame(stream, &line.bytes)
+}
+
+/// Source: moby `api/types/container` "Stream format" in the API's documentation of attach.
+fn frame(stream: u8, bytes: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    let mut frame = vec![stream, 0, 0, 0];
+    frame.extend(length.to_be_bytes());
+    frame.extend_from_slice(bytes);
+    frame
+}
+
+/// Waits while the client does not read, on a socket that may be non-blocking.
+fn write_all(socket: &OwnedFd, mut bytes: &[u8]) -> rustix::io::Result<()> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::io::Errno;
+    while !bytes.is_empty() {
+        match rustix::net::send(socket, bytes, rustix::net::SendFlags::NOSIGNAL) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                poll(&mut [PollFd::new(socket, PollFlags::OUT)], None)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Reads `ctrl-p,ctrl-q`, `ctrl-@`, `a,b`.
+///
+/// Source: moby `moby/term` `ascii.go`.
+fn detach_keys(text: Option<&str>) -> Result<Vec<u8>> {
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(DETACH_DEFAULT.to_vec()) };
+    let refuse = || Error::invalid(format!("Invalid detach keys ({text}) provided"));
+    text.split(',')
+        .map(|key| match (key.as_bytes(), key.strip_prefix("ctrl-")) {
+            ([byte], _) => Ok(*byte),
+            (_, Some(letter)) => match letter.as_bytes() {
+                [letter @ b'a'..=b'z'] => Ok(letter - b'a' + 1),
+                [letter @ b'@'] => Ok(letter - b'@'),
+                [letter @ (b'[' | b'\\' | b']' | b'^' | b'_')] => Ok(letter - b'@'),
+                _ => Err(refuse()),
+            },
+            (_, None) => Err(refuse()),
+        })
+        .collect()
+}
+
+/// An accepted exec start.
+pub struct ExecStarting {
+    pub tty: bool,
+    engine: Engine,
+    container: Arc<Container>,
+    exec: Id,
+    spec: ExecSpec,
+    detach_keys: Vec<u8>,
+}
+
+impl ExecStarting {
+    /// Starts the process with the client's connection. A failure is told to the client in the
+    /// stream, in the exec's exit code, and here.
+    ///
+    /// # Errors
+    /// When the process could not be started.
+    pub async fn connect(self, client: ClientSocket) -> Result<()> {
+        let options = AttachOptions {
+            stdin: self.spec.attach_stdin,
+            stdout: self.spec.attach_stdout,
+            stderr: self.spec.attach_stderr,
+            detach_keys: self.detach_keys.clone(),
+            framing: framing(self.tty),
+            prelude: client.prelude,
+        };
+        let tty = self.tty;
+        let socket = client.socket;
+        let outcome = self.run(Some((options, &socket))).await;
+        if let Err(error) = &outcome {
+            let text = format!("{}\r\n", error.message);
+            let bytes = if tty { text.into_bytes() } else { frame(1, text.as_bytes()) };
+            // A client that has gone needs no words.
+            let _ = blocking(move || write_all(&socket, &bytes)).await;
+        }
+        outcome
+    }
+
+    /// Starts the process without a client.
+    ///
+    /// # Errors
+    /// When the process could not be started.
+    pub async fn detached(self) -> Result<()> {
+        self.run(None).await
+    }
+
+    async fn run(self, client: Option<(AttachOptions, &OwnedFd)>) -> Result<()> {
+        let view = self.container.now();
+        let command = self.spec.argv.join(" ");
+        world::tell(&self.engine.inner, &view.record, &format!("exec_start: {command}"), &[("execID", self.exec.to_string())]);
+        let Some(link) = &view.link else {
+            self.container.execs.ended(&self.exec, 126);
+            return Err(words::not_running(self.container.id));
+        };
+        let attach = client.as_ref().map(|(options, _)| options.clone());
+        let request = ExecRequest {
+            exec: self.exec,
+            process: process(&self.engine, &view, &self.spec)?,
+            user: Some(if self.spec.user.is_empty() { view.record.spec.config.user.clone() } else { self.spec.user.clone() }),
+            stdin: self.spec.attach_stdin,
+            attach,
+        };
+        let fds: Vec<_> = client.iter().map(|(_, socket)| socket.as_fd()).collect();
+        let answer = link.ask(&Request::Exec(Box::new(request)), &fds).await;
+        match answer {
+            Ok(Event::ExecStarted { pid, .. }) => {
+                self.container.execs.started(&self.exec, pid);
+                Ok(())
+            }
+            Ok(Event::ExecFailed { exit_code, message, .. }) => {
+                self.container.execs.ended(&self.exec, exit_code);
+                Err(Error::new(Kind::Invalid, message))
+            }
+            Ok(other) => {
+                self.container.execs.ended(&self.exec, 126);
+                Err(Error::internal(format!("the monitor answered {other:?} to an exec")))
+            }
+            Err(error) => {
+                self.container.execs.ended(&self.exec, 126);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The OCI process of an exec: the container's environment, directory and rights, unless it says
+/// otherwise.
+fn process(engine: &Engine, view: &View, spec: &ExecSpec) -> Result<Process> {
+    let record = &view.record;
+    let privileged = spec.privileged || record.spec.host.privileged;
+    let names = super::capabilities::resolve(
+        privileged,
+        &record.spec.host.cap_add,
+        &record.spec.host.cap_drop,
+        engine.inner.host.last_capability,
+    )?;
+    let mut env = derive::environment(&record.spec, &record.hostname, &[]);
+    env.retain(|entry| spec.tty || record.spec.tty || !entry.starts_with("TERM="));
+    if spec.tty && !env.iter().any(|entry| entry.starts_with("TERM=")) {
+        env.push("TERM=xterm".to_owned());
+    }
+    derive::replace_env(&mut env, &spec.env);
+    let security = super::security::SecurityOptions::parse(&record.spec.host.security_opt)?;
+    let cwd = [&spec.working_dir, &record.spec.config.working_dir].into_iter().find(|path| !path.is_empty());
+    Ok(Process {
+        terminal: spec.tty,
+        console_size: console_size(spec.console_size),
+        args: spec.argv.clone(),
+        env,
+        cwd: cwd.map_or("/", String::as_str).to_owned(),
+        capabilities: Some(Capabilities {
+            bounding: names.clone(),
+            effective: names.clone(),
+            permitted: names,
+            ..Capabilities::default()
+        }),
+        no_new_privileges: security.no_new_privileges.unwrap_or(engine.inner.config.no_new_privileges),
+        oom_score_adj: Some(record.spec.host.oom_score_adj),
+        ..Process::default()
+    })
+}
+
+impl Engine {
+    /// Accepts an attach.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` for a paused or restarting container; `Invalid` for bad detach keys.
+    pub async fn attach_container(&self, asked: &str, request: AttachRequest) -> Result<Attaching> {
+        let detach_keys = detach_keys(request.detach_keys.as_deref())?;
+        let container = self.container(asked)?;
+        let view = container.now();
+        match &view.phase {
+            Phase::Paused { .. } => {
+                let text = format!("container {} is paused, unpause the container before attach", container.id);
+                return Err(Error::conflict(text));
+            }
+            Phase::Backoff { .. } => {
+                let text = format!("container {} is restarting, wait until the container is running", container.id);
+                return Err(Error::conflict(text));
+            }
+            Phase::Created { .. }
+            | Phase::Starting { .. }
+            | Phase::Running { .. }
+            | Phase::Stopping { .. }
+            | Phase::Exited { .. }
+            | Phase::Removing { .. }
+            | Phase::Dead { .. }
+            | Phase::Gone => {}
+        }
+        let tty = view.record.spec.tty;
+        Ok(Attaching { tty, engine: self.clone(), container, request, detach_keys })
+    }
+
+    /// Sets the size of a container's terminal: rows (height) and columns (width).
+    ///
+    /// # Errors
+    /// `Conflict` when it does not run.
+    pub async fn resize_container(&self, asked: &str, height: u16, width: u16) -> Result<()> {
+        let container = self.container(asked)?;
+        let view = container.now();
+        let Some(link) = &view.link else { return Err(words::not_running(container.id)) };
+        let size = spec::runtime::ConsoleSize { height, width };
+        link.demand(&Request::Resize { target: Target::Main, size }, &[]).await?;
+        let more = [("height", height.to_string()), ("width", width.to_string())];
+        world::tell(&self.inner, &view.record, "resize", &more);
+        Ok(())
+    }
+
+    /// Notes a wish for a further process.
+    ///
+    /// # Errors
+    /// `Conflict` when the container does not run, is paused or restarting; `Invalid` without a
+    /// command.
+    pub async fn create_exec(&self, asked: &str, spec: ExecSpec) -> Result<Id> {
+        let container = self.container(asked)?;
+        let view = container.now();
+        running(&view)?;
+        if spec.argv.is_empty() {
+            return Err(Error::invalid("No exec command specified"));
+        }
+        detach_keys(spec.detach_keys.as_deref())?;
+        if !spec.working_dir.is_empty() && !spec.working_dir.starts_with('/') {
+            return Err(words::relative_workdir(&spec.working_dir));
+        }
+        let id = Id::random();
+        let action = format!("exec_create: {}", spec.argv.join(" "));
+        container.execs.insert(id, spec);
+        world::tell(&self.inner, &view.record, &action, &[("execID", id.to_string())]);
+        Ok(id)
+    }
+
+    /// Accepts the start of an exec.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` when it was started before or the container does not run.
+    pub async fn start_exec(&self, exec: &str, options: ExecStart) -> Result<ExecStarting> {
+        let (container, id) = self.find_exec(exec)?;
+        let view = container.now();
+        running(&view)?;
+        let Some(entry) = container.execs.get(&id) else { return Err(words::no_such_exec(exec)) };
+        if entry.state != ExecPhase::Created || !container.execs.claim(&id) {
+            return Err(match entry.state {
+                ExecPhase::Ended { .. } => Error::conflict(format!("exec {id} has already run")),
+                ExecPhase::Created | ExecPhase::Starting | ExecPhase::Running { .. } => {
+                    Error::conflict(format!("Error: Exec command {id} is already running"))
+                }
+            });
+        }
+        let mut spec = entry.spec;
+        if options.console_size.is_some() {
+            spec.console_size = options.console_size;
+        }
+        let detach_keys = detach_keys(spec.detach_keys.as_deref())?;
+        Ok(ExecStarting { tty: spec.tty, engine: self.clone(), container, exec: id, spec, detach_keys })
+    }
+
+    /// Sets the size of an exec's terminal.
+    ///
+    /// # Errors
+    /// `NotFound`, or `Internal` when it does not run.
+    pub async fn resize_exec(&self, exec: &str, height: u16, width: u16) -> Result<()> {
+        let (container, id) = self.find_exec(exec)?;
+        let view = container.now();
+        let Some(link) = &view.link else { return Err(words::not_running(container.id)) };
+        let size = spec::runtime::ConsoleSize { height, width };
+        link.demand(&Request::Resize { target: Target::Exec(id), size }, &[]).await
+    }
+
+    /// # Errors
+    /// `NotFound`.
+    pub async fn inspect_exec(&self, exec: &str) -> Result<ExecView> {
+        let (container, id) = self.find_exec(exec)?;
+        container.execs.view(container.id, &id).ok_or_else(|| words::no_such_exec(exec))
+    }
+
+    fn find_exec(&self, asked: &str) -> Result<(Arc<Container>, Id)> {
+        let all = self.inner.containers.all();
+        let found = all.into_iter().find_map(|container| container.execs.find(asked).map(|id| (container, id)));
+        found.ok_or_else(|| words::no_such_exec(asked))
+    }
+}
+
+/// Whether execs may be made now.
+fn running(view: &View) -> Result<()> {
+    let id = view.record.id;
+    match &view.phase {
+        Phase::Running { .. } | Phase::Stopping { .. } => Ok(()),
+        Phase::Paused { .. } => Err(words::exec_paused(id)),
+        Phase::Backoff { .. } => Err(words::is_restarting(id)),
+        Phase::Created { .. }
+        | Phase::Starting { .. }
+        | Phase::Exited { .. }
+        | Phase::Removing { .. }
+        | Phase::Dead { .. }
+        | Phase::Gone => Err(words::not_running(id)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn detach_keys_are_read_in_dockers_form() {
+        for (text, want) in [
+            (None, Some(vec![16, 17])),
+            (Some(""), Some(vec![16, 17])),
+            (Some("ctrl-a,x"), Some(vec![1, b'x'])),
+            (Some("ctrl-@,ctrl-["), Some(vec![0, 27])),
+            (Some("ctrl-!"), None),
+            (Some("abc"), None),
+        ] {
+            assert_eq!(detach_keys(text).ok(), want, "{text:?}");
+        }
+    }
+}

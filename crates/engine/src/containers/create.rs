@@ -1,0 +1,208 @@
+//! Making a container: image, merge, validation, name, writable layer, volumes, record.
+//!
+//! What was made before a failure is taken away again, in reverse.
+
+use std::sync::Arc;
+
+use spec::{Id, ImageId, Platform, Reference};
+use store::Image;
+
+use super::mounts::{self, Mount};
+use super::record::{Life, Record};
+use super::registry::Container;
+use super::spec::{ContainerSpec, CreateRequest, IpcMode, LogSpec, NetworkMode, PidMode, UtsMode};
+use super::step::Phase;
+use super::views::Created;
+use super::world::{self, blocking};
+use super::{derive, merge, task, validate, volumes};
+use crate::error::{Error, Kind, Result};
+use crate::{Engine, Inner, words};
+
+impl Engine {
+    /// Makes a container that can be started.
+    ///
+    /// # Errors
+    /// `NotFound` without the image, `Conflict` when the name is taken, `Invalid` for wishes that
+    /// cannot be.
+    pub async fn create_container(&self, request: CreateRequest) -> Result<Created> {
+        let engine = Arc::clone(&self.inner);
+        blocking(move || create(&engine, request)).await
+    }
+}
+
+/// The image that a text means: a reference, an id, or an id's prefix.
+pub(crate) fn find_image(engine: &Inner, asked: &str) -> Result<Arc<Image>> {
+    let missing = || words::no_such_image(asked);
+    if let Ok(reference) = Reference::parse(asked)
+        && let Some(image) = engine.store.resolve_tag(&reference).and_then(|id| engine.store.image(&id))
+    {
+        return Ok(image);
+    }
+    let digits = asked.strip_prefix("sha256:").unwrap_or(asked);
+    if digits.is_empty() || digits.len() > 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        // Malformed references are a client's mistake, others are merely absent.
+        Reference::parse(asked).map_err(|source| Error::caused(Kind::Invalid, source))?;
+        return Err(missing_reference(asked));
+    }
+    match engine.store.images_by_prefix(digits).as_slice() {
+        [id] => engine.store.image(id).ok_or_else(missing),
+        _ => Err(missing_reference(asked)),
+    }
+}
+
+/// Docker names the tag too.
+fn missing_reference(asked: &str) -> Error {
+    match Reference::parse(asked) {
+        Ok(reference) => words::no_such_image(&reference.familiar()),
+        Err(_) => words::no_such_image(asked),
+    }
+}
+
+fn create(engine: &Arc<Inner>, request: CreateRequest) -> Result<Created> {
+    let CreateRequest { name, platform, mut spec } = request;
+    let image = find_image(engine, &spec.image)?;
+    let mut warnings = platform_warnings(&image, platform.as_ref())?;
+    merge::merge(&mut spec.config, &image.config.config);
+    warnings.extend(validate::validate(&spec)?);
+    resolve_joined(engine, &mut spec)?;
+    engine.networks.validate(&spec)?;
+    let mounts = mounts::resolve(&spec, |other| Ok(other_mounts(&*engine.containers.resolve(other)?)))?;
+    check_binds(&mounts)?;
+    let id = Id::random();
+    let mut record = Record::new(id, String::new(), image.id, spec);
+    record.mounts = mounts;
+    record.hostname = hostname(engine, &record)?;
+    record.log = log(engine, &record)?;
+    world::runtime_choice(engine, &record.spec.host.runtime, std::path::Path::new(""))?;
+    record.name = engine.containers.reserve(name.as_deref(), &id)?;
+    match make(engine, &image, &record) {
+        Ok(()) => {}
+        Err(error) => {
+            engine.containers.free(&record.name, &id);
+            return Err(error);
+        }
+    }
+    world::tell(engine, &record, "create", &[]);
+    task::launch(engine, record, Life::new(Phase::Created { failure: None }, None), None, Vec::new());
+    Ok(Created { id, warnings })
+}
+
+/// The writable layer, volumes and records; nothing stays when it fails.
+fn make(engine: &Inner, image: &Image, record: &Record) -> Result<()> {
+    let id = record.id.to_string();
+    engine.store.snapshot_create(&id, &image.layers).map_err(|source| Error::caused(Kind::Internal, source))?;
+    let dir = engine.config.container_dir(&record.id);
+    let rest = || -> Result<()> {
+        volumes::create_all(engine, record)?;
+        world::make_dir(&dir)?;
+        let written = record.write(engine.store.records(), &engine.config);
+        written.map_err(|source| Error::caused(Kind::Internal, source))
+    };
+    rest().inspect_err(|_| {
+        // The failure itself is what the user hears of; what cannot be undone now is found by the
+        // next start of the daemon.
+        volumes::remove_anonymous(engine, record);
+        let _ = std::fs::remove_dir_all(&dir);
+        let _ = engine.store.snapshot_remove(&id);
+    })
+}
+
+/// Source: moby `daemon/create.go`.
+fn platform_warnings(image: &Image, wanted: Option<&Platform>) -> Result<Vec<String>> {
+    let offered = image.config.platform();
+    let host = Platform::host();
+    if let Some(wanted) = wanted {
+        if !wanted.runs(&offered) {
+            let text = format!(
+                "image with reference was found but its platform ({offered}) does not match the specified platform ({wanted})"
+            );
+            return Err(Error::not_found(text));
+        }
+        return Ok(Vec::new());
+    }
+    if offered.architecture.is_empty() || host.runs(&offered) {
+        return Ok(Vec::new());
+    }
+    Ok(vec![format!(
+        "The requested image's platform ({offered}) does not match the detected host platform ({host}) and no specific platform was requested"
+    )])
+}
+
+/// `container:NAME` is kept by id, so that a rename does not change its meaning.
+fn resolve_joined(engine: &Inner, spec: &mut ContainerSpec) -> Result<()> {
+    if let NetworkMode::Container(other) = &mut spec.host.network {
+        *other = engine.containers.resolve(other)?.id.to_string();
+    }
+    if let IpcMode::Container(other) = &mut spec.host.ipc {
+        *other = engine.containers.resolve(other)?.id.to_string();
+    }
+    if let PidMode::Container(other) = &mut spec.host.pid {
+        *other = engine.containers.resolve(other)?.id.to_string();
+    }
+    Ok(())
+}
+
+fn other_mounts(other: &Container) -> Vec<Mount> {
+    other.now().record.mounts.clone()
+}
+
+/// `--mount type=bind` wants its source to be there already at create.
+fn check_binds(mounts: &[Mount]) -> Result<()> {
+    for mount in mounts {
+        let bind = mount.kind == super::spec::MountKind::Bind;
+        if bind && !mount.create_source && !std::path::Path::new(&mount.source).exists() {
+            return Err(words::bind_source_missing(&mount.source));
+        }
+    }
+    Ok(())
+}
+
+fn hostname(engine: &Inner, record: &Record) -> Result<String> {
+    let spec = &record.spec;
+    if !spec.hostname.is_empty() {
+        return Ok(spec.hostname.clone());
+    }
+    if let NetworkMode::Container(other) = &spec.host.network {
+        return Ok(engine.containers.resolve(other)?.now().record.hostname.clone());
+    }
+    if spec.host.network == NetworkMode::Host || spec.host.uts == UtsMode::Host {
+        return Ok(rustix::system::uname().nodename().to_string_lossy().into_owned());
+    }
+    Ok(record.id.short())
+}
+
+/// The wish's driver and options; the daemon's options belong to the daemon's driver.
+fn log(engine: &Inner, record: &Record) -> Result<LogSpec> {
+    let mut log = record.spec.host.log.clone();
+    if log.driver.is_empty() {
+        log.driver.clone_from(&engine.config.log.driver);
+    }
+    if log.driver == engine.config.log.driver {
+        for (key, value) in &engine.config.log.options {
+            log.options.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    world::log_settings(&log, std::path::Path::new("/"), record)?;
+    Ok(log)
+}
+
+/// The image that a container shows: as typed, or its id when that name means another image now.
+pub(crate) fn image_shown(engine: &Inner, typed: &str, image: &ImageId) -> String {
+    match Reference::parse(typed) {
+        Ok(reference) if engine.store.resolve_tag(&reference) == Some(*image) => typed.to_owned(),
+        Ok(_) | Err(_) => {
+            let digits = typed.strip_prefix("sha256:").unwrap_or(typed);
+            if !digits.is_empty() && image.hex().starts_with(digits) { typed.to_owned() } else { image.to_string() }
+        }
+    }
+}
+
+/// What derive needs to know for inspect, without a run.
+pub(crate) fn shown_paths(engine: &Inner, spec: &ContainerSpec) -> (Vec<String>, Vec<String>) {
+    match super::security::SecurityOptions::parse(&spec.host.security_opt) {
+        Ok(security) => {
+            (derive::masked_paths(spec, &engine.host, &security), derive::readonly_paths(spec, &security))
+        }
+        Err(_) => (Vec::new(), Vec::new()),
+    }
+}

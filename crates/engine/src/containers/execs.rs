@@ -1,0 +1,126 @@
+//! Further processes in containers: created, started, ended. Kept in memory, and found again after
+//! a daemon restart through the monitors' own memory.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use monitor::wire::ExecState;
+use spec::Id;
+
+use super::views::{ExecSpec, ExecView};
+
+/// The execs of one container.
+#[derive(Default)]
+pub(crate) struct Execs {
+    entries: Mutex<BTreeMap<Id, Entry>>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub spec: ExecSpec,
+    pub state: ExecPhase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExecPhase {
+    Created,
+    Starting,
+    Running { pid: i32, since: Instant },
+    Ended { code: i32, pid: i32 },
+}
+
+impl Execs {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Id, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn insert(&self, id: Id, spec: ExecSpec) {
+        self.lock().insert(id, Entry { spec, state: ExecPhase::Created });
+    }
+
+    pub(crate) fn get(&self, id: &Id) -> Option<Entry> {
+        self.lock().get(id).cloned()
+    }
+
+    /// Moves a created exec to `Starting`; false when it was started before.
+    pub(crate) fn claim(&self, id: &Id) -> bool {
+        match self.lock().get_mut(id) {
+            Some(entry) if entry.state == ExecPhase::Created => {
+                entry.state = ExecPhase::Starting;
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// Notes the start, unless the end was heard of first.
+    pub(crate) fn started(&self, id: &Id, pid: i32) {
+        if let Some(entry) = self.lock().get_mut(id)
+            && !matches!(entry.state, ExecPhase::Ended { .. })
+        {
+            entry.state = ExecPhase::Running { pid, since: Instant::now() };
+        }
+    }
+
+    /// Notes the end; gives the time it ran.
+    pub(crate) fn ended(&self, id: &Id, code: i32) -> Option<std::time::Duration> {
+        let mut entries = self.lock();
+        let entry = entries.get_mut(id)?;
+        let (pid, lasted) = match entry.state {
+            ExecPhase::Running { pid, since } => (pid, since.elapsed()),
+            ExecPhase::Created | ExecPhase::Starting => (0, std::time::Duration::ZERO),
+            ExecPhase::Ended { .. } => return None,
+        };
+        entry.state = ExecPhase::Ended { code, pid };
+        Some(lasted)
+    }
+
+    /// The container ended, and with it all that ran in it.
+    pub(crate) fn all_ended(&self) {
+        for entry in self.lock().values_mut() {
+            if let ExecPhase::Running { pid, .. } = entry.state {
+                entry.state = ExecPhase::Ended { code: 137, pid };
+            }
+        }
+    }
+
+    /// Takes over what a monitor of an earlier daemon remembers.
+    pub(crate) fn adopt(&self, found: &[ExecState]) {
+        let mut entries = self.lock();
+        for exec in found {
+            let state = match exec.exit_code {
+                None => ExecPhase::Running { pid: exec.pid, since: Instant::now() },
+                Some(code) => ExecPhase::Ended { code, pid: exec.pid },
+            };
+            entries.insert(exec.exec, Entry { spec: ExecSpec::default(), state });
+        }
+    }
+
+    /// Ids of those that have not ended.
+    pub(crate) fn live(&self) -> Vec<Id> {
+        let entries = self.lock();
+        let live = entries.iter().filter(|(_, entry)| !matches!(entry.state, ExecPhase::Ended { .. }));
+        live.map(|(id, _)| *id).collect()
+    }
+
+    pub(crate) fn find(&self, asked: &str) -> Option<Id> {
+        let entries = self.lock();
+        let mut matches = entries.keys().filter(|id| id.to_string().starts_with(asked));
+        match (matches.next(), matches.next()) {
+            (Some(id), None) => Some(*id),
+            (Some(_) | None, _) => None,
+        }
+    }
+
+    pub(crate) fn view(&self, container: Id, id: &Id) -> Option<ExecView> {
+        let entry = self.get(id)?;
+        let (running, exit_code, pid) = match entry.state {
+            ExecPhase::Created | ExecPhase::Starting => (false, None, 0),
+            ExecPhase::Running { pid, .. } => (true, None, pid),
+            ExecPhase::Ended { code, pid } => (false, Some(code), pid),
+        };
+        let pid = u32::try_from(pid).unwrap_or(0);
+        Some(ExecView { id: *id, container, spec: entry.spec, running, exit_code, pid, can_remove: false })
+    }
+}

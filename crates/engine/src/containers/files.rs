@@ -1,0 +1,216 @@
+//! A container's tree from outside: changes, export, copy in and out, commit.
+//!
+//! A running container is looked at through its own root, so that its volumes and mounts show; a
+//! stopped one through a detached mount of its snapshot. Paths are resolved by descriptor and never
+//! leave the root.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+use store::archive::{self, ArchiveError};
+
+use super::step::Phase;
+use super::task::View;
+use super::views::{Change, ChangeKind, ExtractOptions, PathStat};
+use super::world::{self, blocking};
+use crate::error::{Error, Kind, Result, chain};
+use crate::stream::{self, ByteStream, StreamWriter};
+use crate::{Engine, Inner, words};
+
+/// The root of a container's tree.
+enum Tree {
+    Running(OwnedFd),
+    Stopped(Arc<OwnedFd>),
+}
+
+impl AsFd for Tree {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        match self {
+            Self::Running(fd) => fd.as_fd(),
+            Self::Stopped(fd) => fd.as_fd(),
+        }
+    }
+}
+
+/// Blocking.
+fn tree(engine: &Inner, view: &View) -> Result<Tree> {
+    let id = view.record.id;
+    if matches!(view.phase, Phase::Removing { .. } | Phase::Dead { .. } | Phase::Gone) {
+        return Err(Error::conflict(format!("container {id} is marked for removal and cannot be copied from")));
+    }
+    if let Some(run) = view.phase.run() {
+        let path = format!("/proc/{}/root", run.pid);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match rustix::fs::open(&path, flags, Mode::empty()) {
+            Ok(fd) => return Ok(Tree::Running(fd)),
+            // It ended this instant.
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::SRCH) => {}
+            Err(error) => return Err(Error::because(Kind::Internal, format!("cannot open {path}"), io::Error::from(error))),
+        }
+    }
+    match engine.store.snapshot_mount(&id.to_string()) {
+        Ok(fd) => Ok(Tree::Stopped(fd)),
+        Err(source) => Err(Error::caused(Kind::Internal, source)),
+    }
+}
+
+/// Docker's words and kinds for what goes wrong with archives.
+fn worded(error: ArchiveError, asked: &str, path: &str) -> Error {
+    match error {
+        ArchiveError::Missing(_) => Error::not_found(format!("Could not find the file {path} in container {asked}")),
+        ArchiveError::NotADirectory(_) => Error::invalid("extraction point is not a directory"),
+        ArchiveError::SlashOnFile(_) => Error::invalid("not a directory"),
+        error @ ArchiveError::Tar(_) => Error::caused(Kind::Invalid, error),
+        error @ ArchiveError::Tree(_) => Error::caused(Kind::Invalid, error),
+        error @ (ArchiveError::Look { .. }
+        | ArchiveError::Write(_)
+        | ArchiveError::Read(_)
+        | ArchiveError::WriteFile { .. }) => Error::caused(Kind::Internal, error),
+    }
+}
+
+impl Engine {
+    /// What differs from the image, sorted by path.
+    ///
+    /// # Errors
+    /// `NotFound`, or `Internal` when the layer cannot be read.
+    pub async fn container_changes(&self, asked: &str) -> Result<Vec<Change>> {
+        let container = self.container(asked)?;
+        let (engine, id) = (Arc::clone(&self.inner), container.id.to_string());
+        let changes = blocking(move || engine.store.snapshot_changes(&id)).await;
+        let changes = changes.map_err(|source| Error::caused(Kind::Internal, source))?;
+        let convert = |change: store::Change| Change {
+            kind: match change.kind {
+                store::ChangeKind::Modified => ChangeKind::Modified,
+                store::ChangeKind::Added => ChangeKind::Added,
+                store::ChangeKind::Deleted => ChangeKind::Deleted,
+            },
+            path: change.path.to_string_lossy().into_owned(),
+        };
+        Ok(changes.into_iter().map(convert).collect())
+    }
+
+    /// The whole tree as a tar, without mounts.
+    ///
+    /// # Errors
+    /// `NotFound`, or `Internal` when the tree cannot be mounted.
+    pub async fn export_container(&self, asked: &str) -> Result<ByteStream> {
+        let container = self.container(asked)?;
+        let view = container.now();
+        let (engine, id) = (Arc::clone(&self.inner), container.id.to_string());
+        let root = blocking(move || engine.store.snapshot_mount(&id)).await;
+        let root = root.map_err(|source| Error::caused(Kind::Internal, source))?;
+        let (writer, stream) = stream::channel();
+        tokio::task::spawn_blocking(move || write_tar(writer, |out| archive::export(root.as_fd(), out)));
+        world::tell(&self.inner, &view.record, "export", &[]);
+        Ok(stream)
+    }
+
+    /// What is at a path.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn stat_path(&self, asked: &str, path: &str) -> Result<PathStat> {
+        let view = self.container(asked)?.now();
+        let (engine, path, name) = (Arc::clone(&self.inner), path.to_owned(), asked.to_owned());
+        blocking(move || stat(&tree(&engine, &view)?, &name, &path)).await
+    }
+
+    /// A tar of what is at a path.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn read_archive(&self, asked: &str, path: &str) -> Result<(PathStat, ByteStream)> {
+        let view = self.container(asked)?.now();
+        let record = Arc::clone(&view.record);
+        let (engine, path, name) = (Arc::clone(&self.inner), path.to_owned(), asked.to_owned());
+        let place = path.clone();
+        let (root, stat) = blocking(move || -> Result<_> {
+            let root = tree(&engine, &view)?;
+            let stat = stat(&root, &name, &path)?;
+            Ok((root, stat))
+        })
+        .await?;
+        let (writer, stream) = stream::channel();
+        tokio::task::spawn_blocking(move || {
+            write_tar(writer, |out| archive::tar_path(root.as_fd(), Path::new(&place), out));
+        });
+        world::tell(&self.inner, &record, "archive-path", &[]);
+        Ok((stat, stream))
+    }
+
+    /// Unpacks a tar, compressed or not, into the directory `path`.
+    ///
+    /// # Errors
+    /// `NotFound` without the directory; `Invalid` for a read-only place and for a bad archive.
+    pub async fn write_archive(
+        &self,
+        asked: &str,
+        path: &str,
+        options: ExtractOptions,
+        tar: impl Read + Send + 'static,
+    ) -> Result<()> {
+        let view = self.container(asked)?.now();
+        check_writable(&view, path)?;
+        let record = Arc::clone(&view.record);
+        let (engine, path, name) = (Arc::clone(&self.inner), path.to_owned(), asked.to_owned());
+        blocking(move || {
+            let root = tree(&engine, &view)?;
+            let overwrite = if options.no_overwrite_dir_non_dir {
+                store::Overwrite::SameKind
+            } else {
+                store::Overwrite::Anything
+            };
+            let extract = archive::ExtractOptions { overwrite, owner: owner(&view, options) };
+            archive::extract(root.as_fd(), Path::new(&path), tar, &extract).map_err(|error| worded(error, &name, &path))
+        })
+        .await?;
+        world::tell(&self.inner, &record, "extract-to-dir", &[]);
+        Ok(())
+    }
+}
+
+fn stat(root: &Tree, asked: &str, path: &str) -> Result<PathStat> {
+    let found = archive::stat_path(root.as_fd(), Path::new(path)).map_err(|error| worded(error, asked, path))?;
+    let since = std::time::Duration::new(u64::try_from(found.mtime.secs).unwrap_or(0), found.mtime.nanos);
+    Ok(PathStat {
+        name: found.name.to_string_lossy().into_owned(),
+        size: found.size,
+        mode: found.mode,
+        modified: std::time::UNIX_EPOCH + since,
+        link_target: found.link_target.to_string_lossy().into_owned(),
+    })
+}
+
+/// `copyUIDGID`: what is copied belongs to the container's user where that is given by numbers.
+fn owner(view: &View, options: ExtractOptions) -> Option<(u32, u32)> {
+    if !options.copy_uid_gid {
+        return None;
+    }
+    let user = &view.record.spec.config.user;
+    let (user, group) = user.split_once(':').unwrap_or((user, "0"));
+    let user = if user.is_empty() { "0" } else { user };
+    Some((user.parse().ok()?, group.parse().unwrap_or(0)))
+}
+
+fn check_writable(view: &View, path: &str) -> Result<()> {
+    let path = super::mounts::clean(path);
+    let below = |place: &str| path == place || path.strip_prefix(place).is_some_and(|rest| rest.starts_with('/'));
+    let mount = view.record.mounts.iter().rev().find(|mount| below(&mount.destination));
+    match mount {
+        Some(mount) if mount.read_only => Err(words::read_only_volume()),
+        Some(_) => Ok(()),
+        None if view.record.spec.host.read_only_rootfs => Err(words::read_only_rootfs()),
+        None => Ok(()),
+    }
+}
+
+/// Runs on a thread of its own; a failure ends the stream with an error.
+fn write_tar(mut writer: StreamWriter, write: impl FnOnce(&mut StreamWriter) -> std::result::Result<(), ArchiveError>) {
+    if let Err(error) = write(&mut writer) {
+        writer.fail(io::Error::other(chain(&error)));
+    }
+}

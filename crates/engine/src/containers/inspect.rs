@@ -1,0 +1,434 @@
+//! What the engine tells about containers: inspect and list.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+
+use super::create::{image_shown, shown_paths};
+use super::mounts::Mount;
+use super::registry::Container;
+use super::spec::MountKind;
+use super::step::{Exit, Phase, Run};
+use super::task::View;
+use super::views::{
+    ContainerSummary, ContainerView, HealthStatus, ListQuery, MountPoint, NetworkView, Size, StateView, Status,
+    StorageView,
+};
+use super::world::{self, blocking};
+use crate::error::Result;
+use crate::filters::Filters;
+use crate::{Engine, Inner, networks, words};
+
+impl Engine {
+    /// Everything about one container; sizes cost a walk through its tree.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn inspect_container(&self, asked: &str, size: bool) -> Result<ContainerView> {
+        let container = self.container(asked)?;
+        let view = container.now();
+        let size = if size { Some(measure(&self.inner, &view).await) } else { None };
+        Ok(describe(&self.inner, &container, &view, size))
+    }
+
+    /// The containers that a query selects, newest first.
+    ///
+    /// # Errors
+    /// `Invalid` for filters that do not exist.
+    pub async fn list_containers(&self, query: ListQuery) -> Result<Vec<ContainerSummary>> {
+        let selection = Selection::parse(self, &query)?;
+        let mut found: Vec<(Arc<Container>, Arc<View>)> = self
+            .inner
+            .containers
+            .all()
+            .into_iter()
+            .map(|container| {
+                let view = container.now();
+                (container, view)
+            })
+            .filter(|(_, view)| selection.takes(&self.inner, view))
+            .collect();
+        found.sort_by_key(|(_, view)| std::cmp::Reverse(view.record.created_at));
+        found.truncate(query.limit.unwrap_or(usize::MAX));
+        let mut rows = Vec::with_capacity(found.len());
+        for (_, view) in found {
+            let size = if query.size { Some(measure(&self.inner, &view).await) } else { None };
+            rows.push(summarize(&self.inner, &view, size));
+        }
+        Ok(rows)
+    }
+}
+
+async fn measure(engine: &Arc<Inner>, view: &View) -> Size {
+    let (engine, id, image) = (Arc::clone(engine), view.record.id.to_string(), view.record.image);
+    blocking(move || {
+        let writable = engine.store.snapshot_size(&id).unwrap_or(0);
+        let below = engine.store.image(&image).map_or(0, |image| image.size);
+        Size { writable, total: writable + below }
+    })
+    .await
+}
+
+/// `State.Status`.
+pub(crate) fn status(phase: &Phase) -> Status {
+    match phase {
+        Phase::Created { .. } => Status::Created,
+        // Docker shows the state before until the program runs.
+        Phase::Starting { last: None, .. } => Status::Created,
+        Phase::Starting { last: Some(_), .. } => Status::Exited,
+        Phase::Running { .. } | Phase::Stopping { .. } => Status::Running,
+        Phase::Paused { .. } => Status::Paused,
+        Phase::Exited { .. } => Status::Exited,
+        Phase::Backoff { .. } => Status::Restarting,
+        Phase::Removing { .. } | Phase::Gone => Status::Removing,
+        Phase::Dead { .. } => Status::Dead,
+    }
+}
+
+fn state(view: &View) -> StateView {
+    let status = status(&view.phase);
+    let run: Option<&Run> = view.phase.run();
+    let last: Option<&Exit> = view.phase.exit().or(view.last.as_ref());
+    let failure = match &view.phase {
+        Phase::Created { failure } => failure.as_ref(),
+        Phase::Starting { .. }
+        | Phase::Running { .. }
+        | Phase::Paused { .. }
+        | Phase::Stopping { .. }
+        | Phase::Exited { .. }
+        | Phase::Backoff { .. }
+        | Phase::Removing { .. }
+        | Phase::Dead { .. }
+        | Phase::Gone => None,
+    };
+    let time = |at: Timestamp| SystemTime::from(at);
+    let exit_code = match (run, failure, last) {
+        (Some(_), _, _) => 0,
+        (None, Some(failure), _) => failure.code,
+        (None, None, last) => last.map_or(0, |exit| exit.code),
+    };
+    let error = match (run, failure, last) {
+        (Some(_), _, _) => String::new(),
+        (None, Some(failure), _) => failure.message.clone(),
+        (None, None, last) => last.map_or_else(String::new, |exit| exit.error.clone()),
+    };
+    StateView {
+        status,
+        running: matches!(status, Status::Running | Status::Paused | Status::Restarting),
+        paused: status == Status::Paused,
+        restarting: status == Status::Restarting,
+        oom_killed: run.map_or_else(|| last.is_some_and(|exit| exit.oom), |run| run.oom),
+        dead: status == Status::Dead,
+        pid: run.and_then(|run| u32::try_from(run.pid).ok()).unwrap_or(0),
+        exit_code,
+        error,
+        started_at: run.map(|run| time(run.started_at)).or_else(|| last.map(|exit| time(exit.started_at))),
+        finished_at: last.map(|exit| time(exit.finished_at)),
+        health: view.health.clone(),
+    }
+}
+
+fn restarts(view: &View) -> u32 {
+    match (&view.phase, view.phase.run(), view.phase.exit()) {
+        (Phase::Starting { tally, .. } | Phase::Backoff { tally, .. }, _, _) => tally.restarts,
+        (_, Some(run), _) => run.tally.restarts,
+        (_, None, Some(exit)) => exit.restarts,
+        (_, None, None) => 0,
+    }
+}
+
+fn network(view: &View) -> NetworkView {
+    match (&view.attachment, view.phase.run()) {
+        (Some(attachment), Some(_)) => attachment.view(&view.record.spec),
+        (Some(_) | None, _) => networks::stopped_view(&view.record.spec),
+    }
+}
+
+fn describe(engine: &Arc<Inner>, container: &Container, view: &View, size: Option<Size>) -> ContainerView {
+    let record = &view.record;
+    let dir = engine.config.container_dir(&record.id);
+    let files = world::files_in(&dir);
+    let (masked_paths, readonly_paths) = shown_paths(engine, &record.spec);
+    let mut argv = record.spec.argv().into_iter();
+    let runtime = &record.spec.host.runtime;
+    let mut spec = record.spec.clone();
+    spec.hostname.clone_from(&record.hostname);
+    ContainerView {
+        id: record.id,
+        name: record.name.clone(),
+        created_at: record.created_at.into(),
+        image: record.image,
+        spec,
+        log: record.log.clone(),
+        shm_size: record.spec.host.shm_size.unwrap_or(engine.config.default_shm_size),
+        runtime: if runtime.is_empty() { engine.config.default_runtime.clone() } else { runtime.clone() },
+        init: record.spec.host.init.unwrap_or(engine.config.init),
+        masked_paths,
+        readonly_paths,
+        state: state(view),
+        restart_count: restarts(view),
+        path: argv.next().unwrap_or_default(),
+        args: argv.collect(),
+        resolv_conf_path: files.resolv_conf,
+        hostname_path: files.hostname,
+        hosts_path: files.hosts,
+        log_path: world::log_path(&record.log, &dir, &record.id),
+        exec_ids: container.execs.live(),
+        mounts: record.mounts.iter().filter_map(|mount| mount_point(engine, mount)).collect(),
+        network: network(view),
+        storage: storage(engine, view),
+        size,
+        platform: record.platform.clone(),
+    }
+}
+
+fn storage(engine: &Inner, view: &View) -> StorageView {
+    let mut data = BTreeMap::new();
+    if let Ok(snapshot) = engine.store.snapshot(&view.record.id.to_string()) {
+        let show = |path: &std::path::Path| path.display().to_string();
+        let lowers: Vec<String> = snapshot.lowers.iter().map(|path| show(path)).collect();
+        data.insert("LowerDir".to_owned(), lowers.join(":"));
+        data.insert("UpperDir".to_owned(), show(&snapshot.upper));
+        data.insert("WorkDir".to_owned(), show(&snapshot.work));
+        // There is no merged directory on the host; its place is where Docker's would be.
+        let merged = snapshot.upper.parent().map(|dir| dir.join("merged"));
+        data.insert("MergedDir".to_owned(), merged.map_or_else(String::new, |path| show(&path)));
+    }
+    StorageView { driver: engine.store.driver().name().to_owned(), data }
+}
+
+/// Tmpfs mounts of `--tmpfs` are shown in the host configuration alone, as in Docker.
+fn mount_point(engine: &Inner, mount: &Mount) -> Option<MountPoint> {
+    let source = match mount.kind {
+        MountKind::Volume => {
+            engine.store.volume(&mount.name).map_or_else(String::new, |volume| volume.mountpoint.display().to_string())
+        }
+        MountKind::Bind => mount.source.clone(),
+        MountKind::Tmpfs => return None,
+        MountKind::Image | MountKind::Npipe | MountKind::Cluster => String::new(),
+    };
+    let propagation = match (mount.kind, mount.propagation.as_str()) {
+        (MountKind::Bind, "") => "rprivate",
+        (_, propagation) => propagation,
+    };
+    Some(MountPoint {
+        kind: mount.kind,
+        name: mount.name.clone(),
+        source,
+        destination: mount.destination.clone(),
+        driver: mount.driver.clone(),
+        mode: mount.mode.clone(),
+        writable: !mount.read_only,
+        propagation: propagation.to_owned(),
+    })
+}
+
+fn summarize(engine: &Arc<Inner>, view: &View, size: Option<Size>) -> ContainerSummary {
+    let record = &view.record;
+    let state = state(view);
+    let network = network(view);
+    ContainerSummary {
+        id: record.id,
+        names: vec![record.name.clone()],
+        image: image_shown(engine, &record.spec.image, &record.image),
+        image_id: record.image,
+        command: record.spec.argv().join(" "),
+        created_at: record.created_at.into(),
+        status: state.status,
+        status_text: status_text(&state, SystemTime::now()),
+        health: state.health.as_ref().map(|health| health.status),
+        ports: network.ports,
+        labels: record.spec.config.labels.clone(),
+        size,
+        network_mode: record.spec.host.network.to_string(),
+        annotations: record.spec.host.annotations.clone(),
+        endpoints: network.endpoints,
+        mounts: record.mounts.iter().filter_map(|mount| mount_point(engine, mount)).collect(),
+    }
+}
+
+/// Source: moby `container/state.go` `String`.
+fn status_text(state: &StateView, now: SystemTime) -> String {
+    let since = |at: Option<SystemTime>| {
+        human_duration(at.and_then(|at| now.duration_since(at).ok()).unwrap_or_default().as_secs())
+    };
+    match state.status {
+        Status::Running => {
+            let up = format!("Up {}", since(state.started_at));
+            match state.health.as_ref().map(|health| health.status) {
+                None => up,
+                Some(HealthStatus::Starting) => format!("{up} (health: starting)"),
+                Some(status) => format!("{up} ({})", status.name()),
+            }
+        }
+        Status::Paused => format!("Up {} (Paused)", since(state.started_at)),
+        Status::Restarting => format!("Restarting ({}) {} ago", state.exit_code, since(state.finished_at)),
+        Status::Removing => "Removal In Progress".to_owned(),
+        Status::Dead => "Dead".to_owned(),
+        Status::Created => "Created".to_owned(),
+        Status::Exited => format!("Exited ({}) {} ago", state.exit_code, since(state.finished_at)),
+    }
+}
+
+/// Source: docker `go-units` `HumanDuration`.
+#[must_use]
+pub fn human_duration(seconds: u64) -> String {
+    let minutes = seconds / 60;
+    // Half an hour counts as one.
+    let hours = (seconds + 1800) / 3600;
+    match (seconds, minutes, hours) {
+        (0, _, _) => "Less than a second".to_owned(),
+        (1, _, _) => "1 second".to_owned(),
+        (2..60, _, _) => format!("{seconds} seconds"),
+        (_, 1, _) => "About a minute".to_owned(),
+        (_, ..60, _) => format!("{minutes} minutes"),
+        (_, _, 1) => "About an hour".to_owned(),
+        (_, _, ..48) => format!("{hours} hours"),
+        (_, _, hours) if hours < 24 * 14 => format!("{} days", hours / 24),
+        (_, _, hours) if hours < 24 * 60 => format!("{} weeks", hours / 24 / 7),
+        (_, _, hours) if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        (_, _, hours) => format!("{} years", hours / 24 / 365),
+    }
+}
+
+/// A list's filters, checked once.
+struct Selection {
+    filters: Filters,
+    all: bool,
+    before: Option<Timestamp>,
+    since: Option<Timestamp>,
+    exited: Vec<i32>,
+    ancestors: Option<Vec<spec::ImageId>>,
+}
+
+/// Source: moby `daemon/list.go`.
+const FILTERS: &[&str] = &[
+    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "label!", "name",
+    "network", "publish", "since", "status", "volume",
+];
+
+impl Selection {
+    fn parse(engine: &Engine, query: &ListQuery) -> Result<Self> {
+        let filters = query.filters.clone();
+        filters.only(FILTERS)?;
+        let known = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
+        if let Some(bad) = filters.values("status").find(|value| !known.contains(value)) {
+            return Err(words::invalid_filter_value("status", bad));
+        }
+        let health = ["none", "starting", "healthy", "unhealthy"];
+        if let Some(bad) = filters.values("health").find(|value| !health.contains(value)) {
+            return Err(words::invalid_filter_value("health", bad));
+        }
+        let created = |key: &str| match filters.values(key).next() {
+            Some(asked) => engine.container(asked).map(|found| Some(found.now().record.created_at)),
+            None => Ok(None),
+        };
+        let (before, since) = (created("before")?, created("since")?);
+        let exited = filters
+            .values("exited")
+            .map(|value| value.parse().map_err(|_| words::invalid_filter_value("exited", value)))
+            .collect::<Result<Vec<i32>>>()?;
+        let ancestors = filters.contains("ancestor").then(|| ancestors(&engine.inner, &filters));
+        let all = query.all
+            || query.limit.is_some()
+            || ["status", "exited", "before", "since"].iter().any(|key| filters.contains(key));
+        Ok(Self { all, before, since, exited, ancestors, filters })
+    }
+
+    fn takes(&self, engine: &Inner, view: &View) -> bool {
+        let record = &view.record;
+        let state = state(view);
+        if view.phase == Phase::Gone || (!self.all && !state.running) {
+            return false;
+        }
+        let filters = &self.filters;
+        let id = record.id.to_string();
+        let named = filters.pattern("name", &record.name) || filters.pattern("name", &format!("/{}", record.name));
+        let health = state.health.as_ref().map_or("none", |health| health.status.name());
+        let ended = !state.running && state.started_at.is_some();
+        named
+            && filters.any("id", |wanted| id.starts_with(wanted) || regex(wanted, &id))
+            && filters.exact("status", state.status.name())
+            && filters.exact("health", health)
+            && filters.labels(&record.spec.config.labels)
+            && filters.exact("is-task", "false")
+            && filters.exact("isolation", "default")
+            && self.before.is_none_or(|before| record.created_at < before)
+            && self.since.is_none_or(|since| record.created_at > since)
+            && (self.exited.is_empty() || (ended && self.exited.contains(&state.exit_code)))
+            && self.ancestors.as_ref().is_none_or(|images| images.contains(&record.image))
+            && self.takes_mounts(record) && self.takes_network(engine, view)
+    }
+
+    fn takes_mounts(&self, record: &super::record::Record) -> bool {
+        self.filters.any("volume", |wanted| {
+            record.mounts.iter().any(|mount| mount.name == wanted || mount.source == wanted || mount.destination == wanted)
+        })
+    }
+
+    fn takes_network(&self, _engine: &Inner, view: &View) -> bool {
+        let network = network(view);
+        let port = |wanted: &str, port: &super::spec::Port| {
+            let (range, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
+            let (low, high) = range.split_once('-').unwrap_or((range, range));
+            let (Ok(low), Ok(high)) = (low.parse::<u16>(), high.parse::<u16>()) else { return false };
+            port.protocol.to_string() == protocol && (low..=high).contains(&port.number)
+        };
+        let exposed = view.record.spec.exposed_ports();
+        self.filters.any("network", |wanted| {
+            network.endpoints.iter().any(|(name, endpoint)| {
+                name == wanted || (!endpoint.network_id.is_empty() && endpoint.network_id.starts_with(wanted))
+            }) || view.record.spec.host.network.to_string() == wanted
+        }) && self.filters.any("expose", |wanted| exposed.iter().any(|found| port(wanted, found)))
+            && self.filters.any("publish", |wanted| {
+                network.ports.iter().any(|(found, hosts)| hosts.is_some() && port(wanted, found))
+            })
+    }
+}
+
+fn regex(pattern: &str, text: &str) -> bool {
+    regex_lite::Regex::new(pattern).is_ok_and(|expression| expression.is_match(text))
+}
+
+/// The images that the filter names, and all that were made from them.
+fn ancestors(engine: &Inner, filters: &Filters) -> Vec<spec::ImageId> {
+    let mut found = Vec::new();
+    for asked in filters.values("ancestor") {
+        let Ok(root) = super::create::find_image(engine, asked) else { continue };
+        for image in engine.store.images() {
+            if image.layers.starts_with(&root.layers) && (image.id == root.id || image.layers.len() > root.layers.len()) {
+                found.push(image.id);
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_rounded_like_dockers() {
+        for (seconds, want) in [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (119, "About a minute"),
+            (120, "2 minutes"),
+            (3599, "59 minutes"),
+            (3600, "About an hour"),
+            (5400, "2 hours"),
+            (47 * 3600, "47 hours"),
+            (48 * 3600, "2 days"),
+            (14 * 86400, "2 weeks"),
+            (61 * 86400, "2 months"),
+            (800 * 86400, "2 years"),
+        ] {
+            assert_eq!(human_duration(seconds), want, "{seconds}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Which containers there are: by id, by name, by prefix.
+//!
+//! A name is reserved before its container exists and freed with it. Lookup order: full id, exact
+//! name, then the prefix of an id.
+//!
+//! Source: moby `daemon/container.go` `GetContainer`, `container/view.go`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use spec::Id;
+use tokio::sync::{mpsc, watch};
+
+use super::execs::Execs;
+use super::task::{Message, View};
+use crate::error::Result;
+use crate::words;
+
+/// One container as the rest of the engine sees it: a mailbox and a window.
+pub(crate) struct Container {
+    pub id: Id,
+    pub inbox: mpsc::UnboundedSender<Message>,
+    pub view: watch::Receiver<Arc<View>>,
+    pub execs: Execs,
+}
+
+impl Container {
+    /// The latest published state.
+    pub(crate) fn now(&self) -> Arc<View> {
+        Arc::clone(&self.view.borrow())
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Registry {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    by_id: BTreeMap<String, Arc<Container>>,
+    /// Also names of containers that are still being made.
+    names: HashMap<String, Id>,
+}
+
+impl Registry {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a name for a container, or makes one up.
+    pub(crate) fn reserve(&self, wanted: Option<&str>, id: &Id) -> Result<String> {
+        let mut state = self.lock();
+        let name = match wanted {
+            Some(text) => {
+                let name = text.strip_prefix('/').unwrap_or(text);
+                if !crate::names::is_valid(name) {
+                    return Err(words::invalid_name(text));
+                }
+                if let Some(holder) = state.names.get(name) {
+                    return Err(words::name_in_use(name, holder));
+                }
+                name.to_owned()
+            }
+            None => crate::names::make_up(id, |name| state.names.contains_key(name)),
+        };
+        state.names.insert(name.clone(), *id);
+        Ok(name)
+    }
+
+    /// Frees a name if it is this container's.
+    pub(crate) fn free(&self, name: &str, id: &Id) {
+        let mut state = self.lock();
+        if state.names.get(name) == Some(id) {
+            state.names.remove(name);
+        }
+    }
+
+    pub(crate) fn insert(&self, container: Arc<Container>) {
+        self.lock().by_id.insert(container.id.to_string(), container);
+    }
+
+    pub(crate) fn remove(&self, id: &Id, name: &str) {
+        self.lock().by_id.remove(&id.to_string());
+        self.free(name, id);
+    }
+
+    pub(crate) fn get(&self, id: &Id) -> Option<Arc<Container>> {
+        self.lock().by_id.get(&id.to_string()).cloned()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Arc<Container>> {
+        self.lock().by_id.values().cloned().collect()
+    }
+
+    /// The container that a text means.
+    pub(crate) fn resolve(&self, asked: &str) -> Result<Arc<Container>> {
+        let state = self.lock();
+        if let Some(container) = state.by_id.get(asked) {
+            return Ok(Arc::clone(container));
+        }
+        let name = asked.strip_prefix('/').unwrap_or(asked);
+        if let Some(id) = state.names.get(name)
+            && let Some(container) = state.by_id.get(&id.to_string())
+        {
+            return Ok(Arc::clone(container));
+        }
+        if asked.is_empty() {
+            return Err(words::no_such_container(asked));
+        }
+        let mut matches = state.by_id.range(asked.to_owned()..).take_while(|(id, _)| id.starts_with(asked));
+        match (matches.next(), matches.next()) {
+            (None, _) => Err(words::no_such_container(asked)),
+            (Some((_, container)), None) => Ok(Arc::clone(container)),
+            (Some(_), Some(_)) => Err(words::ambiguous_prefix(asked)),
+        }
+    }
+}

@@ -1,0 +1,647 @@
+//! The task of one container: the only place where its phase changes.
+//!
+//! Callers put messages into its mailbox and may go away; the task steps, persists, publishes the
+//! new view and performs the effects, in this order. What takes long (spawning, removing) runs
+//! beside it and comes back as a message, so that a stop is heard at any time.
+//!
+//! Elsewhere: the decisions, in [`super::step`]; what touches the world, in [`super::world`].
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use monitor::exit::ExitRecord;
+use monitor::wire::{AttachOptions, DetachCause, Request, Target};
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{debug, warn};
+
+use super::link::{Link, News};
+use super::record::{Life, Record};
+use super::registry::Container;
+use super::step::{Effect, End, Exit, Input, Phase, Refusal, Run, StartFailure, Tell, Verdict, step};
+use super::views::Outcome;
+use super::world::{self, Started};
+use crate::Inner;
+use crate::error::{Error, Result, chain};
+use crate::events::EventType;
+use crate::networks::Attachment;
+
+/// What everybody may know of a container at one instant.
+#[derive(Clone)]
+pub(crate) struct View {
+    pub record: Arc<Record>,
+    pub phase: Phase,
+    pub attachment: Option<Attachment>,
+    pub link: Option<Arc<Link>>,
+    /// How many runs have ended since this daemon started.
+    pub exits: u64,
+    /// The latest end that this daemon knows of.
+    pub last: Option<Exit>,
+    pub failure: Option<StartFailure>,
+}
+
+/// When the sender of an input is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Until {
+    /// The input was taken and its effects were performed.
+    Taken,
+    Started,
+    Stopped,
+    Gone,
+}
+
+/// Why an input led to nothing.
+#[derive(Debug)]
+pub(crate) enum Denied {
+    Refused(Refusal),
+    StartFailed(StartFailure),
+    Failed(Error),
+    /// Neither signals nor a direct kill ended the process.
+    Stuck,
+    Gone,
+}
+
+pub(crate) type Reply = oneshot::Sender<std::result::Result<Outcome, Denied>>;
+
+pub(crate) enum Message {
+    Input { input: Input, until: Until, reply: Reply },
+    /// From the task's own helpers.
+    Timer { generation: u64, input: Input },
+    Spawned(Box<std::result::Result<Started, StartFailure>>),
+    Removed(Result<()>),
+    Attach { client: PendingAttach, reply: oneshot::Sender<Result<()>> },
+    /// Changes the wish (rename, update, networks).
+    Change { change: Change, reply: oneshot::Sender<Result<()>> },
+}
+
+/// A change of the record and the attachment, made on the task's own copy. When it fails, nothing
+/// changes.
+pub(crate) type Change = Box<dyn FnOnce(&mut Record, &mut Option<Attachment>) -> Result<()> + Send>;
+
+/// A client that attached before there was a process.
+#[derive(Debug)]
+pub(crate) struct PendingAttach {
+    pub socket: OwnedFd,
+    pub options: AttachOptions,
+}
+
+struct Waiting {
+    until: Until,
+    reply: Reply,
+}
+
+pub(crate) struct Task {
+    engine: Arc<Inner>,
+    record: Arc<Record>,
+    phase: Phase,
+    attachment: Option<Attachment>,
+    link: Option<Arc<Link>>,
+    news: Option<mpsc::UnboundedReceiver<News>>,
+    exits: u64,
+    last: Option<Exit>,
+    failure: Option<StartFailure>,
+    pending: Vec<PendingAttach>,
+    waiting: Vec<Waiting>,
+    /// Timers of an older generation are void.
+    generation: u64,
+    /// The clean-up of the latest run, which a new one has to await.
+    cleaning: Option<tokio::task::JoinHandle<()>>,
+    inbox: mpsc::UnboundedSender<Message>,
+    mailbox: mpsc::UnboundedReceiver<Message>,
+    window: watch::Sender<Arc<View>>,
+    container: Arc<Container>,
+}
+
+/// What a daemon found alive.
+pub(crate) struct Adopted {
+    pub link: Arc<Link>,
+    pub news: mpsc::UnboundedReceiver<News>,
+}
+
+/// Starts a container's task and enters it into the registry. `inputs` are stepped first.
+pub(crate) fn launch(
+    engine: &Arc<Inner>,
+    record: Record,
+    life: Life,
+    adopted: Option<Adopted>,
+    inputs: Vec<Input>,
+) -> Arc<Container> {
+    let (inbox, mailbox) = mpsc::unbounded_channel();
+    let (link, news) = match adopted {
+        Some(Adopted { link, news }) => (Some(link), Some(news)),
+        None => (None, None),
+    };
+    let record = Arc::new(record);
+    let view = View {
+        record: Arc::clone(&record),
+        phase: life.phase.clone(),
+        attachment: life.attachment.clone(),
+        link: link.clone(),
+        exits: 0,
+        last: life.phase.exit().cloned(),
+        failure: None,
+    };
+    let last = view.last.clone();
+    let (window, windows) = watch::channel(Arc::new(view));
+    let container = Arc::new(Container {
+        id: record.id,
+        inbox: inbox.clone(),
+        view: windows,
+        execs: super::execs::Execs::default(),
+    });
+    engine.containers.insert(Arc::clone(&container));
+    let task = Task {
+        engine: Arc::clone(engine),
+        record,
+        phase: life.phase,
+        attachment: life.attachment,
+        link,
+        news,
+        exits: 0,
+        last,
+        failure: None,
+        pending: Vec::new(),
+        waiting: Vec::new(),
+        generation: 0,
+        cleaning: None,
+        inbox,
+        mailbox,
+        window,
+        container: Arc::clone(&container),
+    };
+    tokio::spawn(task.live(inputs));
+    container
+}
+
+enum Heard {
+    Message(Message),
+    News(News),
+}
+
+impl Task {
+    async fn live(mut self, inputs: Vec<Input>) {
+        for input in inputs {
+            self.feed(input).await;
+        }
+        while self.phase != Phase::Gone {
+            match self.hear().await {
+                Heard::Message(message) => self.handle(message).await,
+                Heard::News(news) => self.hear_news(news).await,
+            }
+        }
+        for waiting in self.waiting.drain(..) {
+            let _ = waiting.reply.send(Err(Denied::Gone));
+        }
+    }
+
+    /// The next thing to deal with. The task holds a sender of its own mailbox, so that never ends.
+    async fn hear(&mut self) -> Heard {
+        loop {
+            let Some(news) = &mut self.news else {
+                match self.mailbox.recv().await {
+                    Some(message) => return Heard::Message(message),
+                    None => continue,
+                }
+            };
+            tokio::select! {
+                // In order: news of a run come before requests that were made later.
+                biased;
+                piece = news.recv() => match piece {
+                    Some(piece) => return Heard::News(piece),
+                    None => self.news = None,
+                },
+                Some(message) = self.mailbox.recv() => return Heard::Message(message),
+            }
+        }
+    }
+
+    async fn handle(&mut self, message: Message) {
+        match message {
+            Message::Input { input, until, reply } => match self.feed(input).await {
+                Fed::Taken(Ok(())) => {
+                    self.waiting.push(Waiting { until, reply });
+                    self.answer_waiting();
+                }
+                Fed::Taken(Err(error)) => {
+                    let _ = reply.send(Err(Denied::Failed(error)));
+                }
+                Fed::Unchanged => {
+                    let _ = reply.send(Ok(Outcome::Unchanged));
+                }
+                Fed::Refused(refusal) => {
+                    let _ = reply.send(Err(Denied::Refused(refusal)));
+                }
+            },
+            Message::Timer { generation, input } => {
+                if generation == self.generation {
+                    self.feed(input).await;
+                }
+            }
+            Message::Spawned(outcome) => self.spawned(*outcome).await,
+            Message::Removed(outcome) => {
+                let input = match outcome {
+                    Ok(()) => Input::Removed,
+                    Err(error) => {
+                        warn!(container = %self.record.id, error = chain(&error), "container not removed");
+                        Input::RemoveFailed(error.message)
+                    }
+                };
+                self.feed(input).await;
+            }
+            Message::Attach { client, reply } => self.attach(client, reply),
+            Message::Change { change, reply } => {
+                let outcome = self.change(change).await;
+                let _ = reply.send(outcome);
+            }
+        }
+    }
+
+    async fn spawned(&mut self, outcome: std::result::Result<Started, StartFailure>) {
+        match outcome {
+            Ok(started) => {
+                self.link = Some(started.link);
+                self.news = Some(started.news);
+                self.attachment = started.attachment;
+                self.failure = None;
+                for client in std::mem::take(&mut self.pending) {
+                    let (reply, _) = oneshot::channel();
+                    self.hand_over(client, reply);
+                }
+                self.feed(Input::Started { pid: started.pid, at: started.at }).await;
+            }
+            Err(failure) => {
+                debug!(container = %self.record.id, message = failure.message, "container not started");
+                self.failure = Some(failure.clone());
+                self.pending.clear();
+                self.feed(Input::StartFailed(failure)).await;
+            }
+        }
+    }
+
+    async fn hear_news(&mut self, news: News) {
+        match news {
+            News::Exited(record) => self.exited(&record).await,
+            News::Lost => {
+                let found = world::exit_record(&self.engine, &self.record.id, self.phase.run());
+                match found {
+                    Some(record) => self.exited(&record).await,
+                    None => self.lost().await,
+                }
+            }
+            News::Oom => {
+                self.feed(Input::Oom).await;
+            }
+            News::ExecExited { exec, code } => {
+                if let Some(lasted) = self.container.execs.ended(&exec, code) {
+                    let more = [
+                        ("execID", exec.to_string()),
+                        ("exitCode", code.to_string()),
+                        ("execDuration", lasted.as_secs().to_string()),
+                    ];
+                    world::tell(&self.engine, &self.record, "exec_die", &more);
+                }
+            }
+            News::Detached { target, cause: DetachCause::Keys } => {
+                let (action, more) = match target {
+                    Target::Main => ("detach", Vec::new()),
+                    Target::Exec(exec) => ("exec_detach", vec![("execID", exec.to_string())]),
+                };
+                world::tell(&self.engine, &self.record, action, &more);
+            }
+            News::Detached { cause: DetachCause::HungUp, .. } => {}
+        }
+    }
+
+    async fn exited(&mut self, record: &ExitRecord) {
+        let end = End {
+            code: record.exit_code,
+            oom: record.oom_killed,
+            at: record.finished_at,
+            error: record.error.clone().unwrap_or_default(),
+        };
+        self.feed(Input::Exited(end)).await;
+    }
+
+    /// The monitor is gone without a word. Whatever it left alive has no stdio and no log, so it is
+    /// ended rather than adopted.
+    async fn lost(&mut self) {
+        warn!(container = %self.record.id, "the container's monitor was lost");
+        world::kill_group(&self.engine, &self.record).await;
+        let end = End {
+            code: 137,
+            oom: false,
+            at: jiff::Timestamp::now(),
+            error: "the container's monitor was lost".to_owned(),
+        };
+        self.feed(Input::Exited(end)).await;
+    }
+
+    /// Steps, persists, publishes, acts.
+    async fn feed(&mut self, input: Input) -> Fed {
+        let ending = matches!(input, Input::Exited(_));
+        let (next, effects) = match step(&self.phase, input, self.record.policy()) {
+            Verdict::Go(next, effects) => (next, effects),
+            Verdict::Unchanged => return Fed::Unchanged,
+            Verdict::Refused(refusal) => return Fed::Refused(refusal),
+        };
+        if let Err(error) = self.persist(&next).await {
+            if effects.contains(&Effect::Spawn) && self.phase.run().is_none() {
+                return Fed::Taken(Err(error));
+            }
+            // The process is what it is; the disk may be full.
+            warn!(container = %self.record.id, error = chain(&error), "phase not recorded");
+        }
+        if std::mem::discriminant(&next) != std::mem::discriminant(&self.phase) {
+            self.generation += 1;
+        }
+        if ending && self.phase.run().is_some() {
+            self.note_exit(&next, &effects);
+        }
+        self.phase = next;
+        if self.phase == Phase::Gone {
+            self.engine.containers.remove(&self.record.id, &self.record.name);
+        }
+        self.publish();
+        let mut outcome = Ok(());
+        for effect in effects {
+            if let Err(error) = self.perform(effect).await {
+                outcome = Err(error);
+            }
+        }
+        self.answer_waiting();
+        Fed::Taken(outcome)
+    }
+
+    /// Keeps the end for waiters, also where the next phase does not.
+    fn note_exit(&mut self, next: &Phase, effects: &[Effect]) {
+        self.exits += 1;
+        self.link = None;
+        self.news = None;
+        self.container.execs.all_ended();
+        let code = effects.iter().find_map(|effect| match effect {
+            Effect::Tell(Tell::Die { code, .. }) => Some(*code),
+            _ => None,
+        });
+        self.last = next.exit().cloned().or_else(|| {
+            let run: &Run = self.phase.run()?;
+            Some(Exit {
+                code: code.unwrap_or(0),
+                oom: run.oom,
+                started_at: run.started_at,
+                finished_at: jiff::Timestamp::now(),
+                error: String::new(),
+                by_user: run.by_user,
+                restarts: run.tally.restarts,
+            })
+        });
+    }
+
+    async fn persist(&self, next: &Phase) -> Result<()> {
+        if *next == Phase::Gone {
+            return Ok(());
+        }
+        let life = Life::new(next.clone(), self.attachment.clone());
+        world::write_life(&self.engine, &self.record, life, self.record.durability(next)).await
+    }
+
+    fn publish(&self) {
+        self.window.send_replace(Arc::new(View {
+            record: Arc::clone(&self.record),
+            phase: self.phase.clone(),
+            attachment: self.attachment.clone(),
+            link: self.link.clone(),
+            exits: self.exits,
+            last: self.last.clone(),
+            failure: self.failure.clone(),
+        }));
+    }
+
+    async fn perform(&mut self, effect: Effect) -> Result<()> {
+        match effect {
+            Effect::Spawn => self.spawn(),
+            Effect::Signal(signal) => return self.signal(signal).await,
+            Effect::KillDirectly => world::kill_group(&self.engine, &self.record).await,
+            Effect::Freeze => return self.freeze(sys::cgroup::Freeze::Freeze).await,
+            Effect::Thaw => return self.freeze(sys::cgroup::Freeze::Thaw).await,
+            Effect::ArmKill(after) => self.arm(after, Input::GraceOver),
+            Effect::ArmRestart(after) => self.arm(after, Input::DelayOver),
+            Effect::CleanUp => {
+                self.attachment = None;
+                let (engine, record) = (Arc::clone(&self.engine), Arc::clone(&self.record));
+                self.cleaning = Some(tokio::task::spawn_blocking(move || world::clean_up(&engine, &record)));
+            }
+            Effect::Remove { volumes } => self.remove(volumes),
+            Effect::ReportStuck => self.fail_stops(),
+            Effect::Tell(tell) => self.tell(tell),
+        }
+        Ok(())
+    }
+
+    fn spawn(&mut self) {
+        let (engine, record) = (Arc::clone(&self.engine), Arc::clone(&self.record));
+        let pending = std::mem::take(&mut self.pending);
+        let (inbox, cleaning) = (self.inbox.clone(), self.cleaning.take());
+        self.failure = None;
+        tokio::spawn(async move {
+            if let Some(cleaning) = cleaning {
+                let _ = cleaning.await;
+            }
+            let outcome = world::start(&engine, &record, pending).await;
+            // The task lives as long as the phase is not Gone, and Starting is not.
+            let _ = inbox.send(Message::Spawned(Box::new(outcome)));
+        });
+    }
+
+    fn remove(&mut self, volumes: bool) {
+        let (engine, record) = (Arc::clone(&self.engine), Arc::clone(&self.record));
+        let (inbox, cleaning) = (self.inbox.clone(), self.cleaning.take());
+        self.pending.clear();
+        tokio::spawn(async move {
+            if let Some(cleaning) = cleaning {
+                let _ = cleaning.await;
+            }
+            let outcome = world::remove(&engine, record, volumes).await;
+            let _ = inbox.send(Message::Removed(outcome));
+        });
+    }
+
+    async fn signal(&self, signal: i32) -> Result<()> {
+        let sent = match &self.link {
+            Some(link) => link.demand(&Request::Signal { target: Target::Main, signal }, &[]).await,
+            None => Err(Error::internal("the container has no monitor")),
+        };
+        if let Err(error) = sent {
+            debug!(container = %self.record.id, error = chain(&error), "signal not sent by the monitor");
+            if signal == super::step::SIGKILL {
+                world::kill_group(&self.engine, &self.record).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn freeze(&mut self, wish: sys::cgroup::Freeze) -> Result<()> {
+        let outcome = world::freeze(&self.engine, &self.record, wish).await;
+        if outcome.is_err() {
+            // Back to what is so; without effects, so this cannot come round again.
+            let input = match wish {
+                sys::cgroup::Freeze::Freeze => Input::Thawed,
+                sys::cgroup::Freeze::Thaw => Input::Frozen,
+            };
+            if let Verdict::Go(phase, _) = step(&self.phase, input, self.record.policy()) {
+                self.phase = phase;
+                self.publish();
+            }
+        }
+        outcome
+    }
+
+    fn arm(&mut self, after: Duration, input: Input) {
+        self.generation += 1;
+        let (inbox, generation) = (self.inbox.clone(), self.generation);
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            let _ = inbox.send(Message::Timer { generation, input });
+        });
+    }
+
+    fn tell(&self, tell: Tell) {
+        let none: Vec<(&str, String)> = Vec::new();
+        let (action, more) = match tell {
+            Tell::Start => ("start", none),
+            Tell::Kill { signal } => ("kill", vec![("signal", signal.to_string())]),
+            Tell::Stop => ("stop", none),
+            Tell::Die { code, lasted } => (
+                "die",
+                vec![("exitCode", code.to_string()), ("execDuration", lasted.as_secs().to_string())],
+            ),
+            Tell::Oom => ("oom", none),
+            Tell::Pause => ("pause", none),
+            Tell::Unpause => ("unpause", none),
+            Tell::Destroy => ("destroy", none),
+        };
+        world::tell(&self.engine, &self.record, action, &more);
+    }
+
+    /// Answers those whose time has come.
+    fn answer_waiting(&mut self) {
+        let mut still = Vec::new();
+        for waiting in std::mem::take(&mut self.waiting) {
+            match self.settled(waiting.until) {
+                Some(answer) => drop(waiting.reply.send(answer)),
+                None => still.push(waiting),
+            }
+        }
+        self.waiting = still;
+    }
+
+    fn settled(&self, until: Until) -> Option<std::result::Result<Outcome, Denied>> {
+        let done = Some(Ok(Outcome::Done));
+        match (until, &self.phase) {
+            (Until::Taken, _) => done,
+            (Until::Started, Phase::Starting { .. }) => None,
+            (Until::Started, Phase::Running { .. } | Phase::Paused { .. }) => done,
+            // On its way to a new start, or started and told to stop at once.
+            (Until::Started, Phase::Stopping { .. } | Phase::Backoff { .. }) => match &self.failure {
+                Some(failure) => Some(Err(Denied::StartFailed(failure.clone()))),
+                None if matches!(self.phase, Phase::Backoff { .. }) => done,
+                None => None,
+            },
+            (Until::Started, Phase::Created { .. } | Phase::Exited { .. } | Phase::Removing { .. } | Phase::Dead { .. } | Phase::Gone) => {
+                match &self.failure {
+                    Some(failure) => Some(Err(Denied::StartFailed(failure.clone()))),
+                    None => done,
+                }
+            }
+            (Until::Stopped, Phase::Starting { after: Some(_), .. } | Phase::Stopping { .. }) => None,
+            (
+                Until::Stopped,
+                Phase::Created { .. }
+                | Phase::Starting { .. }
+                | Phase::Running { .. }
+                | Phase::Paused { .. }
+                | Phase::Exited { .. }
+                | Phase::Backoff { .. }
+                | Phase::Removing { .. }
+                | Phase::Dead { .. }
+                | Phase::Gone,
+            ) => done,
+            (Until::Gone, Phase::Gone) => done,
+            (Until::Gone, Phase::Dead { reason, .. }) => Some(Err(Denied::Failed(Error::internal(reason.clone())))),
+            (
+                Until::Gone,
+                Phase::Created { .. }
+                | Phase::Starting { .. }
+                | Phase::Running { .. }
+                | Phase::Paused { .. }
+                | Phase::Stopping { .. }
+                | Phase::Exited { .. }
+                | Phase::Backoff { .. }
+                | Phase::Removing { .. },
+            ) => None,
+        }
+    }
+
+    fn fail_stops(&mut self) {
+        let (stuck, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|waiting| matches!(waiting.until, Until::Stopped | Until::Gone | Until::Started));
+        self.waiting = rest;
+        for waiting in stuck {
+            let _ = waiting.reply.send(Err(Denied::Stuck));
+        }
+    }
+
+    fn attach(&mut self, client: PendingAttach, reply: oneshot::Sender<Result<()>>) {
+        if self.link.is_some() {
+            self.hand_over(client, reply);
+        } else {
+            self.pending.push(client);
+            let _ = reply.send(Ok(()));
+        }
+    }
+
+    /// Gives a client to the monitor.
+    fn hand_over(&self, client: PendingAttach, reply: oneshot::Sender<Result<()>>) {
+        let Some(link) = self.link.clone() else { return };
+        tokio::spawn(async move {
+            use std::os::fd::AsFd;
+            let request = Request::Attach { target: Target::Main, options: client.options };
+            let outcome = link.demand(&request, &[client.socket.as_fd()]).await;
+            let _ = reply.send(outcome);
+        });
+    }
+
+    async fn change(&mut self, change: Change) -> Result<()> {
+        let mut record = Record::clone(&self.record);
+        let mut attachment = self.attachment.clone();
+        change(&mut record, &mut attachment)?;
+        let record = Arc::new(record);
+        world::write_record(&self.engine, &record).await?;
+        self.record = record;
+        self.attachment = attachment;
+        if self.attachment.is_some() {
+            self.persist(&self.phase).await?;
+        }
+        self.publish();
+        Ok(())
+    }
+}
+
+/// What became of an input.
+enum Fed {
+    /// Performed, maybe with a failing effect.
+    Taken(Result<()>),
+    Unchanged,
+    Refused(Refusal),
+}
+
+/// The attributes that every event of a container bears: its labels, image and name.
+pub(crate) fn event_attributes(record: &Record) -> std::collections::BTreeMap<String, String> {
+    let mut attributes = record.spec.config.labels.clone();
+    attributes.insert("image".to_owned(), record.spec.image.clone());
+    attributes.insert("name".to_owned(), record.name.clone());
+    attributes
+}
+
+/// The type of a container's events.
+pub(crate) const EVENTS: EventType = EventType::Container;

@@ -1,0 +1,102 @@
+//! A container's volumes and image mounts: found or made, filled, removed. All blocking.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use store::{Creation, VolumeSpec};
+use tracing::warn;
+
+use super::mounts::Mount;
+use super::record::Record;
+use super::spec::MountKind;
+use super::world::fd_path;
+use crate::Inner;
+use crate::error::{Error, Kind, Result, chain};
+use crate::events::EventType;
+
+/// The volume's directory; makes the volume when it does not exist.
+pub(crate) fn ensure(engine: &Inner, mount: &Mount) -> Result<PathBuf> {
+    let wish = VolumeSpec {
+        driver: mount.driver.clone(),
+        options: mount.driver_options.clone(),
+        labels: labels(mount),
+        anonymous: mount.anonymous,
+    };
+    let (volume, creation) =
+        engine.store.volume_create(&mount.name, &wish).map_err(|source| Error::caused(Kind::Invalid, source))?;
+    if creation == Creation::Created {
+        let attributes = BTreeMap::from([("driver".to_owned(), volume.driver.clone())]);
+        engine.events.publish(EventType::Volume, "create", volume.name.clone(), attributes);
+    }
+    Ok(volume.mountpoint)
+}
+
+fn labels(mount: &Mount) -> BTreeMap<String, String> {
+    let mut labels = mount.labels.clone();
+    if mount.anonymous {
+        // Source: moby `volume/service/service.go`, AnonymousLabel.
+        labels.insert("com.docker.volume.anonymous".to_owned(), String::new());
+    }
+    labels
+}
+
+/// Makes the volumes of a new container and fills the empty ones from its image.
+pub(crate) fn create_all(engine: &Inner, record: &Record) -> Result<()> {
+    let mut root = None;
+    for mount in record.mounts.iter().filter(|mount| mount.kind == MountKind::Volume) {
+        ensure(engine, mount)?;
+        if mount.no_copy || !mount.subpath.is_empty() {
+            continue;
+        }
+        let tree = match &root {
+            Some(tree) => tree,
+            None => root.insert(
+                engine
+                    .store
+                    .snapshot_mount(&record.id.to_string())
+                    .map_err(|source| Error::caused(Kind::Internal, source))?,
+            ),
+        };
+        engine
+            .store
+            .volume_copy_up(&mount.name, tree.as_fd(), Path::new(&mount.destination))
+            .map_err(|source| Error::caused(Kind::Internal, source))?;
+    }
+    Ok(())
+}
+
+/// An image's tree for `--mount type=image`, by a descriptor that is put into `held`.
+pub(crate) fn image_tree(engine: &Inner, mount: &Mount, held: &mut Vec<OwnedFd>) -> Result<PathBuf> {
+    let image = super::create::find_image(engine, &mount.name)?;
+    let tree = engine.store.mount_chain(&image.layers).map_err(|source| Error::caused(Kind::Internal, source))?;
+    let path = fd_path(&tree);
+    held.push(tree);
+    Ok(path)
+}
+
+/// Removes the volumes that were made for this container alone and that nobody else uses.
+pub(crate) fn remove_anonymous(engine: &Inner, record: &Record) {
+    for mount in record.mounts.iter().filter(|mount| mount.anonymous && mount.kind == MountKind::Volume) {
+        let used = users(engine, &mount.name).into_iter().any(|id| id != record.id);
+        if used {
+            continue;
+        }
+        match engine.store.volume_remove(&mount.name) {
+            Ok(()) => {
+                let attributes = BTreeMap::from([("driver".to_owned(), mount.driver.clone())]);
+                engine.events.publish(EventType::Volume, "destroy", mount.name.clone(), attributes);
+            }
+            Err(store::VolumeError::Missing(_)) => {}
+            Err(error) => warn!(volume = mount.name, error = chain(&error), "anonymous volume left behind"),
+        }
+    }
+}
+
+/// The containers that mount a volume.
+pub(crate) fn users(engine: &Inner, name: &str) -> Vec<spec::Id> {
+    let uses = |record: &Record| {
+        record.mounts.iter().any(|mount| mount.kind == MountKind::Volume && mount.name == name)
+    };
+    engine.containers.all().iter().filter(|container| uses(&container.now().record)).map(|container| container.id).collect()
+}

@@ -1,0 +1,578 @@
+//! What a container's task does to the world: files, mounts, networks, monitors, control groups.
+//!
+//! Every function may be called twice for the same thing. Blocking ones say so.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use monitor::client::{SpawnOptions, Spawned, spawn};
+use monitor::exit::ExitRecord;
+use monitor::settings::{
+    Durability as ExitDurability, LogDriver, LogSettings, MonitorSettings, ProxyPort, Rootfs, RuntimeChoice,
+};
+use monitor::wire::{Event, Request};
+use spec::Id;
+use store::records::Durability;
+use sys::cgroup::{Cgroup, Freeze};
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::derive::{self, DeviceNode, HostMount, Inputs, ManagedFiles};
+use super::link::{Link, News};
+use super::mounts::Mount;
+use super::record::{EXIT_FILE, Life, Record};
+use super::spec::{IpcMode, LogSpec, MountKind, NetworkMode, PidMode, Protocol};
+use super::step::{Run, StartFailure};
+use super::task::{PendingAttach, event_attributes};
+use crate::Inner;
+use crate::error::{Error, Kind, Result, chain};
+use crate::events::EventType;
+use crate::networks::{self, Attachment, Listener};
+use crate::words;
+
+/// A run that just began.
+pub(crate) struct Started {
+    pub pid: i32,
+    pub at: Timestamp,
+    pub link: Arc<Link>,
+    pub news: mpsc::UnboundedReceiver<News>,
+    pub attachment: Option<Attachment>,
+}
+
+/// Most descriptors that one message may carry, with room to spare: unix(7), SCM_MAX_FD is 253.
+const FDS_MAX: usize = 200;
+/// Exit code of a container that could not be started for reasons of the host's.
+///
+/// Source: moby `daemon/start.go`.
+const START_FAILED: i32 = 128;
+
+impl From<Error> for StartFailure {
+    fn from(error: Error) -> Self {
+        let users_fault = error.kind != Kind::Internal && error.kind != Kind::Unavailable;
+        Self { code: START_FAILED, message: error.message, users_fault }
+    }
+}
+
+/// Publishes an event of a container.
+pub(crate) fn tell(engine: &Inner, record: &Record, action: &str, more: &[(&str, String)]) {
+    let mut attributes = event_attributes(record);
+    attributes.extend(more.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+    engine.events.publish(super::task::EVENTS, action, record.id.to_string(), attributes);
+}
+
+/// Runs blocking work beside the async ones.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(failure) => match failure.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Only a runtime that shuts down cancels blocking work; nobody will read an answer.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+pub(crate) async fn write_record(engine: &Arc<Inner>, record: &Arc<Record>) -> Result<()> {
+    let (engine, record) = (Arc::clone(engine), Arc::clone(record));
+    blocking(move || record.write(engine.store.records(), &engine.config))
+        .await
+        .map_err(|source| Error::caused(Kind::Internal, source))
+}
+
+pub(crate) async fn write_life(
+    engine: &Arc<Inner>,
+    record: &Record,
+    life: Life,
+    durability: Durability,
+) -> Result<()> {
+    let id = record.id;
+    let written = match durability {
+        // A few microseconds of page cache; a thread would cost more.
+        Durability::Lazy => life.write(&id, engine.store.records(), &engine.config, durability),
+        Durability::Durable => {
+            let engine = Arc::clone(engine);
+            blocking(move || life.write(&id, engine.store.records(), &engine.config, durability)).await
+        }
+    };
+    written.map_err(|source| Error::caused(Kind::Internal, source))
+}
+
+/// The exit record of this very run, if its monitor wrote one.
+pub(crate) fn exit_record(engine: &Inner, id: &Id, run: Option<&Run>) -> Option<ExitRecord> {
+    let path = engine.config.container_dir(id).join(EXIT_FILE);
+    match ExitRecord::find(&path) {
+        Ok(found) => found.filter(|record| run.is_none_or(|run| run.pid == record.pid && run.started_at == record.started_at)),
+        Err(error) => {
+            warn!(container = %id, error = chain(&error), "exit record not readable");
+            None
+        }
+    }
+}
+
+pub(crate) fn cgroup(engine: &Inner, record: &Record) -> Cgroup {
+    Cgroup::find(Path::new(&derive::cgroup_path(&record.id, &record.spec, &engine.config)))
+}
+
+/// Kills everything in the container's control group, past its monitor.
+pub(crate) async fn kill_group(engine: &Arc<Inner>, record: &Arc<Record>) {
+    let (engine, record) = (Arc::clone(engine), Arc::clone(record));
+    blocking(move || {
+        let group = cgroup(&engine, &record);
+        if let Err(error) = group.kill()
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            warn!(container = %record.id, error = chain(&error), "control group not killed");
+        }
+    })
+    .await;
+}
+
+pub(crate) async fn freeze(engine: &Arc<Inner>, record: &Arc<Record>, wish: Freeze) -> Result<()> {
+    let (engine, record) = (Arc::clone(engine), Arc::clone(record));
+    let outcome = blocking(move || cgroup(&engine, &record).freeze(wish)).await;
+    outcome.map_err(|source| Error::because(Kind::Internal, "Cannot pause or unpause the container", source))
+}
+
+/// Starts a run: network, files, document, monitor, process.
+pub(crate) async fn start(
+    engine: &Arc<Inner>,
+    record: &Arc<Record>,
+    pending: Vec<PendingAttach>,
+) -> std::result::Result<Started, StartFailure> {
+    let (inner, wish) = (Arc::clone(engine), Arc::clone(record));
+    let ready = blocking(move || prepare(&inner, &wish)).await?;
+    let Ready { spawned, netns, listeners, attachment, held } = ready;
+    let Spawned { pidfd, connection, .. } = spawned;
+    let watched = pidfd.try_clone().map_err(|source| lost("cannot watch the monitor", source))?;
+    let (link, news) =
+        Link::start(connection, Some(watched)).map_err(|source| lost("cannot hear the monitor", source))?;
+    let outcome = hand_start(&link, netns, &listeners, pending).await;
+    drop(held);
+    match outcome {
+        Ok((pid, at)) => Ok(Started { pid, at, link, news, attachment: Some(attachment) }),
+        Err(failure) => {
+            // A monitor that has not started anything has nothing to lose.
+            let _ = sys::process::signal_process(&pidfd, super::step::SIGKILL);
+            Err(failure)
+        }
+    }
+}
+
+fn lost(what: &str, source: io::Error) -> StartFailure {
+    StartFailure::from(Error::because(Kind::Internal, what, source))
+}
+
+/// Gives the monitor its ports and clients and lets it go.
+async fn hand_start(
+    link: &Link,
+    netns: Option<OwnedFd>,
+    listeners: &[Listener],
+    pending: Vec<PendingAttach>,
+) -> std::result::Result<(i32, Timestamp), StartFailure> {
+    for some in listeners.chunks(FDS_MAX) {
+        let ports = some.iter().filter_map(proxy_port).collect::<Vec<_>>();
+        let fds = some.iter().filter(|listener| proxy_port(listener).is_some());
+        let fds = fds.map(|listener| listener.socket.as_fd()).collect::<Vec<_>>();
+        link.demand(&Request::Publish { ports }, &fds).await?;
+    }
+    let attach = pending.iter().map(|client| client.options.clone()).collect();
+    let fds: Vec<_> =
+        netns.iter().map(AsFd::as_fd).chain(pending.iter().map(|client| client.socket.as_fd())).collect();
+    match link.ask(&Request::Start { netns: netns.is_some(), attach }, &fds).await? {
+        Event::Started { pid, started_at } => Ok((pid, started_at)),
+        Event::StartFailed { exit_code, message } => {
+            let users_fault = exit_code != START_FAILED;
+            let message = if message.starts_with("failed to create") {
+                message
+            } else {
+                words::start_failed(message).message
+            };
+            Err(StartFailure { code: exit_code, message, users_fault })
+        }
+        other => {
+            let text = format!("the monitor answered {other:?} to a start");
+            Err(StartFailure { code: START_FAILED, message: text, users_fault: false })
+        }
+    }
+}
+
+fn proxy_port(listener: &Listener) -> Option<ProxyPort> {
+    let protocol = match listener.port.container.protocol {
+        Protocol::Tcp => monitor::settings::Protocol::Tcp,
+        Protocol::Udp => monitor::settings::Protocol::Udp,
+        // No user-mode proxy speaks it; the kernel forwards it alone.
+        Protocol::Sctp => return None,
+    };
+    Some(ProxyPort { protocol, to: listener.target })
+}
+
+/// Everything that a monitor needs to start its container.
+struct Ready {
+    spawned: Spawned,
+    netns: Option<OwnedFd>,
+    listeners: Vec<Listener>,
+    attachment: Attachment,
+    /// Descriptors that the document names by path.
+    held: Vec<OwnedFd>,
+}
+
+/// Blocking.
+fn prepare(engine: &Inner, record: &Record) -> std::result::Result<Ready, StartFailure> {
+    let (dir, run) = (engine.config.container_dir(&record.id), engine.config.run_dir(&record.id));
+    make_dir(&run)?;
+    remove_file(&dir.join(EXIT_FILE))?;
+    let joined = joined_pids(engine, record)?;
+    let mut held = Vec::new();
+    let mounts = host_mounts(engine, record, &mut held)?;
+    let network = engine.networks.prepare(&networks::Container {
+        id: record.id,
+        name: &record.name,
+        spec: &record.spec,
+        hostname: &record.hostname,
+    })?;
+    let files = managed_files(engine, record, &network)?;
+    let devices = devices(record)?;
+    let document = derive::derive(&Inputs {
+        id: &record.id,
+        spec: &record.spec,
+        config: &engine.config,
+        host: &engine.host,
+        hostname: &record.hostname,
+        mounts: &mounts,
+        files: &files,
+        joined: &joined,
+        devices: &devices,
+        link_env: &[],
+    })?;
+    let settings = settings(engine, record, &run)?;
+    write_bundle(&run, &document, &settings)?;
+    let spawned = spawn_monitor(engine, &run)?;
+    let networks::Prepared { netns, listeners, attachment, .. } = network;
+    Ok(Ready { spawned, netns, listeners, attachment, held })
+}
+
+/// Writes `config.json` and `monitor.json`.
+pub(crate) fn write_bundle(run: &Path, document: &spec::runtime::Spec, settings: &MonitorSettings) -> Result<()> {
+    let path = run.join("config.json");
+    let bytes = serde_json::to_vec(document).map_err(|source| Error::caused(Kind::Internal, source))?;
+    fs::write(&path, bytes).map_err(|source| file_error("write", &path, source))?;
+    settings.write(run).map_err(|source| Error::caused(Kind::Internal, source))
+}
+
+/// Starts a monitor from the sealed copy of our own program.
+pub(crate) fn spawn_monitor(engine: &Inner, run: &Path) -> Result<Spawned> {
+    let options = SpawnOptions { program: &engine.program, bundle: run, cgroup: engine.monitors.as_deref() };
+    spawn(&options).map_err(|source| Error::caused(Kind::Internal, source))
+}
+
+fn file_error(what: &str, path: &Path, source: io::Error) -> Error {
+    Error::because(Kind::Internal, format!("cannot {what} {}", path.display()), source)
+}
+
+/// Makes a directory that only root may list.
+pub(crate) fn make_dir(path: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let made = fs::DirBuilder::new().recursive(true).mode(0o711).create(path);
+    made.map_err(|source| file_error("make", path, source))
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file_error("remove", path, error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Pids of the containers whose namespaces this one joins, by what the wish calls them.
+fn joined_pids(engine: &Inner, record: &Record) -> Result<BTreeMap<String, i32>> {
+    let host = &record.spec.host;
+    let mut found = BTreeMap::new();
+    let network = match &host.network {
+        NetworkMode::Container(other) => Some((other, "network")),
+        NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None | NetworkMode::Named(_) => None,
+    };
+    let ipc = match &host.ipc {
+        IpcMode::Container(other) => Some((other, "ipc")),
+        IpcMode::Unset | IpcMode::None | IpcMode::Private | IpcMode::Shareable | IpcMode::Host => None,
+    };
+    let pid = match &host.pid {
+        PidMode::Container(other) => Some((other, "PID")),
+        PidMode::Private | PidMode::Host => None,
+    };
+    for (other, what) in [network, ipc, pid].into_iter().flatten() {
+        let container = engine.containers.resolve(other)?;
+        let view = container.now();
+        let Some(run) = view.phase.run() else {
+            let text = format!("cannot join {what} namespace of a non running container: {}", container.id);
+            return Err(Error::conflict(text));
+        };
+        found.insert(other.clone(), run.pid);
+    }
+    Ok(found)
+}
+
+/// Finds each mount's source on the host.
+fn host_mounts(engine: &Inner, record: &Record, held: &mut Vec<OwnedFd>) -> Result<Vec<HostMount>> {
+    let mut all = Vec::with_capacity(record.mounts.len());
+    for mount in &record.mounts {
+        let source = match mount.kind {
+            MountKind::Tmpfs | MountKind::Npipe | MountKind::Cluster => PathBuf::new(),
+            MountKind::Bind => bind_source(mount)?,
+            MountKind::Volume => {
+                let root = super::volumes::ensure(engine, mount)?;
+                volume_mounted(engine, record, mount);
+                subpath(root, mount, held)?
+            }
+            MountKind::Image => subpath(super::volumes::image_tree(engine, mount, held)?, mount, held)?,
+        };
+        all.push(HostMount { mount: mount.clone(), source });
+    }
+    Ok(all)
+}
+
+fn bind_source(mount: &Mount) -> Result<PathBuf> {
+    let path = PathBuf::from(&mount.source);
+    if !path.exists() {
+        if !mount.create_source {
+            return Err(words::bind_source_missing(&mount.source));
+        }
+        fs::create_dir_all(&path).map_err(|source| {
+            let text = format!("error while creating mount source path '{}'", path.display());
+            Error::because(Kind::Internal, text, source)
+        })?;
+    }
+    Ok(path)
+}
+
+/// A path below a tree that we own, held open so that nobody swaps a part of it for a link.
+fn subpath(root: PathBuf, mount: &Mount, held: &mut Vec<OwnedFd>) -> Result<PathBuf> {
+    if mount.subpath.is_empty() {
+        return Ok(root);
+    }
+    use rustix::fs::{Mode, OFlags, ResolveFlags};
+    let failed = |error: rustix::io::Errno| {
+        let text = format!("cannot access path \"{}\" of the volume", mount.subpath);
+        Error::because(Kind::Invalid, text, io::Error::from(error))
+    };
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let top = rustix::fs::open(&root, flags | OFlags::DIRECTORY, Mode::empty()).map_err(failed)?;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let found = rustix::fs::openat2(&top, mount.subpath.as_str(), flags, Mode::empty(), resolve).map_err(failed)?;
+    let path = fd_path(&found);
+    held.push(found);
+    Ok(path)
+}
+
+/// A path that leads another process to our descriptor, while we hold it.
+pub(crate) fn fd_path(fd: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()))
+}
+
+fn volume_mounted(engine: &Inner, record: &Record, mount: &Mount) {
+    let attributes = BTreeMap::from([
+        ("container".to_owned(), record.id.to_string()),
+        ("destination".to_owned(), mount.destination.clone()),
+        ("driver".to_owned(), mount.driver.clone()),
+        ("propagation".to_owned(), mount.propagation.clone()),
+        ("read/write".to_owned(), (!mount.read_only).to_string()),
+    ]);
+    engine.events.publish(EventType::Volume, "mount", mount.name.clone(), attributes);
+}
+
+/// Writes hosts, hostname and resolv.conf, or points to those of the joined container.
+fn managed_files(engine: &Inner, record: &Record, network: &networks::Prepared) -> Result<ManagedFiles> {
+    if let NetworkMode::Container(other) = &record.spec.host.network {
+        return Ok(files_in(&engine.config.container_dir(&engine.containers.resolve(other)?.id)));
+    }
+    let files = files_in(&engine.config.container_dir(&record.id));
+    for (path, text) in [
+        (&files.hosts, network.hosts.as_str()),
+        (&files.hostname, &format!("{}\n", record.hostname)),
+        (&files.resolv_conf, network.resolv_conf.as_str()),
+    ] {
+        fs::write(path, text).map_err(|source| file_error("write", path, source))?;
+    }
+    Ok(files)
+}
+
+/// Where a container's managed files are.
+pub(crate) fn files_in(dir: &Path) -> ManagedFiles {
+    ManagedFiles {
+        hosts: dir.join("hosts"),
+        hostname: dir.join("hostname"),
+        resolv_conf: dir.join("resolv.conf"),
+    }
+}
+
+/// The device nodes that a wish names, by the wish's path.
+fn devices(record: &Record) -> Result<BTreeMap<String, Vec<DeviceNode>>> {
+    let limits = &record.spec.host.resources;
+    if let Some(request) = limits.device_requests.first() {
+        return Err(Error::internal(format!(
+            "could not select device driver \"{}\" with capabilities: {:?}",
+            request.driver, request.capabilities
+        )));
+    }
+    let mut found = BTreeMap::new();
+    if record.spec.host.privileged {
+        found.insert(String::new(), super::devices::under(Path::new("/dev")));
+    }
+    let throttled = [
+        &limits.blkio_device_read_bps,
+        &limits.blkio_device_write_bps,
+        &limits.blkio_device_read_iops,
+        &limits.blkio_device_write_iops,
+    ];
+    let paths = limits.devices.iter().map(|device| &device.host);
+    let paths = paths.chain(throttled.into_iter().flatten().map(|device| &device.path));
+    for path in paths.chain(limits.blkio_weight_device.iter().map(|device| &device.path)) {
+        found.insert(path.clone(), super::devices::at(path)?);
+    }
+    Ok(found)
+}
+
+fn settings(engine: &Inner, record: &Record, run: &Path) -> Result<MonitorSettings> {
+    let spec = &record.spec;
+    let snapshot = engine
+        .store
+        .snapshot(&record.id.to_string())
+        .map_err(|source| Error::caused(Kind::Internal, source))?;
+    let user_network = matches!(spec.host.network, NetworkMode::Named(_)) || spec.endpoints.len() > 1;
+    Ok(MonitorSettings {
+        container: record.id,
+        config: run.join("config.json"),
+        rootfs: Rootfs::Overlay { lowers: snapshot.lowers, upper: snapshot.upper, work: snapshot.work },
+        user: Some(spec.config.user.clone()),
+        groups: spec.host.group_add.clone(),
+        tty: spec.tty,
+        console_size: console_size(spec.host.console_size),
+        open_stdin: spec.open_stdin,
+        stdin_once: spec.stdin_once,
+        log: log_settings(&record.log, &engine.config.container_dir(&record.id), record)?,
+        exit_record: engine.config.container_dir(&record.id).join(EXIT_FILE),
+        durability: if spec.host.auto_remove { ExitDurability::Lazy } else { ExitDurability::Fsync },
+        runtime: runtime_choice(engine, &spec.host.runtime, run)?,
+        cgroup: Some(PathBuf::from(derive::cgroup_path(&record.id, spec, &engine.config))),
+        init: spec.host.init.unwrap_or(engine.config.init),
+        resolver: (user_network || bridged(&spec.host.network)).then(|| run.join(net::zone::RESOLVER_FILE)),
+    })
+}
+
+/// Whether a container may get on a user's network later.
+fn bridged(mode: &NetworkMode) -> bool {
+    match mode {
+        NetworkMode::Bridge | NetworkMode::Named(_) => true,
+        NetworkMode::Host | NetworkMode::None | NetworkMode::Container(_) => false,
+    }
+}
+
+pub(crate) fn console_size(size: Option<(u16, u16)>) -> Option<spec::runtime::ConsoleSize> {
+    size.filter(|size| *size != (0, 0)).map(|(height, width)| spec::runtime::ConsoleSize { height, width })
+}
+
+/// # Errors
+/// `Invalid` for a runtime that the daemon was not told of.
+pub(crate) fn runtime_choice(engine: &Inner, wish: &str, run: &Path) -> Result<RuntimeChoice> {
+    let name = if wish.is_empty() { &engine.config.default_runtime } else { wish };
+    if let Some(other) = engine.config.runtimes.get(name) {
+        return Ok(RuntimeChoice::External {
+            program: other.path.clone(),
+            args: other.args.clone(),
+            root: run.join("runtime"),
+        });
+    }
+    match name {
+        "tug" | "io.containerd.runc.v2" => Ok(RuntimeChoice::Builtin),
+        "runc" => match find_program("runc") {
+            Some(program) => Ok(RuntimeChoice::External { program, args: Vec::new(), root: run.join("runtime") }),
+            None => Ok(RuntimeChoice::Builtin),
+        },
+        other => Err(Error::invalid(format!("unknown or invalid runtime name: {other}"))),
+    }
+}
+
+fn find_program(name: &str) -> Option<PathBuf> {
+    let places = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+    places.iter().map(|place| Path::new(place).join(name)).find(|path| path.is_file())
+}
+
+/// Source: moby `daemon/logger/jsonfilelog/jsonfilelog.go`, `daemon/logger/local/config.go`.
+pub(crate) fn log_settings(log: &LogSpec, dir: &Path, record: &Record) -> Result<LogSettings> {
+    let (driver, file, bytes_max, files_max, compress) = match log.driver.as_str() {
+        "json-file" => (LogDriver::JsonFile, log_path(log, dir, &record.id), None, 1, false),
+        "local" => (LogDriver::Local, log_path(log, dir, &record.id), Some(20 << 20), 5, true),
+        "none" => return Ok(LogSettings::default()),
+        other => return Err(Error::invalid(format!("logger: no log driver named '{other}' is registered"))),
+    };
+    let mut settings = LogSettings {
+        driver,
+        path: file,
+        file_bytes_max: bytes_max,
+        files_max,
+        compress,
+        attrs: super::logs::attributes(log, record)?,
+    };
+    super::logs::apply_options(log, &mut settings)?;
+    Ok(settings)
+}
+
+/// The current log file; empty for drivers without one.
+pub(crate) fn log_path(log: &LogSpec, dir: &Path, id: &Id) -> PathBuf {
+    match log.driver.as_str() {
+        "json-file" => dir.join(format!("{id}-json.log")),
+        "local" => dir.join("local-logs").join("container.log"),
+        _ => PathBuf::new(),
+    }
+}
+
+/// Gives up what a run held. Blocking.
+pub(crate) fn clean_up(engine: &Inner, record: &Record) {
+    engine.networks.release(&record.id);
+    for mount in record.mounts.iter().filter(|mount| mount.kind == MountKind::Volume) {
+        let attributes = BTreeMap::from([
+            ("container".to_owned(), record.id.to_string()),
+            ("driver".to_owned(), mount.driver.clone()),
+        ]);
+        engine.events.publish(EventType::Volume, "unmount", mount.name.clone(), attributes);
+    }
+    let run = engine.config.run_dir(&record.id);
+    if let Err(error) = fs::remove_dir_all(&run)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        warn!(container = %record.id, path = %run.display(), error = chain(&error), "run directory left behind");
+    }
+    // The monitor removes its group; this is for one that could not.
+    if let Err(error) = cgroup(engine, record).try_remove() {
+        tracing::debug!(container = %record.id, error = chain(&error), "control group stays for its monitor");
+    }
+}
+
+/// Removes all that a container has on disk.
+pub(crate) async fn remove(engine: &Arc<Inner>, record: Arc<Record>, volumes: bool) -> Result<()> {
+    let engine = Arc::clone(engine);
+    blocking(move || remove_blocking(&engine, &record, volumes)).await
+}
+
+fn remove_blocking(engine: &Inner, record: &Record, volumes: bool) -> Result<()> {
+    let id = record.id.to_string();
+    if let Err(error) = engine.store.snapshot_remove(&id) {
+        return Err(Error::because(
+            Kind::Internal,
+            format!("container {id}: driver \"overlay2\" failed to remove root filesystem"),
+            error,
+        ));
+    }
+    if volumes {
+        super::volumes::remove_anonymous(engine, record);
+    }
+    let dir = engine.config.container_dir(&record.id);
+    match fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file_error("remove", &dir, error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
