@@ -80,6 +80,13 @@ impl Error {
         let message = format!("{message}: {}", chain(&source));
         Self { kind, message, source: Some(Box::new(source)) }
     }
+
+    /// The same with words in front.
+    #[must_use]
+    pub fn within(mut self, what: &str) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
 }
 
 impl fmt::Display for Error {

@@ -11,17 +11,22 @@
 //! to its task and is locked by nobody. No lock is held across an `.await`.
 
 pub mod builds;
+pub mod changes;
 pub mod config;
 pub mod containers;
 pub mod error;
 pub mod events;
 pub mod filters;
+mod host;
 pub mod names;
+pub mod networks;
 pub mod oneshot;
 pub mod stream;
 pub mod system;
+pub mod times;
 pub mod words;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use config::EngineConfig;
@@ -38,11 +43,20 @@ pub struct Engine {
 /// What all of the engine's parts share.
 pub(crate) struct Inner {
     pub config: EngineConfig,
+    pub host: containers::derive::Host,
     pub events: Events,
-    pub containers: containers::Registry,
     pub store: store::Store,
+    pub networks: networks::Networks,
+    pub containers: containers::Registry,
     /// Caches of `RUN --mount=type=cache` that a step has for itself.
     pub cache_locks: Arc<builds::CacheLocks>,
+    /// One prune of containers at a time.
+    pub pruning: tokio::sync::Mutex<()>,
+    /// What monitors are started from, and what keeps that path valid.
+    pub program: PathBuf,
+    pub _sealed: Option<runtime::seal::Sealed>,
+    /// The control group of the monitors, on version 2.
+    pub monitors: Option<PathBuf>,
 }
 
 impl Engine {
@@ -52,12 +66,14 @@ impl Engine {
     /// # Errors
     /// When a root cannot be made or read, or another daemon holds it.
     pub async fn open(config: EngineConfig) -> Result<Self> {
-        let events = Events::default();
-        let store = open_store(&config)?;
-        builds::sweep(&store);
-        let containers = containers::Registry::default();
-        let inner = Inner { config, events, containers, store, cache_locks: Arc::default() };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = containers::world::blocking(move || host::open(config)).await?;
+        let inner = Arc::new(inner);
+        let found = containers::reconcile::look(&inner).await?;
+        let running = found.iter().filter_map(|found| Some((found.record.id, found.life.attachment.clone()?))).collect();
+        let networks = inner.networks.clone();
+        containers::world::blocking(move || networks.restore(running)).await;
+        containers::reconcile::adopt(&inner, found);
+        Ok(Self { inner })
     }
 
     #[must_use]
@@ -65,17 +81,15 @@ impl Engine {
         &self.inner.config
     }
 
+    /// The store, for what needs nothing of the engine's own.
+    #[must_use]
+    pub fn store(&self) -> &store::Store {
+        &self.inner.store
+    }
+
     /// The event bus; `events().subscribe(query)` follows it.
     #[must_use]
     pub fn events(&self) -> &Events {
         &self.inner.events
     }
-}
-
-fn open_store(config: &EngineConfig) -> Result<store::Store> {
-    let name = config.storage_driver.as_deref().unwrap_or_default();
-    let driver = store::Driver::parse(name).map_err(|error| Error::caused(Kind::Invalid, error))?;
-    let options = store::Options { driver };
-    store::Store::open(&config.data_root, options)
-        .map_err(|error| Error::caused(Kind::Unavailable, error))
 }

@@ -186,7 +186,7 @@ impl Engine {
         let how = stopping(&container.now(), &options)?;
         submit(&container, Input::Restart(how), Until::Started)
             .await
-            .map_err(|denied| Error { message: format!("Cannot restart container {asked}: {}", worded_text(&denied, &container)), ..worded(denied, &container) })?;
+            .map_err(|denied| worded(denied, &container).within(&format!("Cannot restart container {asked}")))?;
         world::tell(&self.inner, &container.now().record, "restart", &[]);
         Ok(())
     }
@@ -352,13 +352,5 @@ impl Engine {
         let view = container.view.clone();
         let exits = view.borrow().exits;
         Ok(Waiter { view, condition, exits })
-    }
-}
-
-fn worded_text(denied: &Denied, container: &Container) -> String {
-    match denied {
-        Denied::StartFailed(failure) => failure.message.clone(),
-        Denied::Failed(error) => error.message.clone(),
-        Denied::Refused(_) | Denied::Stuck | Denied::Gone => format!("container {} cannot be restarted now", container.id),
     }
 }

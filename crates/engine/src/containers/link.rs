@@ -8,16 +8,17 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use monitor::client::{Connection, ConnectionError, Received};
 use monitor::exit::ExitRecord;
 use monitor::wire::{DetachCause, Event, Request, State, Target};
 use spec::Id;
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
@@ -39,28 +40,21 @@ pub(crate) struct Link {
     answers: Mutex<HashMap<u64, oneshot::Sender<Event>>>,
 }
 
-/// The connection's descriptor for the event loop; keeps the link, and so the descriptor, alive.
-struct Socket(Arc<Link>, RawFd);
-
-impl AsRawFd for Socket {
-    fn as_raw_fd(&self) -> RawFd {
-        self.1
-    }
-}
-
 impl Link {
     /// Starts to listen. `child` is the monitor's pidfd where this process must reap it.
     pub(crate) fn start(
         connection: Connection,
         child: Option<OwnedFd>,
     ) -> io::Result<(Arc<Self>, mpsc::UnboundedReceiver<News>)> {
-        let raw = connection.as_raw_fd();
+        // The same socket by another descriptor, for the event loop.
+        let socket = std::os::unix::net::UnixStream::from(rustix::io::dup(connection.as_fd())?);
+        let socket = UnixStream::from_std(socket)?;
         let link = Arc::new(Self { connection: Mutex::new(connection), answers: Mutex::default() });
-        let socket = AsyncFd::with_interest(Socket(Arc::clone(&link), raw), Interest::READABLE)?;
+        let listener = Arc::clone(&link);
         let (sender, receiver) = mpsc::unbounded_channel();
         tokio::spawn(async move {
-            listen(&socket, &sender).await;
-            socket.get_ref().0.hang_up();
+            listen(&listener, &socket, &sender).await;
+            listener.hang_up();
             drop(sender);
             if let Some(pidfd) = child {
                 reap(pidfd).await;
@@ -159,21 +153,23 @@ impl Link {
 }
 
 /// Hears until the connection ends.
-async fn listen(socket: &AsyncFd<Socket>, news: &mpsc::UnboundedSender<News>) {
-    let link = &socket.get_ref().0;
+async fn listen(link: &Link, socket: &UnixStream, news: &mpsc::UnboundedSender<News>) {
     let mut exited = false;
     loop {
-        let Ok(mut ready) = socket.readable().await else { break };
-        let received = link.receive();
-        ready.clear_ready();
-        let (events, closed) = match received {
-            Ok(Received::Events(events)) => (events, false),
-            Ok(Received::Closed(events)) => (events, true),
+        if socket.readable().await.is_err() {
+            break;
+        }
+        // "Nothing there" must come out as `WouldBlock`, or the loop would not wait.
+        let received = socket.try_io(Interest::READABLE, || match link.receive() {
+            Ok(Received::Events(events)) if events.is_empty() => Err(io::ErrorKind::WouldBlock.into()),
+            Ok(Received::Events(events)) => Ok((events, false)),
+            Ok(Received::Closed(events)) => Ok((events, true)),
             Err(error) => {
                 warn!(error = chain(&error), "monitor's connection broke");
-                (Vec::new(), true)
+                Ok((Vec::new(), true))
             }
-        };
+        });
+        let Ok((events, closed)) = received else { continue };
         for told in events {
             if let Some(piece) = link.deliver(told.re, told.event) {
                 exited |= matches!(piece, News::Exited(_));
@@ -189,10 +185,12 @@ async fn listen(socket: &AsyncFd<Socket>, news: &mpsc::UnboundedSender<News>) {
     }
 }
 
-/// Takes the exit status of a monitor that is our child, so that no zombie stays.
+/// Takes the exit status of a monitor that is our child, so that no zombie stays. It has closed its
+/// connection, so it ends within moments.
 async fn reap(pidfd: OwnedFd) {
-    let Ok(pidfd) = AsyncFd::with_interest(pidfd, Interest::READABLE) else { return };
-    if pidfd.readable().await.is_ok() {
-        let _ = sys::process::wait_process(pidfd.get_ref().as_fd(), sys::process::Wait::Poll);
+    let mut pause = Duration::from_millis(1);
+    while let Ok(None) = sys::process::wait_process(&pidfd, sys::process::Wait::Poll) {
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(1));
     }
 }

@@ -38,6 +38,7 @@ pub(crate) struct View {
     /// The latest end that this daemon knows of.
     pub last: Option<Exit>,
     pub failure: Option<StartFailure>,
+    pub health: Option<super::views::HealthView>,
 }
 
 /// When the sender of an input is answered.
@@ -140,6 +141,7 @@ pub(crate) fn launch(
         exits: 0,
         last: life.phase.exit().cloned(),
         failure: None,
+        health: None,
     };
     let last = view.last.clone();
     let (window, windows) = watch::channel(Arc::new(view));
@@ -413,6 +415,7 @@ impl Task {
             exits: self.exits,
             last: self.last.clone(),
             failure: self.failure.clone(),
+            health: None,
         }));
     }
 

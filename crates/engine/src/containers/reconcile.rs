@@ -1,0 +1,234 @@
+//! What a starting daemon makes of what it finds.
+//!
+//! The order of truth is: the kernel and the monitor, then the exit record, then the record. The
+//! pure [`reconcile`] turns a recorded phase and an observation into ordinary inputs for the task,
+//! so there is no second way to restore a container.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use monitor::exit::ExitRecord;
+use monitor::wire::State;
+use tracing::{info, warn};
+
+use super::link::Link;
+use super::record::{LIFE_FILE, Life, RECORD_FILE, Record};
+use super::step::{End, Input, Phase, StartFailure};
+use super::task::{self, Adopted};
+use super::world;
+use crate::Inner;
+use crate::error::{Error, Kind, Result, chain};
+
+/// What is so, whatever the record says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observed {
+    /// A monitor answers and its process runs.
+    Alive { pid: i32, started_at: Timestamp, frozen: bool },
+    /// No monitor, but the record of an end.
+    Ended(End),
+    /// Neither.
+    Nothing,
+}
+
+/// The inputs that bring a recorded phase up to what is observed. Pure.
+#[must_use]
+pub fn reconcile(phase: &Phase, observed: &Observed) -> Vec<Input> {
+    let thaw_state = |frozen: bool| match (frozen, phase) {
+        (true, Phase::Running { .. }) => Some(Input::Frozen),
+        (false, Phase::Paused { .. }) => Some(Input::Thawed),
+        (true | false, _) => None,
+    };
+    match (phase, observed) {
+        (Phase::Starting { .. }, Observed::Alive { pid, started_at, .. }) => {
+            vec![Input::Started { pid: *pid, at: *started_at }]
+        }
+        (Phase::Running { .. } | Phase::Paused { .. }, Observed::Alive { frozen, .. }) => {
+            thaw_state(*frozen).into_iter().collect()
+        }
+        // Its timer went with the daemon that sent the signal.
+        (Phase::Stopping { .. }, Observed::Alive { .. }) => vec![Input::DaemonStarted],
+        (Phase::Starting { .. }, Observed::Ended(end)) => {
+            vec![Input::Started { pid: 0, at: end.at }, Input::Exited(end.clone())]
+        }
+        (Phase::Starting { .. }, Observed::Nothing) => {
+            let failure = StartFailure {
+                code: 128,
+                message: "the daemon ended while the container was starting".to_owned(),
+                users_fault: false,
+            };
+            vec![Input::StartFailed(failure), Input::DaemonStarted]
+        }
+        (Phase::Running { .. } | Phase::Paused { .. } | Phase::Stopping { .. }, Observed::Ended(end)) => {
+            vec![Input::Exited(end.clone())]
+        }
+        // The host was restarted, or somebody killed the monitor.
+        (Phase::Running { .. } | Phase::Paused { .. } | Phase::Stopping { .. }, Observed::Nothing) => {
+            let end = End { code: 255, oom: false, at: Timestamp::now(), error: String::new() };
+            vec![Input::Exited(end)]
+        }
+        (
+            Phase::Created { .. }
+            | Phase::Exited { .. }
+            | Phase::Backoff { .. }
+            | Phase::Removing { .. }
+            | Phase::Dead { .. }
+            | Phase::Gone,
+            Observed::Alive { .. } | Observed::Ended(_) | Observed::Nothing,
+        ) => vec![Input::DaemonStarted],
+    }
+}
+
+/// A container as it was found.
+pub(crate) struct Found {
+    pub record: Record,
+    pub life: Life,
+    inputs: Vec<Input>,
+    adopted: Option<Adopted>,
+    state: Option<State>,
+}
+
+/// Looks at all containers on disk. Directories without a record are what a crash left of a
+/// creation or a removal; they are removed.
+pub(crate) async fn look(engine: &Arc<Inner>) -> Result<Vec<Found>> {
+    let root = engine.config.data_root.join("containers");
+    world::make_dir(&root)?;
+    let unreadable = |source| Error::caused(Kind::Internal, source);
+    let records = store::records::load_dir::<Record>(&root, RECORD_FILE).map_err(unreadable)?;
+    let mut found = Vec::with_capacity(records.len());
+    let mut known = BTreeSet::new();
+    for (name, record) in records {
+        if record.id.to_string() != name {
+            warn!(directory = name, "container record of another id");
+            continue;
+        }
+        known.insert(name);
+        let path = engine.config.container_dir(&record.id).join(LIFE_FILE);
+        let life = store::records::read_json::<Life>(&path).map_err(unreadable)?;
+        let life = life.unwrap_or_else(|| Life::new(Phase::Created { failure: None }, None));
+        found.push(observe(engine, record, life).await);
+    }
+    sweep(engine, &root, &known);
+    Ok(found)
+}
+
+async fn observe(engine: &Arc<Inner>, record: Record, life: Life) -> Found {
+    let run_dir = engine.config.run_dir(&record.id);
+    let mut found = Found { record, life, inputs: Vec::new(), adopted: None, state: None };
+    let mut observed = Observed::Nothing;
+    if let Ok(connection) = Link::find(&run_dir) {
+        match Link::start(connection, None) {
+            Ok((link, news)) => match link.state().await {
+                Ok(state) => {
+                    if let Some(main) = state.main {
+                        let frozen = world::cgroup(engine, &found.record).is_frozen().unwrap_or(false);
+                        observed = Observed::Alive { pid: main.pid, started_at: main.started_at, frozen };
+                        found.adopted = Some(Adopted { link, news });
+                        found.state = Some(state);
+                    }
+                }
+                Err(error) => warn!(container = %found.record.id, error = chain(&error), "monitor does not answer"),
+            },
+            Err(error) => warn!(container = %found.record.id, error = chain(&error), "monitor not heard"),
+        }
+    }
+    if observed == Observed::Nothing
+        && let Some(end) = world::exit_record(engine, &found.record.id, found.life.phase.run())
+    {
+        observed = Observed::Ended(end_of(&end));
+    }
+    if observed == Observed::Nothing && found.life.phase.run().is_some() {
+        world::kill_group(engine, &Arc::new(found.record.clone())).await;
+    }
+    found.inputs = reconcile(&found.life.phase, &observed);
+    info!(container = %found.record.id, alive = found.adopted.is_some(), "container found");
+    found
+}
+
+fn end_of(record: &ExitRecord) -> End {
+    End {
+        code: record.exit_code,
+        oom: record.oom_killed,
+        at: record.finished_at,
+        error: record.error.clone().unwrap_or_default(),
+    }
+}
+
+/// Gives every found container its task.
+pub(crate) fn adopt(engine: &Arc<Inner>, found: Vec<Found>) {
+    for Found { mut record, life, inputs, adopted, state } in found {
+        match engine.containers.reserve(Some(&record.name), &record.id) {
+            Ok(_) => {}
+            Err(error) => {
+                warn!(container = %record.id, error = chain(&error), "name lost to another container");
+                record.name = crate::names::make_up(&record.id, |_| true);
+            }
+        }
+        let (live, pid) = (adopted.is_some(), life.phase.run().map(|run| run.pid));
+        let container = task::launch(engine, record, life, adopted, inputs);
+        if let Some(state) = state {
+            container.execs.adopt(&state.execs);
+        }
+        tracing::debug!(container = %container.id, live, pid, "container adopted");
+    }
+}
+
+/// Removes what belongs to no container: half-made directories and their snapshots.
+fn sweep(engine: &Inner, root: &Path, known: &BTreeSet<String>) {
+    let Ok(entries) = std::fs::read_dir(root) else { return };
+    for entry in entries.flatten() {
+        let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+        if known.contains(&name) || entry.path().join(RECORD_FILE).exists() {
+            continue;
+        }
+        info!(directory = name, "removing what is left of an unfinished container");
+        if let Err(error) = std::fs::remove_dir_all(entry.path()) {
+            warn!(directory = name, error = chain(&error), "not removed");
+        }
+    }
+    for id in engine.store.snapshots() {
+        let container = id.parse::<spec::Id>().is_ok();
+        if container && !known.contains(&id)
+            && let Err(error) = engine.store.snapshot_remove(&id)
+        {
+            warn!(snapshot = id, error = chain(&error), "snapshot not removed");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::step::{Run, Tally};
+    use super::*;
+
+    fn at() -> Timestamp {
+        Timestamp::from_second(1).unwrap()
+    }
+
+    fn run() -> Run {
+        Run { pid: 7, started_at: at(), tally: Tally::default(), by_user: false, oom: false }
+    }
+
+    fn end() -> End {
+        End { code: 3, oom: false, at: at(), error: String::new() }
+    }
+
+    #[track_caller]
+    fn check(phase: &Phase, observed: &Observed, want: &[Input]) {
+        assert_eq!(reconcile(phase, observed), want, "{phase:?} {observed:?}");
+    }
+
+    #[test]
+    fn what_is_so_wins_over_what_is_recorded() {
+        let alive = Observed::Alive { pid: 7, started_at: at(), frozen: false };
+        let frozen = Observed::Alive { pid: 7, started_at: at(), frozen: true };
+        check(&Phase::Running { run: run() }, &alive, &[]);
+        check(&Phase::Running { run: run() }, &frozen, &[Input::Frozen]);
+        check(&Phase::Paused { run: run() }, &alive, &[Input::Thawed]);
+        check(&Phase::Running { run: run() }, &Observed::Ended(end()), &[Input::Exited(end())]);
+        let starting = Phase::Starting { last: None, tally: Tally::default(), after: None };
+        check(&starting, &alive, &[Input::Started { pid: 7, at: at() }]);
+        check(&Phase::Created { failure: None }, &Observed::Nothing, &[Input::DaemonStarted]);
+    }
+}

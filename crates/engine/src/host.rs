@@ -1,0 +1,99 @@
+//! Opening: the roots, the facts about this host, and the parts of the engine.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+
+use store::{Options, Store};
+use sys::cgroup::Layout;
+use tracing::warn;
+
+use crate::config::EngineConfig;
+use crate::containers::derive::Host;
+use crate::error::{Error, Kind, Result, chain};
+use crate::events::Events;
+use crate::networks::Networks;
+use crate::{Inner, containers};
+
+/// Blocking.
+pub(crate) fn open(mut config: EngineConfig) -> Result<Inner> {
+    let driver = store::Driver::parse(config.storage_driver.as_deref().unwrap_or(""))
+        .map_err(|source| Error::caused(Kind::Invalid, source))?;
+    let store = Store::open(&config.data_root, Options { driver }).map_err(|source| Error::caused(Kind::Internal, source))?;
+    crate::builds::sweep(&store);
+    store.root().clone_into(&mut config.data_root);
+    containers::world::make_dir(&config.exec_root)?;
+    config.exec_root = config.exec_root.canonicalize().unwrap_or(config.exec_root);
+    let events = Events::default();
+    let networks = Networks::open(&config, events.clone())?;
+    let (program, sealed) = program(&config);
+    Ok(Inner {
+        host: facts(),
+        monitors: monitors_group(),
+        config,
+        events,
+        store,
+        networks,
+        containers: containers::Registry::default(),
+        cache_locks: std::sync::Arc::default(),
+        pruning: tokio::sync::Mutex::default(),
+        program,
+        _sealed: sealed,
+    })
+}
+
+/// The sealed copy of our own program: a container that gets hold of its monitor's binary cannot
+/// change what the next monitor is started from (CVE-2019-5736).
+fn program(config: &EngineConfig) -> (PathBuf, Option<runtime::seal::Sealed>) {
+    match runtime::seal::Sealed::open() {
+        Ok(sealed) => (PathBuf::from(format!("/proc/self/fd/{}", sealed.as_fd().as_raw_fd())), Some(sealed)),
+        Err(error) => {
+            warn!(error = chain(&error), "monitors run from the unsealed program");
+            (config.exe.clone(), None)
+        }
+    }
+}
+
+/// A group apart from the daemon's, so that whoever kills the daemon's spares the monitors.
+fn monitors_group() -> Option<PathBuf> {
+    match Layout::host() {
+        Layout::V2 { root } => {
+            let path = root.join("tug-monitors");
+            match fs::create_dir_all(&path) {
+                Ok(()) => Some(path),
+                Err(error) => {
+                    warn!(error = chain(&error), "monitors stay in the daemon's control group");
+                    None
+                }
+            }
+        }
+        Layout::V1 { .. } | Layout::None => None,
+    }
+}
+
+fn facts() -> Host {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map(|digits| digits.parse().unwrap_or(0));
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    Host {
+        cgroup_v2: Layout::host().is_v2(),
+        kernel: (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)),
+        architecture: spec::Platform::host().architecture,
+        last_capability: read("/proc/sys/kernel/cap_last_cap").trim().parse().unwrap_or(40),
+        thermal_paths: thermal_paths(),
+        apparmor: read("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
+    }
+}
+
+/// Source: moby `oci/defaults.go`: what `/sys/devices/system/cpu/cpuN/thermal_throttle` tells.
+fn thermal_paths() -> Vec<String> {
+    let Ok(entries) = fs::read_dir("/sys/devices/system/cpu") else { return Vec::new() };
+    let mut found: Vec<String> = entries
+        .flatten()
+        .map(|entry| entry.path().join("thermal_throttle"))
+        .filter(|path| Path::new(path).is_dir())
+        .map(|path| path.display().to_string())
+        .collect();
+    found.sort();
+    found
+}
