@@ -32,6 +32,7 @@ const TESTS: &[(&str, fn())] = &[
     ("a_command_that_is_not_there_is_a_failed_start", failed_start),
     ("losing_the_daemon_changes_nothing", survival),
     ("a_slow_client_loses_nothing", slow_client),
+    ("input_left_behind_by_a_client_that_hung_up_arrives", left_input),
     ("a_hundred_megabytes_of_lines_are_logged_quickly", log_speed),
 ];
 
@@ -140,13 +141,15 @@ impl Fixture {
     }
 
     fn log(&self) -> String {
+        self.entries().concat()
+    }
+
+    fn entries(&self) -> Vec<String> {
         let reader = LogReader::open(&self.settings.log, ReadOptions::default()).unwrap();
-        reader
-            .map(Result::unwrap)
-            .map(|entry| {
-                format!("{}: {}", entry.stream.name(), String::from_utf8_lossy(&entry.bytes))
-            })
-            .collect()
+        let text = |entry: monitor::logs::Entry| {
+            format!("{}: {}", entry.stream.name(), String::from_utf8_lossy(&entry.bytes))
+        };
+        reader.map(Result::unwrap).map(text).collect()
     }
 
     fn record(&self) -> ExitRecord {
@@ -290,8 +293,7 @@ fn output_and_exit() {
         (3, None, false, &None)
     );
     assert!(told.finished_at >= told.started_at);
-    let log = fixture.log();
-    let mut lines: Vec<&str> = log.split_inclusive('\n').collect();
+    let mut lines = fixture.entries();
     lines.sort_unstable();
     assert_eq!(lines, ["stderr: err\n", "stdout: end", "stdout: out\n"]);
     assert!(!fixture.directory.join("monitor.sock").exists());
@@ -451,6 +453,22 @@ fn slow_client() {
     assert_eq!(daemon.exit().exit_code, 0);
     daemon.reap();
     assert_eq!(fixture.log().lines().count(), 300_000);
+}
+
+fn left_input() {
+    let mut fixture = Fixture::new(&["/bin/sh", "-c", "sleep 0.2; cat | md5sum"]);
+    std::os::unix::fs::symlink("busybox", fixture.directory.join("rootfs/bin/md5sum")).unwrap();
+    fixture.settings.open_stdin = true;
+    fixture.settings.stdin_once = true;
+    let (mut daemon, client) = fixture.start(Some(attach_options(Framing::Raw)));
+    let mut client = client.unwrap();
+    // More than the pipe and the monitor's buffer take while nobody reads.
+    client.write_all(&[b'x'; 300_000]).unwrap();
+    drop(client);
+    assert_eq!(daemon.exit().exit_code, 0);
+    let log = fixture.log();
+    assert_eq!(log, "stdout: d408ed46ebcc326f9e7c6bb9c77af1cd  -\n");
+    daemon.reap();
 }
 
 fn log_speed() {

@@ -109,7 +109,7 @@ fn escape_unicode(out: &mut Vec<u8>, bytes: &[u8]) {
         while let Some(at) = rest.find(['\u{2028}', '\u{2029}']) {
             let separator: &[u8] =
                 if rest[at..].starts_with('\u{2028}') { b"\\u2028" } else { b"\\u2029" };
-            out.extend_from_slice(rest[..at].as_bytes());
+            out.extend_from_slice(&rest.as_bytes()[..at]);
             out.extend_from_slice(separator);
             rest = &rest[at + 3..];
         }

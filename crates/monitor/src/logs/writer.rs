@@ -271,6 +271,13 @@ impl LogWriter {
         }
     }
 
+    /// Gives up what can wait: a file that is not compressed yet stays as it is.
+    pub fn abandon_work(&mut self) {
+        if let Some(Compressing { temporary, .. }) = self.compressing.take() {
+            let _gone = fs::remove_file(temporary);
+        }
+    }
+
     /// Does all that could have waited.
     pub fn finish_work(&mut self) {
         while self.work() {}

@@ -31,6 +31,8 @@ pub struct Attached {
     keys: DetachKeys,
     unsent: Vec<u8>,
     stdin: Stdin,
+    /// Nobody reads its output any more, but there may be input that it left.
+    pub hung_up: bool,
     /// To be closed once nothing is unsent.
     pub closing: bool,
 }
@@ -68,6 +70,7 @@ impl Attached {
             stdin: if options.stdin { Stdin::Open } else { Stdin::Ended },
             options,
             unsent: Vec::new(),
+            hung_up: false,
             closing: false,
         }
     }
@@ -80,6 +83,12 @@ impl Attached {
     /// Whether its stdin may still say something.
     pub fn has_stdin(&self) -> bool {
         self.stdin == Stdin::Open
+    }
+
+    /// Nobody reads what is sent any more.
+    pub fn hang_up(&mut self) {
+        self.hung_up = true;
+        self.unsent.clear();
     }
 
     /// Its stdin says nothing more.
@@ -97,7 +106,7 @@ impl Attached {
 
     /// Sends a piece of output.
     pub fn push(&mut self, stream: Stream, bytes: &[u8]) -> Result<(), Gone> {
-        if self.closing {
+        if self.closing || self.hung_up {
             return Ok(());
         }
         let header = match self.options.framing {
@@ -170,7 +179,9 @@ impl Attached {
     pub fn watch(&mut self, poller: &Poller, takes_stdin: bool) {
         let reads = self.stdin == Stdin::Open && takes_stdin && !self.closing;
         let interest = Interest::of(reads, !self.unsent.is_empty());
-        if let Err(error) = self.socket.set(poller, Some(interest)) {
+        // A hang-up is told again and again, so only who wants to read on may hear of it.
+        let silent = self.hung_up && !reads;
+        if let Err(error) = self.socket.set(poller, if silent { None } else { Some(interest) }) {
             eprintln!("cannot watch an attached client: {error}");
         }
     }

@@ -279,7 +279,7 @@ impl Monitor {
             self.close_output(MAIN, stream);
         }
         if let Some(log) = &mut self.log {
-            log.finish_work();
+            log.abandon_work();
         }
         self.look_for_oom();
         // The next run's monitor uses the same names, and may come as soon as the exit is told.

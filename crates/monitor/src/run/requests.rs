@@ -237,6 +237,9 @@ impl Monitor {
         options: AttachOptions,
         mut fds: Vec<OwnedFd>,
     ) -> Result<(), String> {
+        if matches!(self.phase, Phase::Leaving { .. }) {
+            return Err("the process has ended".to_owned());
+        }
         let process = self.find(target).ok_or("the process has ended")?;
         let socket = fds.pop().ok_or("no socket came with the request")?;
         let client = self.add_client(process, options, socket);

@@ -101,15 +101,18 @@ impl Monitor {
     pub(super) fn client(&mut self, id: u32, news: Ready) {
         let Some(client) = self.clients.get_mut(&id) else { return };
         let process = client.process;
-        // What a client typed before it hung up still counts, so reading comes first.
+        // What a client typed before it hung up still counts, and may take several turns.
+        if news.hung_up {
+            client.hang_up();
+        }
         if (news.readable || news.hung_up) && client.has_stdin() {
             self.read_client(id);
         }
-        if news.hung_up {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        if news.hung_up && (client.closing || !client.has_stdin()) {
             self.drop_client(id);
             return;
         }
-        let Some(client) = self.clients.get_mut(&id) else { return };
         if news.writable {
             if client.flush().is_err() {
                 self.drop_client(id);

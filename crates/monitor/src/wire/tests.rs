@@ -170,6 +170,10 @@ fn events_of_version_1() {
             r#"{"v":1,"event":{"kind":"exited","version":1,"container":"abababababababababababababababababababababababababababababababab","pid":42,"exit_code":137,"signal":9,"oom_killed":true,"started_at":"2026-01-02T03:04:05.6Z","finished_at":"2026-01-02T03:04:05.6Z","error":null}}"#
         ]],
     );
+}
+
+#[test]
+fn further_events_of_version_1() {
     let exec_started = Event::ExecStarted { exec: id(), pid: 43 };
     check_event(
         Some(1),
