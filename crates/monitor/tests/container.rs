@@ -24,12 +24,17 @@ use monitor::wire::{
 use spec::id::Id;
 use spec::runtime::{Linux, Mount, Namespace, NamespaceKind, Process, Root, Spec};
 
-const TESTS: &[(&str, fn())] = &[
+/// What every runtime must do alike.
+const CONFORMANCE: &[(&str, fn(RuntimeChoice))] = &[
     ("output_lands_in_the_log_and_the_exit_in_the_record", output_and_exit),
     ("an_attached_client_types_and_sees_both_streams", attach),
     ("a_terminal_is_raw_resizes_and_detaches_by_keys", terminal),
     ("execs_report_their_codes_also_to_those_who_ask_late", execs),
     ("a_command_that_is_not_there_is_a_failed_start", failed_start),
+];
+
+/// What has nothing to do with the runtime.
+const TESTS: &[(&str, fn(RuntimeChoice))] = &[
     ("losing_the_daemon_changes_nothing", survival),
     ("a_slow_client_loses_nothing", slow_client),
     ("input_left_behind_by_a_client_that_hung_up_arrives", left_input),
@@ -49,7 +54,7 @@ fn main() -> ExitCode {
         first.is_none_or(|first| name.contains(first)) || words.any(|word| name.contains(word))
     };
     if filter.iter().any(|word| word == "--list") {
-        TESTS.iter().for_each(|(name, _)| println!("{name}: test"));
+        CONFORMANCE.iter().chain(TESTS).for_each(|(name, _)| println!("{name}: test"));
         return ExitCode::SUCCESS;
     }
     if !sys::testing::privileged("containers need root") {
@@ -59,12 +64,28 @@ fn main() -> ExitCode {
         sys::testing::ignored("containers need /bin/busybox (package busybox-static)");
         return ExitCode::SUCCESS;
     }
-    for (name, test) in TESTS.iter().filter(|(name, _)| wanted(name)) {
-        let start = Instant::now();
-        test();
-        println!("test {name} ... ok ({} ms)", start.elapsed().as_millis());
-    }
+    let run = |tests: &[(&str, fn(RuntimeChoice))], runtime: &RuntimeChoice| {
+        for (name, test) in tests.iter().filter(|(name, _)| wanted(name)) {
+            let start = Instant::now();
+            test(runtime.clone());
+            println!("test {name} ... ok ({} ms)", start.elapsed().as_millis());
+        }
+    };
+    run(CONFORMANCE, &RuntimeChoice::Builtin);
+    run(TESTS, &RuntimeChoice::Builtin);
+    let Some(program) = find_runc() else {
+        sys::testing::ignored("the other runtime is not there (package runc)");
+        return ExitCode::SUCCESS;
+    };
+    let root = std::env::temp_dir().join(format!("tug-runc-{}", std::process::id()));
+    let args = Vec::new();
+    run(CONFORMANCE, &RuntimeChoice::External { program, args, root: root.clone() });
+    let _gone = std::fs::remove_dir_all(root);
     ExitCode::SUCCESS
+}
+
+fn find_runc() -> Option<PathBuf> {
+    ["/usr/sbin/runc", "/usr/bin/runc"].map(PathBuf::from).into_iter().find(|path| path.exists())
 }
 
 /// A container's directory and settings, removed at the end.
@@ -75,7 +96,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    fn new(args: &[&str]) -> Fixture {
+    fn new(runtime: RuntimeChoice, args: &[&str]) -> Fixture {
         let id = Id::random();
         let directory = std::env::temp_dir().join(format!("tug-monitor-{}", id.short()));
         let rootfs = directory.join("rootfs");
@@ -103,7 +124,7 @@ impl Fixture {
             },
             exit_record: directory.join("exit.json"),
             durability: Durability::Lazy,
-            runtime: RuntimeChoice::Builtin,
+            runtime,
             cgroup: Some(format!("/tug-test/{id}").into()),
             init: false,
             resolver: None,
@@ -283,8 +304,9 @@ fn attach_options(framing: Framing) -> AttachOptions {
     }
 }
 
-fn output_and_exit() {
-    let fixture = Fixture::new(&["/bin/sh", "-c", "echo out; echo err >&2; printf end; exit 3"]);
+fn output_and_exit(runtime: RuntimeChoice) {
+    let fixture =
+        Fixture::new(runtime, &["/bin/sh", "-c", "echo out; echo err >&2; printf end; exit 3"]);
     let (mut daemon, _) = fixture.start(None);
     let told = daemon.exit();
     assert_eq!(told, fixture.record());
@@ -301,8 +323,8 @@ fn output_and_exit() {
     assert_eq!(fixture.stderr(), "");
 }
 
-fn attach() {
-    let mut fixture = Fixture::new(&["/bin/sh", "-c", "cat; echo err >&2; exit 0"]);
+fn attach(runtime: RuntimeChoice) {
+    let mut fixture = Fixture::new(runtime, &["/bin/sh", "-c", "cat; echo err >&2; exit 0"]);
     fixture.settings.open_stdin = true;
     fixture.settings.stdin_once = true;
     let options =
@@ -325,9 +347,9 @@ fn attach() {
     daemon.reap();
 }
 
-fn terminal() {
+fn terminal(runtime: RuntimeChoice) {
     let script = "read word; stty size; echo got $word; read word; echo $word";
-    let mut fixture = Fixture::new(&["/bin/sh", "-c", script]);
+    let mut fixture = Fixture::new(runtime, &["/bin/sh", "-c", script]);
     fixture.settings.tty = true;
     fixture.settings.open_stdin = true;
     fixture.spec.process.as_mut().unwrap().terminal = true;
@@ -370,8 +392,8 @@ fn exec_request(args: &[&str], attach: Option<AttachOptions>) -> ExecRequest {
     }
 }
 
-fn execs() {
-    let fixture = Fixture::new(&["/bin/sleep", "1000"]);
+fn execs(runtime: RuntimeChoice) {
+    let fixture = Fixture::new(runtime, &["/bin/sleep", "1000"]);
     let (mut daemon, _) = fixture.start(None);
     // Attached, with input.
     let (mut ours, theirs) = UnixStream::pair().unwrap();
@@ -412,8 +434,8 @@ fn execs() {
     daemon.reap();
 }
 
-fn failed_start() {
-    let fixture = Fixture::new(&["nothing"]);
+fn failed_start(runtime: RuntimeChoice) {
+    let fixture = Fixture::new(runtime, &["nothing"]);
     let Spawned { pidfd, connection, .. } = fixture.spawn();
     let mut daemon = Daemon { connection, pidfd, told: Vec::new() };
     let event = daemon.ask(&Request::Start { netns: false, attach: Vec::new() }, &[]);
@@ -423,9 +445,9 @@ fn failed_start() {
     assert!(!fixture.settings.exit_record.exists());
 }
 
-fn survival() {
+fn survival(runtime: RuntimeChoice) {
     let script = "n=0; while [ $n -lt 50 ]; do n=$((n+1)); echo line $n; sleep 0.01; done; exit 5";
-    let fixture = Fixture::new(&["/bin/sh", "-c", script]);
+    let fixture = Fixture::new(runtime, &["/bin/sh", "-c", script]);
     let (daemon, _) = fixture.start(None);
     let Daemon { connection, pidfd, .. } = daemon;
     drop(connection);
@@ -442,8 +464,8 @@ fn survival() {
     daemon.reap();
 }
 
-fn slow_client() {
-    let fixture = Fixture::new(&["/bin/sh", "-c", "yes 0123456789 | head -n 300000"]);
+fn slow_client(runtime: RuntimeChoice) {
+    let fixture = Fixture::new(runtime, &["/bin/sh", "-c", "yes 0123456789 | head -n 300000"]);
     let (mut daemon, client) = fixture.start(Some(attach_options(Framing::Raw)));
     std::thread::sleep(Duration::from_millis(300));
     assert!(daemon.state().main.is_some(), "the container waits for its client");
@@ -455,8 +477,8 @@ fn slow_client() {
     assert_eq!(fixture.log().lines().count(), 300_000);
 }
 
-fn left_input() {
-    let mut fixture = Fixture::new(&["/bin/sh", "-c", "sleep 0.2; cat | md5sum"]);
+fn left_input(runtime: RuntimeChoice) {
+    let mut fixture = Fixture::new(runtime, &["/bin/sh", "-c", "sleep 0.2; cat | md5sum"]);
     std::os::unix::fs::symlink("busybox", fixture.directory.join("rootfs/bin/md5sum")).unwrap();
     fixture.settings.open_stdin = true;
     fixture.settings.stdin_once = true;
@@ -471,10 +493,10 @@ fn left_input() {
     daemon.reap();
 }
 
-fn log_speed() {
+fn log_speed(runtime: RuntimeChoice) {
     let line = "x".repeat(99);
     let script = format!("yes {line} | head -n 1000000");
-    let fixture = Fixture::new(&["/bin/sh", "-c", &script]);
+    let fixture = Fixture::new(runtime, &["/bin/sh", "-c", &script]);
     let start = Instant::now();
     let (mut daemon, _) = fixture.start(None);
     let pid = monitor_pid(&daemon.pidfd);

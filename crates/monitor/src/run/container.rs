@@ -4,6 +4,7 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use runtime::external::{External, Force};
 use runtime::{
     Cgroup, CgroupPlan, Init, LaunchError, LaunchRequest, OomWatch, RootfsMount, Stdio, UserRequest,
 };
@@ -26,6 +27,7 @@ pub struct Container {
 #[derive(Debug)]
 enum Maker {
     Builtin,
+    External { runtime: External, id: String },
 }
 
 /// A process that runs.
@@ -80,9 +82,15 @@ pub fn start(
     };
     let (maker, launched) = match &settings.runtime {
         RuntimeChoice::Builtin => (Maker::Builtin, runtime::launch(&request)),
-        RuntimeChoice::External { program, .. } => {
-            let message = format!("the runtime {program:?} cannot be used yet");
-            return Err(Failure { exit_code: 128, message });
+        RuntimeChoice::External { program, args, root } => {
+            let runtime = External {
+                program: program.clone(),
+                arguments: args.clone(),
+                root: root.clone(),
+                scratch: bundle.join("external"),
+            };
+            let launched = runtime.launch(&request);
+            (Maker::External { runtime, id: id.clone() }, launched)
         }
     };
     let launched = launched.map_err(|error| failure(&error, error.docker_text()))?;
@@ -116,6 +124,7 @@ impl Container {
         };
         let launched = match &self.maker {
             Maker::Builtin => runtime::exec(&request),
+            Maker::External { runtime, id } => runtime.exec(id, &request),
         };
         let launched = launched.map_err(|error| failure(&error, error.docker_exec_text()))?;
         Ok(Started { pid: launched.pid, pidfd: launched.pidfd, terminal: launched.terminal })
@@ -139,6 +148,11 @@ impl Container {
         }
         match &self.maker {
             Maker::Builtin => {}
+            Maker::External { runtime, id } => {
+                if let Err(error) = runtime.delete(id, Force::Yes) {
+                    failures.push(error.message);
+                }
+            }
         }
         if let Some(cgroup) = &self.cgroup
             && let Err(error) = cgroup.remove()
