@@ -1,18 +1,12 @@
 //! `--chown` and `USER` names, looked up in the files of the tree they are meant for.
 //!
-//! Names come from the tree's own `/etc/passwd` and `/etc/group`, read by descriptor and bounded;
+//! Names come from the tree's own `/etc/passwd` and `/etc/group`, read through the store's writer and bounded;
 //! no name service of the host is asked, and nothing of the tree is executed.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
-
 use build::worker::{Failure, FailureKind};
-use rustix::fs::OFlags;
-use sys::path::Root;
 
-/// Longest passwd or group file that is looked at.
-const FILE_BYTES_MAX: u64 = 4 << 20;
+/// Gives the text of a file of the tree; nothing for one that is not there.
+type Read<'a> = &'a mut dyn FnMut(&str) -> Result<String, Failure>;
 
 /// A user and a group by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +26,7 @@ pub(super) fn numeric(words: &str) -> Option<Owner> {
 ///
 /// # Errors
 /// A name that is in no file, in Docker's words.
-pub(super) fn resolve(root: &Root, words: &str) -> Result<Owner, Failure> {
+pub(super) fn resolve(words: &str, read: Read<'_>) -> Result<Owner, Failure> {
     if let Some(owner) = numeric(words) {
         return Ok(owner);
     }
@@ -42,14 +36,14 @@ pub(super) fn resolve(root: &Root, words: &str) -> Result<Owner, Failure> {
     };
     let (uid, own_group) = match user.parse() {
         Ok(uid) => (uid, uid),
-        Err(_) => passwd(&read(root, "etc/passwd"), user).ok_or_else(|| missing("user", user))?,
+        Err(_) => passwd(&read("etc/passwd")?, user).ok_or_else(|| missing("user", user))?,
     };
     let gid = match group {
         None => own_group,
         Some(group) => match group.parse() {
             Ok(gid) => gid,
             Err(_) => {
-                group_id(&read(root, "etc/group"), group).ok_or_else(|| missing("group", group))?
+                group_id(&read("etc/group")?, group).ok_or_else(|| missing("group", group))?
             }
         },
     };
@@ -66,16 +60,6 @@ fn missing(what: &str, name: &str) -> Failure {
         ),
     };
     Failure::new(FailureKind::Invalid, text)
-}
-
-/// The file's text; nothing when it cannot be read, as a tree need not have it.
-fn read(root: &Root, path: &str) -> String {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let mut text = Vec::new();
-    if let Ok(fd) = root.open(Path::new(path), flags) {
-        let _ = File::from(fd).take(FILE_BYTES_MAX).read_to_end(&mut text);
-    }
-    String::from_utf8_lossy(&text).into_owned()
 }
 
 fn passwd(text: &str, user: &str) -> Option<(u32, u32)> {
