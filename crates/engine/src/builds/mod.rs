@@ -20,6 +20,8 @@ mod files;
 mod mounts;
 mod owner;
 mod service;
+#[cfg(test)]
+mod tests;
 mod worker;
 mod write;
 

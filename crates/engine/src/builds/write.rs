@@ -141,7 +141,8 @@ impl Transfer<'_> {
     fn target(&mut self, name: &str, below: Option<&str>) -> Result<String, Failure> {
         let destination = self.step.destination.trim_end_matches('/').to_owned();
         if let Some(below) = below {
-            let directory = if below.is_empty() { destination } else { format!("{destination}/{below}") };
+            let directory =
+                if below.is_empty() { destination } else { format!("{destination}/{below}") };
             return Ok(format!("{directory}/{name}"));
         }
         match self.destination_is_directory()? {
@@ -192,7 +193,8 @@ impl Transfer<'_> {
                 return true;
             }
             let inside = join(&item.path, &below);
-            !exclude.excludes(&below) && (!ignore.excludes(&inside) || leads_on(ignore, root, &inside))
+            !exclude.excludes(&below)
+                && (!ignore.excludes(&inside) || leads_on(ignore, root, &inside))
         };
         let options = CopyOptions {
             owner: self.owner.map(|owner| (owner.uid, owner.gid)),
@@ -281,7 +283,8 @@ impl Transfer<'_> {
 
 /// Whether something left out is a directory with things below it that are let in again.
 fn leads_on(ignore: &Ignore, root: &Root, path: &str) -> bool {
-    ignore.may_let_in_below(path) && root.open(Path::new(path), OFlags::PATH | OFlags::DIRECTORY).is_ok()
+    ignore.may_let_in_below(path)
+        && root.open(Path::new(path), OFlags::PATH | OFlags::DIRECTORY).is_ok()
 }
 
 fn modified(stat: &Stat) -> Time {
