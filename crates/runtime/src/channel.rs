@@ -45,8 +45,12 @@ pub(crate) struct Channel {
 
 impl Channel {
     pub fn pair() -> io::Result<(Self, Self)> {
-        let (ours, theirs) =
-            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        let (ours, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
         Ok((Self { socket: ours }, Self { socket: theirs }))
     }
 

@@ -87,7 +87,9 @@ impl LaunchError {
         if self.kind == Kind::UnknownUser {
             return self.message.clone();
         }
-        format!("failed to create task for container: failed to create shim task: OCI runtime create failed: {self}: unknown")
+        format!(
+            "failed to create task for container: failed to create shim task: OCI runtime create failed: {self}: unknown"
+        )
     }
 
     /// The text with which Docker's daemon reports a command that could not be executed.
@@ -96,7 +98,10 @@ impl LaunchError {
         if self.kind == Kind::UnknownUser {
             return self.message.clone();
         }
-        format!("OCI runtime exec failed: exec failed: unable to start container process: {}: unknown", self.message)
+        format!(
+            "OCI runtime exec failed: exec failed: unable to start container process: {}: unknown",
+            self.message
+        )
     }
 }
 
@@ -105,7 +110,11 @@ impl fmt::Display for LaunchError {
         if self.kind == Kind::UnknownUser {
             return f.write_str(&self.message);
         }
-        write!(f, "runc create failed: unable to start container process: error during container init: {}", self.message)
+        write!(
+            f,
+            "runc create failed: unable to start container process: error during container init: {}",
+            self.message
+        )
     }
 }
 
@@ -129,7 +138,9 @@ pub(crate) fn at<'a>(step: impl fmt::Display + 'a) -> impl FnOnce(io::Error) -> 
 }
 
 /// For `map_err` on rustix calls.
-pub(crate) fn at_raw<'a>(step: impl fmt::Display + 'a) -> impl FnOnce(rustix::io::Errno) -> LaunchError + 'a {
+pub(crate) fn at_raw<'a>(
+    step: impl fmt::Display + 'a,
+) -> impl FnOnce(rustix::io::Errno) -> LaunchError + 'a {
     move |source| LaunchError::step(step, &source.into())
 }
 
@@ -145,7 +156,8 @@ mod tests {
 
     #[test]
     fn dockers_text_carries_the_words_that_its_command_line_looks_for() {
-        let error = LaunchError::new(Kind::NotFound, "exec: \"foo\": executable file not found in $PATH");
+        let error =
+            LaunchError::new(Kind::NotFound, "exec: \"foo\": executable file not found in $PATH");
         assert_eq!(
             error.docker_text(),
             "failed to create task for container: failed to create shim task: OCI runtime create failed: runc create \

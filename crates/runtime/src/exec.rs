@@ -44,7 +44,8 @@ pub fn exec(request: &ExecRequest<'_>) -> Result<ExecLaunched, LaunchError> {
     check(process)?;
     let differing = differing(request.pid)?;
     // The pid was good to look things up with; only the pidfd says that it still is that process.
-    process::signal_process(request.pidfd, 0).map_err(|_| LaunchError::new(Kind::Other, "container is not running"))?;
+    process::signal_process(request.pidfd, 0)
+        .map_err(|_| LaunchError::new(Kind::Other, "container is not running"))?;
     let entry = match request.cgroup {
         Some(cgroup) => cgroup.entry_existing().map_err(at("open the container's cgroup"))?,
         None => Entry::Nothing,
@@ -64,12 +65,8 @@ pub fn exec(request: &ExecRequest<'_>) -> Result<ExecLaunched, LaunchError> {
         },
         parent: Parent::Caller,
     };
-    let mut theirs = Some(theirs);
-    let child = process::spawn(&options, || match theirs.take() {
-        Some(channel) => run(request, &entry, differing, &null, &channel),
-        None => 1,
-    })
-    .map_err(at("clone the process"))?;
+    let child = process::spawn(&options, || run(request, &entry, differing, &null, &theirs))
+        .map_err(at("clone the process"))?;
     drop(theirs);
     attend(child, &ours)
 }
@@ -79,7 +76,10 @@ fn check(process: &Process) -> Result<(), LaunchError> {
         return Err(LaunchError::new(Kind::Other, "process.args must not be empty"));
     }
     if !process.cwd.starts_with('/') {
-        return Err(LaunchError::new(Kind::Other, format!("Cwd must be an absolute path: {:?}", process.cwd)));
+        return Err(LaunchError::new(
+            Kind::Other,
+            format!("Cwd must be an absolute path: {:?}", process.cwd),
+        ));
     }
     Ok(())
 }
@@ -100,7 +100,13 @@ fn differing(pid: Pid) -> Result<Namespaces, LaunchError> {
     Ok(differing)
 }
 
-fn run(request: &ExecRequest<'_>, entry: &Entry, differing: Namespaces, null: &OwnedFd, channel: &Channel) -> i32 {
+fn run(
+    request: &ExecRequest<'_>,
+    entry: &Entry,
+    differing: Namespaces,
+    null: &OwnedFd,
+    channel: &Channel,
+) -> i32 {
     match become_inside(request, entry, differing, null, channel) {
         Ok(code) => code,
         Err(error) => inside::fail(channel, &error),
@@ -124,7 +130,8 @@ fn become_inside(
         namespace::join(request.pidfd, joined).map_err(at("setns"))?;
     }
     if differing.contains(Namespaces::USER) {
-        sys::capability::set_identity(0, 0, &[]).map_err(at("become root of the user namespace"))?;
+        sys::capability::set_identity(0, 0, &[])
+            .map_err(at("become root of the user namespace"))?;
     }
     let proc = Procfs::open().map_err(at("error preparing a proc file system"))?;
     inside::set_process_settings(process, &proc, channel)?;
@@ -153,7 +160,12 @@ fn attend(child: Child, channel: &Channel) -> Result<ExecLaunched, LaunchError> 
             Ok(Told::Terminal(master)) => launched.terminal = Some(master),
             Ok(Told::Warning(text)) => launched.warnings.push(text),
             Ok(Told::Failed(error)) | Err(error) => break error,
-            Ok(Told::Closed) => break LaunchError::new(Kind::Other, "the process died before its program was executed"),
+            Ok(Told::Closed) => {
+                break LaunchError::new(
+                    Kind::Other,
+                    "the process died before its program was executed",
+                );
+            }
             Ok(Told::Mapping | Told::Hooks | Told::Ready) => {}
         }
     };

@@ -24,7 +24,8 @@ use sys::process::Pid;
 use crate::error::{Kind, LaunchError, at};
 use crate::inside::identity;
 use crate::request::{
-    CgroupPlan, ExecLaunched, ExecRequest, Init, Keyring, LaunchRequest, Launched, RootChange, Stdio, UserRequest,
+    CgroupPlan, ExecLaunched, ExecRequest, Init, Keyring, LaunchRequest, Launched, RootChange,
+    Stdio, UserRequest,
 };
 use crate::rootfs;
 
@@ -58,7 +59,8 @@ impl External {
         let bundle = self.scratch.join("bundle");
         let tree = bundle.join("rootfs");
         std::fs::create_dir_all(&tree).map_err(at(format!("make {}", tree.display())))?;
-        let rootfs = rootfs::open(request.rootfs).map_err(at("error mounting the root file system"))?;
+        let rootfs =
+            rootfs::open(request.rootfs).map_err(at("error mounting the root file system"))?;
         let spec = document(request, &rootfs)?;
         write_json(&bundle.join("config.json"), &spec)?;
         let console = self.console(&request.stdio)?;
@@ -110,7 +112,8 @@ impl External {
     /// With what the other runtime says.
     pub fn exec(&self, id: &str, request: &ExecRequest<'_>) -> Result<ExecLaunched, LaunchError> {
         sys::process::set_subreaper().map_err(at("become a subreaper"))?;
-        std::fs::create_dir_all(&self.scratch).map_err(at(format!("make {}", self.scratch.display())))?;
+        std::fs::create_dir_all(&self.scratch)
+            .map_err(at(format!("make {}", self.scratch.display())))?;
         let mut process = request.process.clone();
         process.terminal = matches!(request.stdio, Stdio::Terminal { .. });
         set_size(&mut process, &request.stdio);
@@ -178,7 +181,9 @@ impl External {
         let Stdio::Terminal { .. } = stdio else { return Ok(None) };
         let path = self.console_path();
         match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at("make the console socket")(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(at("make the console socket")(error));
+            }
             _ => {}
         }
         let listener = sys::socket::listen(&path, 0o600).map_err(at("make the console socket"))?;
@@ -195,7 +200,9 @@ impl External {
             return Ok(Output { status, stdout: Vec::new(), stderr: Vec::new() });
         }
         let log = std::fs::read_to_string(self.log()).unwrap_or_default();
-        Err(reported(&log).unwrap_or_else(|| LaunchError::new(Kind::Other, format!("the runtime failed: {status}"))))
+        Err(reported(&log).unwrap_or_else(|| {
+            LaunchError::new(Kind::Other, format!("the runtime failed: {status}"))
+        }))
     }
 }
 
@@ -207,15 +214,19 @@ fn quiet(mut command: Command) -> Command {
 
 /// The last error of a log in JSON lines.
 fn reported(log: &str) -> Option<LaunchError> {
-    let lines = log.lines().rev().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let line = lines.into_iter().find(|line| matches!(line["level"].as_str(), Some("error" | "fatal")))?;
+    let lines =
+        log.lines().rev().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let line =
+        lines.into_iter().find(|line| matches!(line["level"].as_str(), Some("error" | "fatal")))?;
     let message = line["msg"].as_str()?;
     let bare = match message.split_once("unable to start container process: ") {
         Some((_, bare)) => bare.strip_prefix("error during container init: ").unwrap_or(bare),
         None => message,
     };
     let has = |words: &str| bare.contains(words);
-    let kind = if bare.starts_with("exec: ") && (has("executable file not found") || has("no such file or directory")) {
+    let kind = if bare.starts_with("exec: ")
+        && (has("executable file not found") || has("no such file or directory"))
+    {
         Kind::NotFound
     } else if has("permission denied") || has("is a directory") {
         Kind::NotExecutable
@@ -236,7 +247,9 @@ fn document(request: &LaunchRequest<'_>, rootfs: &OwnedFd) -> Result<Spec, Launc
     if let Some(netns) = request.netns {
         // A path that leads there from any process, as long as we live; which is longer than `create`.
         let path = format!("/proc/{}/fd/{}", std::process::id(), netns.as_raw_fd());
-        for namespace in linux.namespaces.iter_mut().filter(|namespace| namespace.kind == NamespaceKind::Network) {
+        for namespace in
+            linux.namespaces.iter_mut().filter(|namespace| namespace.kind == NamespaceKind::Network)
+        {
             namespace.path.clone_from(&path);
         }
     }
@@ -265,11 +278,16 @@ fn document(request: &LaunchRequest<'_>, rootfs: &OwnedFd) -> Result<Spec, Launc
 
 fn set_size(process: &mut Process, stdio: &Stdio<'_>) {
     if let Stdio::Terminal { size: Some(size) } = stdio {
-        process.console_size = Some(spec::runtime::ConsoleSize { height: size.rows, width: size.columns });
+        process.console_size =
+            Some(spec::runtime::ConsoleSize { height: size.rows, width: size.columns });
     }
 }
 
-fn set_user(process: &mut Process, root: &Root, user: Option<&UserRequest>) -> Result<(), LaunchError> {
+fn set_user(
+    process: &mut Process,
+    root: &Root,
+    user: Option<&UserRequest>,
+) -> Result<(), LaunchError> {
     if user.is_none() {
         return Ok(());
     }
@@ -311,7 +329,8 @@ fn read_pid(path: &Path) -> Result<(Pid, OwnedFd), LaunchError> {
     let step = || format!("read {}", path.display());
     let text = std::fs::read_to_string(path).map_err(at(step()))?;
     let pid = text.trim().parse().ok().and_then(Pid::from_raw);
-    let pid = pid.ok_or_else(|| LaunchError::new(Kind::Other, format!("{}: no process", step())))?;
+    let pid =
+        pid.ok_or_else(|| LaunchError::new(Kind::Other, format!("{}: no process", step())))?;
     // It is our child by now, and stays a zombie until we reap it: the number cannot be reused.
     let pidfd = sys::process::open_process(pid).map_err(at("open the container's process"))?;
     Ok((pid, pidfd))

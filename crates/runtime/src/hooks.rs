@@ -23,7 +23,12 @@ pub(crate) struct State<'a> {
     pub bundle: &'a Path,
 }
 
-pub(crate) fn run(list: &[Hook], stage: &str, state: &State<'_>, spec: &Spec) -> Result<(), LaunchError> {
+pub(crate) fn run(
+    list: &[Hook],
+    stage: &str,
+    state: &State<'_>,
+    spec: &Spec,
+) -> Result<(), LaunchError> {
     for (number, hook) in list.iter().enumerate() {
         run_one(hook, state, spec).map_err(|reason| {
             LaunchError::new(Kind::Other, format!("error running {stage} hook #{number}: {reason}"))
@@ -40,7 +45,8 @@ fn run_one(hook: &Hook, state: &State<'_>, spec: &Spec) -> Result<(), String> {
     }
     command.env_clear().envs(hook.env.iter().filter_map(|variable| variable.split_once('=')));
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| format!("fork/exec {}: {}", hook.path, words(&error)))?;
+    let mut child =
+        command.spawn().map_err(|error| format!("fork/exec {}: {}", hook.path, words(&error)))?;
     let told = serde_json::json!({
         "ociVersion": spec::runtime::VERSION,
         "id": state.id,
@@ -61,7 +67,10 @@ fn run_one(hook: &Hook, state: &State<'_>, spec: &Spec) -> Result<(), String> {
         if deadline.is_some_and(|deadline| Instant::now() > deadline) {
             let _ = child.kill();
             let _ = child.wait();
-            return Err(format!("hook ran past specified timeout of {}s", hook.timeout.unwrap_or_default()));
+            return Err(format!(
+                "hook ran past specified timeout of {}s",
+                hook.timeout.unwrap_or_default()
+            ));
         }
         std::thread::sleep(Duration::from_millis(1));
     };

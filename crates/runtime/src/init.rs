@@ -28,7 +28,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(child) => child,
         Err(error) => {
             eprintln!("exec {}: {}", program.display(), crate::error::words(&error));
-            return ExitCode::from(if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 });
+            return ExitCode::from(if error.kind() == std::io::ErrorKind::NotFound {
+                127
+            } else {
+                126
+            });
         }
     };
     give_terminal(child);

@@ -53,7 +53,10 @@ pub fn create(request: &LaunchRequest<'_>) -> Result<Created, LaunchError> {
 
 /// Like [`create`], but what lets the program go is a connection to `listener`, so that another
 /// process can do it later: [`start_through`].
-pub(crate) fn create_behind(request: &LaunchRequest<'_>, listener: OwnedFd) -> Result<Launched, LaunchError> {
+pub(crate) fn create_behind(
+    request: &LaunchRequest<'_>,
+    listener: OwnedFd,
+) -> Result<Launched, LaunchError> {
     let (mut launched, channel) = make(request, Gate::Listener(listener))?;
     match until_ready(&mut launched, &channel, request) {
         Ok(()) => Ok(launched),
@@ -71,7 +74,9 @@ pub(crate) fn start_through(socket: OwnedFd) -> Result<(), LaunchError> {
             Told::Executing => executing = true,
             Told::Closed if executing => return Ok(()),
             Told::Failed(error) => return Err(error),
-            Told::Closed => return Err(LaunchError::new(Kind::Other, "the container's process has died")),
+            Told::Closed => {
+                return Err(LaunchError::new(Kind::Other, "the container's process has died"));
+            }
             Told::Mapping | Told::Hooks | Told::Terminal(_) | Told::Warning(_) | Told::Ready => {}
         }
     }
@@ -135,7 +140,8 @@ fn make_cgroup(request: &LaunchRequest<'_>) -> Result<Option<Cgroup>, LaunchErro
     let CgroupPlan::Path(path) = &request.cgroup else { return Ok(None) };
     let resources = request.spec.linux.as_ref().and_then(|linux| linux.resources.as_ref());
     let further = resources::further_controllers(resources);
-    let cgroup = Cgroup::create(path, &further).map_err(at(format!("create the cgroup {}", path.display())))?;
+    let cgroup = Cgroup::create(path, &further)
+        .map_err(at(format!("create the cgroup {}", path.display())))?;
     if let Some(resources) = resources
         && let Err(error) = resources::apply(&cgroup, resources)
     {
@@ -163,14 +169,19 @@ fn spawn(
         },
         parent: Parent::Caller,
     };
-    let mut theirs = Some(theirs);
+    let mut ends = Some((ours, theirs));
     let mut gate = Some(gate);
-    let child = process::spawn(&options, || match (theirs.take(), gate.take()) {
-        (Some(channel), Some(gate)) => inside::run(&plan, channel, gate),
+    let child = process::spawn(&options, || match (ends.take(), gate.take()) {
+        (Some((ours, theirs)), Some(gate)) => {
+            // The child's copy: while it were open, the child would not notice that we are gone.
+            drop(ours);
+            inside::run(&plan, theirs, gate)
+        }
         (None, _) | (_, None) => 1,
     })
     .map_err(at("clone the container's process"))?;
-    drop(theirs);
+    let (ours, _) =
+        ends.ok_or_else(|| LaunchError::new(Kind::Other, "the parent became the child"))?;
     Ok((child, ours))
 }
 
@@ -194,15 +205,23 @@ fn join_pid_namespace(plan: &Plan<'_>) -> Result<RestorePidNamespace, LaunchErro
 }
 
 /// setns(2): joining a PID namespace concerns our children, not us.
-pub(crate) fn children_into(descriptor: BorrowedFd<'_>, kind: Namespaces) -> Result<RestorePidNamespace, LaunchError> {
-    let own = rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        .map_err(at_raw("open our own PID namespace"))?;
+pub(crate) fn children_into(
+    descriptor: BorrowedFd<'_>,
+    kind: Namespaces,
+) -> Result<RestorePidNamespace, LaunchError> {
+    let own =
+        rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(at_raw("open our own PID namespace"))?;
     namespace::join(descriptor, kind).map_err(at("join the PID namespace"))?;
     Ok(RestorePidNamespace(Some(own)))
 }
 
 /// Serves the child until it says that it is ready.
-fn until_ready(launched: &mut Launched, channel: &Channel, request: &LaunchRequest<'_>) -> Result<(), LaunchError> {
+fn until_ready(
+    launched: &mut Launched,
+    channel: &Channel,
+    request: &LaunchRequest<'_>,
+) -> Result<(), LaunchError> {
     loop {
         match hear(launched, channel)? {
             Told::Ready => return Ok(()),
@@ -212,7 +231,11 @@ fn until_ready(launched: &mut Launched, channel: &Channel, request: &LaunchReque
 }
 
 /// Serves the child until execve has closed its socket.
-fn until_executed(launched: &mut Launched, channel: &Channel, request: &LaunchRequest<'_>) -> Result<(), LaunchError> {
+fn until_executed(
+    launched: &mut Launched,
+    channel: &Channel,
+    request: &LaunchRequest<'_>,
+) -> Result<(), LaunchError> {
     let mut executing = false;
     loop {
         match hear(launched, channel)? {
@@ -246,7 +269,11 @@ fn serve(
             }
         }
         Told::Mapping => {
-            let linux = request.spec.linux.as_ref().ok_or_else(|| LaunchError::new(Kind::Other, "no linux section"))?;
+            let linux = request
+                .spec
+                .linux
+                .as_ref()
+                .ok_or_else(|| LaunchError::new(Kind::Other, "no linux section"))?;
             map_users(launched.pid, linux)?;
             channel.go().map_err(at("answer the container's process"))?;
         }
@@ -278,7 +305,11 @@ fn died(launched: &Launched) -> String {
     format!("the container's process died before its program was executed: {how}")
 }
 
-fn hook_state<'a>(request: &LaunchRequest<'a>, launched: &Launched, status: &'a str) -> hooks::State<'a> {
+fn hook_state<'a>(
+    request: &LaunchRequest<'a>,
+    launched: &Launched,
+    status: &'a str,
+) -> hooks::State<'a> {
     let pid = u32::try_from(launched.pid.as_raw_nonzero().get()).unwrap_or(0);
     hooks::State { id: request.id, status, pid, bundle: request.bundle }
 }

@@ -31,11 +31,12 @@ pub mod seal;
 pub mod seccomp;
 mod state;
 
+pub use error::{Kind, LaunchError, words};
 pub use exec::exec;
 pub use launch::{Created, create, launch};
-pub use error::{Kind, LaunchError, words};
 pub use request::{
-    CgroupPlan, ExecLaunched, ExecRequest, Init, Keyring, LaunchRequest, Launched, RootChange, Stdio, UserRequest,
+    CgroupPlan, ExecLaunched, ExecRequest, Init, Keyring, LaunchRequest, Launched, RootChange,
+    Stdio, UserRequest,
 };
 pub use rootfs::RootfsMount;
 pub use sys::cgroup::{Cgroup, OomWatch, Stats};

@@ -38,7 +38,11 @@ impl Options {
 
     fn take(&mut self, option: &str) {
         if let Some((attribute, on)) = attribute(option) {
-            let (to, from) = if on { (&mut self.set, &mut self.clear) } else { (&mut self.clear, &mut self.set) };
+            let (to, from) = if on {
+                (&mut self.set, &mut self.clear)
+            } else {
+                (&mut self.clear, &mut self.set)
+            };
             *to = to.with(attribute);
             *from = from.without(attribute);
             return;
@@ -61,8 +65,9 @@ impl Options {
             "runbindable" => self.propagation = Some((Propagation::Unbindable, Depth::Recursive)),
             "tmpcopyup" => self.copy_up = CopyUp::Yes,
             // Defaults, and words for fstab and Docker that ask nothing of the kernel.
-            "" | "defaults" | "async" | "loud" | "nomand" | "norelatime" | "nostrictatime" | "cached" | "delegated"
-            | "consistent" | "z" | "Z" | "auto" | "noauto" | "user" | "nouser" | "_netdev" | "nofail" => {}
+            "" | "defaults" | "async" | "loud" | "nomand" | "norelatime" | "nostrictatime"
+            | "cached" | "delegated" | "consistent" | "z" | "Z" | "auto" | "noauto" | "user"
+            | "nouser" | "_netdev" | "nofail" => {}
             other => self.data.push(other.to_owned()),
         }
     }
@@ -95,7 +100,9 @@ mod tests {
 
     #[test]
     fn attributes_propagation_and_data_are_told_apart() {
-        let options = Options::parse(["nosuid", "noexec", "rbind", "rprivate", "rro", "size=64m", "mode=755"]);
+        let options = Options::parse([
+            "nosuid", "noexec", "rbind", "rprivate", "rro", "size=64m", "mode=755",
+        ]);
         assert_eq!(options.set, Attributes::NO_SUID.with(Attributes::NO_EXEC));
         assert_eq!(options.set_below, Attributes::READ_ONLY);
         assert_eq!(options.bind, Some(Depth::Recursive));

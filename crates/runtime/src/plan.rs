@@ -83,10 +83,15 @@ pub(crate) enum Shape {
 }
 
 impl<'a> Plan<'a> {
-    pub fn prepare(request: &'a LaunchRequest<'a>, cgroup: Option<&Cgroup>) -> Result<Self, LaunchError> {
+    pub fn prepare(
+        request: &'a LaunchRequest<'a>,
+        cgroup: Option<&Cgroup>,
+    ) -> Result<Self, LaunchError> {
         let spec = request.spec;
-        let process = spec.process.as_ref().ok_or_else(|| invalid("process property must not be empty"))?;
-        let linux = spec.linux.as_ref().ok_or_else(|| invalid("linux property must not be empty"))?;
+        let process =
+            spec.process.as_ref().ok_or_else(|| invalid("process property must not be empty"))?;
+        let linux =
+            spec.linux.as_ref().ok_or_else(|| invalid("linux property must not be empty"))?;
         check(spec, process, linux)?;
         let namespaces = namespaces(request, linux)?;
         check_sysctls(linux, &namespaces)?;
@@ -106,13 +111,15 @@ impl<'a> Plan<'a> {
             request,
             process,
             linux,
-            rootfs: rootfs::open(request.rootfs)
-                .map_err(|error| LaunchError::step("error mounting the root file system", &error))?,
+            rootfs: rootfs::open(request.rootfs).map_err(|error| {
+                LaunchError::step("error mounting the root file system", &error)
+            })?,
             mounts,
             namespaces,
             entry: entry(cgroup, linux)?,
             seccomp: seccomp(request.seccomp, linux)?,
-            null: rustix::fs::open("/dev/null", flags, Mode::empty()).map_err(at_raw("open /dev/null"))?,
+            null: rustix::fs::open("/dev/null", flags, Mode::empty())
+                .map_err(at_raw("open /dev/null"))?,
             argv,
         })
     }
@@ -136,7 +143,11 @@ fn check(spec: &Spec, process: &Process, linux: &Linux) -> Result<(), LaunchErro
     if !process.selinux_label.is_empty() || !linux.mount_label.is_empty() {
         return Err(invalid("SELinux labels are not supported"));
     }
-    if spec.mounts.iter().any(|mount| !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty()) {
+    if spec
+        .mounts
+        .iter()
+        .any(|mount| !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty())
+    {
         return Err(invalid("id mappings of single mounts are not supported"));
     }
     let text = process.args.iter().chain(&process.env);
@@ -154,7 +165,8 @@ pub(crate) fn seccomp<'a>(
     match (given, &linux.seccomp) {
         (Some(program), _) => Ok(Some(Cow::Borrowed(program))),
         (None, Some(section)) => {
-            let program = crate::seccomp::compile(section).map_err(|error| invalid(chain(&error)))?;
+            let program =
+                crate::seccomp::compile(section).map_err(|error| invalid(chain(&error)))?;
             Ok(Some(Cow::Owned(program)))
         }
         (None, None) => Ok(None),
@@ -195,11 +207,15 @@ fn namespaces(request: &LaunchRequest<'_>, linux: &Linux) -> Result<Wanted, Laun
     for namespace in &linux.namespaces {
         let kind = kind_bits(namespace.kind);
         if wanted.has(kind) {
-            return Err(invalid(format!("malformed spec file: duplicated ns {:?}", namespace.kind)));
+            return Err(invalid(format!(
+                "malformed spec file: duplicated ns {:?}",
+                namespace.kind
+            )));
         }
         let given = request.netns.filter(|_| namespace.kind == NamespaceKind::Network);
         if let Some(netns) = given {
-            let netns = netns.try_clone_to_owned().map_err(at("duplicate the network namespace"))?;
+            let netns =
+                netns.try_clone_to_owned().map_err(at("duplicate the network namespace"))?;
             wanted.join.push((kind, netns));
         } else if namespace.path.is_empty() {
             wanted.new |= kind;
@@ -214,7 +230,9 @@ fn namespaces(request: &LaunchRequest<'_>, linux: &Linux) -> Result<Wanted, Laun
         return Err(invalid("a container needs a mount namespace of its own"));
     }
     if wanted.joins(Namespaces::USER) && wanted.new.contains(Namespaces::PID) {
-        return Err(invalid("a new PID namespace inside of an existing user namespace is not supported"));
+        return Err(invalid(
+            "a new PID namespace inside of an existing user namespace is not supported",
+        ));
     }
     Ok(wanted)
 }
@@ -224,8 +242,14 @@ fn check_sysctls(linux: &Linux, namespaces: &Wanted) -> Result<(), LaunchError> 
     for name in linux.sysctl.keys() {
         let dotted = name.replace('/', ".");
         let needs = match dotted.as_str() {
-            "kernel.msgmax" | "kernel.msgmnb" | "kernel.msgmni" | "kernel.sem" | "kernel.shmall" | "kernel.shmmax"
-            | "kernel.shmmni" | "kernel.shm_rmid_forced" => Namespaces::IPC,
+            "kernel.msgmax"
+            | "kernel.msgmnb"
+            | "kernel.msgmni"
+            | "kernel.sem"
+            | "kernel.shmall"
+            | "kernel.shmmax"
+            | "kernel.shmmni"
+            | "kernel.shm_rmid_forced" => Namespaces::IPC,
             "kernel.domainname" => Namespaces::UTS,
             other if other.starts_with("fs.mqueue.") => Namespaces::IPC,
             other if other.starts_with("net.") => Namespaces::NET,
@@ -274,7 +298,8 @@ fn plan_bind(mount: &Mount, bundle: &Path, options: &Options) -> Result<Source, 
 
 fn apply_to_tree(tree: &OwnedFd, options: &Options) -> io::Result<()> {
     // A clone of a shared mount is its peer: what the container mounts below would show on the host.
-    let (propagation, depth) = options.propagation.unwrap_or((Propagation::Private, Depth::Recursive));
+    let (propagation, depth) =
+        options.propagation.unwrap_or((Propagation::Private, Depth::Recursive));
     mount::change(tree, depth, Change { propagation: Some(propagation), ..Change::default() })?;
     let below = Change { set: options.set_below, clear: options.clear_below, ..Change::default() };
     if !below.is_empty() {
@@ -322,15 +347,22 @@ fn plan_cgroup(
         Layout::V1 { controllers, .. } => {
             let (mut trees, mut links) = (Vec::new(), Vec::new());
             for (controller, top) in controllers {
-                let Some(base) = top.file_name().map(|name| name.to_string_lossy().into_owned()) else { continue };
-                let Some(directory) = cgroup.directory(controller).filter(|path| path.is_dir()) else { continue };
+                let Some(base) = top.file_name().map(|name| name.to_string_lossy().into_owned())
+                else {
+                    continue;
+                };
+                let Some(directory) = cgroup.directory(controller).filter(|path| path.is_dir())
+                else {
+                    continue;
+                };
                 if *controller != base {
                     links.push((controller.clone(), base.clone()));
                 }
                 if trees.iter().any(|(name, _)| *name == base) {
                     continue;
                 }
-                let tree = mount::clone_tree(rustix::fs::CWD, &directory, Depth::Only).map_err(at(step))?;
+                let tree = mount::clone_tree(rustix::fs::CWD, &directory, Depth::Only)
+                    .map_err(at(step))?;
                 let own = Options { set: options.set.with(Attributes::NO_SUID), ..options.clone() };
                 apply_to_tree(&tree, &own).map_err(at(step))?;
                 trees.push((base, tree));
@@ -353,6 +385,7 @@ impl Planned {
     }
 
     pub fn copies_up(&self) -> bool {
-        self.options.copy_up == CopyUp::Yes && matches!(&self.source, Source::Filesystem { kind } if kind == "tmpfs")
+        self.options.copy_up == CopyUp::Yes
+            && matches!(&self.source, Source::Filesystem { kind } if kind == "tmpfs")
     }
 }

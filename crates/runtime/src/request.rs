@@ -37,7 +37,13 @@ pub struct LaunchRequest<'a> {
 impl<'a> LaunchRequest<'a> {
     /// A request with everything optional left to the document.
     #[must_use]
-    pub fn new(id: &'a str, spec: &'a Spec, rootfs: &'a RootfsMount, stdio: Stdio<'a>, cgroup: CgroupPlan) -> Self {
+    pub fn new(
+        id: &'a str,
+        spec: &'a Spec,
+        rootfs: &'a RootfsMount,
+        stdio: Stdio<'a>,
+        cgroup: CgroupPlan,
+    ) -> Self {
         Self {
             id,
             spec,

@@ -51,9 +51,9 @@ pub fn further_controllers(resources: Option<&Resources>) -> Vec<&'static str> {
 /// With the file that refused.
 pub fn apply(cgroup: &Cgroup, resources: &Resources) -> Result<(), LaunchError> {
     if !resources.devices.is_empty() {
-        cgroup
-            .set_devices(&device_rules(resources))
-            .map_err(|error| LaunchError::step("error setting cgroup config for procHooks process: devices", &error))?;
+        cgroup.set_devices(&device_rules(resources)).map_err(|error| {
+            LaunchError::step("error setting cgroup config for procHooks process: devices", &error)
+        })?;
     }
     update(cgroup, resources)
 }
@@ -70,7 +70,9 @@ pub fn update(cgroup: &Cgroup, resources: &Resources) -> Result<(), LaunchError>
     let mut again = Vec::new();
     for write in pending.drain(..) {
         match put(cgroup, &write) {
-            Err(error) if write.controller == "memory" && error.raw_os_error() == Some(22) => again.push(write),
+            Err(error) if write.controller == "memory" && error.raw_os_error() == Some(22) => {
+                again.push(write)
+            }
             done => done.map_err(|error| refused(&write, &error))?,
         }
     }
@@ -93,7 +95,10 @@ fn lacks(error: &io::Error) -> bool {
 
 fn refused(write: &Write, error: &io::Error) -> LaunchError {
     let text = format!("failed to write {:?} to {:?}: {}", write.value, write.file, words(error));
-    LaunchError::new(crate::Kind::Other, format!("error setting cgroup config for procHooks process: {text}"))
+    LaunchError::new(
+        crate::Kind::Other,
+        format!("error setting cgroup config for procHooks process: {text}"),
+    )
 }
 
 /// All writes for `resources` but those for devices, in order.
@@ -136,7 +141,13 @@ impl List {
         self.push(controller, file, value, Missing::Ignore);
     }
 
-    fn push(&mut self, controller: &'static str, file: &str, value: impl ToString, missing: Missing) {
+    fn push(
+        &mut self,
+        controller: &'static str,
+        file: &str,
+        value: impl ToString,
+        missing: Missing,
+    ) {
         self.0.push(Write { controller, file: file.to_owned(), value: value.to_string(), missing });
     }
 
@@ -153,7 +164,11 @@ impl List {
         self.add_some("cpu", "cpu.cfs_quota_us", cpu.quota.filter(|quota| *quota != 0));
         self.add_some("cpu", "cpu.cfs_burst_us", cpu.burst);
         self.add_some("cpu", "cpu.rt_period_us", cpu.realtime_period.filter(|period| *period > 0));
-        self.add_some("cpu", "cpu.rt_runtime_us", cpu.realtime_runtime.filter(|runtime| *runtime != 0));
+        self.add_some(
+            "cpu",
+            "cpu.rt_runtime_us",
+            cpu.realtime_runtime.filter(|runtime| *runtime != 0),
+        );
         self.add_some("cpu", "cpu.idle", cpu.idle);
         self.cpuset(cpu);
     }
@@ -164,10 +179,16 @@ impl List {
     }
 
     fn cpu_v2(&mut self, cpu: &Cpu) {
-        self.add_some("cpu", "cpu.weight", cpu.shares.filter(|shares| *shares > 0).map(weight_of_shares));
+        self.add_some(
+            "cpu",
+            "cpu.weight",
+            cpu.shares.filter(|shares| *shares > 0).map(weight_of_shares),
+        );
         let quota = cpu.quota.filter(|quota| *quota != 0);
         if quota.is_some() || cpu.period.is_some() {
-            let quota = quota.filter(|quota| *quota > 0).map_or("max".to_owned(), |quota| quota.to_string());
+            let quota = quota
+                .filter(|quota| *quota > 0)
+                .map_or("max".to_owned(), |quota| quota.to_string());
             let period = cpu.period.filter(|period| *period > 0).unwrap_or(100_000);
             self.add("cpu", "cpu.max", format!("{quota} {period}"));
         }
@@ -184,7 +205,11 @@ impl List {
         }
         let reservation = memory.reservation.filter(|reservation| *reservation != 0);
         self.add_some("memory", "memory.soft_limit_in_bytes", reservation);
-        self.add_some("memory", "memory.kmem.tcp.limit_in_bytes", memory.kernel_tcp.filter(|limit| *limit != 0));
+        self.add_some(
+            "memory",
+            "memory.kmem.tcp.limit_in_bytes",
+            memory.kernel_tcp.filter(|limit| *limit != 0),
+        );
         if let Some(swappiness) = memory.swappiness.filter(|swappiness| *swappiness <= 100) {
             self.add("memory", "memory.swappiness", swappiness);
         }
@@ -302,8 +327,10 @@ mod tests {
 
     fn check(document: &str, v2: bool, want: &Expect) {
         let resources: Resources = serde_json::from_str(document).unwrap();
-        let lines: Vec<_> =
-            writes(&resources, v2).into_iter().map(|write| format!("{} = {}", write.file, write.value)).collect();
+        let lines: Vec<_> = writes(&resources, v2)
+            .into_iter()
+            .map(|write| format!("{} = {}", write.file, write.value))
+            .collect();
         want.assert_eq(&lines.join("\n"));
     }
 

@@ -40,11 +40,17 @@ pub struct Writable {
 pub fn open(rootfs: &RootfsMount) -> io::Result<OwnedFd> {
     match rootfs {
         RootfsMount::Bind { path } => mount::clone_tree(rustix::fs::CWD, path, Depth::Recursive),
-        RootfsMount::Overlay { lowers, writable, options } => open_overlay(lowers, writable.as_ref(), options),
+        RootfsMount::Overlay { lowers, writable, options } => {
+            open_overlay(lowers, writable.as_ref(), options)
+        }
     }
 }
 
-fn open_overlay(lowers: &[PathBuf], writable: Option<&Writable>, options: &[String]) -> io::Result<OwnedFd> {
+fn open_overlay(
+    lowers: &[PathBuf],
+    writable: Option<&Writable>,
+    options: &[String],
+) -> io::Result<OwnedFd> {
     use std::os::unix::ffi::OsStrExt;
     let overlay = Filesystem::open("overlay")?;
     // The source shows in mountinfo and df.
@@ -52,7 +58,9 @@ fn open_overlay(lowers: &[PathBuf], writable: Option<&Writable>, options: &[Stri
     match append_lowers(&overlay, lowers) {
         Ok(()) => {}
         // `lowerdir+` is of Linux 6.5; before, all layers go into one string.
-        Err(error) if error.raw_os_error() == Some(22) || error.kind() == io::ErrorKind::InvalidInput => {
+        Err(error)
+            if error.raw_os_error() == Some(22) || error.kind() == io::ErrorKind::InvalidInput =>
+        {
             overlay.set("lowerdir", &joined(lowers))?;
         }
         Err(error) => return Err(error),
@@ -103,7 +111,12 @@ pub fn needs_second_lower(rootfs: &RootfsMount) -> bool {
 /// # Errors
 /// When it cannot be opened.
 pub fn open_directory(mount: &OwnedFd) -> io::Result<OwnedFd> {
-    Ok(rustix::fs::openat(mount, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(rustix::fs::openat(
+        mount,
+        ".",
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?)
 }
 
 #[cfg(test)]

@@ -63,10 +63,13 @@ impl AsFd for Sealed {
 pub fn is_sealed() -> bool {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let Ok(own) = rustix::fs::open("/proc/self/exe", flags, Mode::empty()) else { return false };
-    if rustix::fs::fstatvfs(&own).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY)) {
+    if rustix::fs::fstatvfs(&own).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY))
+    {
         return true;
     }
-    let Ok(own) = rustix::fs::open("/proc/self/exe", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) else {
+    let Ok(own) =
+        rustix::fs::open("/proc/self/exe", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    else {
         return false;
     };
     rustix::fs::fcntl_get_seals(&own).is_ok_and(|seals| seals.contains(SealFlags::WRITE))
@@ -93,7 +96,8 @@ fn overlay_beside_tmpfs(directory: &Path) -> io::Result<OwnedFd> {
 }
 
 fn open_copy() -> io::Result<OwnedFd> {
-    let memfd = rustix::fs::memfd_create("tug-sealed", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let memfd =
+        rustix::fs::memfd_create("tug-sealed", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut copy = std::fs::File::from(memfd);
     io::copy(&mut std::fs::File::open("/proc/self/exe")?, &mut copy)?;
     rustix::fs::fchmod(&copy, Mode::from_raw_mode(0o555))?;

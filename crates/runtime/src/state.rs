@@ -117,7 +117,9 @@ impl Directory {
     pub fn load(&self) -> Result<State, StateError> {
         let path = self.path.join("state.json");
         let text = match std::fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(StateError::Missing),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(StateError::Missing);
+            }
             done => done.map_err(|source| StateError::Read { path: path.clone(), source })?,
         };
         serde_json::from_slice(&text).map_err(|source| StateError::Parse { path, source })
@@ -163,7 +165,8 @@ pub(crate) fn start_ticks(pid: Pid) -> Option<u64> {
 
 /// The present moment as RFC 3339, UTC, with nanoseconds.
 pub(crate) fn now() -> String {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let since =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     rfc3339(since.as_secs(), since.subsec_nanos())
 }
 

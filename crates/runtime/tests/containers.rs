@@ -21,7 +21,9 @@ impl Bed {
         let path = std::env::temp_dir().join(format!("tug-runtime-{}", std::process::id()));
         let bed = Self { path };
         let image = bed.path.join("image");
-        for directory in ["bin", "etc", "tmp", "dev", "proc", "sys", "root", "lib64", "sbin", "data"] {
+        for directory in
+            ["bin", "etc", "tmp", "dev", "proc", "sys", "root", "lib64", "sbin", "data"]
+        {
             std::fs::create_dir_all(image.join(directory)).unwrap();
         }
         std::fs::write(
@@ -34,9 +36,13 @@ impl Bed {
         std::fs::write(image.join("bin/garbage"), "text").unwrap();
         std::os::unix::fs::symlink("/proc/self/fd/3", image.join("escape")).unwrap();
         use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(image.join("bin/garbage"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(image.join("bin/garbage"), std::fs::Permissions::from_mode(0o755))
+            .unwrap();
         copy_program(Path::new("/usr/bin/busybox"), &image);
-        for name in ["sh", "true", "cat", "id", "ls", "mount", "hostname", "sleep", "stty", "echo", "pwd", "grep", "touch", "mkdir", "kill", "tty", "env", "ulimit", "readlink", "stat"] {
+        for name in [
+            "sh", "true", "cat", "id", "ls", "mount", "hostname", "sleep", "stty", "echo", "pwd",
+            "grep", "touch", "mkdir", "kill", "tty", "env", "ulimit", "readlink", "stat",
+        ] {
             let _ = std::os::unix::fs::symlink("busybox", image.join("bin").join(name));
         }
         bed
@@ -48,7 +54,10 @@ impl Bed {
         std::fs::create_dir_all(layer.join("work")).unwrap();
         RootfsMount::Overlay {
             lowers: vec![self.path.join("image")],
-            writable: Some(runtime::rootfs::Writable { upper: layer.join("upper"), work: layer.join("work") }),
+            writable: Some(runtime::rootfs::Writable {
+                upper: layer.join("upper"),
+                work: layer.join("work"),
+            }),
             options: Vec::new(),
         }
     }
@@ -69,7 +78,10 @@ fn next() -> u32 {
 fn copy_program(program: &Path, image: &Path) {
     std::fs::copy(program, image.join("bin/busybox")).unwrap();
     let output = std::process::Command::new("ldd").arg(program).output().unwrap();
-    for word in String::from_utf8_lossy(&output.stdout).split_whitespace().filter(|word| word.starts_with('/')) {
+    for word in String::from_utf8_lossy(&output.stdout)
+        .split_whitespace()
+        .filter(|word| word.starts_with('/'))
+    {
         let to = image.join(word.trim_start_matches('/'));
         std::fs::create_dir_all(to.parent().unwrap()).unwrap();
         std::fs::copy(word, to).unwrap();
@@ -139,7 +151,8 @@ fn run_with(bed: &Bed, spec: &Spec, wish: &Wish<'_>) -> Result<Outcome, runtime:
     let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let rootfs = wish.rootfs.clone().unwrap_or_else(|| bed.rootfs());
     let stdio = Stdio::Streams { stdin: None, stdout: write.as_fd(), stderr: write.as_fd() };
-    let mut request = LaunchRequest::new("test", spec, &rootfs, stdio, CgroupPlan::Path(cgroup_path()));
+    let mut request =
+        LaunchRequest::new("test", spec, &rootfs, stdio, CgroupPlan::Path(cgroup_path()));
     request.user = wish.user.as_ref();
     if let Some(sealed) = wish.init {
         request.init = Init::Engine(sealed);
@@ -215,7 +228,8 @@ fn nothing_is_mounted_on_the_host(bed: &Bed) {
     let (_keep, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let (spec, rootfs) = (document(&["/bin/sleep", "100"]), bed.rootfs());
     let stdio = Stdio::Streams { stdin: None, stdout: write.as_fd(), stderr: write.as_fd() };
-    let request = LaunchRequest::new("test", &spec, &rootfs, stdio, CgroupPlan::Path(cgroup_path()));
+    let request =
+        LaunchRequest::new("test", &spec, &rootfs, stdio, CgroupPlan::Path(cgroup_path()));
     let launched = runtime::launch(&request).unwrap();
     assert_eq!(std::fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
     sys::process::signal_process(&launched.pidfd, 9).unwrap();
@@ -225,34 +239,57 @@ fn nothing_is_mounted_on_the_host(bed: &Bed) {
 fn masked_files_are_empty_and_settings_read_only(bed: &Bed) {
     check(
         bed,
-        &shell("cat /proc/keys; ls /sys/firmware; (echo 1 > /proc/sys/net/ipv4/ip_forward) 2>/dev/null || echo ro; cat /proc/sys/net/ipv4/ip_unprivileged_port_start"),
+        &shell(
+            "cat /proc/keys; ls /sys/firmware; (echo 1 > /proc/sys/net/ipv4/ip_forward) 2>/dev/null || echo ro; cat /proc/sys/net/ipv4/ip_unprivileged_port_start",
+        ),
         0,
         "ro\n0",
     );
 }
 
 fn the_group_limits_are_visible_inside(bed: &Bed) {
-    let file = if sys::cgroup::Layout::host().is_v2() { "/sys/fs/cgroup/pids.max" } else { "/sys/fs/cgroup/pids/pids.max" };
+    let file = if sys::cgroup::Layout::host().is_v2() {
+        "/sys/fs/cgroup/pids.max"
+    } else {
+        "/sys/fs/cgroup/pids/pids.max"
+    };
     check(bed, &document(&["/bin/cat", file]), 0, "50");
 }
 
 fn devices_work_and_others_do_not(bed: &Bed) {
     check(
         bed,
-        &shell("echo x > /dev/null && echo ok; busybox mknod /tmp/mem c 1 1 && cat /tmp/mem 2>/dev/null || echo no; readlink /dev/ptmx"),
+        &shell(
+            "echo x > /dev/null && echo ok; busybox mknod /tmp/mem c 1 1 && cat /tmp/mem 2>/dev/null || echo no; readlink /dev/ptmx",
+        ),
         0,
         "ok\nno\npts/ptmx",
     );
 }
 
 fn a_missing_program_is_not_found(bed: &Bed) {
-    check_refused(bed, &document(&["foo"]), runtime::Kind::NotFound, "exec: \"foo\": executable file not found in $PATH");
-    check_refused(bed, &document(&["/x"]), runtime::Kind::NotFound, "exec: \"/x\": stat /x: no such file or directory");
+    check_refused(
+        bed,
+        &document(&["foo"]),
+        runtime::Kind::NotFound,
+        "exec: \"foo\": executable file not found in $PATH",
+    );
+    check_refused(
+        bed,
+        &document(&["/x"]),
+        runtime::Kind::NotFound,
+        "exec: \"/x\": stat /x: no such file or directory",
+    );
 }
 
 fn what_is_no_program_is_not_executable(bed: &Bed) {
     let kind = runtime::Kind::NotExecutable;
-    check_refused(bed, &document(&["/etc/notexec"]), kind, "exec: \"/etc/notexec\": permission denied");
+    check_refused(
+        bed,
+        &document(&["/etc/notexec"]),
+        kind,
+        "exec: \"/etc/notexec\": permission denied",
+    );
     check_refused(bed, &document(&["/etc"]), kind, "exec: \"/etc\": is a directory");
 }
 
@@ -261,7 +298,10 @@ fn a_program_that_the_kernel_refuses_says_so_itself(bed: &Bed) {
 }
 
 fn users_are_looked_up_in_the_image(bed: &Bed) {
-    let wish = |user: &str| Wish { user: Some(UserRequest { user: user.into(), groups: vec![] }), ..Wish::default() };
+    let wish = |user: &str| Wish {
+        user: Some(UserRequest { user: user.into(), groups: vec![] }),
+        ..Wish::default()
+    };
     let outcome = run_with(bed, &shell("id -u; id -g; id -G; echo $HOME"), &wish("me")).unwrap();
     assert_eq!(outcome.output, "1000\n1001\n1001 50\n/home/me\n");
     let error = run_with(bed, &shell("true"), &wish("foo")).err().unwrap();
@@ -311,7 +351,9 @@ fn an_image_whose_dev_is_a_link_keeps_its_devices_inside(bed: &Bed) {
     let outside = bed.path.join("outside");
     std::fs::create_dir_all(&outside).unwrap();
     std::os::unix::fs::symlink(&outside, layer.join("dev")).unwrap();
-    let RootfsMount::Overlay { mut lowers, writable, options } = bed.rootfs() else { unreachable!() };
+    let RootfsMount::Overlay { mut lowers, writable, options } = bed.rootfs() else {
+        unreachable!()
+    };
     lowers.insert(0, layer);
     let rootfs = RootfsMount::Overlay { lowers, writable, options };
     let wish = Wish { rootfs: Some(rootfs), ..Wish::default() };
@@ -321,15 +363,22 @@ fn an_image_whose_dev_is_a_link_keeps_its_devices_inside(bed: &Bed) {
 }
 
 fn a_terminal_is_one_with_the_size_asked_for(bed: &Bed) {
-    let (mut spec, rootfs) = (shell("tty; stty size; test -c /dev/console && echo console"), bed.rootfs());
+    let (mut spec, rootfs) =
+        (shell("tty; stty size; test -c /dev/console && echo console"), bed.rootfs());
     process(&mut spec).terminal = true;
     let size = Some(sys::tty::Size { rows: 33, columns: 77 });
-    let request =
-        LaunchRequest::new("test", &spec, &rootfs, Stdio::Terminal { size }, CgroupPlan::Path(cgroup_path()));
+    let request = LaunchRequest::new(
+        "test",
+        &spec,
+        &rootfs,
+        Stdio::Terminal { size },
+        CgroupPlan::Path(cgroup_path()),
+    );
     let launched = runtime::launch(&request).unwrap();
     let mut output = Vec::new();
     // Reading a master fails once the last slave is closed.
-    let _ = std::fs::File::from(launched.terminal.as_ref().unwrap().try_clone().unwrap()).read_to_end(&mut output);
+    let _ = std::fs::File::from(launched.terminal.as_ref().unwrap().try_clone().unwrap())
+        .read_to_end(&mut output);
     assert_eq!(String::from_utf8_lossy(&output), "/dev/pts/0\r\n33 77\r\nconsole\r\n");
     assert_eq!(end(&launched), 0);
 }
@@ -338,7 +387,8 @@ fn a_further_process_is_inside_and_its_code_comes_back(bed: &Bed) {
     let (_keep, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let (spec, rootfs) = (document(&["/bin/sleep", "100"]), bed.rootfs());
     let stdio = Stdio::Streams { stdin: None, stdout: write.as_fd(), stderr: write.as_fd() };
-    let request = LaunchRequest::new("test", &spec, &rootfs, stdio, CgroupPlan::Path(cgroup_path()));
+    let request =
+        LaunchRequest::new("test", &spec, &rootfs, stdio, CgroupPlan::Path(cgroup_path()));
     let launched = runtime::launch(&request).unwrap();
     let exec = |script: &str| {
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
@@ -354,7 +404,6 @@ fn a_further_process_is_inside_and_its_code_comes_back(bed: &Bed) {
             preserved_fds: 0,
         };
         let executed = runtime::exec(&request).unwrap();
-        drop(request);
         drop(write);
         let mut output = String::new();
         std::fs::File::from(read).read_to_string(&mut output).unwrap();
@@ -379,10 +428,19 @@ fn the_out_of_memory_killer_is_noticed(bed: &Bed) {
     let (rootfs, path) = (bed.rootfs(), cgroup_path());
     let (_keep, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let stdio = Stdio::Streams { stdin: None, stdout: write.as_fd(), stderr: write.as_fd() };
-    let created = runtime::create(&LaunchRequest::new("test", &spec, &rootfs, stdio, CgroupPlan::Path(path.clone()))).unwrap();
+    let created = runtime::create(&LaunchRequest::new(
+        "test",
+        &spec,
+        &rootfs,
+        stdio,
+        CgroupPlan::Path(path.clone()),
+    ))
+    .unwrap();
     let mut watch = sys::cgroup::Cgroup::find(&path).watch_oom().unwrap();
     let stdio = Stdio::Inherit;
-    let launched = created.start(&LaunchRequest::new("test", &spec, &rootfs, stdio, CgroupPlan::Path(path))).unwrap();
+    let launched = created
+        .start(&LaunchRequest::new("test", &spec, &rootfs, stdio, CgroupPlan::Path(path)))
+        .unwrap();
     let exit = sys::process::wait_process(&launched.pidfd, Wait::Block).unwrap().unwrap();
     assert_eq!(exit.code(), 137);
     assert_eq!(watch.take().unwrap(), 1);
@@ -395,7 +453,10 @@ fn ids_are_mapped_in_a_user_namespace(bed: &Bed) {
     let linux = spec.linux.as_mut().unwrap();
     linux.uid_mappings = vec![map];
     linux.gid_mappings = vec![map];
-    linux.namespaces.push(spec::runtime::Namespace { kind: spec::runtime::NamespaceKind::User, path: String::new() });
+    linux.namespaces.push(spec::runtime::Namespace {
+        kind: spec::runtime::NamespaceKind::User,
+        path: String::new(),
+    });
     let outcome = run(bed, &spec).unwrap();
     let words: Vec<_> = outcome.output.split_whitespace().collect();
     assert_eq!(words, ["0", "0", "100000", "65536", "dev"]);
@@ -478,12 +539,16 @@ fn the_command_line_runs_in_the_foreground(bed: &Bed) {
     assert_eq!(tug(bed, &["run", "--bundle", &bundle, "front"]), (3, "hello\n".to_owned()));
     let missing = self::bundle(bed, &mut document(&["foo"]));
     let (code, text) = tug(bed, &["create", "--bundle", &missing, "missing"]);
-    assert!(code == 1 && text.contains("exec: \"foo\": executable file not found in $PATH"), "{text}");
+    assert!(
+        code == 1 && text.contains("exec: \"foo\": executable file not found in $PATH"),
+        "{text}"
+    );
     assert_eq!(tug(bed, &["list", "-q"]), (0, String::new()));
 }
 
 fn runc() -> Option<PathBuf> {
-    let found = ["/usr/sbin/runc", "/usr/bin/runc"].iter().map(PathBuf::from).find(|path| path.exists());
+    let found =
+        ["/usr/sbin/runc", "/usr/bin/runc"].iter().map(PathBuf::from).find(|path| path.exists());
     if found.is_none() {
         sys::testing::ignored("runc is not installed");
     }
@@ -493,7 +558,8 @@ fn runc() -> Option<PathBuf> {
 /// The same requests through another runtime's command line and through ours.
 fn other_runtimes_do_the_same(bed: &Bed) {
     let own = bed.path.join("tug-runtime");
-    let script = format!("#!/bin/sh\nexec {} runtime \"$@\"\n", std::env::current_exe().unwrap().display());
+    let script =
+        format!("#!/bin/sh\nexec {} runtime \"$@\"\n", std::env::current_exe().unwrap().display());
     std::fs::write(&own, script).unwrap();
     use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -501,7 +567,8 @@ fn other_runtimes_do_the_same(bed: &Bed) {
         let scratch = bed.path.join(format!("external-{}", next()));
         std::fs::create_dir_all(&scratch).unwrap();
         let root = scratch.join("root");
-        let external = runtime::external::External { program, arguments: Vec::new(), root, scratch };
+        let external =
+            runtime::external::External { program, arguments: Vec::new(), root, scratch };
         conforms(bed, &external);
     }
 }
@@ -513,7 +580,8 @@ fn conforms(bed: &Bed, external: &runtime::external::External) {
     let (spec, rootfs) = (shell("id -u; hostname; sleep 100"), bed.rootfs());
     let user = UserRequest { user: "me".into(), groups: vec![] };
     let stdio = Stdio::Streams { stdin: None, stdout: write.as_fd(), stderr: write.as_fd() };
-    let mut request = LaunchRequest::new(&id, &spec, &rootfs, stdio, CgroupPlan::Path(cgroup_path()));
+    let mut request =
+        LaunchRequest::new(&id, &spec, &rootfs, stdio, CgroupPlan::Path(cgroup_path()));
     request.user = Some(&user);
     let launched = external.launch(&request).unwrap();
     drop(request);
@@ -537,10 +605,16 @@ fn conforms(bed: &Bed, external: &runtime::external::External) {
     let mut output = Vec::new();
     let _ = std::fs::File::from(executed.terminal.unwrap()).read_to_end(&mut output);
     assert_eq!(String::from_utf8_lossy(&output), "/dev/pts/0\r\n");
-    assert_eq!(sys::process::wait_process(&executed.pidfd, Wait::Block).unwrap().unwrap().code(), 6);
+    assert_eq!(
+        sys::process::wait_process(&executed.pidfd, Wait::Block).unwrap().unwrap().code(),
+        6
+    );
 
     external.kill(&id, 9).unwrap();
-    assert_eq!(sys::process::wait_process(&launched.pidfd, Wait::Block).unwrap().unwrap().code(), 137);
+    assert_eq!(
+        sys::process::wait_process(&launched.pidfd, Wait::Block).unwrap().unwrap().code(),
+        137
+    );
     external.delete(&id, Force::No).unwrap();
     assert!(launched.cgroup.unwrap().directories().is_empty());
 
@@ -598,7 +672,8 @@ fn many_starts_are_fast(bed: &Bed) {
     for _ in 0..rounds {
         let rootfs = bed.rootfs();
         let path = cgroup_path();
-        let request = LaunchRequest::new("test", &spec, &rootfs, Stdio::Inherit, CgroupPlan::Path(path));
+        let request =
+            LaunchRequest::new("test", &spec, &rootfs, Stdio::Inherit, CgroupPlan::Path(path));
         let began = std::time::Instant::now();
         let launched = runtime::launch(&request).unwrap();
         let started = began.elapsed();

@@ -16,11 +16,46 @@ pub const SYS_ADMIN: u32 = 21;
 
 /// Names by number: linux/capability.h, Linux 6.
 const NAMES: [&str; 41] = [
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
-    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
-    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
-    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
-    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
     "CHECKPOINT_RESTORE",
 ];
 
@@ -107,7 +142,8 @@ pub fn held() -> io::Result<Held> {
     let mut data = [Data::default(); 2];
     // SAFETY: version 3 makes the kernel write two records, which is what `data` has room for.
     check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
-    let join = |pick: fn(&Data) -> u32| Set(u64::from(pick(&data[0])) | u64::from(pick(&data[1])) << 32);
+    let join =
+        |pick: fn(&Data) -> u32| Set(u64::from(pick(&data[0])) | u64::from(pick(&data[1])) << 32);
     let mut bounding = Set::EMPTY;
     for number in 0..64 {
         // SAFETY: PR_CAPBSET_READ takes an integer.
@@ -134,7 +170,9 @@ pub fn limit_bounding(keep: Set, held: &Held) -> io::Result<()> {
     for number in 0..64 {
         if held.bounding.contains(number) && !keep.contains(number) {
             // SAFETY: PR_CAPBSET_DROP takes an integer.
-            check(i64::from(unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0) }))?;
+            check(i64::from(unsafe {
+                libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0)
+            }))?;
         }
     }
     Ok(())
@@ -165,7 +203,13 @@ pub fn set_ambient(ambient: Set) -> io::Result<()> {
     let act = |action: i32, number: u32| {
         // SAFETY: PR_CAP_AMBIENT takes integers.
         check(i64::from(unsafe {
-            libc::prctl(libc::PR_CAP_AMBIENT, action as libc::c_ulong, libc::c_ulong::from(number), 0, 0)
+            libc::prctl(
+                libc::PR_CAP_AMBIENT,
+                action as libc::c_ulong,
+                libc::c_ulong::from(number),
+                0,
+                0,
+            )
         }))
     };
     act(libc::PR_CAP_AMBIENT_CLEAR_ALL, 0)?;
@@ -209,7 +253,8 @@ pub fn set_identity(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
 
 fn set_groups(groups: &[u32]) -> io::Result<()> {
     // SAFETY: the pointer is to `len` group ids that outlive the call.
-    let result = check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) });
+    let result =
+        check(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) });
     match result {
         // user_namespaces(7): a namespace with setgroups denied refuses even the empty list.
         Err(error) if groups.is_empty() && error.raw_os_error() == Some(libc::EPERM) => Ok(()),

@@ -7,6 +7,7 @@ pub mod mount;
 pub mod namespace;
 pub mod netlink;
 pub mod path;
+pub mod probe;
 pub mod process;
 pub mod rlimit;
 pub mod seccomp;

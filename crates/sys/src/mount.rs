@@ -67,13 +67,12 @@ pub enum Propagation {
 
 impl Propagation {
     fn bits(self) -> u64 {
-        let bits = match self {
+        match self {
             Self::Private => libc::MS_PRIVATE,
             Self::Slave => libc::MS_SLAVE,
             Self::Shared => libc::MS_SHARED,
             Self::Unbindable => libc::MS_UNBINDABLE,
-        };
-        bits
+        }
     }
 }
 
@@ -103,7 +102,8 @@ impl Filesystem {
     /// With the kernel's own words about it, where it has some.
     pub fn set(&self, key: &str, value: &[u8]) -> io::Result<()> {
         let value = CString::new(value).map_err(|_| io::ErrorKind::InvalidInput)?;
-        raw::fsconfig_set_string(self.context.as_fd(), key, value).map_err(|error| self.explain(error))
+        raw::fsconfig_set_string(self.context.as_fd(), key, value)
+            .map_err(|error| self.explain(error))
     }
 
     /// Sets the option `key` that has no value.
@@ -142,7 +142,8 @@ impl Filesystem {
     /// With the kernel's own words about it, where it has some.
     pub fn mount(self, attributes: Attributes) -> io::Result<OwnedFd> {
         raw::fsconfig_create(self.context.as_fd()).map_err(|error| self.explain(error))?;
-        let attributes = raw::MountAttrFlags::from_bits_retain(u32::try_from(attributes.bits()).unwrap_or(0));
+        let attributes =
+            raw::MountAttrFlags::from_bits_retain(u32::try_from(attributes.bits()).unwrap_or(0));
         raw::fsmount(self.context.as_fd(), raw::FsMountFlags::FSMOUNT_CLOEXEC, attributes)
             .map_err(|error| self.explain(error))
     }
@@ -219,7 +220,10 @@ pub struct Change<'a> {
 impl Change<'_> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.set.is_empty() && self.clear.is_empty() && self.propagation.is_none() && self.mapping.is_none()
+        self.set.is_empty()
+            && self.clear.is_empty()
+            && self.propagation.is_none()
+            && self.mapping.is_none()
     }
 }
 

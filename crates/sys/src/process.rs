@@ -95,7 +95,11 @@ pub fn spawn(options: &SpawnOptions<'_>, body: impl FnOnce() -> i32) -> io::Resu
     // like after fork(2); we are the only thread, so no lock of the copy is held by a ghost.
     // `args` and `pidfd` outlive the call and have the size that is passed.
     let pid = unsafe {
-        libc::syscall(libc::SYS_clone3, std::ptr::from_mut(&mut args), size_of::<libc::clone_args>())
+        libc::syscall(
+            libc::SYS_clone3,
+            std::ptr::from_mut(&mut args),
+            size_of::<libc::clone_args>(),
+        )
     };
     match pid {
         -1 => Err(io::Error::last_os_error()),
@@ -104,7 +108,10 @@ pub fn spawn(options: &SpawnOptions<'_>, body: impl FnOnce() -> i32) -> io::Resu
             exit_now(code)
         }
         pid => {
-            let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+            let pid = i32::try_from(pid)
+                .ok()
+                .and_then(Pid::from_raw)
+                .ok_or(io::ErrorKind::InvalidData)?;
             // SAFETY: the kernel opened `pidfd` for this call (CLONE_PIDFD), so nothing else owns it.
             let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
             Ok(Child { pid, pidfd })
@@ -289,12 +296,19 @@ pub fn spawn_program(command: &mut std::process::Command) -> io::Result<Pid> {
         });
     }
     let child = command.spawn()?;
-    i32::try_from(child.id()).ok().and_then(Pid::from_raw).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    i32::try_from(child.id())
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// Makes `command` run in a mount namespace of its own, in which `mount` (detached) is attached at
 /// `target`. All other mounts are the host's, and changes of either side stay there.
-pub fn with_private_mount(command: &mut std::process::Command, mount: OwnedFd, target: std::ffi::CString) {
+pub fn with_private_mount(
+    command: &mut std::process::Command,
+    mount: OwnedFd,
+    target: std::ffi::CString,
+) {
     use std::os::unix::process::CommandExt;
     // SAFETY: between fork and exec the closure makes system calls on what it owns: it takes no lock
     // and allocates nothing.
@@ -304,7 +318,9 @@ pub fn with_private_mount(command: &mut std::process::Command, mount: OwnedFd, t
             crate::namespace::unshare(Namespaces::MOUNT)?;
             crate::mount::change_all(crate::mount::Propagation::Slave)?;
             // Only now: a descriptor opened before would be of the host's copy of the mount.
-            let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
+            let flags = rustix::fs::OFlags::PATH
+                | rustix::fs::OFlags::DIRECTORY
+                | rustix::fs::OFlags::CLOEXEC;
             let target = rustix::fs::open(target.as_c_str(), flags, rustix::fs::Mode::empty())?;
             crate::mount::attach(&mount, &target)
         });
@@ -388,7 +404,9 @@ fn prctl(option: i32, value: u64) -> io::Result<()> {
 pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: u32 = 4;
     // SAFETY: takes integers only. Descriptors stay open, so no owner loses one.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first as u32, u32::MAX, CLOSE_RANGE_CLOEXEC) })?;
+    check(unsafe {
+        libc::syscall(libc::SYS_close_range, first as u32, u32::MAX, CLOSE_RANGE_CLOEXEC)
+    })?;
     Ok(())
 }
 

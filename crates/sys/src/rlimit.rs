@@ -31,7 +31,10 @@ pub fn number(name: &str) -> Option<u32> {
 pub enum Outcome {
     Set,
     /// The host may not raise limits: as much as its own hard limit allows was set.
-    Lowered { hard: u64, soft: u64 },
+    Lowered {
+        hard: u64,
+        soft: u64,
+    },
 }
 
 /// Sets a limit of this process, as far as the host may.
@@ -57,7 +60,13 @@ pub fn get(number: u32) -> io::Result<(u64, u64)> {
     let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the old limit is written to a live record of the right type; the new one is null.
     crate::process::check(unsafe {
-        libc::syscall(libc::SYS_prlimit64, 0, number, std::ptr::null::<libc::rlimit64>(), &raw mut limit)
+        libc::syscall(
+            libc::SYS_prlimit64,
+            0,
+            number,
+            std::ptr::null::<libc::rlimit64>(),
+            &raw mut limit,
+        )
     })?;
     Ok((limit.rlim_cur, limit.rlim_max))
 }
@@ -66,7 +75,13 @@ fn apply(number: u32, soft: u64, hard: u64) -> io::Result<()> {
     let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
     // SAFETY: the new limit is read from a live record of the right type; the old one is null.
     crate::process::check(unsafe {
-        libc::syscall(libc::SYS_prlimit64, 0, number, &raw const limit, std::ptr::null_mut::<libc::rlimit64>())
+        libc::syscall(
+            libc::SYS_prlimit64,
+            0,
+            number,
+            &raw const limit,
+            std::ptr::null_mut::<libc::rlimit64>(),
+        )
     })?;
     Ok(())
 }

@@ -7,7 +7,8 @@
 #[must_use]
 pub fn privileged(why: &str) -> bool {
     let able = rustix::process::geteuid().is_root()
-        && crate::capability::held().is_ok_and(|held| held.effective.contains(crate::capability::SYS_ADMIN));
+        && crate::capability::held()
+            .is_ok_and(|held| held.effective.contains(crate::capability::SYS_ADMIN));
     if !able {
         ignored(why);
     }

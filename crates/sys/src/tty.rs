@@ -34,7 +34,11 @@ pub fn open_pty(devpts: impl AsFd) -> io::Result<Pty> {
     rustix::pty::unlockpt(&master)?;
     // SAFETY: TIOCGPTPEER takes open flags by value and returns a new descriptor.
     let slave = check(i64::from(unsafe {
-        libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC)
+        libc::ioctl(
+            master.as_raw_fd(),
+            libc::TIOCGPTPEER,
+            libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC,
+        )
     }))?;
     // SAFETY: the kernel opened `slave` for this call, so nothing else owns it.
     let slave = unsafe { OwnedFd::from_raw_fd(slave as i32) };
@@ -46,7 +50,12 @@ pub fn open_pty(devpts: impl AsFd) -> io::Result<Pty> {
 /// # Errors
 /// `ENOTTY` for no terminal.
 pub fn resize(terminal: impl AsFd, size: Size) -> io::Result<()> {
-    let size = rustix::termios::Winsize { ws_row: size.rows, ws_col: size.columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let size = rustix::termios::Winsize {
+        ws_row: size.rows,
+        ws_col: size.columns,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
     Ok(rustix::termios::tcsetwinsize(terminal, size)?)
 }
 

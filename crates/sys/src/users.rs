@@ -62,7 +62,8 @@ mod tests {
 
     #[test]
     fn broken_lines_are_skipped() {
-        let users: Vec<_> = parse_passwd("root:x:0:0:root:/root:/bin/sh\nbroken\n+nis\nx:y:z:1\n").collect();
+        let users: Vec<_> =
+            parse_passwd("root:x:0:0:root:/root:/bin/sh\nbroken\n+nis\nx:y:z:1\n").collect();
         assert_eq!(users.len(), 1);
         assert_eq!(users[0].home, "/root");
     }

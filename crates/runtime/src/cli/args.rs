@@ -69,7 +69,9 @@ pub(crate) fn parse(args: &[String], known: &'static [Flag]) -> Result<Parsed, S
         let value = match (flag.takes, inline) {
             (_, Some(value)) => value,
             (Takes::Nothing, None) => "true".to_owned(),
-            (Takes::Value, None) => rest.next().ok_or_else(|| format!("flag needs an argument: -{name}"))?.clone(),
+            (Takes::Value, None) => {
+                rest.next().ok_or_else(|| format!("flag needs an argument: -{name}"))?.clone()
+            }
         };
         parsed.flags.entry(flag.names[0]).or_default().push(value);
     }

@@ -50,7 +50,8 @@ verbs: create start state kill delete run exec list ps pause resume update featu
 /// Runs one verb; `args` are those after `runtime`.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
-    let Ok(words) = args.iter().map(|arg| arg.clone().into_string()).collect::<Result<Vec<_>, _>>() else {
+    let Ok(words) = args.iter().map(|arg| arg.clone().into_string()).collect::<Result<Vec<_>, _>>()
+    else {
         eprintln!("arguments must be UTF-8");
         return ExitCode::FAILURE;
     };
@@ -59,7 +60,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return usage(&error),
     };
     if parsed.has("version") {
-        println!("tug runtime version {}\nspec: {}", env!("CARGO_PKG_VERSION"), spec::runtime::VERSION);
+        println!(
+            "tug runtime version {}\nspec: {}",
+            env!("CARGO_PKG_VERSION"),
+            spec::runtime::VERSION
+        );
         return ExitCode::SUCCESS;
     }
     let Some((verb, rest)) = parsed.words.split_first() else {

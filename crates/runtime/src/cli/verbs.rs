@@ -16,7 +16,8 @@ use super::{Failure, Globals};
 use crate::error::words;
 use crate::hooks;
 use crate::request::{
-    CgroupPlan, ExecLaunched, ExecRequest, Keyring, LaunchRequest, Launched, RootChange, Stdio, UserRequest,
+    CgroupPlan, ExecLaunched, ExecRequest, Keyring, LaunchRequest, Launched, RootChange, Stdio,
+    UserRequest,
 };
 use crate::rootfs::RootfsMount;
 use crate::state::{Directory, State, Status, now, start_ticks};
@@ -106,8 +107,10 @@ impl Order {
         let bundle = PathBuf::from(flags.get("bundle").unwrap_or("."));
         let bundle = bundle.canonicalize().map_err(at(format!("bundle {}", bundle.display())))?;
         let path = bundle.join("config.json");
-        let text = std::fs::read(&path).map_err(at(format!("JSON specification file {}", path.display())))?;
-        let spec: Spec = serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+        let text = std::fs::read(&path)
+            .map_err(at(format!("JSON specification file {}", path.display())))?;
+        let spec: Spec = serde_json::from_slice(&text)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
         let root = spec.root.as_ref().ok_or("root property must not be empty")?;
         let rootfs = RootfsMount::Bind { path: bundle.join(&root.path) };
         let asked = spec.linux.as_ref().map_or("", |linux| linux.cgroups_path.as_str());
@@ -136,8 +139,13 @@ impl Order {
 
     fn check_console(&self, attached: bool) -> Result<(), Failure> {
         match (self.terminal(), self.flags.get("console-socket"), attached) {
-            (true, None, false) => Err("cannot allocate tty if runc will detach without setting console socket".to_owned()),
-            (false, Some(_), _) => Err("cannot use console socket if runc will not detach or allocate tty".to_owned()),
+            (true, None, false) => {
+                Err("cannot allocate tty if runc will detach without setting console socket"
+                    .to_owned())
+            }
+            (false, Some(_), _) => {
+                Err("cannot use console socket if runc will not detach or allocate tty".to_owned())
+            }
             _ => Ok(()),
         }
     }
@@ -153,9 +161,11 @@ impl Order {
 
     fn make_in_directory(&self) -> Result<Launched, Failure> {
         let request = self.request()?;
-        let gate = sys::socket::listen(&self.directory.gate(), 0o600).map_err(at("make the start socket"))?;
+        let gate = sys::socket::listen(&self.directory.gate(), 0o600)
+            .map_err(at("make the start socket"))?;
         gate.set_nonblocking(false).map_err(at("make the start socket"))?;
-        let launched = launch::create_behind(&request, OwnedFd::from(gate)).map_err(|error| error.to_string())?;
+        let launched = launch::create_behind(&request, OwnedFd::from(gate))
+            .map_err(|error| error.to_string())?;
         self.record(&launched).inspect_err(|_| {
             let _ = sys::process::signal_process(&launched.pidfd, 9);
             let _ = sys::process::wait_process(&launched.pidfd, Wait::Block);
@@ -176,8 +186,10 @@ impl Order {
             spec: self.spec.clone(),
         };
         self.directory.save(&state).map_err(told)?;
-        if let (Some(socket), Some(master)) = (self.flags.get("console-socket"), &launched.terminal) {
-            console::send_master(Path::new(socket), master.as_fd()).map_err(at("send the terminal"))?;
+        if let (Some(socket), Some(master)) = (self.flags.get("console-socket"), &launched.terminal)
+        {
+            console::send_master(Path::new(socket), master.as_fd())
+                .map_err(at("send the terminal"))?;
         }
         write_pid(&self.flags, launched.pid)
     }
@@ -201,7 +213,9 @@ fn write_pid(flags: &Parsed, pid: Pid) -> Result<(), Failure> {
 /// where systemd would make it.
 fn cgroup_path(asked: &str, id: &str, systemd: bool) -> PathBuf {
     let mut parts = asked.split(':');
-    if systemd && let (Some(slice), Some(prefix), Some(name)) = (parts.next(), parts.next(), parts.next()) {
+    if systemd
+        && let (Some(slice), Some(prefix), Some(name)) = (parts.next(), parts.next(), parts.next())
+    {
         let mut path = PathBuf::from("/");
         let slice = if slice.is_empty() { "system.slice" } else { slice };
         let stem = slice.strip_suffix(".slice").unwrap_or(slice);
@@ -245,14 +259,17 @@ pub(super) fn start(globals: &Globals, args: &[String]) -> Verdict {
     match state.status(&directory) {
         Status::Created => {}
         Status::Stopped => return Err("cannot start a container that has stopped".to_owned()),
-        Status::Running | Status::Paused => return Err("cannot start an already running container".to_owned()),
+        Status::Running | Status::Paused => {
+            return Err("cannot start an already running container".to_owned());
+        }
     }
     let_go(&directory, &state)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn let_go(directory: &Directory, state: &State) -> Result<(), Failure> {
-    let socket = sys::socket::connect(&directory.gate()).map_err(at("cannot start the container"))?;
+    let socket =
+        sys::socket::connect(&directory.gate()).map_err(at("cannot start the container"))?;
     // Once it is gone no second start can get in between.
     std::fs::remove_file(directory.gate()).map_err(at("cannot start the container"))?;
     launch::start_through(OwnedFd::from(socket)).map_err(|error| error.to_string())?;
@@ -348,16 +365,19 @@ fn print(value: &serde_json::Value) -> Verdict {
 /// A signal by number, or by name with or without `SIG`.
 fn signal(text: &str) -> Result<i32, Failure> {
     const NAMES: [&str; 31] = [
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM",
-        "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF",
-        "WINCH", "IO", "PWR", "SYS",
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+        "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+        "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
     ];
     if let Ok(number) = text.parse::<i32>() {
         return Ok(number);
     }
     let name = text.to_ascii_uppercase();
     let name = name.strip_prefix("SIG").unwrap_or(&name);
-    let at = NAMES.iter().position(|known| *known == name).ok_or_else(|| format!("unknown signal {text:?}"))?;
+    let at = NAMES
+        .iter()
+        .position(|known| *known == name)
+        .ok_or_else(|| format!("unknown signal {text:?}"))?;
     Ok(i32::try_from(at).unwrap_or(0) + 1)
 }
 
@@ -424,7 +444,11 @@ fn remove(directory: &Directory, state: &State, force: Force) -> Result<(), Fail
         Status::Running | Status::Paused => force == Force::Yes,
     };
     if !may {
-        return Err(format!("cannot delete container {} that is not stopped: {}", state.id, status.word()));
+        return Err(format!(
+            "cannot delete container {} that is not stopped: {}",
+            state.id,
+            status.word()
+        ));
     }
     if let Some((_, pidfd)) = state.process() {
         sys::process::signal_process(&pidfd, 9).map_err(at("kill the container"))?;
@@ -467,7 +491,9 @@ fn exec_process(flags: &Parsed, state: &State) -> Result<(Process, Option<UserRe
     }
     let capabilities = process.capabilities.get_or_insert_default();
     for name in flags.all("cap") {
-        for set in [&mut capabilities.bounding, &mut capabilities.effective, &mut capabilities.permitted] {
+        for set in
+            [&mut capabilities.bounding, &mut capabilities.effective, &mut capabilities.permitted]
+        {
             set.push(name.clone());
         }
     }
@@ -475,7 +501,9 @@ fn exec_process(flags: &Parsed, state: &State) -> Result<(Process, Option<UserRe
     let user = match flags.get("user") {
         Some(user) => Some(UserRequest { user: user.to_owned(), groups }),
         None if groups.is_empty() => None,
-        None => Some(UserRequest { user: format!("{}:{}", process.user.uid, process.user.gid), groups }),
+        None => {
+            Some(UserRequest { user: format!("{}:{}", process.user.uid, process.user.gid), groups })
+        }
     };
     Ok((process, user))
 }
@@ -484,7 +512,9 @@ pub(super) fn exec(globals: &Globals, args: &[String]) -> Verdict {
     let flags = parse(args, EXEC)?;
     let (directory, state) = find(globals, flags.word(0, "a container ID")?)?;
     if state.status(&directory) == Status::Paused && !flags.has("ignore-paused") {
-        return Err("cannot exec in a paused container (use --ignore-paused to override)".to_owned());
+        return Err(
+            "cannot exec in a paused container (use --ignore-paused to override)".to_owned()
+        );
     }
     let Some((pid, pidfd)) = state.process() else {
         return Err("cannot exec in a stopped container".to_owned());
@@ -493,14 +523,18 @@ pub(super) fn exec(globals: &Globals, args: &[String]) -> Verdict {
     let detach = flags.has("detach");
     let socket = flags.get("console-socket");
     if process.terminal && detach && socket.is_none() {
-        return Err("cannot allocate tty if runc will detach without setting console socket".to_owned());
+        return Err(
+            "cannot allocate tty if runc will detach without setting console socket".to_owned()
+        );
     }
     let seccomp = match state.spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()) {
         Some(section) => Some(crate::seccomp::compile(section).map_err(told)?),
         None => None,
     };
     let cgroup = match (flags.get("cgroup"), &state.cgroup) {
-        (Some(below), Some(path)) => Some(sys::cgroup::Cgroup::find(&path.join(below.trim_start_matches('/')))),
+        (Some(below), Some(path)) => {
+            Some(sys::cgroup::Cgroup::find(&path.join(below.trim_start_matches('/'))))
+        }
         (_, _) => state.cgroup(),
     };
     let request = ExecRequest {
@@ -513,8 +547,9 @@ pub(super) fn exec(globals: &Globals, args: &[String]) -> Verdict {
         seccomp: seccomp.as_ref(),
         preserved_fds: number(&flags, "preserve-fds")?.unwrap_or(0),
     };
-    let launched = execute(&request)
-        .map_err(|error| format!("exec failed: unable to start container process: {}", error.message))?;
+    let launched = execute(&request).map_err(|error| {
+        format!("exec failed: unable to start container process: {}", error.message)
+    })?;
     let ExecLaunched { pid, pidfd, terminal, warnings } = launched;
     warn(&warnings);
     if let (Some(socket), Some(master)) = (socket, &terminal) {
@@ -627,7 +662,8 @@ pub(super) fn update(globals: &Globals, args: &[String]) -> Verdict {
 }
 
 fn overlay_flags(flags: &Parsed, wanted: &mut Resources) -> Result<(), Failure> {
-    if ["memory", "memory-swap", "memory-reservation"].iter().any(|name| flags.get(name).is_some()) {
+    if ["memory", "memory-swap", "memory-reservation"].iter().any(|name| flags.get(name).is_some())
+    {
         let memory = wanted.memory.get_or_insert_default();
         memory.limit = number(flags, "memory")?.or(memory.limit);
         memory.swap = number(flags, "memory-swap")?.or(memory.swap);

@@ -26,8 +26,14 @@ pub(crate) struct Built {
 const PROC_MAGIC: i64 = 0x9fa0;
 
 /// Character devices that every container has. Source: OCI runtime-spec, "Default Devices".
-const DEVICES: [(&str, u32, u32); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+const DEVICES: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
 
 /// Links that every container has in /dev.
 const LINKS: [(&str, &str); 6] = [
@@ -41,8 +47,17 @@ const LINKS: [(&str, &str); 6] = [
 
 /// What may be bound over files of /proc, as lxcfs does. Source: runc `libcontainer/rootfs_linux.go`.
 const PROC_FILES: [&str; 11] = [
-    "cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo", "net/dev",
-    "sys/kernel/ns_last_pid", "sys/crypto/fips_enabled",
+    "cpuinfo",
+    "diskstats",
+    "meminfo",
+    "stat",
+    "swaps",
+    "uptime",
+    "loadavg",
+    "slabinfo",
+    "net/dev",
+    "sys/kernel/ns_last_pid",
+    "sys/crypto/fips_enabled",
 ];
 
 pub(crate) fn build(plan: &Plan<'_>) -> Result<Built, LaunchError> {
@@ -51,9 +66,12 @@ pub(crate) fn build(plan: &Plan<'_>) -> Result<Built, LaunchError> {
     let mut sealed_late = Vec::new();
     let mut own_devices = true;
     for planned in &plan.mounts {
-        let step = || format!("error mounting {:?} to rootfs at {:?}", planned.name, planned.destination);
-        let mounted = place(&root, plan, planned).map_err(|error| mount_error(planned, step(), &error))?;
-        if planned.destination == Path::new("/dev") && matches!(planned.source, Source::Tree { .. }) {
+        let step =
+            || format!("error mounting {:?} to rootfs at {:?}", planned.name, planned.destination);
+        let mounted =
+            place(&root, plan, planned).map_err(|error| mount_error(planned, step(), &error))?;
+        if planned.destination == Path::new("/dev") && matches!(planned.source, Source::Tree { .. })
+        {
             own_devices = false;
         }
         if planned.destination == Path::new("/dev/pts") {
@@ -69,7 +87,8 @@ pub(crate) fn build(plan: &Plan<'_>) -> Result<Built, LaunchError> {
         mount::change(mounted, Depth::Only, change).map_err(at("make a mount read-only"))?;
     }
     for path in &plan.linux.readonly_paths {
-        make_read_only(&root, Path::new(path)).map_err(at(format!("error making {path} read-only")))?;
+        make_read_only(&root, Path::new(path))
+            .map_err(at(format!("error making {path} read-only")))?;
     }
     mask(&root, &plan.linux.masked_paths)?;
     Ok(built)
@@ -138,23 +157,38 @@ fn refuse_over_proc(target: &OwnedFd, planned: &Planned) -> io::Result<()> {
     if PROC_FILES.iter().any(|file| Path::new(file) == name) {
         return Ok(());
     }
-    Err(io::Error::other(format!("{:?} cannot be mounted because it is inside /proc", planned.destination)))
+    Err(io::Error::other(format!(
+        "{:?} cannot be mounted because it is inside /proc",
+        planned.destination
+    )))
 }
 
 fn make(kind: &str, plan: &Plan<'_>, planned: &Planned) -> io::Result<OwnedFd> {
     let options = &planned.options;
     let filesystem = Filesystem::open(kind)?;
-    let source = plan.request.spec.mounts.iter().find(|mount| Path::new("/").join(&mount.destination) == planned.destination);
-    let source = source.map_or(kind, |mount| if mount.source.is_empty() { kind } else { &mount.source });
+    let source = plan
+        .request
+        .spec
+        .mounts
+        .iter()
+        .find(|mount| Path::new("/").join(&mount.destination) == planned.destination);
+    let source =
+        source.map_or(kind, |mount| if mount.source.is_empty() { kind } else { &mount.source });
     filesystem.set("source", source.as_bytes())?;
-    filesystem.set_options(options.data.iter().map(String::as_str).filter(|option| *option != "newinstance"))?;
+    filesystem.set_options(
+        options.data.iter().map(String::as_str).filter(|option| *option != "newinstance"),
+    )?;
     let mut set = options.set;
     if planned.read_only_late() {
         set = set.without(Attributes::READ_ONLY);
     }
     let mounted = filesystem.mount(set)?;
     if let Some((propagation, depth)) = options.propagation {
-        mount::change(&mounted, depth, Change { propagation: Some(propagation), ..Change::default() })?;
+        mount::change(
+            &mounted,
+            depth,
+            Change { propagation: Some(propagation), ..Change::default() },
+        )?;
     }
     Ok(mounted)
 }
@@ -162,7 +196,12 @@ fn make(kind: &str, plan: &Plan<'_>, planned: &Planned) -> io::Result<OwnedFd> {
 /// Fills a tmpfs with what it is about to cover.
 fn copy_up(covered: &OwnedFd, mounted: &OwnedFd) -> io::Result<()> {
     let open = |fd: &OwnedFd| {
-        rustix::fs::openat(fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        rustix::fs::openat(
+            fd,
+            ".",
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
     };
     let (from, to) = (open(covered)?, open(mounted)?);
     let stat = rustix::fs::fstat(&from)?;
@@ -183,7 +222,8 @@ fn copy_directory(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
                 rustix::fs::mkdirat(to, name, mode)?;
-                let from = rustix::fs::openat(from, name, flags | OFlags::DIRECTORY, Mode::empty())?;
+                let from =
+                    rustix::fs::openat(from, name, flags | OFlags::DIRECTORY, Mode::empty())?;
                 let to = rustix::fs::openat(to, name, flags | OFlags::DIRECTORY, Mode::empty())?;
                 copy_directory(&from, &to)?;
                 copy_attributes(&to, &stat)?;
@@ -198,11 +238,23 @@ fn copy_directory(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
                 let from = rustix::fs::openat(from, name, flags, Mode::empty())?;
                 let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
                 let to = rustix::fs::openat(to, name, create, mode)?;
-                io::copy(&mut std::fs::File::from(from), &mut std::fs::File::from(to.try_clone()?))?;
+                io::copy(
+                    &mut std::fs::File::from(from),
+                    &mut std::fs::File::from(to.try_clone()?),
+                )?;
                 copy_attributes(&to, &stat)?;
             }
-            FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice => {
-                rustix::fs::mknodat(to, name, FileType::from_raw_mode(stat.st_mode), mode, stat.st_rdev)?;
+            FileType::Fifo
+            | FileType::Socket
+            | FileType::CharacterDevice
+            | FileType::BlockDevice => {
+                rustix::fs::mknodat(
+                    to,
+                    name,
+                    FileType::from_raw_mode(stat.st_mode),
+                    mode,
+                    stat.st_rdev,
+                )?;
                 let (uid, gid) = owner(&stat);
                 rustix::fs::chownat(to, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
             }
@@ -224,7 +276,11 @@ fn copy_attributes(to: &OwnedFd, stat: &rustix::fs::Stat) -> io::Result<()> {
     Ok(())
 }
 
-fn cgroup_view(target: &OwnedFd, trees: &[(String, OwnedFd)], links: &[(String, String)]) -> io::Result<OwnedFd> {
+fn cgroup_view(
+    target: &OwnedFd,
+    trees: &[(String, OwnedFd)],
+    links: &[(String, String)],
+) -> io::Result<OwnedFd> {
     let filesystem = Filesystem::open("tmpfs")?;
     filesystem.set("source", b"cgroup")?;
     filesystem.set("mode", b"755")?;
@@ -246,10 +302,16 @@ fn make_devices(root: &Root, plan: &Plan<'_>, own: bool) -> Result<(), LaunchErr
         return Ok(());
     }
     let step = "error creating device nodes";
-    let dev = root.create_dir_all(Path::new("/dev"), Mode::from_raw_mode(0o755)).map_err(at(step))?;
+    let dev =
+        root.create_dir_all(Path::new("/dev"), Mode::from_raw_mode(0o755)).map_err(at(step))?;
     let may_make = !plan.namespaces.has(Namespaces::USER);
     for (name, major, minor) in DEVICES {
-        if plan.linux.devices.iter().any(|device| Path::new(&device.path) == Path::new("/dev").join(name)) {
+        if plan
+            .linux
+            .devices
+            .iter()
+            .any(|device| Path::new(&device.path) == Path::new("/dev").join(name))
+        {
             continue;
         }
         let device = Device {
@@ -298,10 +360,20 @@ fn make_device(parent: &OwnedFd, name: &Path, device: &Device, may_make: bool) -
         "p" => FileType::Fifo,
         other => return Err(io::Error::other(format!("device type {other:?} is unknown"))),
     };
-    let number = |number: i64| u32::try_from(number).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput));
-    let rdev = if kind == FileType::Fifo { 0 } else { rustix::fs::makedev(number(device.major)?, number(device.minor)?) };
+    let number = |number: i64| {
+        u32::try_from(number).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+    };
+    let rdev = if kind == FileType::Fifo {
+        0
+    } else {
+        rustix::fs::makedev(number(device.major)?, number(device.minor)?)
+    };
     let mode = Mode::from_raw_mode(device.file_mode.unwrap_or(0o666) & 0o7777);
-    let made = if may_make { rustix::fs::mknodat(parent, name, kind, mode, rdev) } else { Err(rustix::io::Errno::PERM) };
+    let made = if may_make {
+        rustix::fs::mknodat(parent, name, kind, mode, rdev)
+    } else {
+        Err(rustix::io::Errno::PERM)
+    };
     match made {
         Ok(()) => {}
         Err(rustix::io::Errno::EXIST) => {
@@ -390,5 +462,6 @@ fn null_device(root: &Root) -> io::Result<OwnedFd> {
 
 /// The file /dev/console, made if missing, after the pivot.
 pub(crate) fn console() -> io::Result<OwnedFd> {
-    Root::open_at(Path::new("/"))?.create_file(Path::new("/dev/console"), Mode::from_raw_mode(0o620))
+    Root::open_at(Path::new("/"))?
+        .create_file(Path::new("/dev/console"), Mode::from_raw_mode(0o620))
 }

@@ -23,12 +23,22 @@ pub(crate) struct Identity {
 }
 
 /// Looks up the user in the container's tree.
-pub(crate) fn resolve(root: &Root, process: &Process, request: Option<&UserRequest>) -> Result<Identity, LaunchError> {
+pub(crate) fn resolve(
+    root: &Root,
+    process: &Process,
+    request: Option<&UserRequest>,
+) -> Result<Identity, LaunchError> {
     let passwd: Vec<Passwd> = users::parse_passwd(&read(root, "/etc/passwd")).collect();
     let Some(request) = request else {
         let user = &process.user;
-        let home = passwd.iter().find(|line| line.uid == user.uid).map_or("/", |line| line.home.as_str());
-        return Ok(Identity { uid: user.uid, gid: user.gid, groups: user.additional_gids.clone(), home: home.to_owned() });
+        let home =
+            passwd.iter().find(|line| line.uid == user.uid).map_or("/", |line| line.home.as_str());
+        return Ok(Identity {
+            uid: user.uid,
+            gid: user.gid,
+            groups: user.additional_gids.clone(),
+            home: home.to_owned(),
+        });
     };
     let groups: Vec<Group> = users::parse_group(&read(root, "/etc/group")).collect();
     find(request, &passwd, &groups).map_err(|message| LaunchError::new(Kind::UnknownUser, message))
@@ -38,7 +48,8 @@ pub(crate) fn resolve(root: &Root, process: &Process, request: Option<&UserReque
 fn read(root: &Root, path: &str) -> String {
     let text = || -> std::io::Result<String> {
         // A fifo in its place must not hold us up.
-        let file = root.open(Path::new(path), OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
+        let file =
+            root.open(Path::new(path), OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?;
         if FileType::from_raw_mode(rustix::fs::fstat(&file)?.st_mode) != FileType::RegularFile {
             return Ok(String::new());
         }
@@ -61,7 +72,9 @@ fn find(request: &UserRequest, passwd: &[Passwd], groups: &[Group]) -> Result<Id
         (Some(line), _) => (line.uid, line.gid, line.home.clone(), Some(line.name.as_str())),
         (None, Some(uid)) => (uid, 0, "/".to_owned(), None),
         (None, None) if user.parse::<i64>().is_ok() => return Err(range()),
-        (None, None) => return Err(format!("unable to find user {user}: no matching entries in passwd file")),
+        (None, None) => {
+            return Err(format!("unable to find user {user}: no matching entries in passwd file"));
+        }
     };
     let mut all = Vec::new();
     if !group.is_empty() {
@@ -91,7 +104,9 @@ fn find_group(group: &str, groups: &[Group]) -> Result<u32, String> {
         (Some(line), _) => Ok(line.gid),
         (None, Some(gid)) => Ok(gid),
         (None, None) if group.parse::<i64>().is_ok() => Err(range()),
-        (None, None) => Err(format!("unable to find group {group}: no matching entries in group file")),
+        (None, None) => {
+            Err(format!("unable to find group {group}: no matching entries in group file"))
+        }
     }
 }
 
@@ -117,16 +132,22 @@ pub(crate) fn own_streams(identity: &Identity) {
 }
 
 /// Becomes the user with the capabilities of the document, as far as the host holds them.
-pub(crate) fn assume(identity: &Identity, wanted: Option<&Capabilities>) -> Result<(), LaunchError> {
+pub(crate) fn assume(
+    identity: &Identity,
+    wanted: Option<&Capabilities>,
+) -> Result<(), LaunchError> {
     let held = capability::held().map_err(at("capget"))?;
     let Some(wanted) = wanted else {
-        return capability::set_identity(identity.uid, identity.gid, &identity.groups).map_err(at("setuid"));
+        return capability::set_identity(identity.uid, identity.gid, &identity.groups)
+            .map_err(at("setuid"));
     };
-    let parse = |names: &[String]| Set::parse(names.iter().map(String::as_str)).intersect(held.permitted);
+    let parse =
+        |names: &[String]| Set::parse(names.iter().map(String::as_str)).intersect(held.permitted);
     let bounding = parse(&wanted.bounding);
     capability::limit_bounding(bounding, &held).map_err(at("unable to apply bounding set"))?;
     capability::on_user_change(OnUserChange::Keep).map_err(at("unable to set keep caps"))?;
-    capability::set_identity(identity.uid, identity.gid, &identity.groups).map_err(at("unable to setup user"))?;
+    capability::set_identity(identity.uid, identity.gid, &identity.groups)
+        .map_err(at("unable to setup user"))?;
     capability::on_user_change(OnUserChange::Drop).map_err(at("unable to clear keep caps"))?;
     let permitted = parse(&wanted.permitted);
     let effective = parse(&wanted.effective).intersect(permitted);
@@ -145,7 +166,10 @@ mod tests {
     const GROUP: &str = "root:x:0:\nstaff:x:50:me\nwheel:x:10:me,root\n";
 
     fn check(user: &str, further: &[&str], want: &Expect) {
-        let request = UserRequest { user: user.into(), groups: further.iter().map(|&name| name.into()).collect() };
+        let request = UserRequest {
+            user: user.into(),
+            groups: further.iter().map(|&name| name.into()).collect(),
+        };
         let passwd: Vec<_> = users::parse_passwd(PASSWD).collect();
         let groups: Vec<_> = users::parse_group(GROUP).collect();
         let shown = match find(&request, &passwd, &groups) {
@@ -183,7 +207,11 @@ mod tests {
     #[test]
     fn an_unknown_name_is_refused_in_dockers_words() {
         check("foo", &[], &expect!["unable to find user foo: no matching entries in passwd file"]);
-        check("me:foo", &[], &expect!["unable to find group foo: no matching entries in group file"]);
+        check(
+            "me:foo",
+            &[],
+            &expect!["unable to find group foo: no matching entries in group file"],
+        );
         check("-1", &[], &expect!["uids and gids must be in range 0-2147483647"]);
     }
 }

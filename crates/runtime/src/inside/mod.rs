@@ -122,7 +122,8 @@ fn enter_namespaces(plan: &Plan<'_>, channel: &Channel) -> Result<(), LaunchErro
     let wanted = &plan.namespaces;
     if wanted.new.contains(Namespaces::USER) {
         ask(channel, b'M', "map users")?;
-        sys::capability::set_identity(0, 0, &[]).map_err(at("become root of the user namespace"))?;
+        sys::capability::set_identity(0, 0, &[])
+            .map_err(at("become root of the user namespace"))?;
     }
     // Namespaces were cloned together with the process, but the cgroup one shows the group that its
     // maker is in, and on version 1 we have only just moved.
@@ -137,14 +138,19 @@ fn enter_namespaces(plan: &Plan<'_>, channel: &Channel) -> Result<(), LaunchErro
         rustix::system::sethostname(spec.hostname.as_bytes()).map_err(at_raw("sethostname"))?;
     }
     if !spec.domainname.is_empty() {
-        rustix::system::setdomainname(spec.domainname.as_bytes()).map_err(at_raw("setdomainname"))?;
+        rustix::system::setdomainname(spec.domainname.as_bytes())
+            .map_err(at_raw("setdomainname"))?;
     }
     Ok(())
 }
 
 fn ask(channel: &Channel, question: u8, step: &str) -> Result<(), LaunchError> {
     let answered = channel.tell(question, "").and_then(|()| channel.wait()).map_err(at(step))?;
-    if answered { Ok(()) } else { Err(LaunchError::new(Kind::Other, format!("{step}: the runtime has gone away"))) }
+    if answered {
+        Ok(())
+    } else {
+        Err(LaunchError::new(Kind::Other, format!("{step}: the runtime has gone away")))
+    }
 }
 
 /// Builds the container's tree and makes it ours; gives the devpts for a terminal.
@@ -152,10 +158,15 @@ fn set_up_root(plan: &Plan<'_>, channel: &Channel) -> Result<Option<OwnedFd>, La
     mount::change_all(Propagation::Private).map_err(at("make mounts private"))?;
     // On top of the old root: any other place would have to exist on the host. `pivot` and chroot
     // both go by the descriptor, which looks past the covered one.
-    let top = rustix::fs::open("/", rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
-        .map_err(at_raw("open /"))?;
+    let top = rustix::fs::open(
+        "/",
+        rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .map_err(at_raw("open /"))?;
     let private = Change { propagation: Some(Propagation::Private), ..Change::default() };
-    mount::change(&plan.rootfs, Depth::Recursive, private).map_err(at("make the root file system private"))?;
+    mount::change(&plan.rootfs, Depth::Recursive, private)
+        .map_err(at("make the root file system private"))?;
     mount::attach(&plan.rootfs, &top).map_err(at("attach the root file system"))?;
     let built = filesystem::build(plan)?;
     if let Some(list) = plan.request.spec.hooks.as_ref() {
@@ -165,9 +176,11 @@ fn set_up_root(plan: &Plan<'_>, channel: &Channel) -> Result<Option<OwnedFd>, La
         run_own_hooks(plan, &list.create_container, "createContainer")?;
     }
     match plan.request.root_change {
-        RootChange::Pivot => mount::pivot(&plan.rootfs).map_err(at("error jailing process inside rootfs: pivot_root"))?,
+        RootChange::Pivot => mount::pivot(&plan.rootfs)
+            .map_err(at("error jailing process inside rootfs: pivot_root"))?,
         RootChange::Chroot => {
-            rustix::process::fchdir(&plan.rootfs).map_err(at_raw("chdir to the root file system"))?;
+            rustix::process::fchdir(&plan.rootfs)
+                .map_err(at_raw("chdir to the root file system"))?;
             rustix::process::chroot(".").map_err(at_raw("chroot"))?;
         }
     }
@@ -175,16 +188,20 @@ fn set_up_root(plan: &Plan<'_>, channel: &Channel) -> Result<Option<OwnedFd>, La
 }
 
 fn run_own_hooks(plan: &Plan<'_>, list: &[Hook], stage: &str) -> Result<(), LaunchError> {
-    let state = hooks::State { id: plan.request.id, status: "creating", pid: std::process::id(), bundle: plan.request.bundle };
+    let state = hooks::State {
+        id: plan.request.id,
+        status: "creating",
+        pid: std::process::id(),
+        bundle: plan.request.bundle,
+    };
     hooks::run(list, stage, &state, plan.request.spec)
 }
 
 fn set_kernel_settings(plan: &Plan<'_>, proc: &Procfs) -> Result<(), LaunchError> {
     for (name, value) in &plan.linux.sysctl {
         let path = procfs::sysctl_path(name);
-        proc.write(&path, value.as_bytes()).map_err(|error| {
-            LaunchError::step(format!("open /proc/{}", path.display()), &error)
-        })?;
+        proc.write(&path, value.as_bytes())
+            .map_err(|error| LaunchError::step(format!("open /proc/{}", path.display()), &error))?;
     }
     let propagation = plan.linux.rootfs_propagation.trim_start_matches('r');
     let propagation = match propagation {
@@ -195,13 +212,19 @@ fn set_kernel_settings(plan: &Plan<'_>, proc: &Procfs) -> Result<(), LaunchError
     };
     if propagation.is_some() {
         let change = Change { propagation, ..Change::default() };
-        mount::change(&plan.rootfs, Depth::Only, change).map_err(at("set the root's propagation"))?;
+        mount::change(&plan.rootfs, Depth::Only, change)
+            .map_err(at("set the root's propagation"))?;
     }
     if let Some(personality) = &plan.linux.personality {
         let domain = match personality.domain.as_str() {
             "LINUX" => 0,
             "LINUX32" => 8,
-            other => return Err(LaunchError::new(Kind::Other, format!("personality {other:?} is unknown"))),
+            other => {
+                return Err(LaunchError::new(
+                    Kind::Other,
+                    format!("personality {other:?} is unknown"),
+                ));
+            }
         };
         sys::process::set_personality(domain).map_err(at("personality"))?;
     }
@@ -209,15 +232,23 @@ fn set_kernel_settings(plan: &Plan<'_>, proc: &Procfs) -> Result<(), LaunchError
 }
 
 /// Settings of the process itself that `exec` has as well.
-pub(crate) fn set_process_settings(process: &Process, proc: &Procfs, channel: &Channel) -> Result<(), LaunchError> {
+pub(crate) fn set_process_settings(
+    process: &Process,
+    proc: &Procfs,
+    channel: &Channel,
+) -> Result<(), LaunchError> {
     for limit in &process.rlimits {
         let Some(number) = sys::rlimit::number(&limit.kind) else {
-            return Err(LaunchError::new(Kind::Other, format!("invalid rlimit type: {}", limit.kind)));
+            return Err(LaunchError::new(
+                Kind::Other,
+                format!("invalid rlimit type: {}", limit.kind),
+            ));
         };
         let outcome = sys::rlimit::set(number, limit.soft, limit.hard)
             .map_err(at(format!("error setting rlimit type {number}")))?;
         if let sys::rlimit::Outcome::Lowered { hard, soft } = outcome {
-            let text = format!("{} lowered to {soft}:{hard}: the host may not raise limits", limit.kind);
+            let text =
+                format!("{} lowered to {soft}:{hard}: the host may not raise limits", limit.kind);
             let _ = channel.tell(b'W', &text);
         }
     }
@@ -236,7 +267,11 @@ pub(crate) fn set_process_settings(process: &Process, proc: &Procfs, channel: &C
             .or_else(|_| proc.write("self/attr/exec".as_ref(), line.as_bytes()));
         // The kernel was built without it: then the host confines nobody.
         if let Err(error) = written {
-            let text = format!("apparmor profile {} not applied: {}", process.apparmor_profile, words(&error));
+            let text = format!(
+                "apparmor profile {} not applied: {}",
+                process.apparmor_profile,
+                words(&error)
+            );
             if apparmor_enabled() {
                 return Err(LaunchError::new(Kind::Other, format!("unable to apply {text}")));
             }
@@ -262,7 +297,8 @@ pub(crate) fn connect_streams(
         Stdio::Streams { stdin, stdout, stderr } => {
             // A stream of the caller's may itself have one of the numbers: move all away first.
             let away = |fd: BorrowedFd<'_>| {
-                rustix::io::fcntl_dupfd_cloexec(fd, 3).map_err(at_raw("duplicate the standard streams"))
+                rustix::io::fcntl_dupfd_cloexec(fd, 3)
+                    .map_err(at_raw("duplicate the standard streams"))
             };
             let streams = [away(stdin.unwrap_or(null.as_fd()))?, away(*stdout)?, away(*stderr)?];
             for (stream, number) in streams.iter().zip(0..) {
@@ -272,10 +308,14 @@ pub(crate) fn connect_streams(
         Stdio::Terminal { size } => {
             let step = "error setting up the console";
             let devpts = devpts.ok_or_else(|| {
-                LaunchError::new(Kind::Other, format!("{step}: the container has no devpts at /dev/pts"))
+                LaunchError::new(
+                    Kind::Other,
+                    format!("{step}: the container has no devpts at /dev/pts"),
+                )
             })?;
             let pty = tty::open_pty(devpts).map_err(at(step))?;
-            let asked = process.console_size.map(|size| Size { rows: size.height, columns: size.width });
+            let asked =
+                process.console_size.map(|size| Size { rows: size.height, columns: size.width });
             if let Some(size) = size.or(asked) {
                 tty::resize(&pty.slave, size).map_err(at(step))?;
             }
@@ -301,7 +341,8 @@ fn give_terminal(pty: &Pty, channel: &Channel) -> io::Result<()> {
 fn seal_root(plan: &Plan<'_>) -> Result<(), LaunchError> {
     if plan.request.spec.root.as_ref().is_some_and(|root| root.readonly) {
         let change = Change { set: Attributes::READ_ONLY, ..Change::default() };
-        mount::change(&plan.rootfs, Depth::Only, change).map_err(at("make the root file system read-only"))?;
+        mount::change(&plan.rootfs, Depth::Only, change)
+            .map_err(at("make the root file system read-only"))?;
     }
     Ok(())
 }
@@ -358,5 +399,6 @@ pub(crate) fn become_program(
 }
 
 fn apparmor_enabled() -> bool {
-    std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y"))
+    std::fs::read("/sys/module/apparmor/parameters/enabled")
+        .is_ok_and(|text| text.starts_with(b"Y"))
 }

@@ -62,7 +62,13 @@ mod tests {
     #[test]
     fn the_first_separator_decides() {
         assert_eq!(sysctl_path("net.ipv4.ip_forward"), Path::new("sys/net/ipv4/ip_forward"));
-        assert_eq!(sysctl_path("net/ipv4/conf/eth0.1/forwarding"), Path::new("sys/net/ipv4/conf/eth0.1/forwarding"));
-        assert_eq!(sysctl_path("net.ipv4.conf.eth0/1.forwarding"), Path::new("sys/net/ipv4/conf/eth0.1/forwarding"));
+        assert_eq!(
+            sysctl_path("net/ipv4/conf/eth0.1/forwarding"),
+            Path::new("sys/net/ipv4/conf/eth0.1/forwarding")
+        );
+        assert_eq!(
+            sysctl_path("net.ipv4.conf.eth0/1.forwarding"),
+            Path::new("sys/net/ipv4/conf/eth0.1/forwarding")
+        );
     }
 }

@@ -66,7 +66,8 @@ fn open_directory(cwd: &str) -> io::Result<OwnedFd> {
 
 /// getcwd(3): a directory outside of the root is shown as `(unreachable)`.
 fn check_inside(step: &str) -> Result<(), LaunchError> {
-    let at = rustix::process::getcwd(Vec::new()).map_err(|error| LaunchError::step(step, &error.into()))?;
+    let at = rustix::process::getcwd(Vec::new())
+        .map_err(|error| LaunchError::step(step, &error.into()))?;
     if at.as_bytes().starts_with(b"/") {
         return Ok(());
     }
@@ -75,11 +76,17 @@ fn check_inside(step: &str) -> Result<(), LaunchError> {
 }
 
 /// Finds the program as execvp(3) would, with the program's own PATH.
-pub(crate) fn find(argv: &[String], env: &[String], identity: &Identity) -> Result<Program, LaunchError> {
+pub(crate) fn find(
+    argv: &[String],
+    env: &[String],
+    identity: &Identity,
+) -> Result<Program, LaunchError> {
     let name = argv.first().map_or("", String::as_str);
     let path = if name.contains('/') { find_at(name)? } else { search(name, env)? };
     let string = |text: &str| {
-        CString::new(text).map_err(|_| LaunchError::new(Kind::Other, "a NUL byte in the arguments or environment"))
+        CString::new(text).map_err(|_| {
+            LaunchError::new(Kind::Other, "a NUL byte in the arguments or environment")
+        })
     };
     let argv = argv.iter().map(|text| string(text)).collect::<Result<_, _>>()?;
     let mut envp = env.iter().map(|text| string(text)).collect::<Result<Vec<_>, _>>()?;
@@ -94,16 +101,22 @@ pub(crate) fn find(argv: &[String], env: &[String], identity: &Identity) -> Resu
 fn find_at(name: &str) -> Result<String, LaunchError> {
     match executable(Path::new(name)) {
         Ok(()) => Ok(name.to_owned()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound || error.kind() == io::ErrorKind::NotADirectory => {
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                || error.kind() == io::ErrorKind::NotADirectory =>
+        {
             let text = format!("exec: {name:?}: stat {name}: {}", words(&error));
             Err(LaunchError::new(Kind::NotFound, text))
         }
-        Err(error) => Err(LaunchError::new(Kind::NotExecutable, format!("exec: {name:?}: {}", words(&error)))),
+        Err(error) => {
+            Err(LaunchError::new(Kind::NotExecutable, format!("exec: {name:?}: {}", words(&error))))
+        }
     }
 }
 
 fn search(name: &str, env: &[String]) -> Result<String, LaunchError> {
-    let path = env.iter().rev().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or_default();
+    let path =
+        env.iter().rev().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or_default();
     let mut refused = None;
     for directory in path.split(':') {
         let directory = if directory.is_empty() { "." } else { directory };
@@ -125,11 +138,13 @@ fn executable(path: &Path) -> io::Result<()> {
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
         return Err(rustix::io::Errno::ISDIR.into());
     }
-    rustix::fs::accessat(rustix::fs::CWD, path, Access::EXEC_OK, AtFlags::EACCESS).or_else(|error| match error {
-        // Kernels before 5.8 have no faccessat2; any execute bit is then good enough.
-        rustix::io::Errno::NOSYS if stat.st_mode & 0o111 != 0 => Ok(()),
-        other => Err(other),
-    })?;
+    rustix::fs::accessat(rustix::fs::CWD, path, Access::EXEC_OK, AtFlags::EACCESS).or_else(
+        |error| match error {
+            // Kernels before 5.8 have no faccessat2; any execute bit is then good enough.
+            rustix::io::Errno::NOSYS if stat.st_mode & 0o111 != 0 => Ok(()),
+            other => Err(other),
+        },
+    )?;
     Ok(())
 }
 

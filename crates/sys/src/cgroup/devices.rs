@@ -44,12 +44,19 @@ impl Access {
         if letters.is_empty() {
             return Self::ALL;
         }
-        Self { read: letters.contains('r'), write: letters.contains('w'), mknod: letters.contains('m') }
+        Self {
+            read: letters.contains('r'),
+            write: letters.contains('w'),
+            mknod: letters.contains('m'),
+        }
     }
 
     fn letters(self) -> String {
         let letter = |on: bool, letter: char| on.then_some(letter);
-        [letter(self.read, 'r'), letter(self.write, 'w'), letter(self.mknod, 'm')].into_iter().flatten().collect()
+        [letter(self.read, 'r'), letter(self.write, 'w'), letter(self.mknod, 'm')]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// BPF_DEVCG_ACC_MKNOD, _READ and _WRITE of linux/bpf.h.
@@ -61,7 +68,7 @@ impl Access {
 impl DeviceRule {
     fn is_for_everything(&self) -> bool {
         let all_numbers = self.major.is_none() && self.minor.is_none();
-        self.kind == DeviceKind::All || (all_numbers && self.access == Access::ALL && self.kind == DeviceKind::All)
+        self.kind == DeviceKind::All && all_numbers && self.access == Access::ALL
     }
 }
 
@@ -75,10 +82,18 @@ pub(super) fn v1_lines(rules: &[DeviceRule]) -> Vec<(&'static str, String)> {
             lines.push((file, "a".to_owned()));
             continue;
         }
-        let kind = if rule.kind == DeviceKind::Block { 'b' } else { 'c' };
-        let number = |number: Option<u32>| number.map_or("*".to_owned(), |number| number.to_string());
-        let line = format!("{kind} {}:{} {}", number(rule.major), number(rule.minor), rule.access.letters());
-        lines.push((file, line));
+        let number =
+            |number: Option<u32>| number.map_or("*".to_owned(), |number| number.to_string());
+        let (major, minor) = (number(rule.major), number(rule.minor));
+        // Version 1 reads no further than the `a` of a rule for both kinds.
+        let kinds: &[char] = match rule.kind {
+            DeviceKind::All => &['b', 'c'],
+            DeviceKind::Block => &['b'],
+            DeviceKind::Character => &['c'],
+        };
+        for kind in kinds {
+            lines.push((file, format!("{kind} {major}:{minor} {}", rule.access.letters())));
+        }
     }
     lines
 }
@@ -224,21 +239,21 @@ pub(super) fn attach_v2(directory: BorrowedFd<'_>, rules: &[DeviceRule]) -> io::
     let loaded = unsafe { bpf(BPF_PROG_LOAD, &attr) }?;
     // SAFETY: the kernel opened this descriptor for the call, so nothing else owns it.
     let loaded = unsafe { OwnedFd::from_raw_fd(loaded) };
-    let attach = |program: i32| AttachAttr {
+    let attach = |program: i32, flags: u32| AttachAttr {
         target: directory.as_raw_fd().cast_unsigned(),
         program: program.cast_unsigned(),
         attach_type: ATTACH_CGROUP_DEVICE,
-        flags: ALLOW_MULTI,
+        flags,
     };
     // SAFETY: the record holds integers only.
-    unsafe { bpf(BPF_PROG_ATTACH, &attach(loaded.as_raw_fd())) }?;
+    unsafe { bpf(BPF_PROG_ATTACH, &attach(loaded.as_raw_fd(), ALLOW_MULTI)) }?;
     for id in old {
         // SAFETY: the record holds integers only.
         let Ok(old) = (unsafe { bpf(BPF_PROG_GET_FD_BY_ID, &[id, 0, 0]) }) else { continue };
         // SAFETY: the kernel opened this descriptor for the call, so nothing else owns it.
         let old = unsafe { OwnedFd::from_raw_fd(old) };
         // SAFETY: the record holds integers only.
-        unsafe { bpf(BPF_PROG_DETACH, &attach(old.as_raw_fd())) }?;
+        unsafe { bpf(BPF_PROG_DETACH, &attach(old.as_raw_fd(), 0)) }?;
     }
     Ok(())
 }
@@ -255,7 +270,9 @@ fn attached(directory: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     };
     // SAFETY: the record names `ids` by address and length; the kernel writes into both, which
     // outlive the call.
-    check(unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut attr, size_of::<QueryAttr>()) })?;
+    check(unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut attr, size_of::<QueryAttr>())
+    })?;
     ids.truncate(attr.count as usize);
     Ok(ids)
 }
@@ -264,7 +281,9 @@ fn attached(directory: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
 /// Addresses in `attr` must be valid for what `command` does with them.
 unsafe fn bpf<T>(command: u32, attr: &T) -> io::Result<i32> {
     // SAFETY: `attr` is a live record of the size that is passed; the caller vouches for the rest.
-    let result = check(unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>()) })?;
+    let result = check(unsafe {
+        libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attr), size_of::<T>())
+    })?;
     i32::try_from(result).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
@@ -280,17 +299,33 @@ mod tests {
             minor,
             access: Access::parse(access),
         };
-        let nothing =
-            DeviceRule { allow: false, kind: DeviceKind::All, major: None, minor: None, access: Access::ALL };
-        vec![nothing, allow(None, None, "m"), allow(Some(1), Some(3), "rwm"), allow(Some(136), None, "rwm")]
+        let nothing = DeviceRule {
+            allow: false,
+            kind: DeviceKind::All,
+            major: None,
+            minor: None,
+            access: Access::ALL,
+        };
+        vec![
+            nothing,
+            allow(None, None, "m"),
+            allow(Some(1), Some(3), "rwm"),
+            allow(Some(136), None, "rwm"),
+        ]
     }
 
     #[test]
     fn version_1_gets_the_default_first_and_then_its_exceptions() {
-        let lines: Vec<_> = v1_lines(&rules()).into_iter().map(|(file, line)| format!("{file} {line}")).collect();
+        let lines: Vec<_> =
+            v1_lines(&rules()).into_iter().map(|(file, line)| format!("{file} {line}")).collect();
         assert_eq!(
             lines,
-            ["devices.deny a", "devices.allow c *:* m", "devices.allow c 1:3 rwm", "devices.allow c 136:* rwm"]
+            [
+                "devices.deny a",
+                "devices.allow c *:* m",
+                "devices.allow c 1:3 rwm",
+                "devices.allow c 136:* rwm"
+            ]
         );
     }
 

@@ -41,8 +41,13 @@ const DELEGATED: [&str; 6] = ["cpu", "memory", "pids", "io", "cpuset", "hugetlb"
 pub enum Layout {
     /// Controller to mount point; co-mounted ones share theirs. Maybe with a version 2 hierarchy
     /// that has no controllers.
-    V1 { controllers: BTreeMap<String, PathBuf>, unified: Option<PathBuf> },
-    V2 { root: PathBuf },
+    V1 {
+        controllers: BTreeMap<String, PathBuf>,
+        unified: Option<PathBuf>,
+    },
+    V2 {
+        root: PathBuf,
+    },
     /// No control groups are mounted.
     None,
 }
@@ -71,7 +76,9 @@ impl Layout {
                 Some("cgroup") => {
                     for option in right.nth(1).unwrap_or_default().split(',') {
                         if is_controller(option) {
-                            controllers.entry(option.to_owned()).or_insert_with(|| PathBuf::from(point));
+                            controllers
+                                .entry(option.to_owned())
+                                .or_insert_with(|| PathBuf::from(point));
                         }
                     }
                 }
@@ -106,8 +113,17 @@ impl Layout {
 }
 
 fn is_controller(option: &str) -> bool {
-    !matches!(option, "rw" | "ro" | "xattr" | "clone_children" | "none" | "noprefix" | "nosuid" | "nodev" | "noexec")
-        && !option.contains('=')
+    !matches!(
+        option,
+        "rw" | "ro"
+            | "xattr"
+            | "clone_children"
+            | "none"
+            | "noprefix"
+            | "nosuid"
+            | "nodev"
+            | "noexec"
+    ) && !option.contains('=')
 }
 
 /// A control group: one path in every hierarchy.
@@ -155,7 +171,10 @@ impl Cgroup {
     /// The group at `path` (absolute, from the top of each hierarchy), whether or not it exists.
     #[must_use]
     pub fn find(path: &Path) -> Self {
-        let path = path.components().filter(|part| matches!(part, std::path::Component::Normal(_))).collect();
+        let path = path
+            .components()
+            .filter(|part| matches!(part, std::path::Component::Normal(_)))
+            .collect();
         Self { layout: Layout::host(), path }
     }
 
@@ -193,7 +212,9 @@ impl Cgroup {
     #[must_use]
     pub fn directory(&self, controller: &str) -> Option<PathBuf> {
         match self.layout {
-            Layout::V1 { controllers, .. } => controllers.get(controller).map(|top| top.join(&self.path)),
+            Layout::V1 { controllers, .. } => {
+                controllers.get(controller).map(|top| top.join(&self.path))
+            }
             Layout::V2 { root } => Some(root.join(&self.path)),
             Layout::None => None,
         }
@@ -219,7 +240,9 @@ impl Cgroup {
         for directory in self.v1_directories(further) {
             create_directory(&directory)?;
         }
-        if let Some(directory) = further.contains(&"cpuset").then(|| self.directory("cpuset")).flatten() {
+        if let Some(directory) =
+            further.contains(&"cpuset").then(|| self.directory("cpuset")).flatten()
+        {
             inherit_cpuset(&directory)?;
         }
         Ok(())
@@ -264,7 +287,11 @@ impl Cgroup {
         let mut files = Vec::new();
         for directory in self.directories() {
             let name = if directory.join("tasks").exists() { "tasks" } else { continue };
-            files.push(rustix::fs::open(directory.join(name), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())?);
+            files.push(rustix::fs::open(
+                directory.join(name),
+                OFlags::WRONLY | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?);
         }
         if files.is_empty() {
             return Err(io::ErrorKind::NotFound.into());
@@ -330,7 +357,9 @@ impl Cgroup {
     /// # Errors
     /// When the group does not exist.
     pub fn processes(&self) -> io::Result<Vec<Pid>> {
-        let Some(directory) = self.directory("pids").or_else(|| self.directories().into_iter().next()) else {
+        let Some(directory) =
+            self.directory("pids").or_else(|| self.directories().into_iter().next())
+        else {
             return Ok(Vec::new());
         };
         let mut found = Vec::new();
@@ -412,7 +441,10 @@ impl Cgroup {
         let mut waited = Duration::ZERO;
         loop {
             match self.try_remove() {
-                Err(error) if error.raw_os_error() == Some(libc::EBUSY) && waited < Duration::from_secs(2) => {
+                Err(error)
+                    if error.raw_os_error() == Some(libc::EBUSY)
+                        && waited < Duration::from_secs(2) =>
+                {
                     std::thread::sleep(pause);
                     waited += pause;
                     pause = (pause * 2).min(Duration::from_millis(100));
@@ -467,7 +499,9 @@ fn inherit_cpuset(directory: &Path) -> io::Result<()> {
         if !std::fs::read_to_string(directory.join(file))?.trim().is_empty() {
             continue;
         }
-        let Some(parent) = directory.parent().filter(|parent| parent.join(file).exists()) else { continue };
+        let Some(parent) = directory.parent().filter(|parent| parent.join(file).exists()) else {
+            continue;
+        };
         if std::fs::read_to_string(parent.join(file))?.trim().is_empty() {
             inherit_cpuset(parent)?;
         }
@@ -569,7 +603,9 @@ mod tests {
         let text = "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
                     40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
                     41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
-        let Layout::V1 { controllers, unified } = Layout::parse(text) else { panic!("not version 1") };
+        let Layout::V1 { controllers, unified } = Layout::parse(text) else {
+            panic!("not version 1")
+        };
         assert_eq!(controllers.keys().collect::<Vec<_>>(), ["cpu", "cpuacct"]);
         assert_eq!(unified, Some(PathBuf::from("/sys/fs/cgroup/unified")));
     }

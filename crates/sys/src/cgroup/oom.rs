@@ -27,7 +27,8 @@ impl OomWatch {
         let directory = group.directory("memory").ok_or(io::ErrorKind::Unsupported)?;
         if group.layout().is_v2() {
             let counter = directory.join("memory.events");
-            let bell = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
+            let bell =
+                inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
             inotify::add_watch(&bell, &counter, inotify::WatchFlags::MODIFY)?;
             return Ok(Self { bell, counter, seen: 0 });
         }

@@ -144,8 +144,14 @@ fn read_v2(group: &Cgroup) -> Stats {
         },
         pids: pids(&text("pids.current"), &text("pids.max")),
         block_io: BlockIo {
-            bytes: v2_block_io(&io, &[("rbytes", "read"), ("wbytes", "write"), ("dbytes", "discard")]),
-            operations: v2_block_io(&io, &[("rios", "read"), ("wios", "write"), ("dios", "discard")]),
+            bytes: v2_block_io(
+                &io,
+                &[("rbytes", "read"), ("wbytes", "write"), ("dbytes", "discard")],
+            ),
+            operations: v2_block_io(
+                &io,
+                &[("rios", "read"), ("wios", "write"), ("dios", "discard")],
+            ),
         },
     }
 }
@@ -173,7 +179,12 @@ fn v1_block_io(text: &str) -> Vec<BlockIoEntry> {
         let (major, minor) = words.next()?.split_once(':')?;
         let operation = words.next()?.to_lowercase();
         let value = words.next()?.trim().parse().ok()?;
-        Some(BlockIoEntry { major: major.parse().ok()?, minor: minor.parse().ok()?, operation, value })
+        Some(BlockIoEntry {
+            major: major.parse().ok()?,
+            minor: minor.parse().ok()?,
+            operation,
+            value,
+        })
     };
     text.lines().filter_map(entry).collect()
 }
@@ -183,10 +194,14 @@ fn v2_block_io(text: &str, wanted: &[(&str, &str)]) -> Vec<BlockIoEntry> {
     let mut entries = Vec::new();
     for line in text.lines() {
         let mut words = line.split(' ');
-        let Some((major, minor)) = words.next().and_then(|word| word.split_once(':')) else { continue };
+        let Some((major, minor)) = words.next().and_then(|word| word.split_once(':')) else {
+            continue;
+        };
         let (Ok(major), Ok(minor)) = (major.parse(), minor.parse()) else { continue };
         for (key, value) in words.filter_map(|word| word.split_once('=')) {
-            let Some((_, operation)) = wanted.iter().find(|(name, _)| *name == key) else { continue };
+            let Some((_, operation)) = wanted.iter().find(|(name, _)| *name == key) else {
+                continue;
+            };
             let Ok(value) = value.parse() else { continue };
             entries.push(BlockIoEntry { major, minor, operation: (*operation).to_owned(), value });
         }
@@ -201,7 +216,10 @@ mod tests {
     #[test]
     fn both_versions_give_the_same_entries() {
         let v1 = v1_block_io("8:0 Read 5\n8:0 Write 6\n8:0 Total 11\nTotal 11\n");
-        let v2 = v2_block_io("8:0 rbytes=5 wbytes=6 rios=1\n", &[("rbytes", "read"), ("wbytes", "write")]);
+        let v2 = v2_block_io(
+            "8:0 rbytes=5 wbytes=6 rios=1\n",
+            &[("rbytes", "read"), ("wbytes", "write")],
+        );
         assert_eq!(v1[..2], v2[..]);
     }
 }
