@@ -27,6 +27,7 @@ pub mod query;
 pub mod routes;
 pub mod stats;
 pub mod system;
+pub mod trace;
 pub mod version;
 pub mod volume;
 

@@ -1,0 +1,180 @@
+//! Numbers, truth and durations as Go's `strconv` and `time` read them, with their error words:
+//! users meet these words whenever a flag's value is wrong.
+
+/// Source: Go `strconv.ParseBool`.
+pub fn parse_bool(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(syntax("ParseBool", text)),
+    }
+}
+
+/// A whole number with Go's prefixes (`0x`, `0o`, `0b`, leading `0`).
+///
+/// Source: Go `strconv.ParseInt` with base 0.
+pub fn parse_int(text: &str) -> Result<i64, String> {
+    let (negative, digits) = match text.as_bytes().first() {
+        Some(b'-') => (true, &text[1..]),
+        Some(b'+') => (false, &text[1..]),
+        _ => (false, text),
+    };
+    let magnitude = magnitude("ParseInt", text, digits)?;
+    let signed = i128::from(magnitude) * if negative { -1 } else { 1 };
+    i64::try_from(signed).map_err(|_| range("ParseInt", text))
+}
+
+/// Source: Go `strconv.ParseUint` with base 0; `max` is the width's largest value.
+pub fn parse_uint(text: &str, max: u64) -> Result<u64, String> {
+    let value = magnitude("ParseUint", text, text)?;
+    if value > max { Err(range("ParseUint", text)) } else { Ok(value) }
+}
+
+/// Source: Go `strconv.ParseUint` with base 10.
+pub fn parse_decimal_uint(text: &str, max: u64) -> Result<u64, String> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(syntax("ParseUint", text));
+    }
+    match text.parse::<u64>() {
+        Ok(value) if value <= max => Ok(value),
+        Ok(_) | Err(_) => Err(range("ParseUint", text)),
+    }
+}
+
+fn magnitude(function: &str, text: &str, digits: &str) -> Result<u64, String> {
+    let lower = digits.to_ascii_lowercase();
+    let (radix, body) = if let Some(hex) = lower.strip_prefix("0x") {
+        (16, hex)
+    } else if let Some(octal) = lower.strip_prefix("0o") {
+        (8, octal)
+    } else if let Some(binary) = lower.strip_prefix("0b") {
+        (2, binary)
+    } else if lower.len() > 1 && lower.starts_with('0') {
+        (8, &lower[1..])
+    } else {
+        (10, lower.as_str())
+    };
+    let body = body.replace('_', "");
+    if body.is_empty() || !body.chars().all(|digit| digit.is_digit(radix)) {
+        return Err(syntax(function, text));
+    }
+    u64::from_str_radix(&body, radix).map_err(|_| range(function, text))
+}
+
+fn syntax(function: &str, text: &str) -> String {
+    format!("strconv.{function}: parsing {}: invalid syntax", quote(text))
+}
+
+fn range(function: &str, text: &str) -> String {
+    format!("strconv.{function}: parsing {}: value out of range", quote(text))
+}
+
+/// A duration such as `1h30m`, `250ms`, `-2s`; nanoseconds.
+///
+/// Source: Go `time.ParseDuration`.
+pub fn parse_duration(text: &str) -> Result<i64, String> {
+    let invalid = || format!("time: invalid duration {}", quote(text));
+    let (sign, mut rest) = match text.as_bytes().first() {
+        Some(b'-') => (-1i128, &text[1..]),
+        Some(b'+') => (1, &text[1..]),
+        _ => (1, text),
+    };
+    if rest == "0" {
+        return Ok(0);
+    }
+    if rest.is_empty() {
+        return Err(invalid());
+    }
+    let mut total = 0i128;
+    while !rest.is_empty() {
+        let number_end =
+            rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let number = &rest[..number_end];
+        rest = &rest[number_end..];
+        let unit_end =
+            rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let unit = &rest[..unit_end];
+        rest = &rest[unit_end..];
+        if !number.bytes().any(|byte| byte.is_ascii_digit()) || number.matches('.').count() > 1 {
+            return Err(invalid());
+        }
+        if unit.is_empty() {
+            return Err(format!("time: missing unit in duration {}", quote(text)));
+        }
+        let scale: i128 = match unit {
+            "ns" => 1,
+            "us" | "µs" | "μs" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
+            _ => {
+                return Err(format!(
+                    "time: unknown unit {} in duration {}",
+                    quote(unit),
+                    quote(text)
+                ));
+            }
+        };
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| invalid())? };
+        total += whole * scale;
+        let mut place = scale;
+        for digit in fraction.bytes() {
+            place /= 10;
+            total += i128::from(digit - b'0') * place;
+        }
+    }
+    i64::try_from(sign * total).map_err(|_| invalid())
+}
+
+/// A text in Go's `%q` form.
+pub fn quote(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            other if other.is_control() => quoted.push_str(&format!("\\x{:02x}", u32::from(other))),
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_reads_them() {
+        for (text, want) in [
+            ("0", Ok(0)),
+            ("5s", Ok(5_000_000_000)),
+            ("1h30m", Ok(5_400_000_000_000)),
+            ("1.5s", Ok(1_500_000_000)),
+            ("-2ms", Ok(-2_000_000)),
+            ("5", Err("time: missing unit in duration \"5\"")),
+            ("", Err("time: invalid duration \"\"")),
+            ("5x", Err("time: unknown unit \"x\" in duration \"5x\"")),
+        ] {
+            assert_eq!(parse_duration(text), want.map_err(str::to_owned), "{text}");
+        }
+    }
+
+    #[test]
+    fn whole_numbers_take_gos_prefixes() {
+        for (text, want) in [("10", 10), ("0x10", 16), ("010", 8), ("-3", -3), ("1_000", 1000)] {
+            assert_eq!(parse_int(text), Ok(want), "{text}");
+        }
+        assert_eq!(
+            parse_int("x"),
+            Err("strconv.ParseInt: parsing \"x\": invalid syntax".to_owned())
+        );
+    }
+}

@@ -1,0 +1,282 @@
+//! The commands: one module for each family, and the tables that name them.
+
+use api::client::{Client, Error};
+use tokio::task::JoinSet;
+
+use crate::{
+    args::{Command, Flag, Group, Kind::*, Matches, Outcome, flag, help},
+    context::Session,
+    failure::{Failure, daemon_words},
+    terminal,
+};
+
+pub mod attach;
+pub mod build;
+pub mod copy;
+pub mod events;
+pub mod exec;
+pub mod images;
+pub mod info;
+pub mod inspect;
+pub mod lifecycle;
+pub mod login;
+pub mod logs;
+pub mod networks;
+pub mod ps;
+pub mod run;
+pub mod stats;
+pub mod system;
+pub mod transfer;
+pub mod update;
+pub mod version;
+pub mod volumes;
+
+pub static GLOBAL: &[Flag] = &[
+    flag("config", Text, "Location of the client's configuration files"),
+    flag(
+        "context",
+        Text,
+        "Name of the context that says where the daemon is (goes before DOCKER_HOST and the chosen context)",
+    )
+    .s('c'),
+    flag("debug", Bool, "Turn on debug mode").s('D'),
+    flag("host", List, "Socket of the daemon to talk to").s('H'),
+    flag(
+        "log-level",
+        Text,
+        "Level of the log (\"debug\", \"info\", \"warn\", \"error\", \"fatal\")",
+    )
+    .s('l')
+    .or("info"),
+    flag("tls", Bool, "Use TLS; follows from --tlsverify"),
+    flag("tlscacert", Text, "Trust only certificates signed by this CA"),
+    flag("tlscert", Text, "Path of the TLS certificate"),
+    flag("tlskey", Text, "Path of the TLS key"),
+    flag("tlsverify", Bool, "Use TLS and verify the other side"),
+    flag("version", Bool, "Print version information and quit").s('v'),
+];
+
+/// Commands typed most, shown first in help.
+static COMMON: &[&Command] = &[
+    &run::RUN,
+    &exec::EXEC,
+    &ps::PS,
+    &build::BUILD,
+    &transfer::PULL,
+    &transfer::PUSH,
+    &images::IMAGES,
+    &login::LOGIN,
+    &login::LOGOUT,
+    &version::VERSION,
+    &info::INFO,
+];
+
+pub static TOP: &[&Command] = &[
+    &run::RUN,
+    &exec::EXEC,
+    &ps::PS,
+    &build::BUILD,
+    &transfer::PULL,
+    &transfer::PUSH,
+    &images::IMAGES,
+    &login::LOGIN,
+    &login::LOGOUT,
+    &version::VERSION,
+    &info::INFO,
+    &attach::ATTACH,
+    &transfer::COMMIT,
+    &copy::CP,
+    &run::CREATE,
+    &logs::DIFF,
+    &events::EVENTS,
+    &copy::EXPORT,
+    &images::HISTORY,
+    &transfer::IMPORT,
+    &inspect::INSPECT,
+    &lifecycle::KILL,
+    &transfer::LOAD,
+    &logs::LOGS,
+    &lifecycle::PAUSE,
+    &logs::PORT,
+    &lifecycle::RENAME,
+    &lifecycle::RESTART,
+    &lifecycle::RM,
+    &images::RMI,
+    &transfer::SAVE,
+    &attach::START,
+    &stats::STATS,
+    &lifecycle::STOP,
+    &images::TAG,
+    &logs::TOP,
+    &lifecycle::UNPAUSE,
+    &update::UPDATE,
+    &lifecycle::WAIT,
+];
+
+pub static GROUPS: &[Group] = &[
+    Group { name: "builder", about: "Manage builds", commands: &[&build::BUILD, &system::BUILDER_PRUNE] },
+    Group { name: "buildx", about: "Build with more options", commands: &[&build::BUILD, &build::BUILDX_VERSION] },
+    Group {
+        name: "container",
+        about: "Manage containers",
+        commands: &[
+            &attach::ATTACH,
+            &transfer::COMMIT,
+            &copy::CP,
+            &run::CREATE,
+            &logs::DIFF,
+            &exec::EXEC,
+            &copy::EXPORT,
+            &inspect::CONTAINER_INSPECT,
+            &lifecycle::KILL,
+            &logs::LOGS,
+            &ps::LS,
+            &lifecycle::PAUSE,
+            &logs::PORT,
+            &system::CONTAINER_PRUNE,
+            &lifecycle::RENAME,
+            &lifecycle::RESTART,
+            &lifecycle::RM,
+            &run::RUN,
+            &attach::START,
+            &stats::STATS,
+            &lifecycle::STOP,
+            &logs::TOP,
+            &lifecycle::UNPAUSE,
+            &update::UPDATE,
+            &lifecycle::WAIT,
+        ],
+    },
+    Group {
+        name: "image",
+        about: "Manage images",
+        commands: &[
+            &build::BUILD,
+            &images::HISTORY,
+            &transfer::IMPORT,
+            &inspect::IMAGE_INSPECT,
+            &transfer::LOAD,
+            &images::LS,
+            &system::IMAGE_PRUNE,
+            &transfer::PULL,
+            &transfer::PUSH,
+            &images::RM,
+            &transfer::SAVE,
+            &images::TAG,
+        ],
+    },
+    Group {
+        name: "network",
+        about: "Manage networks",
+        commands: &[
+            &networks::CONNECT,
+            &networks::CREATE,
+            &networks::DISCONNECT,
+            &inspect::NETWORK_INSPECT,
+            &networks::LS,
+            &system::NETWORK_PRUNE,
+            &networks::RM,
+        ],
+    },
+    Group {
+        name: "system",
+        about: "Manage the engine",
+        commands: &[
+            &system::DF,
+            &system::DIAL_STDIO,
+            &events::EVENTS,
+            &info::INFO,
+            &system::SYSTEM_PRUNE,
+        ],
+    },
+    Group {
+        name: "volume",
+        about: "Manage volumes",
+        commands: &[
+            &volumes::CREATE,
+            &inspect::VOLUME_INSPECT,
+            &volumes::LS,
+            &system::VOLUME_PRUNE,
+            &volumes::RM,
+        ],
+    },
+];
+
+/// Help of the program itself.
+pub fn root_help(program: &str) -> String {
+    let rows = |commands: &[&'static Command]| {
+        let rows: Vec<_> = commands.iter().map(|command| (command.name, command.about)).collect();
+        help::table(&rows)
+    };
+    let mut others: Vec<&'static Command> = TOP
+        .iter()
+        .copied()
+        .filter(|command| !COMMON.iter().any(|common| common.name == command.name))
+        .collect();
+    others.sort_unstable_by_key(|command| command.name);
+    let groups: Vec<_> = GROUPS.iter().map(|group| (group.name, group.about)).collect();
+    let global: Vec<&Flag> = GLOBAL.iter().collect();
+    format!(
+        "Usage:  {program} [OPTIONS] COMMAND\n\nBuilds, runs and ships containers\n\n\
+         Common Commands:\n{}\nManagement Commands:\n{}\nCommands:\n{}\nGlobal Options:\n{}\n\
+         Run '{program} COMMAND --help' for more information on a command.\n",
+        rows(COMMON),
+        help::table(&groups),
+        rows(&others),
+        help::options(&global, 80)
+    )
+}
+
+/// Does one thing to each of several objects at once; prints each name that went well and all
+/// the errors at the end, as Docker's client does.
+pub async fn each<F, Fut>(session: &Session, names: &[String], act: F) -> Outcome
+where
+    F: Fn(Client, String) -> Fut,
+    Fut: Future<Output = Result<(), Error>> + 'static,
+{
+    let client = session.client().await?;
+    let mut tasks = JoinSet::new();
+    for (index, name) in names.iter().enumerate() {
+        let work = act(client.clone(), name.clone());
+        tasks.spawn_local(async move { (index, work.await) });
+    }
+    let mut results: Vec<Option<Result<(), Error>>> = names.iter().map(|_| None).collect();
+    let mut printed = 0;
+    while let Some(done) = tasks.join_next().await {
+        let Ok((index, result)) = done else { continue };
+        results[index] = Some(result);
+        // In the order typed, as soon as each is known.
+        while let Some(Some(result)) = results.get(printed) {
+            if result.is_ok() {
+                terminal::out(&format!("{}\n", names[printed]));
+            }
+            printed += 1;
+        }
+    }
+    let errors: Vec<_> = results
+        .iter()
+        .flatten()
+        .filter_map(|result| result.as_ref().err())
+        .map(daemon_words)
+        .collect();
+    finish(errors)
+}
+
+/// Success, or all the errors as one failure.
+pub fn finish(errors: Vec<String>) -> Outcome {
+    if errors.is_empty() { Ok(0) } else { Err(Failure::new(errors.join("\n"))) }
+}
+
+/// The `filters` parameter of `--filter` values, if any.
+pub fn filters(matches: &Matches) -> Option<String> {
+    let mut filters = api::filters::Filters::default();
+    for value in matches.all("filter") {
+        if let Some((key, value)) = value.split_once('=') {
+            filters.add(key.trim().to_lowercase(), value.trim());
+        }
+    }
+    (!filters.is_empty()).then(|| filters.to_json())
+}
+
+/// The options of every listing.
+pub const FORMAT_USAGE: &str = "Format output by a template:\n'table':            As a table with column headers (default)\n'table TEMPLATE':   As a table of the given Go template\n'json':             As JSON\n'TEMPLATE':         By the given Go template";

@@ -1,0 +1,354 @@
+//! Where the daemon is: `-H`, `DOCKER_HOST`, contexts, else Tug's own socket, behind which a
+//! daemon is started when none answers.
+//!
+//! Order, as in Docker's client: `--host`, `--context`, `DOCKER_HOST`, `DOCKER_CONTEXT`, the
+//! config file's `currentContext`, the default. Only the default is ever started by us.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    os::unix::{net::UnixStream, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use api::client::{Client, Host};
+use serde_json::Value;
+use tokio::sync::OnceCell;
+
+use crate::{args::Matches, create::files::reason, failure::Failure};
+
+/// How long a daemon started by us may take until it answers.
+const START_PATIENCE: Duration = Duration::from_secs(20);
+
+/// What one command line knows: its program's name, the user's configuration, the daemon.
+pub struct Session {
+    pub program: String,
+    pub config: Config,
+    host: Place,
+    client: OnceCell<Client>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    /// Named by the user.
+    Chosen(Host),
+    /// Nobody said: ours.
+    Default,
+}
+
+impl Session {
+    /// # Errors
+    /// When the options contradict each other or name no place.
+    pub fn new(program: &str, global: &Matches) -> Result<Session, Failure> {
+        let config = Config::load(global.find("config"));
+        let host = place(global, &config)?;
+        Ok(Session { program: program.to_owned(), config, host, client: OnceCell::new() })
+    }
+
+    /// The daemon's client; the first call finds the daemon, and starts it where it is ours.
+    ///
+    /// # Errors
+    /// When there is no daemon and none can be started.
+    pub async fn client(&self) -> Result<&Client, Failure> {
+        self.client.get_or_try_init(|| self.connect()).await
+    }
+
+    async fn connect(&self) -> Result<Client, Failure> {
+        let host = match &self.host {
+            Place::Chosen(host) => host.clone(),
+            Place::Default => {
+                let host = Host::default();
+                if let Host::Unix(socket) = &host {
+                    ensure_daemon(socket, &host).await?;
+                }
+                host
+            }
+        };
+        let mut client = Client::new(host);
+        if let Some(version) = env("DOCKER_API_VERSION") {
+            let version = version
+                .parse()
+                .map_err(|_| Failure::new(format!("invalid API version: {version}")))?;
+            client.set_version(version);
+        } else if let Place::Chosen(_) = self.host {
+            // Our own daemon speaks what we speak; others may be older.
+            client.negotiate().await?;
+        }
+        for (name, value) in &self.config.http_headers {
+            if let (Ok(name), Ok(value)) = (name.parse::<hyper::header::HeaderName>(), value.parse())
+                && name != hyper::header::USER_AGENT
+            {
+                client.add_header(name, value);
+            }
+        }
+        Ok(client)
+    }
+
+    /// Where requests go, for messages and for `--use-api-socket`.
+    pub fn host(&self) -> Host {
+        match &self.host {
+            Place::Chosen(host) => host.clone(),
+            Place::Default => Host::default(),
+        }
+    }
+}
+
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn place(global: &Matches, config: &Config) -> Result<Place, Failure> {
+    let hosts = global.all("host");
+    let context = global.find("context");
+    if hosts.len() > 1 {
+        return Err(Failure::new("Specify only one -H"));
+    }
+    if let Some(host) = hosts.first() {
+        if context.is_some() {
+            return Err(Failure::new(
+                "conflicting options: cannot specify both --host and --context",
+            ));
+        }
+        return chosen(host);
+    }
+    if let Some(name) = context {
+        return from_context(config, name);
+    }
+    if let Some(host) = env("DOCKER_HOST") {
+        return chosen(&host);
+    }
+    match env("DOCKER_CONTEXT").or_else(|| config.current_context.clone()) {
+        Some(name) => from_context(config, &name),
+        None => Ok(Place::Default),
+    }
+}
+
+fn chosen(text: &str) -> Result<Place, Failure> {
+    let text = text.trim();
+    // Docker's flag also takes a bare address.
+    let full = if text.contains("://") { text.to_owned() } else { format!("tcp://{text}") };
+    full.parse()
+        .map(Place::Chosen)
+        .map_err(|error: api::client::HostError| Failure::new(error.to_string()))
+}
+
+fn from_context(config: &Config, name: &str) -> Result<Place, Failure> {
+    if name == "default" {
+        return Ok(match env("DOCKER_HOST") {
+            Some(host) => return chosen(&host),
+            None => Place::Default,
+        });
+    }
+    let missing = || {
+        Failure::new(format!(
+            "Failed to initialize: unable to resolve docker endpoint: context \"{name}\": context not found"
+        ))
+    };
+    let contexts = fs::read_dir(config.directory.join("contexts/meta")).map_err(|_| missing())?;
+    for entry in contexts.flatten() {
+        let Ok(text) = fs::read(entry.path().join("meta.json")) else { continue };
+        let Ok(meta) = serde_json::from_slice::<Value>(&text) else { continue };
+        if meta["Name"] == name
+            && let Some(host) = meta["Endpoints"]["docker"]["Host"].as_str()
+        {
+            return chosen(host);
+        }
+    }
+    Err(missing())
+}
+
+/// The user's `config.json`, the parts that this client reads.
+#[derive(Debug, Default)]
+pub struct Config {
+    pub directory: PathBuf,
+    pub current_context: Option<String>,
+    pub detach_keys: Option<String>,
+    pub http_headers: Vec<(String, String)>,
+    root: Value,
+}
+
+impl Config {
+    fn load(flag: Option<&str>) -> Config {
+        let directory = match (flag, env("DOCKER_CONFIG"), env("HOME")) {
+            (Some(directory), _, _) => PathBuf::from(directory),
+            (None, Some(directory), _) => PathBuf::from(directory),
+            (None, None, Some(home)) => Path::new(&home).join(".docker"),
+            (None, None, None) => PathBuf::from("/root/.docker"),
+        };
+        let root: Value = fs::read(directory.join("config.json"))
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok())
+            .unwrap_or_default();
+        let text = |key: &str| {
+            root[key].as_str().filter(|value| !value.is_empty()).map(str::to_owned)
+        };
+        let http_headers = root["HttpHeaders"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+            .collect();
+        Config {
+            current_context: text("currentContext"),
+            detach_keys: text("detachKeys"),
+            http_headers,
+            directory,
+            root,
+        }
+    }
+
+    /// A default `--format`, such as `psFormat`.
+    pub fn format(&self, key: &str) -> Option<&str> {
+        self.root[key].as_str().filter(|value| !value.is_empty())
+    }
+
+    /// The stored credentials for a registry, as `X-Registry-Auth` wants them.
+    pub fn registry_auth(&self, domain: &str) -> api::system::AuthConfig {
+        use base64::Engine as _;
+        let key = if domain == "docker.io" { "https://index.docker.io/v1/" } else { domain };
+        let entry = &self.root["auths"][key];
+        let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+        let decoded = base64::engine::general_purpose::STANDARD
+            .decode(entry["auth"].as_str().unwrap_or_default())
+            .ok()
+            .and_then(|bytes| String::from_utf8(bytes).ok())
+            .unwrap_or_default();
+        let (username, password) = decoded.split_once(':').unwrap_or_default();
+        api::system::AuthConfig {
+            username: username.to_owned(),
+            password: password.trim_end_matches('\0').to_owned(),
+            server_address: key.to_owned(),
+            identity_token: text("identitytoken"),
+            registry_token: text("registrytoken"),
+            ..api::system::AuthConfig::default()
+        }
+    }
+
+    /// Every stored credential, as `X-Registry-Config` wants them.
+    pub fn all_auths(&self) -> String {
+        use base64::Engine as _;
+        let auths: std::collections::BTreeMap<&str, api::system::AuthConfig> = self.root["auths"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(server, _)| (server.as_str(), self.registry_auth(server)))
+            .collect();
+        let json = serde_json::to_vec(&auths).unwrap_or_default();
+        base64::engine::general_purpose::URL_SAFE.encode(json)
+    }
+
+    /// Build-time proxies, as build arguments.
+    pub fn proxies(&self, host: &str) -> Vec<(String, String)> {
+        let proxies = &self.root["proxies"];
+        let entry = if proxies[host].is_object() { &proxies[host] } else { &proxies["default"] };
+        let mut found = Vec::new();
+        for (key, name) in [
+            ("httpProxy", "HTTP_PROXY"),
+            ("httpsProxy", "HTTPS_PROXY"),
+            ("noProxy", "NO_PROXY"),
+            ("ftpProxy", "FTP_PROXY"),
+            ("allProxy", "ALL_PROXY"),
+        ] {
+            if let Some(value) = entry[key].as_str() {
+                found.push((name.to_owned(), value.to_owned()));
+                found.push((name.to_lowercase(), value.to_owned()));
+            }
+        }
+        found
+    }
+}
+
+/// Makes sure that somebody listens on Tug's own socket.
+async fn ensure_daemon(socket: &Path, host: &Host) -> Result<(), Failure> {
+    let unreachable = |source| api::client::Error::Connect { host: host.clone(), source };
+    match UnixStream::connect(socket) {
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            return Err(unreachable(error).into());
+        }
+        Err(error) => {
+            if let Err(why) = start_daemon() {
+                let text = unreachable(error).to_string();
+                return Err(Failure::new(format!("{text}\n({why})")));
+            }
+        }
+    }
+    let deadline = Instant::now() + START_PATIENCE;
+    loop {
+        match Client::new(host.clone()).ping().await {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() > deadline => {
+                let log = log_path();
+                return Err(Failure::new(format!("{error}\n(see {})", log.display())));
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+fn log_path() -> PathBuf {
+    PathBuf::from("/var/log/tug.log")
+}
+
+/// Starts `tug daemon` in a session of its own, so that it outlives this terminal.
+fn start_daemon() -> Result<(), String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("only root can start the daemon: run `tug daemon` as root".to_owned());
+    }
+    let program = std::env::current_exe()
+        .map_err(|error| format!("cannot find our own program: {}", reason(&error)))?;
+    let path = log_path();
+    let log = fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .map_err(|error| format!("open {}: {}", path.display(), reason(&error)))?;
+    let copy = log
+        .try_clone()
+        .map_err(|error| format!("open {}: {}", path.display(), reason(&error)))?;
+    // Leaving our session takes a call between fork and exec, which safe code cannot make: the
+    // child is this command line again, which leaves the session and becomes the daemon.
+    Command::new(&program)
+        .arg0("tug")
+        .arg(DAEMON_SESSION)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::from(log))
+        .stderr(Stdio::from(copy))
+        .spawn()
+        .map(drop)
+        .map_err(|error| format!("start {} daemon: {}", program.display(), reason(&error)))
+}
+
+/// The first word that makes this program leave its session and become the daemon.
+pub const DAEMON_SESSION: &str = "__daemon-session";
+
+/// Becomes `tug daemon` in a session of its own; returns only when that fails.
+pub fn become_daemon() -> u8 {
+    if let Err(error) = rustix::process::setsid() {
+        crate::terminal::error_text(&format!("cannot leave the session: {error}\n"));
+        return 125;
+    }
+    let Ok(program) = std::env::current_exe() else { return 125 };
+    let error = Command::new(&program).arg0("tug").arg("daemon").exec();
+    crate::terminal::error_text(&format!("start {} daemon: {error}\n", program.display()));
+    125
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_may_lack_its_scheme() {
+        let host = |text: &str| match chosen(text).unwrap() {
+            Place::Chosen(host) => host.to_string(),
+            Place::Default => "default".to_owned(),
+        };
+        assert_eq!(host("unix:///x.sock"), "unix:///x.sock");
+        assert_eq!(host("10.0.0.1:2375"), "tcp://10.0.0.1:2375");
+        assert!(chosen("ftp://x").is_err());
+    }
+}

@@ -1,0 +1,114 @@
+//! Listings: rows, their columns, and the forms of `--format`.
+
+use std::collections::BTreeMap;
+
+use super::{
+    table::{self, DOCKER},
+    template::{Format, Subject},
+};
+use crate::{failure::Failure, terminal};
+
+/// One row: fields by name, in the listing's order, and the labels behind `.Label`.
+#[derive(Debug, Clone, Default)]
+pub struct Row {
+    pub fields: Vec<(&'static str, String)>,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A listing's column names by field.
+pub type Headers = &'static [(&'static str, &'static str)];
+
+/// The template that a `--format` stands for.
+pub fn resolve<'a>(asked: &'a str, table: &'a str) -> &'a str {
+    match asked {
+        "" | "table" => table,
+        "json" => "{{json .}}",
+        other => other,
+    }
+}
+
+/// Renders rows by a template, `table …` being a table with a header.
+///
+/// # Errors
+/// When the template is malformed or names a field that is not there.
+pub fn render(template: &str, headers: Headers, rows: &[Row]) -> Result<String, Failure> {
+    let (body, with_header) = match template.strip_prefix("table ") {
+        Some(rest) => (rest.trim(), true),
+        None => (template, false),
+    };
+    let body = body.replace("\\t", "\t").replace("\\n", "\n");
+    let format = Format::parse(&body)?;
+    let mut text = String::new();
+    if with_header {
+        let names = headers.iter().map(|(field, name)| (*field, (*name).to_owned()));
+        let line = Format::parse_header(&body)?
+            .run(&Subject::row(names, &BTreeMap::new()))
+            .map_err(wrong_field)?;
+        text.push_str(&line);
+        text.push('\n');
+    }
+    for row in rows {
+        let subject = Subject::row(row.fields.iter().cloned(), &row.labels);
+        text.push_str(&format.run(&subject).map_err(wrong_field)?);
+        text.push('\n');
+    }
+    Ok(if with_header { table::align(&text, DOCKER) } else { text })
+}
+
+/// Renders and prints.
+///
+/// # Errors
+/// As [`render`].
+pub fn print(template: &str, headers: Headers, rows: &[Row]) -> Result<(), Failure> {
+    terminal::out(&render(template, headers, rows)?);
+    Ok(())
+}
+
+fn wrong_field(error: gotmpl::TemplateError) -> Failure {
+    Failure::new(format!("failed to execute template: {error}"))
+}
+
+/// Labels as one text: `a=1,b=2`.
+pub fn labels_text(labels: &BTreeMap<String, String>) -> String {
+    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    const HEADERS: Headers = &[("ID", "CONTAINER ID"), ("Names", "NAMES")];
+
+    fn rows() -> Vec<Row> {
+        [("0123456789ab", "web"), ("ba9876543210", "db")]
+            .into_iter()
+            .map(|(id, name)| Row {
+                fields: vec![("ID", id.to_owned()), ("Names", name.to_owned())],
+                labels: BTreeMap::from([("tier".to_owned(), name.to_owned())]),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_table_has_its_header() {
+        expect![[r#"
+            CONTAINER ID   NAMES     tier
+            0123456789ab   web       web
+            ba9876543210   db        db
+        "#]]
+        .assert_eq(
+            &render(r#"table {{.ID}}\t{{.Names}}\t{{.Label "tier"}}"#, HEADERS, &rows()).unwrap(),
+        );
+    }
+
+    #[test]
+    fn json_is_one_object_a_line() {
+        expect![[r#"
+            {"ID":"0123456789ab","Names":"web"}
+            {"ID":"ba9876543210","Names":"db"}
+        "#]]
+        .assert_eq(&render(resolve("json", ""), HEADERS, &rows()).unwrap());
+    }
+}

@@ -1,0 +1,314 @@
+//! Go templates with Docker's functions, for `--format`.
+//!
+//! The engine knows no methods, which Docker's rows have one of: `.Label "name"`. Before parsing,
+//! it becomes the function `rowLabel` on the root value, which carries the labels under a key
+//! that no template can name.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use gotmpl::{MissingKey, Template, TemplateError, Value};
+use serde_json::Value as Json;
+
+use super::json;
+use crate::failure::Failure;
+
+/// Where a row keeps its labels.
+const LABELS: &str = "\u{0}labels";
+/// Where a value keeps the JSON it came from, for `json .`.
+const ORIGINAL: &str = "\u{0}original";
+
+/// What a template is run for: the header line passes functions' arguments through unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Row,
+    Header,
+}
+
+/// A parsed template.
+pub struct Format {
+    template: Template,
+}
+
+/// A value to run a template on.
+#[derive(Clone)]
+pub struct Subject(Value);
+
+impl Subject {
+    /// Raw JSON, as inspect shows it.
+    pub fn json(value: &Json) -> Subject {
+        Subject(from_json(value))
+    }
+
+    /// JSON with further names for its fields, which `json .` leaves out.
+    pub fn with_names(original: &Json, named: &Json) -> Subject {
+        let Value::Map(fields) = from_json(named) else { return Subject::json(original) };
+        let mut fields = (*fields).clone();
+        fields.insert(Arc::from(ORIGINAL), Value::from(json::compact(original)));
+        Subject(Value::Map(Arc::new(fields)))
+    }
+
+    /// A row of a listing: its fields and the labels behind `.Label`.
+    pub fn row<'a>(
+        fields: impl IntoIterator<Item = (&'a str, String)>,
+        labels: &BTreeMap<String, String>,
+    ) -> Subject {
+        let mut map: BTreeMap<Arc<str>, Value> = fields
+            .into_iter()
+            .map(|(name, value)| (Arc::from(name), Value::from(value)))
+            .collect();
+        let labels = labels
+            .iter()
+            .map(|(key, value)| (Arc::from(key.as_str()), Value::from(value.as_str())))
+            .collect::<BTreeMap<Arc<str>, Value>>();
+        map.insert(Arc::from(LABELS), Value::Map(Arc::new(labels)));
+        Subject(Value::Map(Arc::new(map)))
+    }
+}
+
+impl Format {
+    /// # Errors
+    /// In Docker's words, when the text is no template.
+    pub fn parse(text: &str) -> Result<Format, Failure> {
+        Format::with_purpose(text, Purpose::Row)
+    }
+
+    /// As [`Format::parse`], for the line of column names.
+    pub fn parse_header(text: &str) -> Result<Format, Failure> {
+        Format::with_purpose(text, Purpose::Header)
+    }
+
+    fn with_purpose(text: &str, purpose: Purpose) -> Result<Format, Failure> {
+        let mut template = Template::new("").missing_key(MissingKey::Error);
+        template = with_functions(template, purpose);
+        let template = template.parse(&without_methods(text)).map_err(|error| {
+            Failure::Said { text: format!("template parsing error: {error}"), status: 64 }
+        })?;
+        Ok(Format { template })
+    }
+
+    /// # Errors
+    /// When a field is missing or a function refuses its arguments.
+    pub fn run(&self, subject: &Subject) -> Result<String, TemplateError> {
+        self.template.execute_to_string(&subject.0)
+    }
+}
+
+fn with_functions(template: Template, purpose: Purpose) -> Template {
+    type Text = fn(&str) -> String;
+    let texts: [(&str, Text); 3] = [
+        ("lower", |text| text.to_lowercase()),
+        ("upper", |text| text.to_uppercase()),
+        ("title", title),
+    ];
+    let mut template = template
+        .func("json", move |args| {
+            let value = args.first().cloned().unwrap_or(Value::Nil);
+            Ok(match purpose {
+                Purpose::Row => match value.field(ORIGINAL) {
+                    Some(original) => original.clone(),
+                    None => Value::from(json::compact(&to_json(&value))),
+                },
+                Purpose::Header => value,
+            })
+        })
+        .func("rowLabel", move |args| Ok(label(args, purpose)))
+        .func("split", |args| {
+            let [text, separator] = two(args);
+            Ok(Value::from(
+                text.split(separator.as_str()).map(Value::from).collect::<Vec<Value>>(),
+            ))
+        })
+        .func("join", |args| Ok(Value::from(join(args))))
+        .func("pad", |args| {
+            let count = |at: usize| {
+                args.get(at).and_then(Value::as_int).and_then(|n| usize::try_from(n).ok()).unwrap_or_default()
+            };
+            let text = args.first().map(ToString::to_string).unwrap_or_default();
+            if text.is_empty() {
+                return Ok(Value::from(text));
+            }
+            Ok(Value::from(format!("{}{text}{}", " ".repeat(count(1)), " ".repeat(count(2)))))
+        })
+        .func("truncate", move |args| {
+            let text = args.first().map(ToString::to_string).unwrap_or_default();
+            let length = args.get(1).and_then(Value::as_int).and_then(|n| usize::try_from(n).ok());
+            Ok(Value::from(match (purpose, length) {
+                (Purpose::Row, Some(length)) => text.chars().take(length).collect::<String>(),
+                (Purpose::Row | Purpose::Header, _) => text,
+            }))
+        });
+    for (name, change) in texts {
+        template = template.func(name, move |args| {
+            let text = args.first().map(ToString::to_string).unwrap_or_default();
+            Ok(Value::from(match purpose {
+                Purpose::Row => change(&text),
+                Purpose::Header => text,
+            }))
+        });
+    }
+    template
+}
+
+fn label(args: &[Value], purpose: Purpose) -> Value {
+    let name = args.get(1).map(ToString::to_string).unwrap_or_default();
+    match purpose {
+        // Docker names such a column after the last part of the label's name.
+        Purpose::Header => Value::from(name.rsplit('.').next().unwrap_or_default().replace(['-', '_'], " ")),
+        Purpose::Row => args
+            .first()
+            .and_then(|row| row.field(LABELS))
+            .and_then(|labels| labels.field(&name))
+            .cloned()
+            .unwrap_or_else(|| Value::from("")),
+    }
+}
+
+fn two(args: &[Value]) -> [String; 2] {
+    let text = |at: usize| args.get(at).map(ToString::to_string).unwrap_or_default();
+    [text(0), text(1)]
+}
+
+fn join(args: &[Value]) -> String {
+    let separator = args.get(1).map(ToString::to_string).unwrap_or_default();
+    match args.first() {
+        Some(Value::List(items)) => {
+            items.iter().map(ToString::to_string).collect::<Vec<_>>().join(&separator)
+        }
+        Some(other) => other.to_string(),
+        None => String::new(),
+    }
+}
+
+fn title(text: &str) -> String {
+    let mut start = true;
+    text.chars()
+        .map(|letter| {
+            let first = std::mem::replace(&mut start, !letter.is_alphanumeric() && letter != '_');
+            if first { letter.to_uppercase().next().unwrap_or(letter) } else { letter }
+        })
+        .collect()
+}
+
+/// `.Label "x"` inside an action becomes `rowLabel $ "x"`.
+fn without_methods(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(open) = rest.find("{{") {
+        let (before, after) = rest.split_at(open);
+        out.push_str(before);
+        let Some(close) = after.find("}}") else {
+            out.push_str(after);
+            return out;
+        };
+        let action = &after[..close + 2];
+        out.push_str(&replace_method(action));
+        rest = &after[close + 2..];
+    }
+    out.push_str(rest);
+    out
+}
+
+fn replace_method(action: &str) -> String {
+    let mut out = String::new();
+    let mut rest = action;
+    while let Some(at) = rest.find(".Label") {
+        let after = &rest[at + ".Label".len()..];
+        let is_call = after.starts_with([' ', '\t'])
+            && after.trim_start().starts_with(['"', '`', '(', '$']);
+        // `.Labels` and a field of something else stay as they are.
+        let on_root = rest[..at].chars().next_back().is_none_or(|c| matches!(c, ' ' | '{' | '(' | '|' | '-' | '$'));
+        let before = rest[..at].strip_suffix('$').unwrap_or(&rest[..at]);
+        if is_call && on_root {
+            out.push_str(before);
+            out.push_str("rowLabel $");
+        } else {
+            out.push_str(&rest[..at + ".Label".len()]);
+        }
+        rest = after;
+    }
+    out.push_str(rest);
+    out
+}
+
+fn from_json(json: &Json) -> Value {
+    match json {
+        Json::Null => Value::Nil,
+        Json::Bool(truth) => Value::Bool(*truth),
+        Json::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
+            (Some(whole), _, _) => Value::Int(whole),
+            (None, Some(whole), _) => Value::Uint(whole),
+            (None, None, float) => Value::Float(float.unwrap_or_default()),
+        },
+        Json::String(text) => Value::from(text.as_str()),
+        Json::Array(items) => Value::from(items.iter().map(from_json).collect::<Vec<_>>()),
+        Json::Object(entries) => Value::Map(Arc::new(
+            entries.iter().map(|(key, value)| (Arc::from(key.as_str()), from_json(value))).collect(),
+        )),
+    }
+}
+
+fn to_json(value: &Value) -> Json {
+    match value {
+        Value::Bool(truth) => Json::from(*truth),
+        Value::Int(whole) => Json::from(*whole),
+        Value::Uint(whole) => Json::from(*whole),
+        Value::Float(float) => Json::from(*float),
+        Value::String(text) => Json::from(&**text),
+        Value::List(items) => Json::Array(items.iter().map(to_json).collect()),
+        Value::Map(entries) => Json::Object(
+            entries
+                .iter()
+                .filter(|(key, _)| &***key != LABELS)
+                .map(|(key, value)| (key.to_string(), to_json(value)))
+                .collect(),
+        ),
+        Value::Nil | Value::Function(_) => Json::Null,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(template: &str, subject: &Subject, want: &str) {
+        assert_eq!(Format::parse(template).unwrap().run(subject).unwrap(), want, "{template}");
+    }
+
+    fn row() -> Subject {
+        let labels = BTreeMap::from([("com.x".to_owned(), "yes".to_owned())]);
+        Subject::row([("ID", "abc".to_owned()), ("Names", "one,two".to_owned())], &labels)
+    }
+
+    #[test]
+    fn a_row_has_fields_labels_and_functions() {
+        check("{{.ID}}: {{.Names}}", &row(), "abc: one,two");
+        check(r#"{{.Label "com.x"}}"#, &row(), "yes");
+        check(r#"{{if eq (.Label "com.x") "yes"}}y{{end}}"#, &row(), "y");
+        check(r#"{{.Label "none"}}"#, &row(), "");
+        check("{{upper .ID}} {{title .ID}} {{truncate .ID 2}}", &row(), "ABC Abc ab");
+        check(r#"{{join (split .Names ",") "/"}}"#, &row(), "one/two");
+        check("{{pad .ID 1 2}}|", &row(), " abc  |");
+        check("{{json .}}", &row(), r#"{"ID":"abc","Names":"one,two"}"#);
+    }
+
+    #[test]
+    fn inspect_walks_raw_json() {
+        let json: Json = serde_json::from_str(
+            r#"{"State":{"Pid":12,"Running":true},"Ports":{"80/tcp":[{"HostPort":"8080"}]},"Args":["<a>"]}"#,
+        )
+        .unwrap();
+        let subject = Subject::json(&json);
+        check("{{.State.Pid}} {{.State.Running}}", &subject, "12 true");
+        check(r#"{{(index (index .Ports "80/tcp") 0).HostPort}}"#, &subject, "8080");
+        check("{{range $p, $b := .Ports}}{{$p}}{{end}}", &subject, "80/tcp");
+        check("{{json .Args}}", &subject, r#"["\u003ca\u003e"]"#);
+    }
+
+    #[test]
+    fn a_bad_template_is_status_64() {
+        let failure = Format::parse("{{.ID").err().unwrap();
+        assert_eq!(failure.status(), 64);
+        assert!(Format::parse("{{.Foo}}").unwrap().run(&row()).is_err());
+    }
+}

@@ -1,0 +1,252 @@
+//! Joining our standard streams to a container's: attach, exec, logs.
+//!
+//! Output is copied as it comes, taken apart into stdout and stderr where it is framed. Input is
+//! read by a thread, since a terminal cannot be read without blocking and without changing it
+//! for others; it ends with a half-close, after which output still comes. Signals become
+//! requests: a change of the window's size resizes, the rest is proxied.
+
+use std::os::fd::AsFd;
+
+use api::{
+    client::{Body, Client, Hijacked, segment},
+    framing::{Decoder, Stream},
+};
+use rustix::stdio;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+
+use crate::{
+    failure::Failure,
+    terminal::{self, Output},
+};
+
+const PIECE_BYTES: usize = 32 << 10;
+
+/// How output arrives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// Straight from a terminal: all of it is stdout.
+    Raw,
+    Multiplexed,
+}
+
+/// What is joined besides output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Joined {
+    pub stdin: bool,
+    pub framing: Framing,
+}
+
+/// Copies until the far side closes its half.
+///
+/// # Errors
+/// When the connection breaks, or what comes is not framed though it should be.
+pub async fn join(connection: Hijacked, joined: Joined) -> Result<(), Failure> {
+    let (reader, mut writer) = tokio::io::split(connection);
+    let input = async {
+        if joined.stdin {
+            let mut pieces = read_stdin();
+            while let Some(piece) = pieces.recv().await {
+                if writer.write_all(&piece).await.is_err() || writer.flush().await.is_err() {
+                    break;
+                }
+            }
+        }
+        // The process may have closed its input already, which is not ours to report.
+        let _ = writer.shutdown().await;
+        std::future::pending::<()>().await;
+    };
+    let output = copy_output(reader, joined.framing);
+    tokio::select! {
+        done = output => done,
+        () = input => Ok(()),
+    }
+}
+
+async fn copy_output(
+    mut reader: impl AsyncReadExt + Unpin,
+    framing: Framing,
+) -> Result<(), Failure> {
+    let mut decoder = Decoder::default();
+    let mut buffer = vec![0; PIECE_BYTES];
+    loop {
+        let count = match reader.read(&mut buffer).await {
+            Ok(0) => return Ok(()),
+            Ok(count) => count,
+            // A container that is removed takes its connections along.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(()),
+            Err(error) => return Err(Failure::new(format!("error receiving stream: {error}"))),
+        };
+        deliver(&mut decoder, framing, &buffer[..count])?;
+    }
+}
+
+/// Writes one piece of output where it belongs.
+///
+/// # Errors
+/// When it is not framed though it should be.
+pub fn deliver(decoder: &mut Decoder, framing: Framing, bytes: &[u8]) -> Result<(), Failure> {
+    match framing {
+        Framing::Raw => {
+            terminal::write(Output::Stdout, bytes);
+            Ok(())
+        }
+        Framing::Multiplexed => decoder
+            .feed(bytes, |stream, payload| match stream {
+                Stream::Stdin | Stream::Stdout => terminal::write(Output::Stdout, payload),
+                Stream::Stderr | Stream::SystemError => terminal::write(Output::Stderr, payload),
+            })
+            .map_err(|error| Failure::new(error.to_string())),
+    }
+}
+
+/// What comes in on stdin; ends at its end.
+pub fn read_stdin() -> mpsc::Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel(4);
+    std::thread::spawn(move || {
+        let stdin = stdio::stdin();
+        let mut buffer = vec![0; PIECE_BYTES];
+        loop {
+            match rustix::io::read(stdin.as_fd(), &mut buffer) {
+                Ok(0) => return,
+                Ok(count) => {
+                    if sender.blocking_send(buffer[..count].to_vec()).is_err() {
+                        return;
+                    }
+                }
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+                Err(_) => return,
+            }
+        }
+    });
+    receiver
+}
+
+/// A request's body read from stdin.
+pub fn stdin_body() -> Body {
+    let (sender, body) = Body::channel();
+    tokio::spawn(async move {
+        let mut pieces = read_stdin();
+        while let Some(piece) = pieces.recv().await {
+            if !sender.send(piece).await {
+                return;
+            }
+        }
+    });
+    body
+}
+
+/// Whose terminal follows the size of ours.
+#[derive(Debug, Clone)]
+pub enum Resized {
+    Container(String),
+    Exec(String),
+}
+
+impl Resized {
+    fn path(&self) -> String {
+        match self {
+            Resized::Container(id) => format!("/containers/{}/resize", segment(id)),
+            Resized::Exec(id) => format!("/exec/{}/resize", segment(id)),
+        }
+    }
+}
+
+/// Tells the daemon our size now and whenever it changes. Never ends.
+pub async fn follow_size(client: &Client, target: Resized) {
+    let path = target.path();
+    let Ok(mut changed) = signal(SignalKind::window_change()) else { return };
+    // The process may not be up yet when the first size arrives; then it is said again.
+    for pause_ms in [0u64, 10, 20, 30, 40, 50] {
+        tokio::time::sleep(std::time::Duration::from_millis(pause_ms)).await;
+        if send_size(client, &path).await {
+            break;
+        }
+    }
+    while changed.recv().await.is_some() {
+        send_size(client, &path).await;
+    }
+}
+
+async fn send_size(client: &Client, path: &str) -> bool {
+    let Some((rows, columns)) = terminal::size() else { return true };
+    client
+        .post(path)
+        .query("h", rows.to_string())
+        .query("w", columns.to_string())
+        .send()
+        .await
+        .is_ok()
+}
+
+/// The signals handed on to a container: all that end or steer a process and can be caught.
+const PROXIED: [(i32, &str); 13] = [
+    (1, "HUP"),
+    (2, "INT"),
+    (3, "QUIT"),
+    (10, "USR1"),
+    (12, "USR2"),
+    (14, "ALRM"),
+    (15, "TERM"),
+    (18, "CONT"),
+    (20, "TSTP"),
+    (21, "TTIN"),
+    (22, "TTOU"),
+    (28, "WINCH"),
+    (29, "IO"),
+];
+
+/// Signals caught from now on; see [`Signals::proxy`].
+pub struct Signals(mpsc::UnboundedReceiver<&'static str>);
+
+impl Signals {
+    /// Catches the signals, before the container exists, so that none is lost.
+    pub fn catch() -> Signals {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        for (number, name) in PROXIED {
+            let Ok(mut stream) = signal(SignalKind::from_raw(number)) else { continue };
+            let sender = sender.clone();
+            tokio::spawn(async move {
+                while stream.recv().await.is_some() {
+                    if sender.send(name).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        Signals(receiver)
+    }
+
+    /// Hands every caught signal on to the container. Never ends.
+    pub async fn proxy(mut self, client: &Client, id: &str) {
+        let path = format!("/containers/{}/kill", segment(id));
+        while let Some(name) = self.0.recv().await {
+            // It may have ended a moment ago.
+            let _ = client.post(&path).query("signal", name).send().await;
+        }
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Ends with the status of the first signal that would end us; for raw mode, where nothing is
+/// proxied, so that the terminal is restored on the way out.
+pub async fn deadly_signal() -> u8 {
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    for number in [1u8, 2, 3, 15] {
+        let Ok(mut stream) = signal(SignalKind::from_raw(i32::from(number))) else { continue };
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            stream.recv().await;
+            // Nobody listens once the command is over.
+            let _ = sender.send(128 + number);
+        });
+    }
+    drop(sender);
+    match receiver.recv().await {
+        Some(status) => status,
+        None => std::future::pending().await,
+    }
+}
