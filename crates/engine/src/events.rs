@@ -102,6 +102,13 @@ impl Events {
         shared.readers.retain(|reader| reader.try_send(Arc::clone(&event)).is_ok());
     }
 
+    /// How many read at this moment.
+    #[must_use]
+    pub fn listeners(&self) -> usize {
+        let shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.readers.iter().filter(|reader| !reader.is_closed()).count()
+    }
+
     /// Starts reading. With `since`, or an `until` in the past, remembered events come first.
     ///
     /// # Errors

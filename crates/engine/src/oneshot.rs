@@ -4,16 +4,35 @@
 //! events. When it has ended, was cancelled or its handle was dropped, nothing of it is left but
 //! the snapshot, which is its maker's.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use tokio::sync::mpsc;
+use bytes::{Buf, Bytes, BytesMut};
+use monitor::settings::{Durability, LogSettings, MonitorSettings, Rootfs};
+use monitor::wire::{AttachOptions, Framing, Request, Target};
+use spec::Id;
+use tokio::io::AsyncReadExt;
+use tokio::sync::{mpsc, oneshot};
+use tracing::warn;
 
-use crate::containers::spec::Resources;
+use crate::containers::derive::{self, HostMount, Inputs, ManagedFiles};
+use crate::containers::link::{Link, News};
+use crate::containers::mounts::Mount;
+use crate::containers::spec::{ContainerSpec, MountKind, NetworkMode, Resources, TmpfsOptions};
+use crate::containers::task::PendingAttach;
 use crate::containers::views::LogSource;
-use crate::error::{Error, Result};
-use crate::{Engine, Kind};
+use crate::containers::world::{self, Ready, blocking, fd_path};
+use crate::error::{Error, Kind, Result, chain};
+use crate::{Engine, Inner, networks};
+
+/// Chunks of output that wait for a slow reader; beyond them the command waits.
+const CHUNKS_MAX: usize = 64;
+/// What BuildKit calls its sandbox; commands see it as their host's name.
+const HOSTNAME: &str = "buildkitsandbox";
 
 /// What to run.
 #[derive(Debug, Default)]
@@ -61,6 +80,9 @@ pub enum OneShotMount {
 pub struct RunningStep {
     /// Output as it comes; ends with the command.
     pub output: mpsc::Receiver<(LogSource, Bytes)>,
+    end: oneshot::Receiver<Result<i32>>,
+    /// Closed by dropping, which the supervisor hears.
+    cancel: Option<oneshot::Sender<()>>,
 }
 
 impl Engine {
@@ -69,8 +91,29 @@ impl Engine {
     /// # Errors
     /// `Invalid` with Docker's words when the command cannot be run.
     pub async fn run_once(&self, request: OneShot) -> Result<RunningStep> {
-        drop(request);
-        Err(Error::new(Kind::Internal, "run_once"))
+        let engine = Arc::clone(&self.inner);
+        let id = Id::random();
+        let (ours, theirs) =
+            UnixStream::pair().map_err(|source| Error::because(Kind::Internal, "cannot make a socket", source))?;
+        let started = start(&engine, id, request, theirs.into()).await;
+        let (link, news) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                blocking(move || clean_up(&engine, &id)).await;
+                return Err(error);
+            }
+        };
+        let (sender, output) = mpsc::channel(CHUNKS_MAX);
+        tokio::spawn(read_output(ours, sender));
+        let (finish, end) = oneshot::channel();
+        let (cancel, cancelled) = oneshot::channel();
+        tokio::spawn(async move {
+            let outcome = supervise(&link, news, cancelled).await;
+            blocking(move || clean_up(&engine, &id)).await;
+            // Whoever dropped the handle does not want to know.
+            let _ = finish.send(outcome);
+        });
+        Ok(RunningStep { output, end, cancel: Some(cancel) })
     }
 }
 
@@ -80,9 +123,223 @@ impl RunningStep {
     /// # Errors
     /// When the monitor was lost.
     pub async fn wait(&mut self) -> Result<i32> {
-        Err(Error::new(Kind::Internal, "wait"))
+        match (&mut self.end).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Error::internal("the command's end was asked for twice")),
+        }
     }
 
     /// Kills the command; `wait` then reports its end.
-    pub fn cancel(&self) {}
+    pub fn cancel(&mut self) {
+        self.cancel = None;
+    }
+}
+
+/// Waits for the end, and brings it about when cancelled.
+async fn supervise(
+    link: &Link,
+    mut news: mpsc::UnboundedReceiver<News>,
+    mut cancelled: oneshot::Receiver<()>,
+) -> Result<i32> {
+    let mut asked = false;
+    loop {
+        tokio::select! {
+            piece = news.recv() => match piece {
+                Some(News::Exited(record)) => return Ok(record.exit_code),
+                Some(News::Lost) | None => return Err(Error::internal("the command's monitor was lost")),
+                Some(News::Oom | News::ExecExited { .. } | News::Detached { .. }) => {}
+            },
+            _ = &mut cancelled, if !asked => {
+                asked = true;
+                let kill = Request::Signal { target: Target::Main, signal: crate::containers::step::SIGKILL };
+                if let Err(error) = link.tell(&kill) {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+async fn start(
+    engine: &Arc<Inner>,
+    id: Id,
+    request: OneShot,
+    client: OwnedFd,
+) -> Result<(Arc<Link>, mpsc::UnboundedReceiver<News>)> {
+    let inner = Arc::clone(engine);
+    let ready = blocking(move || prepare(&inner, &id, request)).await?;
+    let options = AttachOptions {
+        stdin: false,
+        stdout: true,
+        stderr: true,
+        detach_keys: Vec::new(),
+        framing: Framing::Multiplexed,
+        prelude: Vec::new(),
+    };
+    let pending = vec![PendingAttach { socket: client, options }];
+    let handed = world::hand_over(ready, pending).await;
+    handed.map(|handed| (handed.link, handed.news)).map_err(|failure| {
+        Error::new(if failure.users_fault { Kind::Invalid } else { Kind::Internal }, failure.message)
+    })
+}
+
+/// A wish for a container that comes nearest to the step.
+fn wish(request: &OneShot) -> ContainerSpec {
+    let mut spec = ContainerSpec::default();
+    spec.config.cmd = Some(request.argv.clone());
+    spec.config.env.clone_from(&request.env);
+    spec.config.user.clone_from(&request.user);
+    spec.config.working_dir.clone_from(&request.working_dir);
+    spec.host.network = match &request.network {
+        OneShotNetwork::Bridge => NetworkMode::Bridge,
+        OneShotNetwork::Host => NetworkMode::Host,
+        OneShotNetwork::None => NetworkMode::None,
+        OneShotNetwork::Named(name) => NetworkMode::Named(name.clone()),
+    };
+    spec.host.resources = request.resources.clone();
+    spec.host.shm_size = request.shm_size;
+    spec.host.extra_hosts.clone_from(&request.extra_hosts);
+    spec.host.security_opt.clone_from(&request.security_opt);
+    spec.host.privileged = request.privileged;
+    spec
+}
+
+/// Blocking.
+fn prepare(engine: &Inner, id: &Id, request: OneShot) -> Result<Ready> {
+    let run = engine.config.run_dir(id);
+    world::make_dir(&run)?;
+    let spec = wish(&request);
+    let mut held = Vec::new();
+    let mounts = request.mounts.into_iter().map(|mount| host_mount(mount, &mut held)).collect::<Vec<_>>();
+    let network = engine.networks.prepare(&networks::Container { id: *id, name: "", spec: &spec, hostname: HOSTNAME })?;
+    let files = world::files_in(&run);
+    write_files(&files, &network)?;
+    let mut devices = BTreeMap::new();
+    if request.privileged {
+        devices.insert(String::new(), crate::containers::devices::under(Path::new("/dev")));
+    }
+    let document = derive::derive(&Inputs {
+        id,
+        spec: &spec,
+        config: &engine.config,
+        host: &engine.host,
+        hostname: HOSTNAME,
+        mounts: &mounts,
+        files: &files,
+        joined: &BTreeMap::new(),
+        devices: &devices,
+        link_env: &[],
+    })?;
+    let snapshot =
+        engine.store.snapshot(&request.snapshot).map_err(|source| Error::caused(Kind::Internal, source))?;
+    let settings = MonitorSettings {
+        container: *id,
+        config: run.join("config.json"),
+        rootfs: Rootfs::Overlay { lowers: snapshot.lowers, upper: snapshot.upper, work: snapshot.work },
+        user: Some(request.user),
+        groups: Vec::new(),
+        tty: false,
+        console_size: None,
+        open_stdin: false,
+        stdin_once: false,
+        log: LogSettings::default(),
+        exit_record: run.join("exit.json"),
+        durability: Durability::Lazy,
+        runtime: world::runtime_choice(engine, "", &run)?,
+        cgroup: Some(PathBuf::from(derive::cgroup_path(id, &spec, &engine.config))),
+        init: false,
+        resolver: matches!(request.network, OneShotNetwork::Named(_)).then(|| run.join(net::zone::RESOLVER_FILE)),
+    };
+    world::write_bundle(&run, &document, &settings)?;
+    let spawned = world::spawn_monitor(engine, &run)?;
+    let networks::Prepared { netns, listeners, attachment, .. } = network;
+    Ok(Ready { spawned, netns, listeners, attachment, held })
+}
+
+fn write_files(files: &ManagedFiles, network: &networks::Prepared) -> Result<()> {
+    let hostname = format!("{HOSTNAME}\n");
+    for (path, text) in
+        [(&files.hosts, &network.hosts), (&files.hostname, &hostname), (&files.resolv_conf, &network.resolv_conf)]
+    {
+        fs::write(path, text)
+            .map_err(|source| Error::because(Kind::Internal, format!("cannot write {}", path.display()), source))?;
+    }
+    Ok(())
+}
+
+fn host_mount(mount: OneShotMount, held: &mut Vec<OwnedFd>) -> HostMount {
+    let bind = |destination: String, read_only| Mount {
+        kind: MountKind::Bind,
+        destination: crate::containers::mounts::clean(&destination),
+        read_only,
+        ..Mount::default()
+    };
+    match mount {
+        OneShotMount::Bind { source, target, read_only } => HostMount { mount: bind(target, read_only), source },
+        OneShotMount::Tree { root, target, read_only } => {
+            let source = fd_path(&root);
+            held.push(root);
+            HostMount { mount: bind(target, read_only), source }
+        }
+        OneShotMount::Tmpfs { target, size_bytes } => {
+            let size_bytes = size_bytes.and_then(|bytes| i64::try_from(bytes).ok()).unwrap_or(0);
+            let tmpfs = Some(TmpfsOptions { size_bytes, ..TmpfsOptions::default() });
+            HostMount { mount: Mount { kind: MountKind::Tmpfs, tmpfs, ..bind(target, false) }, source: PathBuf::new() }
+        }
+    }
+}
+
+/// Gives up everything but the snapshot. Blocking.
+pub(crate) fn clean_up(engine: &Inner, id: &Id) {
+    engine.networks.release(id);
+    let group = sys::cgroup::Cgroup::find(Path::new(&derive::cgroup_path(id, &ContainerSpec::default(), &engine.config)));
+    if let Err(error) = group.try_remove() {
+        tracing::debug!(step = %id, error = chain(&error), "control group stays for its monitor");
+    }
+    let run = engine.config.run_dir(id);
+    if let Err(error) = fs::remove_dir_all(&run)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        warn!(step = %id, path = %run.display(), error = chain(&error), "run directory left behind");
+    }
+}
+
+/// Cuts the monitor's frames into pieces of output.
+async fn read_output(socket: UnixStream, sender: mpsc::Sender<(LogSource, Bytes)>) {
+    let made = socket.set_nonblocking(true).and_then(|()| tokio::net::UnixStream::from_std(socket));
+    let Ok(mut socket) = made else { return };
+    let mut buffer = BytesMut::with_capacity(64 << 10);
+    while let Ok(1..) = socket.read_buf(&mut buffer).await {
+        while let Some(piece) = next_frame(&mut buffer) {
+            // Without a reader the output is drained, so that the command can end.
+            let _ = sender.send(piece).await;
+        }
+    }
+}
+
+/// Takes one whole frame: stream, three zeros, length in big-endian, payload.
+fn next_frame(buffer: &mut BytesMut) -> Option<(LogSource, Bytes)> {
+    let header: [u8; 8] = *buffer.first_chunk()?;
+    let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as usize;
+    if buffer.len() < 8 + length {
+        return None;
+    }
+    buffer.advance(8);
+    let payload = buffer.split_to(length).freeze();
+    let source = if header[0] == 2 { LogSource::Stderr } else { LogSource::Stdout };
+    Some((source, payload))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_cut_where_they_end() {
+        let mut buffer = BytesMut::from(&b"\x01\0\0\0\0\0\0\x02hi\x02\0\0\0\0\0\0\x03er"[..]);
+        assert_eq!(next_frame(&mut buffer), Some((LogSource::Stdout, Bytes::from_static(b"hi"))));
+        assert_eq!(next_frame(&mut buffer), None);
+        buffer.extend_from_slice(b"r");
+        assert_eq!(next_frame(&mut buffer), Some((LogSource::Stderr, Bytes::from_static(b"err"))));
+    }
 }

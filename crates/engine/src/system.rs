@@ -1,7 +1,12 @@
-//! The engine about itself: what info, version and disk usage need beyond what other parts tell.
+//! The engine about itself: what info needs beyond what other parts tell.
 
-use crate::Engine;
+use std::fs;
+use std::sync::Arc;
+
+use crate::containers::step::Phase;
+use crate::containers::world::blocking;
 use crate::error::Result;
+use crate::{Engine, Inner};
 
 /// Facts for `info`. What the front door can read from [`crate::EngineConfig`] is not repeated.
 #[derive(Debug, Clone, Default)]
@@ -53,8 +58,166 @@ impl Engine {
     /// Collects the facts.
     ///
     /// # Errors
-    /// When the store cannot be read.
+    /// None today; the store may have some later.
     pub async fn info(&self) -> Result<Info> {
-        Ok(Info::default())
+        let inner = Arc::clone(&self.inner);
+        Ok(blocking(move || collect(&inner)).await)
     }
+}
+
+/// Blocking.
+fn collect(engine: &Inner) -> Info {
+    let uname = rustix::system::uname();
+    let text = |part: &std::ffi::CStr| part.to_string_lossy().into_owned();
+    let (operating_system, os_version) = os_release();
+    let limits = limit_support();
+    let mut info = Info {
+        id: instance_id(engine),
+        name: text(uname.nodename()),
+        images: engine.store.images().len(),
+        storage_driver: engine.store.driver().name().to_owned(),
+        storage_status: storage_status(engine),
+        kernel_version: text(uname.release()),
+        operating_system,
+        os_version,
+        architecture: text(uname.machine()),
+        cpus: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        memory: memory(),
+        cgroup_version: if engine.host.cgroup_v2 { 2 } else { 1 },
+        security_options: security_options(engine),
+        runtimes: engine.config.runtimes.keys().cloned().chain(["runc".to_owned(), "tug".to_owned()]).collect(),
+        limits,
+        ipv4_forwarding: read("/proc/sys/net/ipv4/ip_forward").trim() == "1",
+        events_listeners: engine.events.listeners(),
+        open_fds: fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
+        ..Info::default()
+    };
+    for container in engine.containers.all() {
+        info.containers += 1;
+        match &container.now().phase {
+            Phase::Running { .. } | Phase::Stopping { .. } | Phase::Backoff { .. } => info.running += 1,
+            Phase::Paused { .. } => info.paused += 1,
+            Phase::Created { .. }
+            | Phase::Starting { .. }
+            | Phase::Exited { .. }
+            | Phase::Removing { .. }
+            | Phase::Dead { .. }
+            | Phase::Gone => info.stopped += 1,
+        }
+    }
+    info.warnings = warnings(&info);
+    info
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+/// Bytes of memory: proc(5), /proc/meminfo counts in KiB.
+fn memory() -> u64 {
+    let text = read("/proc/meminfo");
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+fn os_release() -> (String, String) {
+    let text = fs::read_to_string("/etc/os-release").unwrap_or_else(|_| read("/usr/lib/os-release"));
+    let value = |key: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        line.unwrap_or("").trim_matches('"').to_owned()
+    };
+    let name = value("PRETTY_NAME");
+    (if name.is_empty() { "Linux".to_owned() } else { name }, value("VERSION_ID"))
+}
+
+/// Made once and kept: clients tell engines apart by it.
+fn instance_id(engine: &Inner) -> String {
+    let path = engine.config.data_root.join("engine-id");
+    if let Ok(id) = fs::read_to_string(&path) {
+        return id.trim().to_owned();
+    }
+    let digits = spec::Id::random().to_string();
+    let groups = [(0, 8), (8, 12), (12, 16), (16, 20), (20, 32)].map(|(from, to)| &digits[from..to]);
+    let id = groups.join("-");
+    // An id that could not be kept is another one next time; nothing depends on it.
+    let _ = fs::write(&path, &id);
+    id
+}
+
+fn storage_status(engine: &Inner) -> Vec<(String, String)> {
+    let backing = rustix::fs::statfs(&engine.config.data_root).map_or("unknown".to_owned(), |stat| {
+        // statfs(2)
+        match stat.f_type {
+            0xef53 => "extfs".to_owned(),
+            0x5846_5342 => "xfs".to_owned(),
+            0x9123_683e => "btrfs".to_owned(),
+            0x0102_1994 => "tmpfs".to_owned(),
+            0x794c_7630 => "overlayfs".to_owned(),
+            0x2fc1_2fc1 => "zfs".to_owned(),
+            other => format!("{other:#x}"),
+        }
+    });
+    vec![
+        ("Backing Filesystem".to_owned(), backing),
+        ("Supports d_type".to_owned(), "true".to_owned()),
+        ("Using metacopy".to_owned(), "false".to_owned()),
+        ("Native Overlay Diff".to_owned(), "true".to_owned()),
+        ("userxattr".to_owned(), "false".to_owned()),
+    ]
+}
+
+fn security_options(engine: &Inner) -> Vec<String> {
+    let mut options = Vec::new();
+    if engine.host.apparmor {
+        options.push("name=apparmor".to_owned());
+    }
+    let profile = match &engine.config.seccomp_profile {
+        crate::config::SeccompDefault::Builtin => "builtin",
+        crate::config::SeccompDefault::Unconfined => "unconfined",
+        crate::config::SeccompDefault::Profile(_) => "custom",
+    };
+    options.push(format!("name=seccomp,profile={profile}"));
+    if engine.host.cgroup_v2 {
+        options.push("name=cgroupns".to_owned());
+    }
+    if engine.config.no_new_privileges {
+        options.push("name=no-new-privileges".to_owned());
+    }
+    options
+}
+
+fn limit_support() -> LimitSupport {
+    let layout = sys::cgroup::Layout::host();
+    let controllers = layout.controllers();
+    let has = |name: &str| controllers.iter().any(|controller| controller == name);
+    let v2 = layout.is_v2();
+    let swap = v2 || fs::exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").unwrap_or(false);
+    LimitSupport {
+        memory: has("memory"),
+        swap: has("memory") && swap,
+        oom_kill_disable: has("memory") && !v2,
+        cpu_cfs_period: has("cpu"),
+        cpu_cfs_quota: has("cpu"),
+        cpu_shares: has("cpu"),
+        cpu_set: has("cpuset"),
+        pids: has("pids"),
+    }
+}
+
+/// Source: moby `daemon/info_unix.go`.
+fn warnings(info: &Info) -> Vec<String> {
+    [
+        (info.limits.memory, "WARNING: No memory limit support"),
+        (info.limits.swap, "WARNING: No swap limit support"),
+        (info.limits.cpu_cfs_quota, "WARNING: No cpu cfs quota support"),
+        (info.limits.cpu_cfs_period, "WARNING: No cpu cfs period support"),
+        (info.limits.cpu_shares, "WARNING: No cpu shares support"),
+        (info.limits.cpu_set, "WARNING: No cpuset support"),
+        (info.limits.pids, "WARNING: No pids limit support"),
+        (info.ipv4_forwarding, "WARNING: IPv4 forwarding is disabled"),
+    ]
+    .into_iter()
+    .filter(|(supported, _)| !supported)
+    .map(|(_, text)| text.to_owned())
+    .collect()
 }

@@ -110,6 +110,7 @@ pub(crate) async fn look(engine: &Arc<Inner>) -> Result<Vec<Found>> {
         found.push(observe(engine, record, life).await);
     }
     sweep(engine, &root, &known);
+    sweep_runs(engine, &known);
     Ok(found)
 }
 
@@ -194,6 +195,22 @@ fn sweep(engine: &Inner, root: &Path, known: &BTreeSet<String>) {
         {
             warn!(snapshot = id, error = chain(&error), "snapshot not removed");
         }
+    }
+}
+
+/// Ends what ran for nobody that is known: steps of builds whose daemon died.
+fn sweep_runs(engine: &Inner, known: &BTreeSet<String>) {
+    let Ok(entries) = std::fs::read_dir(engine.config.exec_root.join("containers")) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| !known.contains(*name)) else { continue };
+        let Ok(id) = name.parse::<spec::Id>() else { continue };
+        info!(step = name, "ending what an earlier daemon left running");
+        let path = super::derive::cgroup_path(&id, &super::spec::ContainerSpec::default(), &engine.config);
+        if let Err(error) = sys::cgroup::Cgroup::find(Path::new(&path)).kill() {
+            tracing::debug!(step = name, error = chain(&error), "nothing to kill");
+        }
+        crate::oneshot::clean_up(engine, &id);
     }
 }
 

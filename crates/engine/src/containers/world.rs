@@ -146,6 +146,14 @@ pub(crate) async fn start(
 ) -> std::result::Result<Started, StartFailure> {
     let (inner, wish) = (Arc::clone(engine), Arc::clone(record));
     let ready = blocking(move || prepare(&inner, &wish)).await?;
+    hand_over(ready, pending).await
+}
+
+/// Lets a monitor that is ready start its container.
+pub(crate) async fn hand_over(
+    ready: Ready,
+    pending: Vec<PendingAttach>,
+) -> std::result::Result<Started, StartFailure> {
     let Ready { spawned, netns, listeners, attachment, held } = ready;
     let Spawned { pidfd, connection, .. } = spawned;
     let watched = pidfd.try_clone().map_err(|source| lost("cannot watch the monitor", source))?;
@@ -212,13 +220,13 @@ fn proxy_port(listener: &Listener) -> Option<ProxyPort> {
 }
 
 /// Everything that a monitor needs to start its container.
-struct Ready {
-    spawned: Spawned,
-    netns: Option<OwnedFd>,
-    listeners: Vec<Listener>,
-    attachment: Attachment,
+pub(crate) struct Ready {
+    pub spawned: Spawned,
+    pub netns: Option<OwnedFd>,
+    pub listeners: Vec<Listener>,
+    pub attachment: Attachment,
     /// Descriptors that the document names by path.
-    held: Vec<OwnedFd>,
+    pub held: Vec<OwnedFd>,
 }
 
 /// Blocking.
