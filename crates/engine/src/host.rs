@@ -37,6 +37,8 @@ pub(crate) fn open(mut config: EngineConfig) -> Result<Inner> {
         containers: containers::Registry::default(),
         cache_locks: std::sync::Arc::default(),
         pruning: tokio::sync::Mutex::default(),
+        pruning_images: tokio::sync::Mutex::default(),
+        pruning_volumes: tokio::sync::Mutex::default(),
         program,
         _sealed: sealed,
     })

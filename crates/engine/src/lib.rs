@@ -18,12 +18,14 @@ pub mod error;
 pub mod events;
 pub mod filters;
 mod host;
+pub mod images;
 pub mod names;
 pub mod networks;
 pub mod oneshot;
 pub mod stream;
 pub mod system;
 pub mod times;
+pub mod volumes;
 pub mod words;
 
 use std::path::PathBuf;
@@ -52,6 +54,8 @@ pub(crate) struct Inner {
     pub cache_locks: Arc<builds::CacheLocks>,
     /// One prune of containers at a time.
     pub pruning: tokio::sync::Mutex<()>,
+    pub pruning_images: tokio::sync::Mutex<()>,
+    pub pruning_volumes: tokio::sync::Mutex<()>,
     /// What monitors are started from, and what keeps that path valid.
     pub program: PathBuf,
     pub _sealed: Option<runtime::seal::Sealed>,

@@ -262,7 +262,7 @@ impl Store {
     }
 
     /// Directories of `chain` (bottom first) as overlayfs wants them: top first.
-    pub(crate) fn lowers(&self, chain: &[LayerKey]) -> Vec<PathBuf> {
+    pub fn lowers(&self, chain: &[LayerKey]) -> Vec<PathBuf> {
         chain.iter().rev().map(|key| self.layer_dir(key).join("diff")).collect()
     }
 

@@ -1,0 +1,203 @@
+//! Images in and out as archives: import, load, save.
+//!
+//! Source: moby `daemon/images/image_import.go`, `image/tarexport`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use spec::image::{Config, History, ImageConfig, RootFs};
+use spec::{ImageId, Platform, Reference};
+use store::{LoadError, LoadProgress, LoadedImage, SaveItem, UnpackLimits};
+use tokio::sync::mpsc;
+
+use super::{by_id, not_found, tag, tell};
+use crate::containers::find_image;
+use crate::containers::world::blocking;
+use crate::error::{Error, Kind, Result};
+use crate::stream::{self, ByteStream};
+use crate::{Engine, Inner};
+
+/// `docker import`: one layer and a configuration out of nothing.
+#[derive(Debug, Clone, Default)]
+pub struct ImportRequest {
+    pub name: Option<Reference>,
+    /// Empty for Docker's default.
+    pub message: String,
+    /// Dockerfile instructions.
+    pub changes: Vec<String>,
+    pub platform: Option<Platform>,
+}
+
+/// What a load has to tell, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoadOutput {
+    Progress(LoadProgress),
+    /// A line, with its newline.
+    Text(String),
+}
+
+impl Engine {
+    /// Makes an image of a tree in an archive, compressed or not.
+    ///
+    /// # Errors
+    /// `Invalid` for a bad change or archive.
+    pub async fn import_image(&self, archive: ByteStream, request: ImportRequest) -> Result<ImageId> {
+        let engine = Arc::clone(&self.inner);
+        blocking(move || import(&engine, archive, &request)).await
+    }
+
+    /// Loads all images of an archive and gives them their names.
+    ///
+    /// # Errors
+    /// `Invalid` for a bad archive. Images loaded before the failure stay.
+    pub async fn load_images(&self, archive: ByteStream, output: mpsc::Sender<LoadOutput>) -> Result<()> {
+        let engine = Arc::clone(&self.inner);
+        blocking(move || load(&engine, archive, &output)).await
+    }
+
+    /// Streams images as one archive. A name without a tag means all tags of its repository.
+    ///
+    /// # Errors
+    /// `NotFound`, before anything is sent.
+    pub async fn save_images(&self, asked: &[String]) -> Result<ByteStream> {
+        let (engine, asked) = (Arc::clone(&self.inner), asked.to_vec());
+        let (mut writer, receiver) = stream::channel();
+        let mut saved = blocking(move || {
+            let items = items(&engine, &asked)?;
+            for item in &items {
+                tell(&engine, "save", &item.image, &item.image.to_string());
+            }
+            engine.store.image_save(&items).map_err(|source| Error::caused(Kind::Internal, source))
+        })
+        .await?;
+        tokio::task::spawn_blocking(move || {
+            let copied = std::io::copy(&mut saved, &mut writer);
+            if let Err(error) = copied
+                && error.kind() != std::io::ErrorKind::BrokenPipe
+            {
+                writer.fail(error);
+            }
+        });
+        Ok(receiver)
+    }
+}
+
+fn import(engine: &Inner, archive: ByteStream, request: &ImportRequest) -> Result<ImageId> {
+    let mut config = Config::default();
+    crate::changes::apply(&mut config, &request.changes)?;
+    let lease = engine.store.lease();
+    let layer = engine
+        .store
+        .unpack(&lease, stream::reader(archive), &UnpackLimits::default(), None, &[])
+        .map_err(|source| Error::caused(Kind::Invalid, source))?;
+    let now = Timestamp::now().to_string();
+    let message = if request.message.is_empty() { "Imported from -" } else { &request.message };
+    let platform = request.platform.clone().unwrap_or_else(Platform::host);
+    let image = ImageConfig {
+        architecture: platform.architecture,
+        variant: platform.variant,
+        os: platform.os,
+        created: Some(now.clone()),
+        comment: Some(message.to_owned()),
+        config,
+        history: vec![History {
+            created: Some(now),
+            comment: Some(message.to_owned()),
+            ..History::default()
+        }],
+        rootfs: RootFs { diff_ids: vec![layer.key.diff_id()], ..RootFs::default() },
+        ..ImageConfig::default()
+    };
+    let bytes = serde_json::to_vec(&image).map_err(|source| Error::caused(Kind::Internal, source))?;
+    let id = engine
+        .store
+        .image_create(&bytes, None, &lease)
+        .map_err(|source| Error::caused(Kind::Internal, source))?;
+    if let Some(name) = &request.name {
+        tag(engine, name, &id)?;
+    }
+    tell(engine, "import", &id, &id.to_string());
+    Ok(id)
+}
+
+fn load(engine: &Inner, archive: ByteStream, output: &mpsc::Sender<LoadOutput>) -> Result<()> {
+    let mut progress = |progress| {
+        // Whoever asked may have gone; the load goes on, like any transition.
+        let _ = output.blocking_send(LoadOutput::Progress(progress));
+    };
+    let loaded = engine.store.image_load(stream::reader(archive), &mut progress).map_err(load_error)?;
+    for LoadedImage { id, names } in loaded {
+        for name in &names {
+            if let Some(before) = tag(engine, name, &id)? {
+                say(output, format!(
+                    "The image {} already exists, renaming the old one with ID {before} to empty string\n",
+                    name.familiar()
+                ));
+            }
+            say(output, format!("Loaded image: {}\n", name.familiar()));
+        }
+        if names.is_empty() {
+            say(output, format!("Loaded image ID: {id}\n"));
+        }
+        tell(engine, "load", &id, &id.to_string());
+    }
+    Ok(())
+}
+
+fn say(output: &mpsc::Sender<LoadOutput>, text: String) {
+    let _ = output.blocking_send(LoadOutput::Text(text));
+}
+
+fn load_error(error: LoadError) -> Error {
+    let kind = match &error {
+        LoadError::Tar(_)
+        | LoadError::NoManifest
+        | LoadError::Document { .. }
+        | LoadError::Missing(_)
+        | LoadError::Digest { .. }
+        | LoadError::TooMuch(_)
+        | LoadError::Layer { .. }
+        | LoadError::LayerCount { .. }
+        | LoadError::DiffId { .. }
+        | LoadError::Platform(_) => Kind::Invalid,
+        LoadError::Read(_) | LoadError::Image(_) => Kind::Internal,
+    };
+    Error::caused(kind, error)
+}
+
+/// What to save for what was asked, each image once.
+fn items(engine: &Inner, asked: &[String]) -> Result<Vec<SaveItem>> {
+    let mut order: Vec<ImageId> = Vec::new();
+    let mut names: BTreeMap<ImageId, Vec<Reference>> = BTreeMap::new();
+    let mut add = |id: ImageId, name: Option<Reference>| {
+        let known = names.entry(id).or_insert_with(|| {
+            order.push(id);
+            Vec::new()
+        });
+        known.extend(name.filter(|name| !known.contains(name)));
+    };
+    for text in asked {
+        let bare = Reference::parse_untagged(text).ok().filter(|name| name.tag().is_none() && name.digest().is_none());
+        let repository: Vec<(Reference, ImageId)> = match &bare {
+            Some(bare) => {
+                let same = |(name, _): &(Reference, ImageId)| name.name() == bare.name() && name.tag().is_some();
+                engine.store.names().into_iter().filter(same).collect()
+            }
+            None => Vec::new(),
+        };
+        if !repository.is_empty() {
+            for (name, id) in repository {
+                add(id, Some(name));
+            }
+            continue;
+        }
+        let image = find_image(engine, text).map_err(|error| match error.kind {
+            Kind::NotFound => not_found(text),
+            _ => error,
+        })?;
+        let name = Reference::parse(text).ok().filter(|name| engine.store.resolve_tag(name).is_some());
+        add(image.id, name.filter(|_| !by_id(&image.id, text)));
+    }
+    Ok(order.into_iter().map(|image| SaveItem { image, names: names.remove(&image).unwrap_or_default() }).collect())
+}
