@@ -18,6 +18,7 @@ use crate::error::{Kind, LaunchError, at, at_raw, words};
 use crate::options::{CopyUp, Options};
 use crate::request::{Init, LaunchRequest};
 use crate::rootfs;
+use crate::seal::InitMount;
 
 /// What the child works off.
 #[derive(Debug)]
@@ -69,6 +70,8 @@ pub(crate) struct Planned {
 pub(crate) enum Source {
     /// A detached mount, attributes and propagation already as wished.
     Tree { tree: OwnedFd, shape: Shape },
+    /// Our own binary, in a detached file system: see [`crate::seal`].
+    Staged { stage: OwnedFd },
     /// A file system that has to be made inside the namespaces.
     Filesystem { kind: String },
     /// The container's view of version 1 groups: a tmpfs with these mounts and links in it.
@@ -316,10 +319,13 @@ fn shape(tree: &OwnedFd) -> io::Result<Shape> {
 }
 
 fn plan_init(sealed: &crate::seal::Sealed) -> Result<Planned, LaunchError> {
-    let tree = sealed.mount().map_err(at("error preparing the init binary"))?;
+    let source = match sealed.mount().map_err(at("error preparing the init binary"))? {
+        InitMount::File(tree) => Source::Tree { tree, shape: Shape::File },
+        InitMount::Staged(stage) => Source::Staged { stage },
+    };
     Ok(Planned {
         destination: crate::init::PATH.into(),
-        source: Source::Tree { tree, shape: Shape::File },
+        source,
         options: Options { bind: Some(Depth::Only), ..Options::default() },
         name: "tug".to_owned(),
     })
@@ -379,7 +385,7 @@ impl Planned {
         let made_here = match &self.source {
             Source::Filesystem { kind } => kind == "tmpfs",
             Source::CgroupV1 { .. } => true,
-            Source::Tree { .. } => false,
+            Source::Tree { .. } | Source::Staged { .. } => false,
         };
         made_here && self.options.set.contains(Attributes::READ_ONLY)
     }

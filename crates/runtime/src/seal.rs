@@ -24,31 +24,62 @@ use sys::mount::{self, Attributes, Depth, Filesystem};
 #[derive(Debug)]
 pub struct Sealed {
     file: OwnedFd,
+    /// Keeps the mount alive that `file` is on, so that it can be cloned: see [`Sealed::mount`].
+    _overlay: Option<OwnedFd>,
 }
 
+/// The binary in a form that can be mounted in a container.
+#[derive(Debug)]
+pub(crate) enum InitMount {
+    /// A detached mount of the file itself.
+    File(OwnedFd),
+    /// A detached file system with the file in it under [`STAGED_NAME`].
+    Staged(OwnedFd),
+}
+
+pub(crate) const STAGED_NAME: &str = "tug";
+
 impl Sealed {
-    /// Seals the binary that this process runs.
+    /// Seals the binary that this process runs; a process that runs from a sealed one shares it.
     ///
     /// # Errors
     /// When it can neither be shown through an overlay nor be copied.
     pub fn open() -> io::Result<Self> {
-        let file = open_overlay().or_else(|_| open_copy())?;
-        Ok(Self { file })
+        if is_sealed() {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            let file = rustix::fs::open("/proc/self/exe", flags, Mode::empty())?;
+            return Ok(Self { file, _overlay: None });
+        }
+        open_overlay().or_else(|_| Self::copy())
     }
 
-    /// A mount of the binary, to be attached on a file: for [`crate::Init::Engine`].
+    /// A sealed copy in memory, for hosts where no overlay can be mounted.
     ///
     /// # Errors
-    /// When the kernel is older than 6.15 (a detached mount cannot be cloned there) or the seal is a
-    /// copy; callers then bind the file itself, read-only.
-    pub(crate) fn mount(&self) -> io::Result<OwnedFd> {
-        let clone = mount::clone_tree(&self.file, Path::new(""), Depth::Only).or_else(|_| {
-            let path = std::fs::read_link("/proc/self/exe")?;
-            mount::clone_tree(rustix::fs::CWD, &path, Depth::Only)
-        })?;
+    /// When memory is short.
+    pub fn copy() -> io::Result<Self> {
+        Ok(Self { file: open_copy()?, _overlay: None })
+    }
+
+    /// A mount of the binary, for [`crate::Init::Engine`].
+    ///
+    /// The overlay serves as long as whoever made it lives and the kernel (6.15) clones mounts that
+    /// are attached nowhere. Else a private copy does, which costs the copying.
+    pub(crate) fn mount(&self) -> io::Result<InitMount> {
         let set = Attributes::READ_ONLY.with(Attributes::NO_SUID).with(Attributes::NO_DEV);
-        mount::change(&clone, Depth::Only, mount::Change { set, ..mount::Change::default() })?;
-        Ok(clone)
+        let change = mount::Change { set, ..mount::Change::default() };
+        if let Ok(clone) = mount::clone_tree(&self.file, Path::new(""), Depth::Only) {
+            mount::change(&clone, Depth::Only, change)?;
+            return Ok(InitMount::File(clone));
+        }
+        let staged = Filesystem::open("tmpfs")?.mount(Attributes::NONE)?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let copy = rustix::fs::openat(&staged, STAGED_NAME, flags, Mode::from_raw_mode(0o555))?;
+        let mut own = std::fs::File::from(self.file.try_clone()?);
+        own.rewind()?;
+        io::copy(&mut own, &mut std::fs::File::from(copy))?;
+        mount::change(&staged, Depth::Only, change)?;
+        Ok(InitMount::Staged(staged))
     }
 }
 
@@ -75,13 +106,14 @@ pub fn is_sealed() -> bool {
     rustix::fs::fcntl_get_seals(&own).is_ok_and(|seals| seals.contains(SealFlags::WRITE))
 }
 
-fn open_overlay() -> io::Result<OwnedFd> {
+fn open_overlay() -> io::Result<Sealed> {
     let path = std::fs::read_link("/proc/self/exe")?;
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::NotFound.into());
     };
     let overlay = overlay_beside_tmpfs(directory)?;
-    Ok(rustix::fs::openat(&overlay, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    let file = rustix::fs::openat(&overlay, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    Ok(Sealed { file, _overlay: Some(overlay) })
 }
 
 /// The kernel wants two lower directories where no upper one is: an empty tmpfs is the other.

@@ -473,8 +473,13 @@ fn a_filter_is_in_force(bed: &Bed) {
 }
 
 fn the_engines_init_runs_the_program_and_reaps(bed: &Bed) {
-    let sealed = runtime::seal::Sealed::open().unwrap();
-    let wish = Wish { init: Some(&sealed), ..Wish::default() };
+    for sealed in [runtime::seal::Sealed::open(), runtime::seal::Sealed::copy()] {
+        runs_under_init(bed, &sealed.unwrap());
+    }
+}
+
+fn runs_under_init(bed: &Bed, sealed: &runtime::seal::Sealed) {
+    let wish = Wish { init: Some(sealed), ..Wish::default() };
     let script = "cat /proc/1/cmdline | busybox tr '\\0' ' '; (sleep 0.01 &); sleep 0.05; \
                   cat /proc/[0-9]*/stat | grep -c ' Z '; touch /sbin/docker-init 2>/dev/null || echo ro; exit 9";
     let outcome = run_with(bed, &shell(script), &wish).unwrap();

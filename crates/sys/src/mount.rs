@@ -198,6 +198,17 @@ pub fn attach(mount: impl AsFd, target: impl AsFd) -> io::Result<()> {
     )?)
 }
 
+/// Takes the mount whose root directory is `root` out of our namespace. Changes the working
+/// directory to it.
+///
+/// # Errors
+/// `EINVAL` when it is attached nowhere.
+pub fn detach(root: impl AsFd) -> io::Result<()> {
+    // umount2(2) takes a path; this one needs no /proc to lead to the descriptor.
+    rustix::process::fchdir(root)?;
+    Ok(raw::unmount(".", raw::UnmountFlags::DETACH)?)
+}
+
 #[repr(C)]
 #[derive(Default)]
 struct MountAttr {

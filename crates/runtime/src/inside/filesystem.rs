@@ -16,6 +16,7 @@ use sys::path::Root;
 
 use crate::error::{Kind, LaunchError, at};
 use crate::plan::{Plan, Planned, Shape, Source};
+use crate::seal::STAGED_NAME;
 
 /// What later steps need of the tree.
 pub(crate) struct Built {
@@ -114,6 +115,7 @@ fn place(root: &Root, plan: &Plan<'_>, planned: &Planned) -> io::Result<OwnedFd>
     let mode = Mode::from_raw_mode(0o755);
     let shape = match &planned.source {
         Source::Tree { shape, .. } => *shape,
+        Source::Staged { .. } => Shape::File,
         Source::Filesystem { .. } | Source::CgroupV1 { .. } => Shape::Directory,
     };
     let target = match shape {
@@ -126,10 +128,11 @@ fn place(root: &Root, plan: &Plan<'_>, planned: &Planned) -> io::Result<OwnedFd>
             mount::attach(tree, &target)?;
             Ok(tree.try_clone()?)
         }
+        Source::Staged { stage } => show_staged(stage, &target),
         Source::Filesystem { kind } => {
             let mounted = make(kind, plan, planned)?;
             if planned.copies_up() {
-                crate::inside::filesystem::copy_up(&target, &mounted)?;
+                copy_up(&target, &mounted)?;
             }
             mount::attach(&mounted, &target)?;
             Ok(mounted)
@@ -141,12 +144,26 @@ fn place(root: &Root, plan: &Plan<'_>, planned: &Planned) -> io::Result<OwnedFd>
     }
 }
 
+/// Mounts one file of a detached file system. Kernels before 6.15 clone only what is attached in our
+/// namespace, so it is attached (to the host's root, which is about to go) for that moment.
+fn show_staged(stage: &OwnedFd, target: &OwnedFd) -> io::Result<OwnedFd> {
+    let top = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    mount::attach(stage, top)?;
+    let file = rustix::fs::openat(stage, STAGED_NAME, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let clone = mount::clone_tree(file, Path::new(""), Depth::Only)?;
+    mount::detach(stage)?;
+    let set = Attributes::READ_ONLY.with(Attributes::NO_SUID).with(Attributes::NO_DEV);
+    mount::change(&clone, Depth::Only, Change { set, ..Change::default() })?;
+    mount::attach(&clone, target)?;
+    Ok(clone)
+}
+
 /// Whoever covers /proc can make later writes to it go elsewhere (CVE-2019-19921).
 fn refuse_over_proc(target: &OwnedFd, planned: &Planned) -> io::Result<()> {
     let is_proc = match &planned.source {
         Source::Filesystem { kind } => kind == "proc",
         Source::Tree { tree, .. } => rustix::fs::fstatfs(tree)?.f_type as i64 == PROC_MAGIC,
-        Source::CgroupV1 { .. } => false,
+        Source::Staged { .. } | Source::CgroupV1 { .. } => false,
     };
     let inside = rustix::fs::fstatfs(target)?.f_type as i64 == PROC_MAGIC;
     let at_proc = planned.destination == Path::new("/proc");
