@@ -54,7 +54,7 @@ pub fn exec(request: &ExecRequest<'_>) -> Result<ExecLaunched, LaunchError> {
         .map_err(at_raw("open /dev/null"))?;
     let (ours, theirs) = Channel::pair().map_err(at("make a socket pair"))?;
     let _restore = match differing.contains(Namespaces::PID) {
-        true => Some(children_into(request.pidfd, Namespaces::PID)?),
+        true => Some(children_into(request.pidfd)?),
         false => None,
     };
     let options = SpawnOptions {

@@ -158,11 +158,11 @@ fn spawn(
 ) -> Result<(Child, Channel), LaunchError> {
     let plan = Plan::prepare(request, cgroup)?;
     let (ours, theirs) = Channel::pair().map_err(at("make a socket pair"))?;
-    let _restore = join_pid_namespace(&plan)?;
+    let _restore_pid = join_pid_namespace(&plan)?;
+    let _restore_time = make_time_namespace(&plan)?;
     let options = SpawnOptions {
-        // The cgroup namespace is made by the child, once it is in its group. In a user namespace
-        // that is joined the others belong to it only if they are made after joining.
-        namespaces: plan.namespaces.new.without(Namespaces::CGROUP),
+        // The cgroup namespace is made by the child, once it is in its group.
+        namespaces: plan.namespaces.new.without(Namespaces::CGROUP | Namespaces::TIME),
         cgroup: match &plan.entry {
             Entry::Directory(directory) => Some(directory.as_fd()),
             Entry::Tasks(_) | Entry::Nothing => None,
@@ -185,35 +185,54 @@ fn spawn(
     Ok((child, ours))
 }
 
-/// Puts our own PID namespace for children back when dropped.
-pub(crate) struct RestorePidNamespace(Option<OwnedFd>);
+/// Puts one of our own namespaces for children back when dropped.
+pub(crate) struct RestoreNamespace(Option<(OwnedFd, Namespaces)>);
 
-impl Drop for RestorePidNamespace {
+impl Drop for RestoreNamespace {
     fn drop(&mut self) {
-        if let Some(own) = &self.0 {
+        if let Some((own, kind)) = &self.0 {
             // Joining one's own namespace is always allowed; were it not, later children would be
             // born in the container, and nothing could be done about it here.
-            let _ = namespace::join(own, Namespaces::PID);
+            let _ = namespace::join(own, *kind);
         }
     }
 }
 
-fn join_pid_namespace(plan: &Plan<'_>) -> Result<RestorePidNamespace, LaunchError> {
+fn join_pid_namespace(plan: &Plan<'_>) -> Result<RestoreNamespace, LaunchError> {
     let joined = plan.namespaces.join.iter().find(|(kind, _)| *kind == Namespaces::PID);
-    let Some((_, descriptor)) = joined else { return Ok(RestorePidNamespace(None)) };
-    children_into(descriptor.as_fd(), Namespaces::PID)
+    let Some((_, descriptor)) = joined else { return Ok(RestoreNamespace(None)) };
+    children_into(descriptor.as_fd())
 }
 
-/// setns(2): joining a PID namespace concerns our children, not us.
-pub(crate) fn children_into(
-    descriptor: BorrowedFd<'_>,
-    kind: Namespaces,
-) -> Result<RestorePidNamespace, LaunchError> {
-    let own =
-        rustix::fs::open("/proc/self/ns/pid", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(at_raw("open our own PID namespace"))?;
-    namespace::join(descriptor, kind).map_err(at("join the PID namespace"))?;
-    Ok(RestorePidNamespace(Some(own)))
+/// setns(2): joining a PID namespace concerns our children, not us. `descriptor` is the namespace's,
+/// or a pidfd of a process in it.
+pub(crate) fn children_into(descriptor: BorrowedFd<'_>) -> Result<RestoreNamespace, LaunchError> {
+    let own = open_own("pid")?;
+    namespace::join(descriptor, Namespaces::PID).map_err(at("join the PID namespace"))?;
+    Ok(RestoreNamespace(Some((own, Namespaces::PID))))
+}
+
+/// time_namespaces(7): offsets can be set only before the first process is inside, so it is made for
+/// our children and not by their clone.
+fn make_time_namespace(plan: &Plan<'_>) -> Result<RestoreNamespace, LaunchError> {
+    if !plan.namespaces.new.contains(Namespaces::TIME) {
+        return Ok(RestoreNamespace(None));
+    }
+    let own = open_own("time")?;
+    namespace::unshare(Namespaces::TIME).map_err(at("unshare time namespace"))?;
+    let restore = RestoreNamespace(Some((own, Namespaces::TIME)));
+    for (clock, offset) in &plan.linux.time_offsets {
+        let line = format!("{clock} {} {}\n", offset.secs, offset.nanosecs);
+        put("/proc/self/timens_offsets", &line)
+            .map_err(at(format!("set the offset of the clock {clock}")))?;
+    }
+    Ok(restore)
+}
+
+fn open_own(kind: &str) -> Result<OwnedFd, LaunchError> {
+    let path = format!("/proc/self/ns/{kind}");
+    rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(at_raw(format!("open {path}")))
 }
 
 /// Serves the child until it says that it is ready.

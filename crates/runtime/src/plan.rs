@@ -140,6 +140,10 @@ fn check(spec: &Spec, process: &Process, linux: &Linux) -> Result<(), LaunchErro
     if !process.cwd.starts_with('/') {
         return Err(invalid(format!("cwd must be an absolute path: {:?}", process.cwd)));
     }
+    let has_time = linux.namespaces.iter().any(|namespace| namespace.kind == NamespaceKind::Time);
+    if !linux.time_offsets.is_empty() && !has_time {
+        return Err(invalid("time offsets need a time namespace"));
+    }
     if process.scheduler.is_some() || process.io_priority.is_some() {
         return Err(invalid("process.scheduler and process.ioPriority are not supported"));
     }

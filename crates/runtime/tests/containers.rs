@@ -462,6 +462,38 @@ fn ids_are_mapped_in_a_user_namespace(bed: &Bed) {
     assert_eq!(words, ["0", "0", "100000", "65536", "dev"]);
 }
 
+fn clocks_have_the_offsets_of_the_document(bed: &Bed) {
+    let mut spec = shell("read up rest < /proc/uptime; echo ${up%.*}");
+    let linux = spec.linux.as_mut().unwrap();
+    let kind = spec::runtime::NamespaceKind::Time;
+    linux.namespaces.push(spec::runtime::Namespace { kind, path: String::new() });
+    let offset = spec::runtime::TimeOffset { secs: 1_000_000_000, nanosecs: 0 };
+    linux.time_offsets.insert("boottime".into(), offset);
+    let uptime: u64 = run(bed, &spec).unwrap().output.trim().parse().unwrap();
+    assert!(uptime > 1_000_000_000, "{uptime}");
+    // What we start afterwards is back in our own time.
+    let spec = shell("read up rest < /proc/uptime; echo ${up%.*}");
+    let uptime: u64 = run(bed, &spec).unwrap().output.trim().parse().unwrap();
+    assert!(uptime < 1_000_000_000, "{uptime}");
+}
+
+fn processes_of_another_container_can_be_shared(bed: &Bed) {
+    let (_keep, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+    let (spec, rootfs) = (document(&["/bin/sleep", "100"]), bed.rootfs());
+    let stdio = Stdio::Streams { stdin: None, stdout: write.as_fd(), stderr: write.as_fd() };
+    let request = LaunchRequest::new("one", &spec, &rootfs, stdio, CgroupPlan::Path(cgroup_path()));
+    let first = runtime::launch(&request).unwrap();
+    let mut spec = shell("cat /proc/1/comm; echo $$");
+    for namespace in &mut spec.linux.as_mut().unwrap().namespaces {
+        if namespace.kind == spec::runtime::NamespaceKind::Pid {
+            namespace.path = format!("/proc/{}/ns/pid", first.pid.as_raw_nonzero());
+        }
+    }
+    check(bed, &spec, 0, "sleep\n2");
+    sys::process::signal_process(&first.pidfd, 9).unwrap();
+    end(&first);
+}
+
 fn a_filter_is_in_force(bed: &Bed) {
     let mut spec = shell("mkdir /tmp/x 2>&1; true");
     spec.linux.as_mut().unwrap().seccomp = Some(
@@ -638,7 +670,7 @@ macro_rules! tests {
     ($($name:ident),* $(,)?) => { [$((stringify!($name), $name as fn(&Bed))),*] };
 }
 
-const TESTS: [Test; 29] = tests![
+const TESTS: [Test; 31] = tests![
     a_program_runs_and_its_code_comes_back,
     it_is_process_1_with_its_own_name_and_processes,
     capabilities_are_those_of_the_document,
@@ -662,6 +694,8 @@ const TESTS: [Test; 29] = tests![
     a_further_process_is_inside_and_its_code_comes_back,
     the_out_of_memory_killer_is_noticed,
     ids_are_mapped_in_a_user_namespace,
+    clocks_have_the_offsets_of_the_document,
+    processes_of_another_container_can_be_shared,
     a_filter_is_in_force,
     the_engines_init_runs_the_program_and_reaps,
     the_command_line_takes_a_container_through_its_life,
