@@ -11,7 +11,7 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 use spec::runtime::Process;
-use sys::cgroup::Entry;
+use sys::cgroup::{Cgroup, Entry};
 use sys::namespace::{self, Namespaces};
 use sys::path::Root;
 use sys::process::{self, Child, Dumpable, Parent, Pid, SpawnOptions, Wait};
@@ -65,10 +65,31 @@ pub fn exec(request: &ExecRequest<'_>) -> Result<ExecLaunched, LaunchError> {
         },
         parent: Parent::Caller,
     };
-    let child = process::spawn(&options, || run(request, &entry, differing, &null, &theirs))
-        .map_err(at("clone the process"))?;
+    let mut born = process::spawn(&options, || run(request, &entry, differing, &null, &theirs));
+    // cgroups(7), "no internal processes": a container that made groups of its own below (an init
+    // system does) has emptied its top one, and its first process is in one of them.
+    if born.as_ref().is_err_and(|error| error.raw_os_error() == Some(16)) {
+        let below = group_of(request.pid)?;
+        let options = SpawnOptions { cgroup: Some(below.as_fd()), ..options };
+        born = process::spawn(&options, || run(request, &entry, differing, &null, &theirs));
+    }
+    let child = born.map_err(at("clone the process"))?;
     drop(theirs);
     attend(child, &ours)
+}
+
+/// The version 2 group that a process is in.
+fn group_of(pid: Pid) -> Result<OwnedFd, LaunchError> {
+    let path = format!("/proc/{}/cgroup", pid.as_raw_nonzero());
+    let text = std::fs::read_to_string(&path).map_err(at(format!("read {path}")))?;
+    let group = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+    match Cgroup::find(Path::new(group)).entry_existing() {
+        Ok(Entry::Directory(directory)) => Ok(directory),
+        Ok(Entry::Tasks(_) | Entry::Nothing) => {
+            Err(LaunchError::new(Kind::Other, "no version 2 cgroup"))
+        }
+        Err(error) => Err(LaunchError::step("open the container's cgroup", &error)),
+    }
 }
 
 fn check(process: &Process) -> Result<(), LaunchError> {

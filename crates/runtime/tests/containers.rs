@@ -462,6 +462,28 @@ fn ids_are_mapped_in_a_user_namespace(bed: &Bed) {
     assert_eq!(words, ["0", "0", "100000", "65536", "dev"]);
 }
 
+fn hooks_run_where_and_when_they_belong(bed: &Bed) {
+    let told = bed.path.join("told");
+    let hook = |path: &str, args: &[&str]| spec::runtime::Hook {
+        path: path.into(),
+        args: args.iter().map(|&arg| arg.to_owned()).collect(),
+        env: vec!["PATH=/bin:/usr/bin".into()],
+        timeout: Some(5),
+    };
+    let mut spec = shell("test -e /tmp/inside && echo inside");
+    let script = format!("cat > {}", told.display());
+    spec.hooks = Some(spec::runtime::Hooks {
+        create_runtime: vec![hook("/bin/sh", &["sh", "-c", &script])],
+        start_container: vec![hook("/bin/touch", &["touch", "/tmp/inside"])],
+        ..spec::runtime::Hooks::default()
+    });
+    check(bed, &spec, 0, "inside");
+    let state: serde_json::Value = serde_json::from_slice(&std::fs::read(&told).unwrap()).unwrap();
+    assert_eq!((&state["id"], &state["status"]), (&"test".into(), &"creating".into()));
+    spec.hooks.as_mut().unwrap().create_runtime = vec![hook("/bin/false", &["false"])];
+    assert!(run(bed, &spec).is_err());
+}
+
 fn clocks_have_the_offsets_of_the_document(bed: &Bed) {
     let mut spec = shell("read up rest < /proc/uptime; echo ${up%.*}");
     let linux = spec.linux.as_mut().unwrap();
@@ -670,7 +692,7 @@ macro_rules! tests {
     ($($name:ident),* $(,)?) => { [$((stringify!($name), $name as fn(&Bed))),*] };
 }
 
-const TESTS: [Test; 31] = tests![
+const TESTS: [Test; 32] = tests![
     a_program_runs_and_its_code_comes_back,
     it_is_process_1_with_its_own_name_and_processes,
     capabilities_are_those_of_the_document,
@@ -694,6 +716,7 @@ const TESTS: [Test; 31] = tests![
     a_further_process_is_inside_and_its_code_comes_back,
     the_out_of_memory_killer_is_noticed,
     ids_are_mapped_in_a_user_namespace,
+    hooks_run_where_and_when_they_belong,
     clocks_have_the_offsets_of_the_document,
     processes_of_another_container_can_be_shared,
     a_filter_is_in_force,
