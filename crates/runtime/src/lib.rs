@@ -9,6 +9,10 @@
 //! the control group) as descriptors; the child works on descriptors inside its namespaces only.
 //! Errors of the child come back over a socket that exec closes, with the step that failed.
 //!
+//! What a start costs (strace, a document like Docker's with 7 mounts, 12 masked or read-only places,
+//! version 1 groups): about 150 system calls of the parent and 400 of the child, 2 ms in all. The
+//! larger parts are the making of control groups and of the network namespace, if none is given.
+//!
 //! The same from the outside is the command line in [`cli`] (`tug runtime …`) and, against another
 //! runtime's command line, [`external`]. Elsewhere: what the document says, in the engine.
 

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
-use sys::mount::{self, Attributes, Depth, Filesystem};
+use sys::mount::{self, Attributes, Change, Depth, Filesystem};
 
 /// Where a root file system comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +52,17 @@ fn open_overlay(
     options: &[String],
 ) -> io::Result<OwnedFd> {
     use std::os::unix::ffi::OsStrExt;
+    // overlayfs.rst: without an upper directory there have to be two lower ones. A single layer has
+    // nothing to hide or to merge, so it is its own result.
+    if let ([only], None) = (lowers, writable) {
+        let tree = mount::clone_tree(rustix::fs::CWD, only, Depth::Only)?;
+        mount::change(
+            &tree,
+            Depth::Only,
+            Change { set: Attributes::READ_ONLY, ..Change::default() },
+        )?;
+        return Ok(tree);
+    }
     let overlay = Filesystem::open("overlay")?;
     // The source shows in mountinfo and df.
     overlay.set("source", b"overlay")?;
@@ -97,13 +108,6 @@ fn joined(lowers: &[PathBuf]) -> Vec<u8> {
         }
     }
     text
-}
-
-/// An empty directory for an overlay that needs two lower ones: a read-only overlay of a single
-/// layer is refused by the kernel.
-#[must_use]
-pub fn needs_second_lower(rootfs: &RootfsMount) -> bool {
-    matches!(rootfs, RootfsMount::Overlay { lowers, writable: None, .. } if lowers.len() == 1)
 }
 
 /// Opens the directory behind a detached mount for reading.
