@@ -362,6 +362,20 @@ fn an_image_whose_dev_is_a_link_keeps_its_devices_inside(bed: &Bed) {
     assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);
 }
 
+fn an_image_whose_proc_is_a_link_is_refused(bed: &Bed) {
+    let layer = bed.path.join("evil-proc");
+    std::fs::create_dir_all(layer.join("other")).unwrap();
+    std::os::unix::fs::symlink("/other", layer.join("proc")).unwrap();
+    let RootfsMount::Overlay { mut lowers, writable, options } = bed.rootfs() else {
+        unreachable!()
+    };
+    lowers.insert(0, layer);
+    let rootfs = RootfsMount::Overlay { lowers, writable, options };
+    let error = run_with(bed, &shell("true"), &Wish { rootfs: Some(rootfs), ..Wish::default() });
+    let message = error.err().unwrap().message;
+    assert!(message.ends_with("/proc must be an ordinary directory"), "{message}");
+}
+
 fn a_terminal_is_one_with_the_size_asked_for(bed: &Bed) {
     let (mut spec, rootfs) =
         (shell("tty; stty size; test -c /dev/console && echo console"), bed.rootfs());
@@ -692,7 +706,7 @@ macro_rules! tests {
     ($($name:ident),* $(,)?) => { [$((stringify!($name), $name as fn(&Bed))),*] };
 }
 
-const TESTS: [Test; 32] = tests![
+const TESTS: [Test; 33] = tests![
     a_program_runs_and_its_code_comes_back,
     it_is_process_1_with_its_own_name_and_processes,
     capabilities_are_those_of_the_document,
@@ -712,6 +726,7 @@ const TESTS: [Test; 32] = tests![
     a_read_only_root_cannot_be_written,
     binds_can_be_read_only_and_single_files,
     an_image_whose_dev_is_a_link_keeps_its_devices_inside,
+    an_image_whose_proc_is_a_link_is_refused,
     a_terminal_is_one_with_the_size_asked_for,
     a_further_process_is_inside_and_its_code_comes_back,
     the_out_of_memory_killer_is_noticed,

@@ -118,6 +118,9 @@ fn place(root: &Root, plan: &Plan<'_>, planned: &Planned) -> io::Result<OwnedFd>
         Source::Staged { .. } => Shape::File,
         Source::Filesystem { .. } | Source::CgroupV1 { .. } => Shape::Directory,
     };
+    if matches!(&planned.source, Source::Filesystem { kind } if kind == "proc" || kind == "sysfs") {
+        refuse_link(root, &planned.destination)?;
+    }
     let target = match shape {
         Shape::Directory => root.create_dir_all(&planned.destination, mode)?,
         Shape::File => root.create_file(&planned.destination, mode)?,
@@ -156,6 +159,19 @@ fn show_staged(stage: &OwnedFd, target: &OwnedFd) -> io::Result<OwnedFd> {
     mount::change(&clone, Depth::Only, Change { set, ..Change::default() })?;
     mount::attach(&clone, target)?;
     Ok(clone)
+}
+
+/// An image that ships /proc as a link would have what is masked by name left open elsewhere
+/// (CVE-2019-19921).
+fn refuse_link(root: &Root, path: &Path) -> io::Result<()> {
+    let there = match root.open(path, OFlags::PATH | OFlags::NOFOLLOW) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        done => done?,
+    };
+    if FileType::from_raw_mode(rustix::fs::fstat(&there)?.st_mode) == FileType::Directory {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("{} must be an ordinary directory", path.display())))
 }
 
 /// Whoever covers /proc can make later writes to it go elsewhere (CVE-2019-19921).
