@@ -10,6 +10,7 @@ mod exec;
 mod streams;
 mod swarm;
 mod system;
+mod websocket;
 
 pub use system::SERVER_VERSION;
 
@@ -88,9 +89,7 @@ async fn dispatch(call: Call, route: Route) -> Result {
         Route::ContainerLogs(id) => streams::logs(&call, &id).await,
         Route::ContainerStats(id) => streams::stats(&call, &id).await,
         Route::ContainerAttach(id) => streams::attach(&call, &id).await,
-        Route::ContainerAttachWebsocket(_) => {
-            Err(Failure::not_implemented("attaching by websocket is not supported yet"))
-        }
+        Route::ContainerAttachWebsocket(id) => streams::attach_websocket(&call, &id).await,
         Route::ContainerWait(id) => streams::wait(&call, &id),
         Route::ContainerExport(id) => archive::export(&call, &id).await,
         Route::ContainerArchiveStat(id) => archive::stat(&call, &id).await,

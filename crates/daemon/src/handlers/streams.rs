@@ -11,12 +11,14 @@ use api::framing::{self, MULTIPLEXED_STREAM, RAW_STREAM};
 use api::version::{ApiVersion, v};
 use api::{container as docker, stats as docker_stats};
 use engine::containers::views::{
-    AttachRequest, LogLine, LogSource, LogsQuery, Stats, WaitCondition,
+    AttachRequest, ClientSocket, LogLine, LogSource, LogsQuery, Stats, WaitCondition,
 };
 use engine::{Event, EventQuery};
+use tokio::net::UnixStream;
 
+use super::websocket;
 use crate::convert::{log_time, moment, time, unix_nanoseconds};
-use crate::http::reply::{self, Result};
+use crate::http::reply::{self, Protocol, Result};
 use crate::http::{Answer, Call, Failure, TakeOver};
 
 /// Between two samples of stats, as Docker takes them.
@@ -44,24 +46,54 @@ where
     body
 }
 
-pub async fn attach(call: &Call, id: &str) -> Result {
+fn attach_request(call: &Call) -> AttachRequest {
     let query = &call.query;
     let keys = query.text("detachKeys");
-    let request = AttachRequest {
+    AttachRequest {
         stdin: query.flag("stdin"),
         stdout: query.flag("stdout"),
         stderr: query.flag("stderr"),
         stream: query.flag("stream"),
         logs: query.flag("logs"),
         detach_keys: (!keys.is_empty()).then(|| keys.to_owned()),
-    };
-    let attaching = call.engine.attach_container(id, request).await?;
+    }
+}
+
+pub async fn attach(call: &Call, id: &str) -> Result {
+    let attaching = call.engine.attach_container(id, attach_request(call)).await?;
     let content_type = content_type(call.version, attaching.tty);
     Ok(Answer::TakeOver(TakeOver::new(content_type, |client| async {
         if let Err(error) = attaching.connect(client).await {
             tracing::debug!(error = error.message, "attach failed");
         }
     })))
+}
+
+pub async fn attach_websocket(call: &Call, id: &str) -> Result {
+    let key = call.header("sec-websocket-key");
+    if key.is_empty() || !call.header("upgrade").eq_ignore_ascii_case("websocket") {
+        return Err(Failure::invalid("not a websocket handshake"));
+    }
+    let accept = websocket::accept_key(key);
+    let attaching = call.engine.attach_container(id, attach_request(call)).await?;
+    let output = if attaching.tty { websocket::Output::Raw } else { websocket::Output::Framed };
+    let payload =
+        if call.version < v(28) { websocket::Payload::Text } else { websocket::Payload::Binary };
+    let (ours, theirs) =
+        UnixStream::pair().map_err(|error| Failure::internal(error.to_string()))?;
+    let theirs = theirs.into_std().map_err(|error| Failure::internal(error.to_string()))?;
+    let mut take_over = TakeOver::new(RAW_STREAM, move |client| async move {
+        let container = ClientSocket { socket: theirs.into(), prelude: Vec::new() };
+        if let Err(error) = attaching.connect(container).await {
+            tracing::debug!(error = error.message, "attach failed");
+            return;
+        }
+        if let Err(error) = websocket::pump(client, ours, output, payload).await {
+            tracing::debug!(%error, "websocket lost");
+        }
+    });
+    take_over.protocol = Protocol::WebSocket { accept };
+    Ok(Answer::TakeOver(take_over))
 }
 
 /// The head goes out at once, so that the client knows that waiting has begun.

@@ -27,6 +27,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::reply::Protocol;
 use super::reply::{self, Reply};
 use super::request::RequestBody;
 use super::{Answer, Failure, TakeOver};
@@ -191,11 +192,19 @@ async fn answer(
 fn switch(upgrade: hyper::upgrade::OnUpgrade, take_over: TakeOver) -> Reply {
     let mut reply = reply::empty(StatusCode::SWITCHING_PROTOCOLS);
     let headers = reply.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(take_over.content_type));
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(UPGRADE, HeaderValue::from_static("tcp"));
-    // Old clients compare the whole status line.
-    reply.extensions_mut().insert(ReasonPhrase::from_static(b"UPGRADED"));
+    match &take_over.protocol {
+        Protocol::Tcp => {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(take_over.content_type));
+            headers.insert(UPGRADE, HeaderValue::from_static("tcp"));
+            // Old clients compare the whole status line.
+            reply.extensions_mut().insert(ReasonPhrase::from_static(b"UPGRADED"));
+        }
+        Protocol::WebSocket { accept } => {
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            reply::set(&mut reply, "sec-websocket-accept", accept);
+        }
+    }
     tokio::spawn(async move {
         let Ok(upgraded) = upgrade.await else {
             return;

@@ -22,7 +22,17 @@ pub enum Answer {
 /// What to do with the connection once the client knows that it is taken over.
 pub struct TakeOver {
     pub content_type: &'static str,
+    pub protocol: Protocol,
     pub then: Continuation,
+}
+
+/// What is spoken on a connection that was taken over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Bare bytes.
+    Tcp,
+    /// With the answer to the client's key.
+    WebSocket { accept: String },
 }
 
 type Continuation =
@@ -36,7 +46,11 @@ impl TakeOver {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        Self { content_type, then: Box::new(|client| Box::pin(then(client))) }
+        Self {
+            content_type,
+            protocol: Protocol::Tcp,
+            then: Box::new(|client| Box::pin(then(client))),
+        }
     }
 }
 
