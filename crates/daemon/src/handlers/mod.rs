@@ -7,9 +7,12 @@ mod archive;
 mod build;
 mod containers;
 mod exec;
+mod images;
 mod streams;
 mod swarm;
 mod system;
+mod usage;
+mod volumes;
 mod websocket;
 
 pub use system::SERVER_VERSION;
@@ -107,6 +110,26 @@ async fn dispatch(call: Call, route: Route) -> Result {
 async fn elsewhere(call: Call, route: Route) -> Result {
     match route {
         Route::Build => build::build(call).await,
+        Route::DiskUsage => usage::disk_usage(&call).await,
+        Route::ImageList => images::list(&call).await,
+        Route::ImageCreate => images::create(call).await,
+        Route::ImageInspect(name) => images::inspect(&call, &name).await,
+        Route::ImageHistory(name) => images::history(&call, &name).await,
+        Route::ImageTag(name) => images::tag(&call, &name).await,
+        Route::ImageDelete(name) => images::delete(&call, &name).await,
+        Route::ImagePrune => images::prune(&call).await,
+        Route::ImageGet(name) => images::save(&call, &[name]).await,
+        Route::ImageGetAll => images::save_all(&call).await,
+        Route::ImageLoad => images::load(call).await,
+        Route::ImagePush(name) => images::registry(&format!("push {name}")),
+        Route::ImageSearch => images::registry("search"),
+        Route::Distribution(name) => images::registry(&format!("ask about {name}")),
+        Route::VolumeList => volumes::list(&call).await,
+        Route::VolumeCreate => volumes::create(call).await,
+        Route::VolumeInspect(name) => volumes::inspect(&call, &name).await,
+        Route::VolumeUpdate(_) => volumes::update(),
+        Route::VolumeDelete(name) => volumes::delete(&call, &name).await,
+        Route::VolumePrune => volumes::prune(&call).await,
         Route::PluginList => swarm::no_plugins(),
         Route::PluginInspect(name) => swarm::no_such_plugin(&name),
         Route::Plugins => swarm::plugins(),

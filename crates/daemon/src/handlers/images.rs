@@ -1,0 +1,319 @@
+//! Images.
+
+use std::collections::BTreeMap;
+
+use api::body::Body;
+use api::compat::{self, Answer as Shape};
+use api::container::{GraphDriver, StrSlice, Unit};
+use api::image as docker;
+use api::progress::{Message, Progress};
+use engine::images::{
+    Force, HistoryStep, ImageDetails, ImageSummary, ImagesQuery, ImportRequest, Intermediate,
+    LoadOutput, Parents, Removal, Removed, SharedSize,
+};
+use hyper::StatusCode;
+use spec::Reference;
+use tokio::sync::mpsc;
+
+use super::streams::spawn_feed;
+use crate::convert::view::health_config;
+use crate::http::reply::{self, Result};
+use crate::http::{Call, Failure};
+
+/// Lines between the store and the connection.
+const QUEUE_LENGTH: usize = 64;
+
+fn bytes(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// One row; `containers` are counted for disk usage only.
+pub fn summary(image: ImageSummary) -> docker::Summary {
+    let labels = image.image.config.config.labels.clone();
+    docker::Summary {
+        containers: i64::try_from(image.containers).unwrap_or(i64::MAX),
+        created: image.created.as_second(),
+        id: image.image.id.to_string(),
+        labels: (!labels.is_empty()).then_some(labels),
+        parent_id: image.image.parent.map(|parent| parent.to_string()).unwrap_or_default(),
+        repo_digests: image.digests,
+        repo_tags: image.tags,
+        shared_size: image.shared_size.map_or(-1, bytes),
+        size: bytes(image.image.size),
+    }
+}
+
+pub async fn list(call: &Call) -> Result {
+    let mut filters = call.filters()?;
+    // Before 1.41 a name could also be given beside the filters.
+    let name = call.query.text("filter");
+    if !name.is_empty() && call.version < api::version::v(41) {
+        filters.insert("reference", name);
+    }
+    let query = ImagesQuery {
+        intermediate: if call.query.flag("all") { Intermediate::Show } else { Intermediate::Hide },
+        shared_size: if call.query.flag("shared-size") {
+            SharedSize::Count
+        } else {
+            SharedSize::Leave
+        },
+        filters,
+    };
+    let rows: Vec<_> = call
+        .engine
+        .list_images(query)
+        .await?
+        .into_iter()
+        .map(|image| docker::Summary { containers: -1, ..summary(image) })
+        .collect();
+    shown(call, Shape::ImageList, &rows)
+}
+
+fn shown<T: serde::Serialize>(call: &Call, shape: Shape, value: &T) -> Result {
+    let mut value =
+        serde_json::to_value(value).map_err(|error| Failure::internal(error.to_string()))?;
+    compat::downgrade(shape, call.version, &mut value);
+    reply::ok(&value)
+}
+
+pub async fn inspect(call: &Call, asked: &str) -> Result {
+    let details = call.engine.inspect_image(asked).await?;
+    shown(call, Shape::ImageInspect, &inspected(details))
+}
+
+fn inspected(details: ImageDetails) -> docker::Inspect {
+    let image = details.image;
+    let config = &image.config;
+    docker::Inspect {
+        id: image.id.to_string(),
+        repo_tags: details.tags,
+        repo_digests: details.digests,
+        parent: image.parent.map(|parent| parent.to_string()).unwrap_or_default(),
+        comment: config.comment.clone().unwrap_or_default(),
+        created: config.created.clone().unwrap_or_default(),
+        docker_version: String::new(),
+        author: config.author.clone().unwrap_or_default(),
+        config: Some(image_config(config.config.clone())),
+        architecture: config.architecture.clone(),
+        variant: config.variant.clone().unwrap_or_default(),
+        os: config.os.clone(),
+        os_version: config.os_version.clone().unwrap_or_default(),
+        size: bytes(image.size),
+        graph_driver: GraphDriver {
+            data: Some(directories(&details.lowers)),
+            name: "overlay2".to_owned(),
+        },
+        root_fs: docker::RootFs {
+            kind: config.rootfs.kind.clone(),
+            layers: Some(config.rootfs.diff_ids.iter().map(ToString::to_string).collect()),
+        },
+        metadata: docker::Metadata {
+            last_tag_time: match details.tagged_at {
+                Some(at) => at.to_string(),
+                None => api::ZERO_TIME.to_owned(),
+            },
+        },
+    }
+}
+
+/// As Docker's driver names them: the top layer apart from those below.
+fn directories(lowers: &[std::path::PathBuf]) -> BTreeMap<String, String> {
+    let text = |path: &std::path::PathBuf| path.to_string_lossy().into_owned();
+    let mut data = BTreeMap::new();
+    if let Some((top, below)) = lowers.split_first() {
+        data.insert("UpperDir".to_owned(), text(top));
+        if !below.is_empty() {
+            let below: Vec<_> = below.iter().map(text).collect();
+            data.insert("LowerDir".to_owned(), below.join(":"));
+        }
+    }
+    data
+}
+
+fn image_config(config: spec::image::Config) -> docker::Config {
+    let set = |keys: BTreeMap<String, spec::image::Empty>| {
+        Some(keys.into_keys().map(|key| (key, Unit {})).collect())
+    };
+    docker::Config {
+        user: config.user,
+        exposed_ports: set(config.exposed_ports),
+        env: Some(config.env),
+        entrypoint: StrSlice(config.entrypoint),
+        cmd: StrSlice(config.cmd),
+        volumes: set(config.volumes),
+        working_dir: config.working_dir,
+        labels: Some(config.labels),
+        stop_signal: config.stop_signal,
+        args_escaped: config.args_escaped,
+        healthcheck: config.healthcheck.map(health_config),
+        on_build: Some(config.on_build),
+        shell: StrSlice(Some(config.shell)),
+    }
+}
+
+pub async fn history(call: &Call, asked: &str) -> Result {
+    let steps = call.engine.image_history(asked).await?;
+    let step = |step: HistoryStep| docker::HistoryItem {
+        comment: step.comment,
+        created: step.created.as_second(),
+        created_by: step.created_by,
+        id: step.id.map_or_else(|| "<missing>".to_owned(), |id| id.to_string()),
+        size: bytes(step.size),
+        tags: (!step.tags.is_empty()).then_some(step.tags),
+    };
+    reply::ok(&steps.into_iter().map(step).collect::<Vec<_>>())
+}
+
+/// `repo` and `tag` of a query; the tag defaults to latest.
+fn named(repo: &str, tag: &str) -> std::result::Result<Reference, Failure> {
+    match tag {
+        "" => Ok(repo.parse()?),
+        tag => Ok(Reference::parse_untagged(repo)?.with_tag(tag)?),
+    }
+}
+
+pub async fn tag(call: &Call, asked: &str) -> Result {
+    let name = named(call.query.text("repo"), call.query.text("tag"))?;
+    call.engine.tag_image(asked, &name).await?;
+    Ok(reply::empty(StatusCode::CREATED).into())
+}
+
+fn deleted(items: Vec<Removed>) -> Vec<docker::DeleteItem> {
+    let items = items.into_iter();
+    items
+        .map(|item| match item {
+            Removed::Untagged(name) => docker::DeleteItem { untagged: name, ..Default::default() },
+            Removed::Deleted(id) => docker::DeleteItem { deleted: id, ..Default::default() },
+        })
+        .collect()
+}
+
+pub async fn delete(call: &Call, asked: &str) -> Result {
+    let removal = Removal::new(
+        if call.query.flag("force") { Force::Yes } else { Force::No },
+        if call.query.flag("noprune") { Parents::Keep } else { Parents::Remove },
+    );
+    let removed = call.engine.remove_image(asked, removal).await?;
+    reply::ok(&deleted(removed))
+}
+
+pub async fn prune(call: &Call) -> Result {
+    let report = call.engine.prune_images(call.filters()?).await?;
+    let items = deleted(report.removed);
+    reply::ok(&docker::PruneReport {
+        images_deleted: (!items.is_empty()).then_some(items),
+        space_reclaimed: report.reclaimed,
+    })
+}
+
+/// `docker pull` and `docker import` share an endpoint.
+pub async fn create(call: Call) -> Result {
+    let query = &call.query;
+    match (query.text("fromImage"), query.text("fromSrc")) {
+        ("", "") => Err(Failure::invalid("one of fromImage and fromSrc is needed")),
+        ("", "-") => import(call).await,
+        ("", url) => Err(Failure::not_implemented(format!(
+            "importing from {url} is not supported yet: download it, then import the file"
+        ))),
+        (image, _) => {
+            let name =
+                named(image, query.text("tag").trim_start_matches('@')).or_else(|failure| {
+                    if query.text("tag").contains(':') { Ok(image.parse()?) } else { Err(failure) }
+                })?;
+            Err(Failure::not_implemented(format!(
+                "cannot pull {}: this version of Tug does not talk to registries yet; use docker load, import or build",
+                name.familiar()
+            )))
+        }
+    }
+}
+
+async fn import(mut call: Call) -> Result {
+    let query = &call.query;
+    let name = match query.text("repo") {
+        "" => None,
+        repo => Some(named(repo, query.text("tag"))?),
+    };
+    let platform = match query.text("platform") {
+        "" => None,
+        text => Some(text.parse()?),
+    };
+    let request = ImportRequest {
+        name,
+        message: query.text("message").to_owned(),
+        changes: query.all("changes").flat_map(str::lines).map(str::to_owned).collect(),
+        platform,
+    };
+    let archive = call.upload_stream();
+    let id = call.engine.import_image(archive, request).await?;
+    let body = Body::full(Message::status(id.to_string()).to_line());
+    Ok(reply::stream("application/json", body).into())
+}
+
+pub async fn load(mut call: Call) -> Result {
+    let quiet = call.query.flag("quiet");
+    let archive = call.upload_stream();
+    let (sender, mut output) = mpsc::channel(QUEUE_LENGTH);
+    let engine = call.engine.clone();
+    // A load goes on when the client goes: its body is what ends it.
+    let loading = tokio::spawn(async move { engine.load_images(archive, sender).await });
+    let Some(first) = output.recv().await else {
+        return match loading.await {
+            Ok(Ok(())) => Ok(reply::stream("application/json", Body::empty()).into()),
+            Ok(Err(error)) => Err(error.into()),
+            Err(error) => Err(Failure::internal(format!("the load broke: {error}"))),
+        };
+    };
+    let body = spawn_feed(|sender| async move {
+        let mut next = Some(first);
+        while let Some(line) = next {
+            if let Some(message) = load_message(line, quiet)
+                && !sender.send(message.to_line()).await
+            {
+                return;
+            }
+            next = output.recv().await;
+        }
+        let failure = match loading.await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.message,
+            Err(error) => format!("the load broke: {error}"),
+        };
+        sender.send(Message::error(failure, 0).to_line()).await;
+    });
+    Ok(reply::stream("application/json", body).into())
+}
+
+fn load_message(output: LoadOutput, quiet: bool) -> Option<Message> {
+    match output {
+        LoadOutput::Text(text) => Some(Message::stream(text)),
+        LoadOutput::Progress(_) if quiet => None,
+        LoadOutput::Progress(progress) => Some(Message {
+            status: "Loading layer".to_owned(),
+            progress_detail: Some(Progress {
+                current: bytes(progress.current),
+                total: bytes(progress.total),
+                ..Progress::default()
+            }),
+            id: progress.layer,
+            ..Message::default()
+        }),
+    }
+}
+
+pub async fn save(call: &Call, names: &[String]) -> Result {
+    let tar = call.engine.save_images(names).await?;
+    Ok(reply::stream("application/x-tar", Body::from_receiver(tar)).into())
+}
+
+pub async fn save_all(call: &Call) -> Result {
+    let names: Vec<_> = call.query.all("names").map(str::to_owned).collect();
+    save(call, &names).await
+}
+
+/// What asks a registry.
+pub fn registry(what: &str) -> Result {
+    Err(Failure::not_implemented(format!(
+        "cannot {what}: this version of Tug does not talk to registries yet"
+    )))
+}
