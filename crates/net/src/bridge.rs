@@ -22,6 +22,16 @@ pub struct BridgeWish {
     pub mtu: Option<u32>,
     /// Gateway addresses with the prefix lengths of their subnets.
     pub addresses: Vec<Subnet>,
+    pub others: Others,
+}
+
+/// What becomes of addresses that the bridge has besides the wished ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Others {
+    /// The bridge is the user's.
+    Kept,
+    /// The bridge is ours: a changed `--bip` must not leave the old subnet's route behind.
+    Removed,
 }
 
 /// A bridge as made.
@@ -71,8 +81,7 @@ pub fn ensure(socket: &mut Socket, wish: &BridgeWish) -> Result<Bridge, BridgeEr
             messages.push(address_add(info.index, address.address(), address.prefix()));
         }
     }
-    // A changed --bip: what an earlier daemon gave the bridge would keep its subnet's route alive.
-    for old in there.iter().filter(|old| !is_link_local(old.address)) {
+    for old in there.iter().filter(|old| wish.others == Others::Removed && !is_link_local(old.address)) {
         if !wish
             .addresses
             .iter()
@@ -117,17 +126,30 @@ pub fn remove(socket: &mut Socket, name: &str) -> Result<(), BridgeError> {
     }
 }
 
+/// Whether the host has an interface of this name.
+pub fn exists(socket: &mut Socket, name: &str) -> Result<bool, NetlinkError> {
+    Ok(route::find_link(socket, Link::Name(name))?.is_some())
+}
+
 /// Subnets that a new network must not overlap: the host's addresses and routes, but not default
-/// routes and link-local ranges.
-pub fn taken_subnets(socket: &mut Socket) -> Result<Vec<Subnet>, NetlinkError> {
+/// routes, link-local ranges, and what the bridge `own` has from an earlier daemon.
+pub fn taken_subnets(socket: &mut Socket, own: &str) -> Result<Vec<Subnet>, NetlinkError> {
+    let own = route::find_link(socket, Link::Name(own))?.map(|link| link.index);
     let mut taken = Vec::new();
     for info in route::dump_addresses(socket)? {
-        taken.extend(Subnet::new(info.address, info.prefix));
+        if Some(info.interface) != own {
+            taken.extend(Subnet::new(info.address, info.prefix));
+        }
     }
     for info in route::dump_routes(socket)? {
+        if own.is_some() && info.interface == own {
+            continue;
+        }
         taken.extend(info.destination.and_then(|(address, prefix)| Subnet::new(address, prefix)));
     }
     taken.retain(|subnet| subnet.prefix() > 0 && !is_link_local(subnet.address()));
+    taken.sort_unstable();
+    taken.dedup();
     Ok(taken)
 }
 

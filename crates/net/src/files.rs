@@ -156,6 +156,11 @@ pub fn resolv_conf_resolver(host: &ResolvConf, wish: &DnsWish) -> String {
     conf.render(&format!("# ExtServers: [{}]\n", servers.join(" ")))
 }
 
+/// For containers in the host's namespace: the host's servers are all in reach.
+pub fn resolv_conf_host(host: &ResolvConf, wish: &DnsWish) -> String {
+    host.merged(wish).render("")
+}
+
 /// The servers that our resolver forwards to, host's or wished.
 pub fn upstream_servers(host: &ResolvConf, wish: &DnsWish) -> Vec<IpAddr> {
     let servers = host.merged(wish).servers;

@@ -372,14 +372,18 @@ pub enum Ports {
 impl Firewall {
     /// Makes the tables of this name anew, empty, in the calling thread's network namespace.
     pub fn open(name: &str) -> Result<Firewall, NetlinkError> {
+        Firewall::open_with(name, BTreeSet::new())
+    }
+
+    /// Replaces the tables of this name, if any, by ones with these items, in one transaction: the
+    /// ports of running containers stay published while the daemon restarts.
+    pub fn open_with(name: &str, items: BTreeSet<Item>) -> Result<Firewall, NetlinkError> {
         let socket = Socket::open(Protocol::Netfilter)?;
-        let mut firewall = Firewall {
-            name: name.to_owned(),
-            socket,
-            items: BTreeSet::new(),
-            uses: HashMap::new(),
-            ports: Ports::Guarded,
-        };
+        let mut firewall =
+            Firewall { name: name.to_owned(), socket, items, uses: HashMap::new(), ports: Ports::Guarded };
+        for (set, element) in firewall.items.iter().flat_map(Item::elements).collect::<Vec<_>>() {
+            firewall.note(set, &element);
+        }
         firewall.rebuild()?;
         Ok(firewall)
     }

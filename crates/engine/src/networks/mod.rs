@@ -1,102 +1,633 @@
-//! Networks as the engine keeps them (placeholder with the published signatures; helper net's file replaces it).
+//! Networks: their records, who is on them with which address, and what that means in the kernel.
+//!
+//! ```text
+//! <data root>/networks/<id>.json                records, written here only
+//! <exec root>/networks/<id>/zone.json           names for the monitors' resolvers
+//! <exec root>/containers/<id>/resolver.json     which zones one container sees
+//! ```
+//! All calls block, none for long: a start with a prepared sandbox is a few system calls. Slow
+//! removals (interfaces of stopped containers) are done by a thread of our own.
+//!
+//! Invariants: one lock guards everything, and it is never held while waiting for anything but
+//! the kernel. What a running container has is in its [`Attachment`], kept by the container's
+//! record; [`Networks::restore`] rebuilds leases, zones and firewall from those. A container that
+//! does not run has nothing.
+//!
+//! Elsewhere: how bridges, sandboxes, ports and rules are made, in the crate `net`.
 
-use std::os::fd::OwnedFd;
-use std::net::SocketAddr;
+mod attach;
+mod create;
+mod front;
+mod kernel;
+mod names;
+mod publish;
+mod record;
+#[cfg(test)]
+mod tests;
+mod view;
+mod words;
+
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use serde::{Deserialize, Serialize};
+use net::Subnet;
+use net::bridge::Bridge;
+use net::pool::{self, Leases, PoolRange, SubnetWish};
 use spec::Id;
 
-use crate::config::EngineConfig;
-use crate::containers::spec::{ContainerSpec, EndpointSpec};
-use crate::containers::views::NetworkView;
+pub use record::{Driver, NetworkRecord};
+pub use view::{
+    Attachment, Connected, Container, CreatedNetwork, Endpoint, Listener, Member, NetworkInfo, NetworkRequest,
+    Prepared, PublishedPort, SubnetInfo, SubnetRequest, stopped_view,
+};
+
+use crate::config::{EngineConfig, NetworkSettings};
+use crate::containers::spec::{ContainerSpec, NetworkMode};
 use crate::error::{Error, Kind, Result};
-use crate::events::Events;
+use crate::events::{EventType, Events};
+use crate::filters::Filters;
+use kernel::Kernel;
+use record::{PREDEFINED, SubnetRecord};
 
+/// The handle on all networks. Clones share one state.
 #[derive(Clone)]
-pub struct Networks;
-
-pub struct Container<'a> {
-    pub id: Id,
-    pub name: &'a str,
-    pub spec: &'a ContainerSpec,
-    pub hostname: &'a str,
+pub struct Networks {
+    shared: Arc<Shared>,
 }
 
-pub struct Prepared {
-    pub netns: Option<OwnedFd>,
-    pub listeners: Vec<Listener>,
-    pub attachment: Attachment,
-    pub hosts: String,
-    pub resolv_conf: String,
+struct Shared {
+    settings: NetworkSettings,
+    instance: Instance,
+    records_dir: PathBuf,
+    exec_root: PathBuf,
+    ranges4: Vec<PoolRange>,
+    events: Events,
+    /// For the threads that work for us, which must not keep us alive.
+    weak: Weak<Shared>,
+    state: Mutex<State>,
 }
 
-pub struct Listener {
-    pub port: PublishedPort,
-    pub socket: OwnedFd,
-    pub target: SocketAddr,
+/// What tells this daemon's kernel objects from another's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Instance {
+    /// Name of the nftables tables.
+    table: String,
+    /// Name of the default bridge.
+    bridge: String,
+    /// Makes this instance's range of IPv6 addresses.
+    host_id: [u8; 5],
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PublishedPort {
-    pub container: crate::containers::spec::Port,
-    pub host: SocketAddr,
+struct State {
+    networks: BTreeMap<Id, Network>,
+    attached: BTreeMap<Id, Attached>,
+    /// `None` until the first use.
+    kernel: Option<Kernel>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Attachment {
-    pub sandbox_id: String,
-    pub endpoints: BTreeMap<String, Endpoint>,
-    pub ports: Vec<PublishedPort>,
+/// A network and its leases.
+struct Network {
+    record: NetworkRecord,
+    leases: Vec<Leases<Id>>,
+    /// Set for bridge networks once the kernel has the bridge.
+    bridge: Option<Bridge>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Endpoint {
-    pub network_id: String,
+/// A running container.
+struct Attached {
+    attachment: Attachment,
+    /// What the firewall holds for it.
+    items: Vec<net::firewall::Item>,
 }
 
-pub struct Connected {
-    pub attachment: Attachment,
-}
-
-fn nothing<T>() -> Result<T> {
-    Err(Error::new(Kind::NotImplemented, "no networks yet: use --network host"))
+impl Instance {
+    fn of(config: &EngineConfig) -> Instance {
+        use sha2::{Digest as _, Sha256};
+        let digest = Sha256::digest(config.data_root.as_os_str().as_encoded_bytes());
+        let machine = std::fs::read("/etc/machine-id").unwrap_or_default();
+        let own = Sha256::new().chain_update(machine).chain_update(digest).finalize();
+        let host_id = own[..5].try_into().expect("five bytes of thirty-two");
+        if config.data_root == EngineConfig::default().data_root {
+            return Instance { table: "tug".to_owned(), bridge: "tug0".to_owned(), host_id };
+        }
+        let suffix: String = digest[..3].iter().map(|byte| format!("{byte:02x}")).collect();
+        Instance { table: format!("tug-{suffix}"), bridge: format!("tug{suffix}"), host_id }
+    }
 }
 
 impl Networks {
-    pub fn open(_config: &EngineConfig, _events: Events) -> Result<Self> {
-        Ok(Self)
+    /// Reads the records and makes the predefined networks' where they are missing. The kernel is
+    /// touched by [`Networks::restore`], or else by the first use.
+    ///
+    /// # Errors
+    /// When the data root cannot be written, or no subnet is free for the default bridge.
+    pub fn open(config: &EngineConfig, events: Events) -> Result<Self> {
+        let records_dir = config.data_root.join("networks");
+        let settings = config.network.clone();
+        let mut ranges4: Vec<PoolRange> = Vec::new();
+        for (base, prefix, size) in &settings.address_pools {
+            let base = Subnet::new(*base, *prefix).ok_or_else(|| Error::invalid("invalid default address pool"))?;
+            if base.is_ipv4() {
+                ranges4.push(PoolRange { base, size: *size });
+            }
+        }
+        if ranges4.is_empty() {
+            ranges4 = pool::default_ranges();
+        }
+        let mut networks = BTreeMap::new();
+        for record in NetworkRecord::load_all(&records_dir) {
+            networks.insert(record.id, Network::new(record)?);
+        }
+        let state = State { networks, attached: BTreeMap::new(), kernel: None };
+        let shared = Arc::new_cyclic(|weak| Shared {
+            settings,
+            instance: Instance::of(config),
+            records_dir,
+            exec_root: config.exec_root.clone(),
+            ranges4,
+            events,
+            weak: Weak::clone(weak),
+            state: Mutex::new(state),
+        });
+        let networks = Self { shared };
+        networks.make_predefined()?;
+        Ok(networks)
     }
-    pub fn restore(&self, _running: Vec<(Id, Attachment)>) {}
-    pub fn validate(&self, _spec: &ContainerSpec) -> Result<()> {
+
+    /// Takes over the networks of containers that outlived the previous daemon. To be called once,
+    /// before any container starts.
+    pub fn restore(&self, running: Vec<(Id, Attachment)>) {
+        let mut state = self.lock();
+        for (id, attachment) in running {
+            state.adopt(id, attachment);
+        }
+        if let Err(error) = self.shared.kernel(&mut state) {
+            tracing::warn!(error = %error.message, "container networks are not available");
+        }
+        for id in state.networks.keys().copied().collect::<Vec<_>>() {
+            self.shared.write_zone(&state, &id);
+        }
+    }
+
+    /// Refuses wishes that no start could fulfil. Networks need not exist before the start.
+    pub fn validate(&self, spec: &ContainerSpec) -> Result<()> {
+        attach::validate(spec)
+    }
+
+    /// The id of the network that a text means: full id, name, or unique prefix of the id.
+    pub fn resolve(&self, asked: &str) -> Result<Id> {
+        self.lock().resolve(asked)
+    }
+
+    /// Makes a network.
+    pub fn create(&self, request: &NetworkRequest) -> Result<CreatedNetwork> {
+        create::check_name(&request.name)?;
+        let mut state = self.lock();
+        if state.networks.values().any(|network| network.record.name == request.name) {
+            return Err(words::name_taken(&request.name));
+        }
+        let request = state.with_config_from(request)?;
+        let host = self.shared.host_subnets(&mut state)?;
+        let ours = state.subnets();
+        let pools = create::Pools {
+            ranges4: &self.shared.ranges4,
+            range6: pool::local_ipv6_range(Some(self.shared.instance.host_id)),
+            host: &host,
+            ours: &ours,
+        };
+        let mut request = request;
+        for (key, value) in self.shared.default_options(&request.driver) {
+            request.options.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+        let record = create::record(&request, &pools)?;
+        let id = record.id;
+        if record.driver == Driver::Bridge
+            && state.networks.values().any(|other| other.record.interface == record.interface)
+            && !record.config_only
+        {
+            let text = format!("bridge name {} is already used by another network", record.interface);
+            return Err(Error::forbidden(text));
+        }
+        let mut network = Network::new(record)?;
+        network.record.adopted = self.shared.is_adopted(&mut state, &network.record)?;
+        network.record.save(&self.shared.records_dir)?;
+        if let Err(error) = self.shared.realize(&mut state, &mut network) {
+            network.record.delete(&self.shared.records_dir)?;
+            return Err(error);
+        }
+        self.shared.event("create", &network.record, None);
+        state.networks.insert(id, network);
+        Ok(CreatedNetwork { id, warning: String::new() })
+    }
+
+    /// Removes a network that no running container is on.
+    pub fn remove(&self, asked: &str) -> Result<NetworkInfo> {
+        let mut state = self.lock();
+        let id = state.resolve(asked)?;
+        let info = state.info(&id)?;
+        if state.networks[&id].record.is_predefined() {
+            return Err(words::predefined_remove(&info.name));
+        }
+        self.shared.remove(&mut state, &id)?;
+        Ok(info)
+    }
+
+    /// What is known about a network.
+    pub fn inspect(&self, asked: &str) -> Result<NetworkInfo> {
+        let state = self.lock();
+        let id = state.resolve(asked)?;
+        state.info(&id)
+    }
+
+    /// Networks that the filters select, by name.
+    ///
+    /// Source: moby v28 `daemon/network/filter.go`.
+    pub fn list(&self, filters: &Filters) -> Result<Vec<NetworkInfo>> {
+        filters.only(&["dangling", "driver", "id", "label", "label!", "name", "scope", "type", "idOrName"])?;
+        let dangling = filters.boolean("dangling")?;
+        for value in filters.values("type") {
+            if !matches!(value, "custom" | "builtin") {
+                return Err(Error::invalid(format!("invalid filter: 'type'='{value}'")));
+            }
+        }
+        let state = self.lock();
+        let mut found = Vec::new();
+        for id in state.networks.keys() {
+            let info = state.info(id)?;
+            let predefined = PREDEFINED.iter().any(|(name, _)| *name == info.name);
+            let text = id.to_string();
+            let selected = filters.exact("driver", info.driver)
+                && filters.pattern("id", &text)
+                && filters.pattern("name", &info.name)
+                && filters.exact("scope", "local")
+                && filters.any("type", |value| (value == "builtin") == predefined)
+                && filters.any("idOrName", |value| value == info.name || text.starts_with(value))
+                && filters.labels(&info.labels)
+                && dangling.is_none_or(|wanted| wanted == (!predefined && info.members.is_empty()));
+            if selected {
+                found.push(info);
+            }
+        }
+        found.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(found)
+    }
+
+    /// Removes networks that nobody uses. `in_use` are those that stopped containers name.
+    /// Gives the names.
+    pub fn prune(&self, filters: &Filters) -> Result<Vec<String>> {
+        filters.only(&["label", "label!", "until"])?;
+        let until = crate::networks::front::until(filters)?;
+        let mut state = self.lock();
+        let mut names = Vec::new();
+        for id in state.networks.keys().copied().collect::<Vec<_>>() {
+            let info = state.info(&id)?;
+            let record = &state.networks[&id].record;
+            let spared = record.is_predefined() || record.config_only || !info.members.is_empty();
+            if spared || !filters.labels(&info.labels) || until.is_some_and(|until| info.created_at >= until) {
+                continue;
+            }
+            match self.shared.remove(&mut state, &id) {
+                Ok(()) => names.push(info.name),
+                Err(error) => tracing::warn!(network = %id, error = %error.message, "network is left"),
+            }
+        }
+        let attributes = BTreeMap::from([("reclaimed".to_owned(), "0".to_owned())]);
+        self.shared.events.publish(EventType::Network, "prune", "", attributes);
+        Ok(names)
+    }
+
+    /// Removes what all networks have in the kernel; records stay. For uninstalling and for tests.
+    pub fn tear_down(&self) -> Result<()> {
+        let mut state = self.lock();
+        let State { networks, kernel, .. } = &mut *state;
+        match kernel.take() {
+            Some(kernel) => kernel.tear_down(networks.values().map(|network| &network.record)),
+            None => Ok(()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.lock()
+    }
+
+    fn make_predefined(&self) -> Result<()> {
+        let mut state = self.lock();
+        for (name, driver) in PREDEFINED {
+            let found = state.networks.values().find(|network| network.record.name == name);
+            let old = found.map(|network| network.record.clone());
+            if name == "bridge" && self.shared.settings.bridge.as_deref() == Some("none") {
+                continue;
+            }
+            let record = match driver {
+                Driver::Bridge => self.shared.default_bridge(&mut state, old.as_ref())?,
+                Driver::Host | Driver::Null | Driver::Macvlan => match old.clone() {
+                    Some(old) => old,
+                    None => bare(name, driver),
+                },
+            };
+            if old.as_ref() != Some(&record) {
+                record.save(&self.shared.records_dir)?;
+            }
+            state.networks.insert(record.id, Network::new(record)?);
+        }
         Ok(())
     }
-    pub fn prepare(&self, container: &Container<'_>) -> Result<Prepared> {
-        if container.spec.host.network != crate::containers::spec::NetworkMode::Host {
-            return nothing();
+}
+
+/// A record without addresses.
+fn bare(name: &str, driver: Driver) -> NetworkRecord {
+    NetworkRecord {
+        version: 1,
+        id: Id::random(),
+        name: name.to_owned(),
+        created_at: std::time::SystemTime::now(),
+        driver,
+        ipv4: true,
+        ipv6: false,
+        internal: false,
+        attachable: false,
+        config_only: false,
+        config_from: String::new(),
+        options: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        ipam_driver: "default".to_owned(),
+        ipam_options: BTreeMap::new(),
+        subnets: Vec::new(),
+        interface: String::new(),
+        adopted: false,
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change below restores what it half did before it returns, and a panic in between
+        // costs one container its network; that must not cost the others theirs.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn default_options(&self, driver: &str) -> impl Iterator<Item = (&String, &String)> {
+        let driver = if driver.is_empty() { "bridge" } else { driver };
+        self.settings.default_options.get(driver).into_iter().flatten()
+    }
+
+    /// The default bridge as the daemon's settings want it, keeping id and automatic subnet.
+    fn default_bridge(&self, state: &mut State, old: Option<&NetworkRecord>) -> Result<NetworkRecord> {
+        let settings = &self.settings;
+        let mut record = old.cloned().unwrap_or_else(|| bare("bridge", Driver::Bridge));
+        record.interface = settings.bridge.clone().unwrap_or_else(|| self.instance.bridge.clone());
+        record.ipv6 = settings.ipv6;
+        let on = |yes: bool| yes.to_string();
+        record.options = BTreeMap::from([
+            ("com.docker.network.bridge.default_bridge".to_owned(), on(true)),
+            ("com.docker.network.bridge.enable_icc".to_owned(), on(settings.icc)),
+            ("com.docker.network.bridge.enable_ip_masquerade".to_owned(), on(settings.ip_masquerade)),
+            (
+                "com.docker.network.bridge.host_binding_ipv4".to_owned(),
+                settings.host_ip.map_or("0.0.0.0".to_owned(), |ip| ip.to_string()),
+            ),
+            ("com.docker.network.bridge.name".to_owned(), record.interface.clone()),
+            ("com.docker.network.driver.mtu".to_owned(), settings.mtu.to_string()),
+        ]);
+        let subnet = |pair: Option<(std::net::IpAddr, u8)>| pair.and_then(|(ip, prefix)| Subnet::new(ip, prefix));
+        let mut subnets = Vec::new();
+        for (ipv4, bip, range, gateway) in [
+            (true, subnet(settings.bip), subnet(settings.fixed_cidr), settings.default_gateway),
+            (false, subnet(settings.bip6), subnet(settings.fixed_cidr_v6), settings.default_gateway_v6),
+        ] {
+            if !ipv4 && !record.ipv6 {
+                continue;
+            }
+            let automatic = record.subnets.iter().find(|old| old.subnet.is_ipv4() == ipv4 && !old.chosen);
+            let whole = bip.map(Subnet::network).or_else(|| if ipv4 { None } else { range.map(Subnet::network) });
+            let found = match (whole, automatic) {
+                (None, Some(old)) if range.is_none() && gateway.is_none() => old.clone(),
+                (whole, _) => {
+                    let chosen = whole.is_some();
+                    let whole = match whole {
+                        Some(whole) => whole,
+                        None => self.free_subnet(state, ipv4)?,
+                    };
+                    let gateway = bip.map(Subnet::address).or(gateway);
+                    let range = range.filter(|range| *range != whole).map(Subnet::network);
+                    let wish = SubnetWish { subnet: None, range, gateway, auxiliary: BTreeMap::new() };
+                    create::checked(whole, &wish, chosen)?
+                }
+            };
+            subnets.push(found);
         }
-        let hosts = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
-        let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        Ok(Prepared { netns: None, listeners: Vec::new(), attachment: Attachment::default(), hosts, resolv_conf })
+        record.subnets = subnets;
+        Ok(record)
     }
-    pub fn release(&self, _id: &Id) {}
-    pub fn connect(&self, _asked: &str, _container: &Container<'_>, _wish: &EndpointSpec, _live: Option<u32>, _now: Option<&Attachment>) -> Result<Connected> {
-        nothing()
+
+    fn free_subnet(&self, state: &mut State, ipv4: bool) -> Result<Subnet> {
+        let six = [pool::local_ipv6_range(Some(self.instance.host_id))];
+        let mut taken = state.subnets();
+        taken.extend(self.host_subnets(state)?);
+        pool::first_free(if ipv4 { &self.ranges4 } else { &six }, &taken).ok_or_else(words::no_pool)
     }
-    pub fn disconnect(&self, _asked: &str, _id: &Id, _live: Option<u32>, _force: bool) -> Result<Attachment> {
-        nothing()
+
+    fn remove(&self, state: &mut State, id: &Id) -> Result<()> {
+        let info = state.info(id)?;
+        if !info.members.is_empty() {
+            let members: Vec<(String, String)> = info
+                .members
+                .values()
+                .map(|member| (member.name.clone(), member.endpoint_id.to_string()))
+                .collect();
+            return Err(words::active_endpoints(&info.name, &id.to_string(), &members));
+        }
+        if let Some(user) = state.networks.values().find(|other| other.record.config_from == info.name) {
+            let text = format!("configuration network {:?} is in use by network {:?}", info.name, user.record.name);
+            return Err(Error::forbidden(text));
+        }
+        let Some(network) = state.networks.get(id) else { return Ok(()) };
+        let record = network.record.clone();
+        // The record goes first: what the kernel still has is then removed at the next start.
+        record.delete(&self.records_dir)?;
+        let bridge = network.bridge;
+        state.networks.remove(id);
+        if let (Some(kernel), Some(bridge)) = (&mut state.kernel, bridge) {
+            kernel.remove_bridge(&record, &bridge)?;
+        }
+        let zone = self.zone_dir(id);
+        if let Err(error) = std::fs::remove_dir_all(&zone)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %zone.display(), %error, "zone directory is left");
+        }
+        self.event("destroy", &record, None);
+        Ok(())
     }
-    pub fn rename(&self, _id: &Id, _name: &str) {}
+
+    /// Publishes a network event; `container` for connect and disconnect.
+    fn event(&self, action: &str, record: &NetworkRecord, container: Option<&Id>) {
+        let mut attributes = BTreeMap::from([
+            ("name".to_owned(), record.name.clone()),
+            ("type".to_owned(), record.driver.name().to_owned()),
+        ]);
+        if let Some(container) = container {
+            attributes.insert("container".to_owned(), container.to_string());
+        }
+        self.events.publish(EventType::Network, action, record.id.to_string(), attributes);
+    }
 }
 
-impl Attachment {
-    pub fn view(&self, _spec: &ContainerSpec) -> NetworkView {
-        NetworkView::default()
+impl State {
+    fn resolve(&self, asked: &str) -> Result<Id> {
+        if let Ok(id) = asked.parse::<Id>()
+            && self.networks.contains_key(&id)
+        {
+            return Ok(id);
+        }
+        if let Some((id, _)) = self.networks.iter().find(|(_, network)| network.record.name == asked) {
+            return Ok(*id);
+        }
+        if asked == "default" {
+            return self.resolve("bridge");
+        }
+        let found: Vec<&Id> =
+            self.networks.keys().filter(|id| !asked.is_empty() && id.to_string().starts_with(asked)).collect();
+        match found.as_slice() {
+            [] => Err(words::not_found(asked)),
+            [one] => Ok(**one),
+            several => Err(words::ambiguous(asked, several.len())),
+        }
+    }
+
+    fn subnets(&self) -> Vec<Subnet> {
+        let records = self.networks.values().flat_map(|network| &network.record.subnets);
+        records.map(|subnet| subnet.subnet).collect()
+    }
+
+    fn info(&self, id: &Id) -> Result<NetworkInfo> {
+        let Some(network) = self.networks.get(id) else { return Err(words::not_found(&id.to_string())) };
+        let record = &network.record;
+        let members = self.attached.iter().filter_map(|(container, attached)| {
+            let endpoint = attached.attachment.endpoints.values().find(|endpoint| endpoint.network_id == *id)?;
+            let member = Member {
+                name: attached.attachment.container_name.clone(),
+                endpoint_id: endpoint.endpoint_id,
+                mac: endpoint.mac,
+                address: endpoint.address,
+                address6: endpoint.address6,
+            };
+            Some((*container, member))
+        });
+        Ok(NetworkInfo {
+            id: *id,
+            name: record.name.clone(),
+            created_at: record.created_at,
+            driver: record.driver.name(),
+            ipv4: record.ipv4,
+            ipv6: record.ipv6,
+            internal: record.internal,
+            attachable: record.attachable,
+            config_only: record.config_only,
+            config_from: record.config_from.clone(),
+            options: record.options.clone(),
+            labels: record.labels.clone(),
+            ipam_driver: record.ipam_driver.clone(),
+            ipam_options: record.ipam_options.clone(),
+            subnets: record.subnets.iter().map(subnet_info).collect(),
+            members: members.collect(),
+        })
+    }
+
+    /// `--config-from`: the settings of a configuration network, with the request's own name.
+    fn with_config_from(&self, request: &NetworkRequest) -> Result<NetworkRequest> {
+        if request.config_from.is_empty() {
+            return Ok(request.clone());
+        }
+        let id = self.resolve(&request.config_from)?;
+        let source = &self.networks[&id].record;
+        if !source.config_only {
+            return Err(Error::forbidden(format!("{} is not a configuration-only network", source.name)));
+        }
+        let mut merged = request.clone();
+        merged.config_from.clone_from(&source.name);
+        merged.options.clone_from(&source.options);
+        merged.labels.extend(source.labels.clone());
+        merged.internal |= source.internal;
+        merged.ipv6 = merged.ipv6.or(Some(source.ipv6));
+        Ok(merged)
+    }
+
+    /// Takes over what a running container has.
+    fn adopt(&mut self, id: Id, attachment: Attachment) {
+        for endpoint in attachment.endpoints.values() {
+            let Some(network) = self.networks.get_mut(&endpoint.network_id) else { continue };
+            for address in endpoint.addresses() {
+                if let Err(error) = network.lease(Some(address), id) {
+                    tracing::warn!(container = %id, %address, error = %error.message, "address is taken twice");
+                }
+            }
+        }
+        self.attached.insert(id, Attached { attachment, items: Vec::new() });
     }
 }
 
-pub fn stopped_view(_spec: &ContainerSpec) -> NetworkView {
-    NetworkView::default()
+fn subnet_info(record: &SubnetRecord) -> SubnetInfo {
+    SubnetInfo {
+        subnet: record.subnet,
+        range: record.range,
+        gateway: Some(record.gateway),
+        auxiliary: record.auxiliary.clone(),
+    }
+}
+
+impl Network {
+    fn new(record: NetworkRecord) -> Result<Network> {
+        let mut leases = Vec::new();
+        for subnet in &record.subnets {
+            let wish = SubnetWish {
+                subnet: None,
+                range: subnet.range,
+                gateway: Some(subnet.gateway),
+                auxiliary: subnet.auxiliary.clone(),
+            };
+            let made = Leases::new(subnet.subnet, &wish);
+            leases.push(made.map_err(|error| Error::because(Kind::Internal, "network record", error))?);
+        }
+        Ok(Network { record, leases, bridge: None })
+    }
+
+    /// Leases a wanted address in its own family.
+    fn lease(&mut self, wanted: Option<std::net::IpAddr>, owner: Id) -> Result<std::net::IpAddr> {
+        let ipv4 = wanted.is_none_or(|address| address.is_ipv4());
+        self.lease_family(ipv4, wanted, owner)
+    }
+
+    fn lease_family(
+        &mut self,
+        ipv4: bool,
+        wanted: Option<std::net::IpAddr>,
+        owner: Id,
+    ) -> Result<std::net::IpAddr> {
+        let leases = self.leases.iter_mut().find(|leases| leases.subnet().is_ipv4() == ipv4);
+        let Some(leases) = leases else {
+            return Err(Error::invalid("no configured subnet contains the requested IP address"));
+        };
+        leases.lease(wanted, owner).map_err(|error| match error {
+            pool::PoolError::Foreign { address } => {
+                Error::invalid(format!("no configured subnet contains IP address {address}"))
+            }
+            pool::PoolError::InUse => Error::forbidden(error.to_string()),
+            other => Error::internal(other.to_string()),
+        })
+    }
+
+    fn release(&mut self, address: std::net::IpAddr, owner: &Id) {
+        for leases in &mut self.leases {
+            leases.release(address, owner);
+        }
+    }
+}
+
+/// Whether the mode gives the container a namespace of ours.
+fn has_sandbox(mode: &NetworkMode) -> bool {
+    match mode {
+        NetworkMode::Bridge | NetworkMode::None | NetworkMode::Named(_) => true,
+        NetworkMode::Host | NetworkMode::Container(_) => false,
+    }
 }

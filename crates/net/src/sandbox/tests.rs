@@ -1,7 +1,7 @@
 //! Real traffic between namespaces: a container, the host, and a neighbour on the LAN.
 
 use super::*;
-use crate::bridge::{self, BridgeWish};
+use crate::bridge::{self, BridgeWish, Others};
 use crate::firewall::{Between, BridgeRules, Direct, Exit, Firewall, Forward, Guard, Item, Way};
 use crate::ports::{PortAllocator, PortWish as PublishWish, Transport};
 use std::io::{Read, Write};

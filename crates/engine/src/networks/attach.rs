@@ -1,0 +1,653 @@
+//! Containers come and go: start, exit, connect, disconnect.
+//!
+//! A start is a plan (networks, addresses, names), then the sandbox, then the ports, then one
+//! firewall transaction. Whatever fails, all that was done before is undone, the last first.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd;
+
+use net::firewall::Item;
+use net::sandbox::{self, Isolated, Port as SandboxPort, PortWish, Ready, Sandbox, Settings};
+use net::{Mac, Subnet};
+use spec::Id;
+use sys::netlink::netns;
+use sys::netlink::route::{Link, MacvlanMode, find_link};
+
+use super::kernel::{Kernel, gateway_mode, internal, isolates_ports, mtu};
+use super::record::{Driver, NetworkRecord};
+use super::view::wish_for;
+use super::{
+    Attached, Attachment, Connected, Container, Endpoint, Network, Networks, Prepared, Shared, State, has_sandbox,
+    names, publish, words,
+};
+use crate::containers::spec::{ContainerSpec, EndpointSpec, NetworkMode};
+use crate::error::{Error, Kind, Result};
+
+const IFNAME: &str = "com.docker.network.endpoint.ifname";
+
+/// The rules that need no network to exist.
+pub(super) fn validate(spec: &ContainerSpec) -> Result<()> {
+    let mode = &spec.host.network;
+    match mode {
+        NetworkMode::Container(_) | NetworkMode::Host if spec.endpoints.len() > 1 => {
+            return Err(words::shares_namespace());
+        }
+        NetworkMode::None if spec.endpoints.len() > 1 => return Err(words::none_mode_alone()),
+        NetworkMode::Bridge
+        | NetworkMode::Host
+        | NetworkMode::None
+        | NetworkMode::Container(_)
+        | NetworkMode::Named(_) => {}
+    }
+    for (name, wish) in &spec.endpoints {
+        validate_wish(matches!(name.as_str(), "bridge" | "default"), wish)?;
+    }
+    if !spec.mac_address.is_empty() {
+        parse_mac(&spec.mac_address)?;
+    }
+    publish::wishes(spec, None).map(drop)
+}
+
+fn validate_wish(default_bridge: bool, wish: &EndpointSpec) -> Result<()> {
+    if default_bridge && !(wish.ipv4_address.is_empty() && wish.ipv6_address.is_empty()) {
+        return Err(words::address_needs_user_network());
+    }
+    if default_bridge && !wish.aliases.is_empty() {
+        return Err(words::alias_needs_user_network());
+    }
+    for (text, family) in [(&wish.ipv4_address, "IPv4"), (&wish.ipv6_address, "IPv6")] {
+        parse_address(text, family)?;
+    }
+    if !wish.mac_address.is_empty() {
+        parse_mac(&wish.mac_address)?;
+    }
+    if let Some(name) = wish.driver_opts.get(IFNAME)
+        && !net::bridge::is_interface_name(name)
+    {
+        return Err(Error::invalid(format!("invalid interface name: {name}")));
+    }
+    Ok(())
+}
+
+fn parse_mac(text: &str) -> Result<Mac> {
+    text.parse().map_err(|error: net::mac::MacError| Error::invalid(error.to_string()))
+}
+
+fn parse_address(text: &str, family: &str) -> Result<Option<IpAddr>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let wrong = || Error::invalid(format!("invalid {family} address: {text}"));
+    let address = match family {
+        "IPv4" => text.parse::<Ipv4Addr>().map_err(|_| wrong())?.into(),
+        _ => text.parse::<Ipv6Addr>().map_err(|_| wrong())?.into(),
+    };
+    Ok(Some(address))
+}
+
+/// The endpoint that default routes of a family go by: the highest priority, then networks with a
+/// way out, then those with gateways of both families, then the first by name.
+pub(super) fn gateway_endpoint<'a>(
+    attachment: &'a Attachment,
+    networks: &BTreeMap<Id, Network>,
+    ipv4: bool,
+) -> Option<(&'a String, &'a Endpoint)> {
+    let gateway = |endpoint: &Endpoint| if ipv4 { endpoint.gateway } else { endpoint.gateway6 };
+    attachment.endpoints.iter().filter(|(_, endpoint)| gateway(endpoint).is_some()).min_by_key(|(name, endpoint)| {
+        let internal = networks.get(&endpoint.network_id).is_none_or(|network| network.record.internal);
+        let single = endpoint.gateway.is_none() || endpoint.gateway6.is_none();
+        (-endpoint.gw_priority, internal, single, (*name).clone())
+    })
+}
+
+impl Networks {
+    /// Gives a container its networks, for a start.
+    ///
+    /// # Errors
+    /// In Docker's words: a network that is not there, an address or a port that is taken. Then
+    /// nothing is left behind.
+    pub fn prepare(&self, container: &Container<'_>) -> Result<Prepared> {
+        let mode = &container.spec.host.network;
+        if !has_sandbox(mode) && !container.spec.network_disabled {
+            let (hosts, resolv_conf) = self.shared.files_outside(container)?;
+            let mut attachment = self.shared.bare_attachment(container);
+            if *mode == NetworkMode::Host {
+                self.shared.note_membership(&mut attachment, container, "host")?;
+            }
+            return Ok(Prepared { netns: None, listeners: Vec::new(), attachment, hosts, resolv_conf });
+        }
+        // What an earlier run may have left, when its exit was not seen.
+        self.release(&container.id);
+        let mut state = self.lock();
+        self.shared.prepare(&mut state, container).map_err(|error| words::setting_up(&error))
+    }
+
+    /// Takes a container's networks back. Does nothing when it has none.
+    pub fn release(&self, id: &Id) {
+        let mut state = self.lock();
+        self.shared.release(&mut state, id);
+    }
+
+    /// Makes a container's names follow its new name.
+    pub fn rename(&self, id: &Id, name: &str) {
+        let mut state = self.lock();
+        let Some(attached) = state.attached.get_mut(id) else { return };
+        let old = std::mem::replace(&mut attached.attachment.container_name, name.to_owned());
+        let mut touched = Vec::new();
+        for endpoint in attached.attachment.endpoints.values_mut() {
+            for known in &mut endpoint.dns_names {
+                if *known == old {
+                    name.clone_into(known);
+                }
+            }
+            touched.push(endpoint.network_id);
+        }
+        for network in touched {
+            self.shared.write_zone(&state, &network);
+        }
+    }
+
+    /// Connects a container to one more network: a running one (`live` is its process) at once, a
+    /// stopped one at its next start, for which the caller keeps the wish.
+    pub fn connect(
+        &self,
+        asked: &str,
+        container: &Container<'_>,
+        wish: &EndpointSpec,
+        live: Option<u32>,
+        _now: Option<&Attachment>,
+    ) -> Result<Connected> {
+        let mut state = self.lock();
+        let id = state.resolve(asked)?;
+        let record = state.networks[&id].record.clone();
+        match (&container.spec.host.network, record.driver) {
+            (NetworkMode::Container(_), _) => return Err(words::shares_namespace()),
+            (NetworkMode::Host, _) | (_, Driver::Host) => return Err(words::host_mode_fixed()),
+            (NetworkMode::None, _) | (_, Driver::Null) if live.is_some() => return Err(words::none_mode_alone()),
+            (NetworkMode::Bridge | NetworkMode::None | NetworkMode::Named(_), _) => {}
+        }
+        validate_wish(record.is_default_bridge(), wish)?;
+        validate_subnets(&record, wish)?;
+        let Some(pid) = live else {
+            return Ok(Connected { attachment: Attachment::default(), hosts: None });
+        };
+        self.shared.connect(&mut state, container, &id, wish, pid)
+    }
+
+    /// Takes a container off a network and gives its new attachment. With `force` a container that
+    /// is not there is no error.
+    pub fn disconnect(&self, asked: &str, id: &Id, live: Option<u32>, force: bool) -> Result<Attachment> {
+        let mut state = self.lock();
+        let network = state.resolve(asked)?;
+        if state.networks[&network].record.driver == Driver::Host {
+            return Err(words::host_mode_fixed());
+        }
+        let found = state.attached.get(id).map(|attached| attached.attachment.clone());
+        let Some(mut attachment) = found.filter(|_| live.is_some()) else { return Ok(Attachment::default()) };
+        let name = state.networks[&network].record.name.clone();
+        let Some(endpoint) = attachment.endpoints.remove(&name) else {
+            if force {
+                return Ok(attachment);
+            }
+            return Err(words::not_connected(&attachment.container_name, &name));
+        };
+        if let Some(pid) = live {
+            self.shared.unplug(&mut state, &attachment, &endpoint, pid)?;
+        }
+        if let Some(network) = state.networks.get_mut(&network) {
+            for address in endpoint.addresses() {
+                network.release(address, id);
+            }
+        }
+        self.shared.replace(&mut state, id, attachment.clone())?;
+        self.shared.write_zone(&state, &network);
+        self.shared.write_resolver(&state, id);
+        if let Some(network) = state.networks.get(&network) {
+            self.shared.event("disconnect", &network.record, Some(id));
+        }
+        Ok(attachment)
+    }
+}
+
+/// Addresses are given on request only in subnets that the user chose.
+fn validate_subnets(record: &NetworkRecord, wish: &EndpointSpec) -> Result<()> {
+    for (text, ipv4) in [(&wish.ipv4_address, true), (&wish.ipv6_address, false)] {
+        if !text.is_empty() && record.subnet(ipv4).is_none_or(|subnet| !subnet.chosen) {
+            return Err(words::address_needs_chosen_subnet());
+        }
+    }
+    Ok(())
+}
+
+/// The networks of a container in the order in which they get interfaces: that of `--network`
+/// first.
+fn networks_of(state: &State, spec: &ContainerSpec) -> Result<Vec<Id>> {
+    let first = match &spec.host.network {
+        NetworkMode::Bridge => state.resolve("bridge")?,
+        NetworkMode::None => state.resolve("none")?,
+        NetworkMode::Named(name) => state.resolve(name)?,
+        NetworkMode::Host | NetworkMode::Container(_) => return Ok(Vec::new()),
+    };
+    let mut ids = vec![first];
+    for name in spec.endpoints.keys() {
+        let id = state.resolve(name)?;
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    Ok(ids)
+}
+
+impl Shared {
+    fn bare_attachment(&self, container: &Container<'_>) -> Attachment {
+        Attachment {
+            container_name: container.name.to_owned(),
+            hostname: container.hostname.to_owned(),
+            sandbox_id: Id::random().to_string(),
+            ..Attachment::default()
+        }
+    }
+
+    /// Shows the container on `host`, which gives it nothing.
+    fn note_membership(&self, attachment: &mut Attachment, container: &Container<'_>, name: &str) -> Result<()> {
+        let mut state = self.lock();
+        let id = state.resolve(name)?;
+        attachment.endpoints.insert(name.to_owned(), empty_endpoint(id));
+        state.attached.insert(container.id, Attached { attachment: attachment.clone(), items: Vec::new() });
+        self.event("connect", &state.networks[&id].record, Some(&container.id));
+        Ok(())
+    }
+
+    fn prepare(&self, state: &mut State, container: &Container<'_>) -> Result<Prepared> {
+        self.kernel(state)?;
+        let mut attachment = self.bare_attachment(container);
+        let ids = if container.spec.network_disabled {
+            vec![state.resolve("none")?]
+        } else {
+            networks_of(state, container.spec)?
+        };
+        let outcome = self.build(state, container, &ids, &mut attachment);
+        match outcome {
+            Ok((sandbox, listeners)) => {
+                for id in &ids {
+                    self.write_zone(state, id);
+                    self.event("connect", &state.networks[id].record, Some(&container.id));
+                }
+                self.write_resolver(state, &container.id);
+                let (hosts, resolv_conf) = self.files(state, container, &attachment);
+                Ok(Prepared { netns: Some(sandbox.into_netns()), listeners, attachment, hosts, resolv_conf })
+            }
+            Err(error) => {
+                self.give_back(state, &container.id, &attachment);
+                Err(error)
+            }
+        }
+    }
+
+    /// Leases, sandbox, ports and firewall. What `attachment` names when this fails must be given
+    /// back.
+    fn build(
+        &self,
+        state: &mut State,
+        container: &Container<'_>,
+        ids: &[Id],
+        attachment: &mut Attachment,
+    ) -> Result<(Sandbox, Vec<super::Listener>)> {
+        for (place, id) in ids.iter().enumerate() {
+            let (name, mut endpoint) = lease(state, container, id, None)?;
+            endpoint.interface = interface_name(container, &state.networks[id].record, place);
+            attachment.endpoints.insert(name, endpoint);
+        }
+        let sandbox = self.plug_all(state, ids, attachment)?;
+        let targets = publish::targets(attachment, &state.networks);
+        let wishes = publish::wishes(container.spec, self.settings.host_ip)?;
+        attachment.open_ports = wishes.iter().map(publish::container_port).collect();
+        let State { networks, attached, kernel } = state;
+        let Some(kernel) = kernel else { return Err(Error::internal("container networks are not available")) };
+        let gateway = gateway_endpoint(attachment, networks, true).or(gateway_endpoint(attachment, networks, false));
+        let mut listeners = Vec::new();
+        if let Some((_, endpoint)) = gateway {
+            let who = (container.name, &endpoint.endpoint_id);
+            let published = publish::reserve(&mut kernel.ports, &wishes, targets, attached, who)?;
+            attachment.ports = published.ports;
+            listeners = published.listeners;
+        }
+        names::links(attachment, container, networks, attached);
+        self.choose_upstreams(attachment, container, networks);
+        let items = publish::items(attachment, networks);
+        kernel.firewall.change(&[], &items).map_err(internal)?;
+        attached.insert(container.id, Attached { attachment: attachment.clone(), items });
+        Ok((sandbox, listeners))
+    }
+
+    /// A sandbox with all the endpoints' interfaces.
+    fn plug_all(&self, state: &mut State, ids: &[Id], attachment: &mut Attachment) -> Result<Sandbox> {
+        let settings: Vec<Settings> = ids
+            .iter()
+            .map(|id| interface_settings(attachment, &state.networks, &state.networks[id].record.name))
+            .collect();
+        let State { networks, kernel, .. } = state;
+        let Some(kernel) = kernel else { return Err(Error::internal("container networks are not available")) };
+        let mut sandbox: Option<Sandbox> = None;
+        for (id, settings) in ids.iter().zip(&settings) {
+            let network = &networks[id];
+            let Some(endpoint) = attachment.endpoints.get_mut(&network.record.name) else { continue };
+            if network.record.driver == Driver::Null {
+                continue;
+            }
+            let prepared = match (&sandbox, network.bridge) {
+                (None, Some(_)) => kernel.pool.as_ref().and_then(sandbox::SandboxPool::take),
+                (None | Some(_), _) => None,
+            };
+            let (mut inside, port) = match (prepared, sandbox.take()) {
+                (Some(ready), _) => adapt(kernel, networks, network, endpoint, ready)?,
+                (None, Some(sandbox)) => plug(kernel, network, endpoint, sandbox)?,
+                (None, None) => plug(kernel, network, endpoint, Sandbox::create().map_err(internal)?)?,
+            };
+            inside.configure(&port, settings).map_err(internal)?;
+            endpoint.mac = Some(port.mac);
+            sandbox = Some(inside);
+        }
+        match sandbox {
+            Some(sandbox) => Ok(sandbox),
+            None => Sandbox::create().map_err(internal),
+        }
+    }
+
+    fn release(&self, state: &mut State, id: &Id) {
+        let Some(attached) = state.attached.remove(id) else { return };
+        if let Some(kernel) = &mut state.kernel
+            && let Err(error) = kernel.firewall.change(&attached.items, &[])
+        {
+            tracing::warn!(container = %id, error = crate::error::chain(&error), "firewall entries are left");
+        }
+        self.give_back(state, id, &attached.attachment);
+        for endpoint in attached.attachment.endpoints.values() {
+            self.write_zone(state, &endpoint.network_id);
+            if let Some(network) = state.networks.get(&endpoint.network_id) {
+                self.event("disconnect", &network.record, Some(id));
+            }
+        }
+    }
+
+    /// Ends leases and reservations and has the interfaces removed.
+    fn give_back(&self, state: &mut State, id: &Id, attachment: &Attachment) {
+        let State { networks, kernel, .. } = state;
+        for endpoint in attachment.endpoints.values() {
+            if let Some(network) = networks.get_mut(&endpoint.network_id) {
+                for address in endpoint.addresses() {
+                    network.release(address, id);
+                }
+            }
+        }
+        let Some(kernel) = kernel else { return };
+        for port in &attachment.ports {
+            kernel.ports.release(&publish::net_port(port));
+        }
+        let interfaces = attachment.endpoints.values().map(|endpoint| endpoint.host_interface.clone());
+        kernel.sweep(interfaces.filter(|name| !name.is_empty()).collect());
+    }
+
+    fn connect(
+        &self,
+        state: &mut State,
+        container: &Container<'_>,
+        id: &Id,
+        wish: &EndpointSpec,
+        pid: u32,
+    ) -> Result<Connected> {
+        self.kernel(state)?;
+        let record = state.networks[id].record.clone();
+        let old = state.attached.get(&container.id).map(|attached| attached.attachment.clone());
+        let mut attachment = old.unwrap_or_else(|| self.bare_attachment(container));
+        if attachment.endpoints.contains_key(&record.name) {
+            return Err(words::already_connected(container.name, &record.name));
+        }
+        let netns = netns::of_process(pid).map_err(internal)?;
+        let here = netns::current().map_err(internal)?;
+        if netns::same(here.as_fd(), netns.as_fd()).map_err(internal)? {
+            return Err(words::host_mode_fixed());
+        }
+        let mut sandbox = Sandbox::open(netns).map_err(internal)?;
+        let there = sandbox.interface_names().map_err(internal)?;
+        let (name, mut endpoint) = lease(state, container, id, Some(wish))?;
+        let fixed = wish.driver_opts.get(IFNAME).cloned();
+        endpoint.interface = fixed.unwrap_or_else(|| {
+            let prefix = prefix(&record);
+            let free = |name: &String| !there.contains(name);
+            (0..).map(|number| format!("{prefix}{number}")).find(free).expect("some number is free")
+        });
+        attachment.endpoints.insert(name.clone(), endpoint);
+        let settings = interface_settings(&attachment, &state.networks, &name);
+        let outcome = self.plug_live(state, id, &mut attachment, sandbox, &settings);
+        let outcome = outcome.and_then(|()| {
+            names::links(&mut attachment, container, &state.networks, &state.attached);
+            self.choose_upstreams(&mut attachment, container, &state.networks);
+            self.replace(state, &container.id, attachment.clone())
+        });
+        if let Err(error) = outcome {
+            attachment.endpoints.retain(|other, _| *other == name);
+            attachment.ports.clear();
+            self.give_back(state, &container.id, &attachment);
+            return Err(error);
+        }
+        self.write_zone(state, id);
+        self.write_resolver(state, &container.id);
+        self.event("connect", &record, Some(&container.id));
+        let (hosts, _) = self.files(state, container, &attachment);
+        Ok(Connected { attachment, hosts: Some(hosts) })
+    }
+
+    fn plug_live(
+        &self,
+        state: &mut State,
+        id: &Id,
+        attachment: &mut Attachment,
+        sandbox: Sandbox,
+        settings: &Settings,
+    ) -> Result<()> {
+        let State { networks, kernel, .. } = state;
+        let Some(kernel) = kernel else { return Err(Error::internal("container networks are not available")) };
+        let network = &networks[id];
+        let Some(endpoint) = attachment.endpoints.get_mut(&network.record.name) else { return Ok(()) };
+        let (mut sandbox, port) = plug(kernel, network, endpoint, sandbox)?;
+        sandbox.configure(&port, settings).map_err(internal)
+    }
+
+    /// Removes the interface from a running container and lets the default route go elsewhere.
+    fn unplug(&self, state: &mut State, left: &Attachment, gone: &Endpoint, pid: u32) -> Result<()> {
+        let netns = netns::of_process(pid).map_err(internal)?;
+        let mut sandbox = Sandbox::open(netns).map_err(internal)?;
+        sandbox.remove(&gone.interface).map_err(internal)?;
+        for ipv4 in [true, false] {
+            let Some((_, endpoint)) = gateway_endpoint(left, &state.networks, ipv4) else { continue };
+            let gateway = if ipv4 { endpoint.gateway } else { endpoint.gateway6 };
+            let internal_only = state.networks.get(&endpoint.network_id).is_none_or(|network| network.record.internal);
+            let index = sandbox.find(&endpoint.interface).map_err(internal)?;
+            if let (Some(gateway), Some(index), Some(mac), false) = (gateway, index, endpoint.mac, internal_only) {
+                let port = SandboxPort { name: endpoint.interface.clone(), index, mac, host: None };
+                sandbox.reroute(&port, &[gateway]).map_err(internal)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a changed attachment in the place of the old one, in the firewall too.
+    fn replace(&self, state: &mut State, id: &Id, attachment: Attachment) -> Result<()> {
+        let State { networks, attached, kernel } = state;
+        let items = publish::items(&attachment, networks);
+        let old: Vec<Item> = attached.get(id).map(|attached| attached.items.clone()).unwrap_or_default();
+        if let Some(kernel) = kernel {
+            let gone: Vec<Item> = old.iter().filter(|item| !items.contains(item)).cloned().collect();
+            let new: Vec<Item> = items.iter().filter(|item| !old.contains(item)).cloned().collect();
+            kernel.firewall.change(&gone, &new).map_err(internal)?;
+        }
+        attached.insert(*id, Attached { attachment, items });
+        Ok(())
+    }
+}
+
+fn empty_endpoint(network_id: Id) -> Endpoint {
+    Endpoint {
+        network_id,
+        endpoint_id: Id::random(),
+        mac: None,
+        address: None,
+        gateway: None,
+        address6: None,
+        gateway6: None,
+        dns_names: Vec::new(),
+        interface: String::new(),
+        host_interface: String::new(),
+        gw_priority: 0,
+    }
+}
+
+/// Leases a container's addresses on a network. Takes none if it cannot have all.
+fn lease(
+    state: &mut State,
+    container: &Container<'_>,
+    id: &Id,
+    wish: Option<&EndpointSpec>,
+) -> Result<(String, Endpoint)> {
+    let Some(network) = state.networks.get_mut(id) else { return Err(words::not_found(&id.to_string())) };
+    let name = network.record.name.clone();
+    if network.record.config_only {
+        return Err(Error::forbidden(format!("cannot connect to configuration-only network {name}")));
+    }
+    let own = wish_for(container.spec, &name, id);
+    let wish = wish.unwrap_or(&own);
+    validate_wish(network.record.is_default_bridge(), wish)?;
+    validate_subnets(&network.record, wish)?;
+    let mut endpoint = empty_endpoint(*id);
+    endpoint.gw_priority = wish.gw_priority;
+    if !wish.mac_address.is_empty() {
+        endpoint.mac = Some(parse_mac(&wish.mac_address)?);
+    }
+    for (ipv4, text, family) in [(true, &wish.ipv4_address, "IPv4"), (false, &wish.ipv6_address, "IPv6")] {
+        let Some(subnet) = network.record.subnet(ipv4).cloned() else { continue };
+        let wanted = parse_address(text, family)?;
+        let address = match network.lease_family(ipv4, wanted, container.id) {
+            Ok(address) => subnet.subnet.with_address(address),
+            Err(error) => {
+                for taken in endpoint.addresses().collect::<Vec<_>>() {
+                    network.release(taken, &container.id);
+                }
+                return Err(error);
+            }
+        };
+        let gateway = (gateway_mode(&network.record, ipv4) != "isolated" && !network.record.internal)
+            .then_some(subnet.gateway);
+        if ipv4 {
+            (endpoint.address, endpoint.gateway) = (Some(address), gateway);
+        } else {
+            (endpoint.address6, endpoint.gateway6) = (Some(address), gateway);
+        }
+    }
+    if !network.record.is_default_bridge() && network.record.driver != Driver::Null {
+        endpoint.dns_names = names::dns_names(container, wish);
+    }
+    Ok((name, endpoint))
+}
+
+fn prefix(record: &NetworkRecord) -> &str {
+    let prefix = record.option("com.docker.network.container_iface_prefix");
+    prefix.filter(|prefix| !prefix.is_empty() && prefix.len() < 12).unwrap_or("eth")
+}
+
+fn interface_name(container: &Container<'_>, record: &NetworkRecord, place: usize) -> String {
+    match record.driver {
+        Driver::Null | Driver::Host => return String::new(),
+        Driver::Bridge | Driver::Macvlan => {}
+    }
+    let wish = wish_for(container.spec, &record.name, &record.id);
+    wish.driver_opts.get(IFNAME).cloned().unwrap_or_else(|| format!("{}{place}", prefix(record)))
+}
+
+/// Addresses of an endpoint's interface, and the default routes if they go by it.
+fn interface_settings(attachment: &Attachment, networks: &BTreeMap<Id, Network>, name: &str) -> Settings {
+    let Some(endpoint) = attachment.endpoints.get(name) else { return Settings::default() };
+    let mut gateways = Vec::new();
+    for ipv4 in [true, false] {
+        let by = gateway_endpoint(attachment, networks, ipv4);
+        if by.is_some_and(|(best, _)| best == name) {
+            gateways.extend(if ipv4 { endpoint.gateway } else { endpoint.gateway6 });
+        }
+    }
+    let addresses: Vec<Subnet> = [endpoint.address, endpoint.address6].into_iter().flatten().collect();
+    Settings { addresses, gateways }
+}
+
+/// Makes a prepared sandbox fit: another bridge, name, MAC address, MTU.
+fn adapt(
+    kernel: &mut Kernel,
+    networks: &BTreeMap<Id, Network>,
+    network: &Network,
+    endpoint: &mut Endpoint,
+    ready: Ready,
+) -> Result<(Sandbox, SandboxPort)> {
+    let Ready { mut sandbox, mut port } = ready;
+    let default = networks.values().find(|network| network.record.is_default_bridge());
+    let pool_mtu = default.and_then(|network| mtu(&network.record));
+    if mtu(&network.record) != pool_mtu {
+        // Rare enough: the other size is simplest made from scratch.
+        sandbox.remove(&port.name).map_err(internal)?;
+        return plug(kernel, network, endpoint, sandbox);
+    }
+    if let Some((name, _)) = &port.host {
+        endpoint.host_interface.clone_from(name);
+    }
+    let isolated = if isolates_ports(&network.record) { Isolated::Yes } else { Isolated::No };
+    if let Some(bridge) = network.bridge
+        && (!network.record.is_default_bridge() || isolated == Isolated::Yes)
+    {
+        sandbox::move_port(&mut kernel.host, &port, bridge.index, isolated).map_err(internal)?;
+    }
+    let mac = endpoint.mac.unwrap_or(port.mac);
+    sandbox.change(&mut port, &endpoint.interface, mac).map_err(internal)?;
+    endpoint.mac = Some(mac);
+    Ok((sandbox, port))
+}
+
+/// Makes an endpoint's interface in a sandbox.
+fn plug(
+    kernel: &mut Kernel,
+    network: &Network,
+    endpoint: &mut Endpoint,
+    mut sandbox: Sandbox,
+) -> Result<(Sandbox, SandboxPort)> {
+    let mac = *endpoint.mac.get_or_insert_with(Mac::random);
+    let interface = endpoint.interface.clone();
+    let wish = PortWish { name: &interface, mac, mtu: mtu(&network.record) };
+    let port = match (network.record.driver, network.bridge) {
+        (Driver::Bridge, Some(bridge)) => {
+            let port = sandbox.add_veth(&mut kernel.host, &wish, bridge.index).map_err(internal)?;
+            if let Some((name, _)) = &port.host {
+                endpoint.host_interface.clone_from(name);
+            }
+            if isolates_ports(&network.record) {
+                sandbox::move_port(&mut kernel.host, &port, bridge.index, Isolated::Yes).map_err(internal)?;
+            }
+            port
+        }
+        (Driver::Macvlan, _) => {
+            let parent = find_link(&mut kernel.host, Link::Name(&network.record.interface)).map_err(internal)?;
+            let Some(parent) = parent else {
+                let text = format!("parent interface {} is gone", network.record.interface);
+                return Err(Error::internal(text));
+            };
+            let mode = match network.record.option("macvlan_mode") {
+                Some("private") => MacvlanMode::Private,
+                Some("vepa") => MacvlanMode::Vepa,
+                Some("passthru") => MacvlanMode::Passthru,
+                Some(_) | None => MacvlanMode::Bridge,
+            };
+            sandbox.add_macvlan(&mut kernel.host, &wish, parent.index, mode).map_err(internal)?
+        }
+        (Driver::Bridge | Driver::Host | Driver::Null, _) => {
+            return Err(Error::new(Kind::Internal, format!("network {} is out of order", network.record.name)));
+        }
+    };
+    Ok((sandbox, port))
+}

@@ -1,0 +1,290 @@
+//! Making networks: the request checked, subnets chosen, the record built. Touches no kernel.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use net::Subnet;
+use net::pool::{self, Leases, PoolRange, SubnetWish};
+use spec::Id;
+
+use super::record::{Driver, NetworkRecord, PREDEFINED, SubnetRecord};
+use super::view::{NetworkRequest, SubnetRequest};
+use super::words;
+use crate::error::{Error, Result};
+
+/// Where automatic subnets come from and what they must avoid.
+pub(super) struct Pools<'a> {
+    pub ranges4: &'a [PoolRange],
+    pub range6: PoolRange,
+    /// Subnets of the host that automatic ones must not overlap.
+    pub host: &'a [Subnet],
+    /// Subnets of our networks, which none may overlap.
+    pub ours: &'a [Subnet],
+}
+
+pub(super) fn check_name(name: &str) -> Result<()> {
+    if PREDEFINED.iter().any(|(predefined, _)| *predefined == name) {
+        return Err(words::predefined_create(name));
+    }
+    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let rest = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+    if !first || !rest {
+        return Err(Error::invalid(format!(
+            "invalid network name \"{name}\": only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+        )));
+    }
+    if name.parse::<Id>().is_ok() {
+        return Err(Error::invalid(format!("network name \"{name}\" looks like a network id")));
+    }
+    Ok(())
+}
+
+/// Builds the record of a new network.
+pub(super) fn record(request: &NetworkRequest, pools: &Pools<'_>) -> Result<NetworkRecord> {
+    let driver = driver(request)?;
+    match request.ipam_driver.as_str() {
+        "" | "default" => {}
+        other => return Err(Error::invalid(format!("invalid IPAM driver: {other}"))),
+    }
+    let id = Id::random();
+    let yes = |key: &str| request.options.get(key).is_some_and(|value| value == "true" || value == "1");
+    let mut record = NetworkRecord {
+        version: 1,
+        id,
+        name: request.name.clone(),
+        created_at: SystemTime::now(),
+        driver,
+        ipv4: request.ipv4.unwrap_or(true),
+        ipv6: request.ipv6.unwrap_or_else(|| yes("com.docker.network.enable_ipv6")),
+        internal: request.internal,
+        attachable: request.attachable,
+        config_only: request.config_only,
+        config_from: request.config_from.clone(),
+        options: request.options.clone(),
+        labels: request.labels.clone(),
+        ipam_driver: "default".to_owned(),
+        ipam_options: request.ipam_options.clone(),
+        subnets: Vec::new(),
+        interface: interface(driver, request, &id)?,
+        adopted: false,
+    };
+    if !record.ipv4 && !record.ipv6 {
+        return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
+    }
+    if record.config_only {
+        return Ok(record);
+    }
+    check_options(&record)?;
+    record.subnets = subnets(&request.ipam, &record, pools)?;
+    Ok(record)
+}
+
+fn driver(request: &NetworkRequest) -> Result<Driver> {
+    match request.scope.as_str() {
+        "" | "local" => {}
+        _ => return Err(words::not_a_swarm_manager()),
+    }
+    if request.ingress {
+        return Err(words::not_a_swarm_manager());
+    }
+    match request.driver.as_str() {
+        "" | "default" | "bridge" => Ok(Driver::Bridge),
+        "macvlan" => Ok(Driver::Macvlan),
+        "host" | "null" => {
+            Err(Error::forbidden(format!("only one instance of \"{}\" network is allowed", request.driver)))
+        }
+        other => Err(words::no_such_driver(other)),
+    }
+}
+
+fn interface(driver: Driver, request: &NetworkRequest, id: &Id) -> Result<String> {
+    let option = |key: &str| request.options.get(key).filter(|value| !value.is_empty()).cloned();
+    match driver {
+        Driver::Bridge => {
+            let name = option("com.docker.network.bridge.name").unwrap_or_else(|| format!("br-{}", id.short()));
+            if net::bridge::is_interface_name(&name) {
+                Ok(name)
+            } else {
+                Err(Error::invalid(format!("invalid bridge name: {name}")))
+            }
+        }
+        Driver::Macvlan => option("parent")
+            .ok_or_else(|| Error::invalid("macvlan needs the option parent, the name of an interface of this host")),
+        Driver::Host | Driver::Null => Ok(String::new()),
+    }
+}
+
+fn check_options(record: &NetworkRecord) -> Result<()> {
+    if let Some(mtu) = record.option("com.docker.network.driver.mtu")
+        && mtu.parse::<u16>().is_err()
+    {
+        return Err(Error::invalid(format!("failed to parse com.docker.network.driver.mtu value: {mtu:?}")));
+    }
+    for key in ["gateway_mode_ipv4", "gateway_mode_ipv6"] {
+        let key = format!("com.docker.network.bridge.{key}");
+        match record.option(&key) {
+            None | Some("" | "nat" | "nat-unprotected" | "routed") => {}
+            Some("isolated") if record.internal => {}
+            Some("isolated") => {
+                return Err(Error::invalid("gateway mode 'isolated' can only be used for an internal network"));
+            }
+            Some(other) => return Err(Error::invalid(format!("unknown gateway mode {other}"))),
+        }
+    }
+    for key in ["enable_ip_masquerade", "enable_icc"] {
+        let key = format!("com.docker.network.bridge.{key}");
+        if let Some(value) = record.option(&key)
+            && record.flag(&key, true) != record.flag(&key, false)
+        {
+            return Err(Error::invalid(format!("failed to parse {key} value: {value:?}")));
+        }
+    }
+    Ok(())
+}
+
+/// The subnets, one of each enabled family.
+fn subnets(wishes: &[SubnetRequest], record: &NetworkRecord, pools: &Pools<'_>) -> Result<Vec<SubnetRecord>> {
+    let mut found: Vec<SubnetRecord> = Vec::new();
+    for wish in wishes.iter().filter(|wish| !wish.subnet.is_empty()) {
+        let subnet: Subnet = wish.subnet.parse().map_err(|error| Error::invalid(format!("invalid subnet: {error}")))?;
+        if subnet.is_ipv4() && !record.ipv4 || !subnet.is_ipv4() && !record.ipv6 {
+            let family = if subnet.is_ipv4() { "IPv4" } else { "IPv6" };
+            return Err(Error::invalid(format!("invalid subnet {subnet}: {family} is not enabled")));
+        }
+        if found.iter().any(|other| other.subnet.is_ipv4() == subnet.is_ipv4()) {
+            return Err(Error::invalid(format!("{} driver doesn't support multiple subnets", record.driver.name())));
+        }
+        found.push(chosen(subnet, wish, pools)?);
+    }
+    for ipv4 in [true, false] {
+        let enabled = if ipv4 { record.ipv4 } else { record.ipv6 };
+        if !enabled || found.iter().any(|subnet| subnet.subnet.is_ipv4() == ipv4) {
+            continue;
+        }
+        // Settings without a subnet belong to the automatic one.
+        let wish = wishes.iter().find(|wish| wish.subnet.is_empty() && family_of(wish) == Some(ipv4));
+        found.push(automatic(ipv4, wish, pools)?);
+    }
+    Ok(found)
+}
+
+fn family_of(wish: &SubnetRequest) -> Option<bool> {
+    let text = if wish.gateway.is_empty() { &wish.range } else { &wish.gateway };
+    text.split('/').next()?.parse::<IpAddr>().ok().map(|address| address.is_ipv4())
+}
+
+fn chosen(subnet: Subnet, wish: &SubnetRequest, pools: &Pools<'_>) -> Result<SubnetRecord> {
+    if pools.ours.iter().any(|other| other.overlaps(subnet)) {
+        return Err(words::pool_overlaps());
+    }
+    checked(subnet, &parse(wish)?, true)
+}
+
+fn automatic(ipv4: bool, wish: Option<&SubnetRequest>, pools: &Pools<'_>) -> Result<SubnetRecord> {
+    let taken: Vec<Subnet> = pools.host.iter().chain(pools.ours).copied().collect();
+    let six = [pools.range6];
+    let ranges = if ipv4 { pools.ranges4 } else { &six };
+    let subnet = pool::first_free(ranges, &taken).ok_or_else(words::no_pool)?;
+    let wish = wish.map(parse).transpose()?.unwrap_or_default();
+    if let Some(range) = wish.range {
+        return Err(Error::invalid(pool::PoolError::RangeAlone(range).to_string()));
+    }
+    checked(subnet, &wish, false)
+}
+
+/// Holds the settings against the subnet and fills in the gateway.
+pub(super) fn checked(subnet: Subnet, wish: &SubnetWish, chosen: bool) -> Result<SubnetRecord> {
+    let leases = Leases::<Id>::new(subnet, wish).map_err(|error| Error::invalid(error.to_string()))?;
+    Ok(SubnetRecord {
+        subnet,
+        range: wish.range,
+        gateway: leases.gateway(),
+        auxiliary: wish.auxiliary.clone(),
+        chosen,
+    })
+}
+
+fn parse(wish: &SubnetRequest) -> Result<SubnetWish> {
+    let address = |what: &str, text: &str| -> Result<IpAddr> {
+        text.parse().map_err(|_| Error::invalid(format!("invalid {what} address: {text}")))
+    };
+    let range = match wish.range.as_str() {
+        "" => None,
+        text => Some(text.parse().map_err(|error| Error::invalid(format!("invalid ip-range: {error}")))?),
+    };
+    let gateway = match wish.gateway.as_str() {
+        "" => None,
+        text => Some(address("gateway", text)?),
+    };
+    let mut auxiliary = BTreeMap::new();
+    for (name, text) in &wish.auxiliary {
+        auxiliary.insert(name.clone(), address("auxiliary", text)?);
+    }
+    Ok(SubnetWish { subnet: None, range, gateway, auxiliary })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn make(request: &NetworkRequest) -> Result<NetworkRecord> {
+        check_name(&request.name)?;
+        let ranges4 = pool::default_ranges();
+        let pools = Pools {
+            ranges4: &ranges4,
+            range6: pool::local_ipv6_range(Some([1; 5])),
+            host: &["172.18.0.0/24".parse().unwrap()],
+            ours: &["172.17.0.0/16".parse().unwrap()],
+        };
+        record(request, &pools)
+    }
+
+    fn request(subnets: &[(&str, &str, &str)]) -> NetworkRequest {
+        let ipam = subnets.iter().map(|(subnet, range, gateway)| SubnetRequest {
+            subnet: (*subnet).to_owned(),
+            range: (*range).to_owned(),
+            gateway: (*gateway).to_owned(),
+            auxiliary: BTreeMap::new(),
+        });
+        NetworkRequest { name: "backend".to_owned(), ipam: ipam.collect(), ..NetworkRequest::default() }
+    }
+
+    #[track_caller]
+    fn check(request: &NetworkRequest, want: std::result::Result<&str, &str>) {
+        let got = make(request).map_err(|error| error.message).map(|record| {
+            let subnets = record.subnets.iter().map(|subnet| format!("{} by {}", subnet.subnet, subnet.gateway));
+            subnets.collect::<Vec<_>>().join(", ")
+        });
+        assert_eq!(got, want.map(str::to_owned).map_err(str::to_owned));
+    }
+
+    #[test]
+    fn a_subnet_is_chosen_that_nothing_uses() {
+        check(&request(&[]), Ok("172.19.0.0/16 by 172.19.0.1"));
+        let six = NetworkRequest { ipv6: Some(true), ..request(&[]) };
+        check(&six, Ok("172.19.0.0/16 by 172.19.0.1, fd01:101:101::/64 by fd01:101:101::1"));
+    }
+
+    #[test]
+    fn chosen_subnets_are_checked() {
+        check(&request(&[("10.5.0.0/16", "10.5.1.0/24", "")]), Ok("10.5.0.0/16 by 10.5.1.0"));
+        check(&request(&[("10.5.0.0/16", "", "10.5.9.9")]), Ok("10.5.0.0/16 by 10.5.9.9"));
+        check(
+            &request(&[("172.17.8.0/24", "", "")]),
+            Err("invalid pool request: Pool overlaps with other one on this address space"),
+        );
+        check(&request(&[("10.5.0.1/16", "", "")]), Err("invalid subnet 10.5.0.1/16: it should be 10.5.0.0/16"));
+        check(&request(&[("nonsense", "", "")]), Err("invalid subnet: invalid CIDR address: nonsense"));
+        check(&request(&[("fd00::/64", "", "")]), Err("invalid subnet fd00::/64: IPv6 is not enabled"));
+    }
+
+    #[test]
+    fn names_and_drivers_are_checked() {
+        for name in ["host", "", "-x", "a b"] {
+            assert!(make(&NetworkRequest { name: name.to_owned(), ..request(&[]) }).is_err(), "{name}");
+        }
+        let overlay = NetworkRequest { driver: "weave".to_owned(), ..request(&[]) };
+        check(&overlay, Err("plugin \"weave\" not found"));
+    }
+}

@@ -1,0 +1,287 @@
+//! The kernel's side of all networks: bridges, firewall, port reservations, prepared sandboxes.
+//!
+//! Made at the daemon's start (or first use) from the records and the running containers, in one
+//! firewall transaction. A thread of its own removes interfaces of stopped containers, and makes
+//! the firewall anew when somebody flushed it.
+
+use std::sync::Weak;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::time::Duration;
+
+use net::Subnet;
+use net::bridge::{self, Bridge, BridgeWish, Others};
+use net::firewall::{Between, BridgeRules, Direct, Exit, Firewall, Item, Ports};
+use net::ports::PortAllocator;
+use net::sandbox::{PoolBridge, SandboxPool};
+use net::sysctl;
+use sys::netlink::route::{Link, link_delete};
+use sys::netlink::{NetlinkError, Protocol, Socket};
+
+use super::record::{Driver, NetworkRecord};
+use super::{Network, Shared, State, publish};
+use crate::error::{Error, Kind, Result};
+
+/// Prepared sandboxes: enough for a burst of starts, few enough to cost nothing worth counting.
+const SANDBOXES_READY: usize = 8;
+/// How often the firewall is looked after. Every change finds a flushed table by itself.
+const FIREWALL_CHECK: Duration = Duration::from_secs(10);
+
+pub(super) struct Kernel {
+    /// In the host's namespace.
+    pub host: Socket,
+    pub firewall: Firewall,
+    pub ports: PortAllocator,
+    pub pool: Option<SandboxPool>,
+    sweeper: Sender<Vec<String>>,
+}
+
+pub(super) fn internal(source: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::caused(Kind::Internal, source)
+}
+
+impl Shared {
+    /// The kernel's side, made when it is first asked for.
+    pub(super) fn kernel<'a>(&self, state: &'a mut State) -> Result<&'a mut Kernel> {
+        if state.kernel.is_none() {
+            let kernel = self.open_kernel(state)?;
+            state.kernel = Some(kernel);
+        }
+        state.kernel.as_mut().ok_or_else(|| Error::internal("container networks are not available"))
+    }
+
+    fn open_kernel(&self, state: &mut State) -> Result<Kernel> {
+        if self.settings.ip_forward {
+            sysctl::forward_ipv4().map_err(internal)?;
+        }
+        let mut host = Socket::open(Protocol::Route).map_err(internal)?;
+        let mut items = std::collections::BTreeSet::new();
+        let mut pool_bridge = None;
+        for network in state.networks.values_mut() {
+            match self.ensure_bridge(&mut host, network) {
+                Ok(Some(bridge)) => {
+                    items.insert(Item::Bridge(rules(&network.record, &bridge)));
+                    if network.record.is_default_bridge() {
+                        pool_bridge = Some(PoolBridge { index: bridge.index, mtu: mtu(&network.record) });
+                    }
+                }
+                Ok(None) => {}
+                // One broken network must not take the others' with it.
+                Err(error) => {
+                    tracing::error!(network = %network.record.name, error = %error.message, "network is out of order");
+                }
+            }
+        }
+        let mut ports = PortAllocator::default();
+        let State { networks, attached, .. } = state;
+        for container in attached.values_mut() {
+            container.items = publish::items(&container.attachment, networks);
+            items.extend(container.items.iter().cloned());
+            for port in &container.attachment.ports {
+                ports.restore(&publish::net_port(port));
+            }
+        }
+        let firewall = Firewall::open_with(&self.instance.table, items).map_err(internal)?;
+        if firewall.ports() == Ports::Unguarded {
+            tracing::warn!("this kernel has no nftables for bridges: containers can use one another's addresses");
+        }
+        match net::firewall::foreign_forward_drop() {
+            Ok(Some(chain)) => tracing::warn!(
+                table = chain.table,
+                chain = chain.name,
+                "another program drops forwarded packets: let it accept our bridges, or containers reach nothing \
+                 outside"
+            ),
+            Ok(None) | Err(_) => {}
+        }
+        let pool = match pool_bridge {
+            Some(bridge) => Some(SandboxPool::start(SANDBOXES_READY, bridge).map_err(internal)?),
+            None => None,
+        };
+        let sweeper = sweep(Weak::clone(&self.weak))?;
+        Ok(Kernel { host, firewall, ports, pool, sweeper })
+    }
+
+    /// Makes a bridge network's bridge, or brings it up to date.
+    fn ensure_bridge(&self, host: &mut Socket, network: &mut Network) -> Result<Option<Bridge>> {
+        let record = &network.record;
+        match record.driver {
+            Driver::Bridge if !record.config_only => {}
+            Driver::Bridge | Driver::Macvlan | Driver::Host | Driver::Null => return Ok(None),
+        }
+        if record.ipv6 && self.settings.ip_forward {
+            sysctl::forward_ipv6().map_err(internal)?;
+        }
+        let addressed = record.subnets.iter().filter(|subnet| {
+            let mode = gateway_mode(record, subnet.subnet.is_ipv4());
+            mode != "isolated" && !(subnet.subnet.is_ipv4() && record.flag("com.docker.network.bridge.inhibit_ipv4", false))
+        });
+        let wish = BridgeWish {
+            name: record.interface.clone(),
+            mtu: mtu(record),
+            addresses: addressed.map(|subnet| subnet.subnet.with_address(subnet.gateway)).collect(),
+            others: if record.interface == self.instance.bridge { Others::Removed } else { Others::Kept },
+        };
+        let bridge = bridge::ensure(host, &wish).map_err(internal)?;
+        network.bridge = Some(bridge);
+        Ok(Some(bridge))
+    }
+
+    /// Makes what a new network needs.
+    pub(super) fn realize(&self, state: &mut State, network: &mut Network) -> Result<()> {
+        match network.record.driver {
+            Driver::Host | Driver::Null => return Ok(()),
+            Driver::Macvlan => {
+                let kernel = self.kernel(state)?;
+                let parent = &network.record.interface;
+                if !bridge::exists(&mut kernel.host, parent).map_err(internal)? {
+                    return Err(Error::invalid(format!("-o parent interface {parent} does not exist on this host")));
+                }
+                return Ok(());
+            }
+            Driver::Bridge => {}
+        }
+        let kernel = self.kernel(state)?;
+        if let Some(bridge) = self.ensure_bridge(&mut kernel.host, network)? {
+            let rules = Item::Bridge(rules(&network.record, &bridge));
+            if let Err(error) = kernel.firewall.change(&[], &[rules]) {
+                if !network.record.adopted {
+                    bridge::remove(&mut kernel.host, &network.record.interface).map_err(internal)?;
+                }
+                return Err(internal(error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the network's bridge is one that the user made.
+    pub(super) fn is_adopted(&self, state: &mut State, record: &NetworkRecord) -> Result<bool> {
+        match record.driver {
+            Driver::Bridge if !record.config_only => {
+                bridge::exists(&mut self.kernel(state)?.host, &record.interface).map_err(internal)
+            }
+            Driver::Bridge | Driver::Macvlan | Driver::Host | Driver::Null => Ok(false),
+        }
+    }
+
+    /// Subnets that the host has without us.
+    pub(super) fn host_subnets(&self, state: &mut State) -> Result<Vec<Subnet>> {
+        let mut own;
+        let socket = match &mut state.kernel {
+            Some(kernel) => &mut kernel.host,
+            None => {
+                own = Socket::open(Protocol::Route).map_err(internal)?;
+                &mut own
+            }
+        };
+        bridge::taken_subnets(socket, &self.instance.bridge).map_err(internal)
+    }
+}
+
+impl Kernel {
+    /// Has the interfaces removed soon. They would vanish with their namespaces anyway, but the
+    /// kernel takes its time over those.
+    pub fn sweep(&self, interfaces: Vec<String>) {
+        if !interfaces.is_empty() {
+            // A thread that is gone means that the daemon is going, too.
+            let _ = self.sweeper.send(interfaces);
+        }
+    }
+
+    pub fn remove_bridge(&mut self, record: &NetworkRecord, bridge: &Bridge) -> Result<()> {
+        self.firewall.change(&[Item::Bridge(rules(record, bridge))], &[]).map_err(internal)?;
+        if record.adopted { Ok(()) } else { bridge::remove(&mut self.host, &record.interface).map_err(internal) }
+    }
+
+    pub fn tear_down<'a>(self, records: impl Iterator<Item = &'a NetworkRecord>) -> Result<()> {
+        let Kernel { mut host, firewall, pool, .. } = self;
+        drop(pool);
+        for record in records.filter(|record| record.driver == Driver::Bridge && !record.adopted) {
+            bridge::remove(&mut host, &record.interface).map_err(internal)?;
+        }
+        firewall.remove().map_err(internal)
+    }
+}
+
+/// What the firewall lets pass on a network's bridge.
+fn rules(record: &NetworkRecord, bridge: &Bridge) -> BridgeRules {
+    let masquerade = record.flag("com.docker.network.bridge.enable_ip_masquerade", true) && !record.internal;
+    let translated = record
+        .subnets
+        .iter()
+        .filter(|subnet| masquerade && gateway_mode(record, subnet.subnet.is_ipv4()).starts_with("nat"));
+    let unprotected = [true, false].iter().any(|&ipv4| gateway_mode(record, ipv4) == "nat-unprotected");
+    let trusted = record.option("com.docker.network.bridge.trusted_host_interfaces").unwrap_or_default();
+    BridgeRules {
+        interface: record.interface.clone(),
+        mac: bridge.mac,
+        masqueraded: translated.map(|subnet| subnet.subnet).collect(),
+        gateways: record.subnets.iter().map(|subnet| subnet.gateway).collect(),
+        exit: if record.internal { Exit::Internal } else { Exit::Open },
+        between: if isolates_ports(record) { Between::Denied } else { Between::Allowed },
+        direct: if unprotected { Direct::Accepted } else { Direct::Dropped },
+        trusted: trusted.split(':').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
+    }
+}
+
+/// `icc=false`: containers on the bridge do not reach one another.
+pub(super) fn isolates_ports(record: &NetworkRecord) -> bool {
+    !record.flag("com.docker.network.bridge.enable_icc", true)
+}
+
+/// `nat`, `nat-unprotected`, `routed` or `isolated`.
+pub(super) fn gateway_mode(record: &NetworkRecord, ipv4: bool) -> &str {
+    let key = if ipv4 { "gateway_mode_ipv4" } else { "gateway_mode_ipv6" };
+    let mode = record.option(&format!("com.docker.network.bridge.{key}"));
+    match mode {
+        Some("nat-unprotected" | "routed" | "isolated") => mode.unwrap_or_default(),
+        Some(_) | None => "nat",
+    }
+}
+
+/// The network's MTU, if it is not the kernel's own.
+pub(super) fn mtu(record: &NetworkRecord) -> Option<u32> {
+    let wanted: u32 = record.option("com.docker.network.driver.mtu")?.parse().ok()?;
+    (wanted != 0 && wanted != 1500).then_some(wanted)
+}
+
+/// Starts the thread that removes interfaces and looks after the firewall.
+fn sweep(shared: Weak<Shared>) -> Result<Sender<Vec<String>>> {
+    let (sender, chores) = mpsc::channel::<Vec<String>>();
+    let mut socket = Socket::open(Protocol::Route).map_err(internal)?;
+    let work = move || {
+        loop {
+            match chores.recv_timeout(FIREWALL_CHECK) {
+                Ok(interfaces) => remove_interfaces(&mut socket, &interfaces),
+                Err(RecvTimeoutError::Timeout) => {
+                    let Some(shared) = shared.upgrade() else { return };
+                    look_after_firewall(&shared);
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    };
+    std::thread::Builder::new().name("network-sweeper".to_owned()).spawn(work).map_err(internal)?;
+    Ok(sender)
+}
+
+fn remove_interfaces(socket: &mut Socket, interfaces: &[String]) {
+    for interface in interfaces {
+        let outcome: std::result::Result<(), NetlinkError> = socket.send(&[link_delete(Link::Name(interface))]);
+        match outcome {
+            Err(error) if !error.is_missing() => {
+                tracing::warn!(interface, error = crate::error::chain(&error), "interface is left behind");
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+}
+
+fn look_after_firewall(shared: &Shared) {
+    let mut state = shared.lock();
+    let Some(kernel) = &mut state.kernel else { return };
+    match kernel.firewall.ensure() {
+        Ok(true) => tracing::warn!("the firewall's table had vanished and was made again"),
+        Ok(false) => {}
+        Err(error) => tracing::error!(error = crate::error::chain(&error), "cannot look after the firewall"),
+    }
+}

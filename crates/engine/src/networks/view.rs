@@ -1,0 +1,254 @@
+//! What is told about networks and about a container's place on them.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::time::SystemTime;
+
+use net::{Mac, Subnet};
+use serde::{Deserialize, Serialize};
+use spec::Id;
+
+use crate::containers::spec::{ContainerSpec, EndpointSpec, NetworkMode, Port};
+use crate::containers::views::{EndpointView, HostPort, NetworkView};
+
+/// A container that is to be started, or that networks are changed of.
+#[derive(Debug, Clone, Copy)]
+pub struct Container<'a> {
+    pub id: Id,
+    pub name: &'a str,
+    /// Merged with the image's configuration.
+    pub spec: &'a ContainerSpec,
+    pub hostname: &'a str,
+}
+
+/// All that a container's start needs of its networks.
+#[derive(Debug)]
+pub struct Prepared {
+    /// `None` with the host's namespace or another container's.
+    pub netns: Option<OwnedFd>,
+    pub listeners: Vec<Listener>,
+    pub attachment: Attachment,
+    /// Contents of `/etc/hosts` and `/etc/resolv.conf`; empty in `container:` mode.
+    pub hosts: String,
+    pub resolv_conf: String,
+}
+
+/// A reserved port, for the monitor's proxy.
+#[derive(Debug)]
+pub struct Listener {
+    pub port: PublishedPort,
+    /// Listening, or bound if it is UDP.
+    pub socket: OwnedFd,
+    /// The container's address as the host reaches it.
+    pub target: SocketAddr,
+}
+
+/// A container port at one address of the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublishedPort {
+    pub container: Port,
+    pub host: SocketAddr,
+}
+
+/// A running container's networks. Kept in the container's run record, so that the next daemon
+/// knows who has which address.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Attachment {
+    pub container_name: String,
+    pub hostname: String,
+    pub sandbox_id: String,
+    /// By network name.
+    pub endpoints: BTreeMap<String, Endpoint>,
+    pub ports: Vec<PublishedPort>,
+    /// Ports that are open at its own address, on networks in gateway mode `routed`.
+    pub open_ports: Vec<Port>,
+    /// Names that only this container resolves: `--link` on user-defined networks.
+    pub links: BTreeMap<String, Vec<IpAddr>>,
+    /// Servers that its resolver forwards to; empty when it has no resolver.
+    pub upstreams: Vec<net::zone::Upstream>,
+}
+
+/// A running container's place on one network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Endpoint {
+    pub network_id: Id,
+    pub endpoint_id: Id,
+    pub mac: Option<Mac>,
+    pub address: Option<Subnet>,
+    pub gateway: Option<IpAddr>,
+    pub address6: Option<Subnet>,
+    pub gateway6: Option<IpAddr>,
+    /// Container name, aliases, short id, host name; empty on the default bridge.
+    pub dns_names: Vec<String>,
+    /// Name inside the container; empty on `none` and `host`.
+    pub interface: String,
+    /// The outer end; empty unless it is a bridge port.
+    pub host_interface: String,
+    pub gw_priority: i64,
+}
+
+impl Endpoint {
+    /// Its addresses, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        [self.address, self.address6].into_iter().flatten().map(Subnet::address)
+    }
+}
+
+impl Attachment {
+    /// The networks of inspect and list while the container runs.
+    #[must_use]
+    pub fn view(&self, spec: &ContainerSpec) -> NetworkView {
+        let mut ports: BTreeMap<Port, Option<Vec<HostPort>>> =
+            spec.exposed_ports().into_iter().map(|port| (port, None)).collect();
+        if self.endpoints.is_empty() {
+            ports.clear();
+        }
+        for published in &self.ports {
+            let host = HostPort { ip: published.host.ip(), port: published.host.port() };
+            ports.entry(published.container).or_default().get_or_insert_default().push(host);
+        }
+        let endpoints = self.endpoints.iter().map(|(name, endpoint)| {
+            let view = EndpointView {
+                wish: wish_for(spec, name, &endpoint.network_id),
+                network_id: endpoint.network_id.to_string(),
+                endpoint_id: endpoint.endpoint_id.to_string(),
+                mac_address: endpoint.mac.map(|mac| mac.to_string()).unwrap_or_default(),
+                gateway: endpoint.gateway,
+                address: endpoint.address.map(Subnet::address),
+                prefix_len: endpoint.address.map(Subnet::prefix).unwrap_or_default(),
+                gateway6: endpoint.gateway6,
+                address6: endpoint.address6.map(Subnet::address),
+                prefix_len6: endpoint.address6.map(Subnet::prefix).unwrap_or_default(),
+                dns_names: endpoint.dns_names.clone(),
+            };
+            (name.clone(), view)
+        });
+        NetworkView {
+            sandbox_id: self.sandbox_id.clone(),
+            // Docker names a mount; our namespaces have no name, only this label.
+            sandbox_key: self.sandbox_id.get(..12).map(|short| format!("netns:{short}")).unwrap_or_default(),
+            ports,
+            endpoints: endpoints.collect(),
+        }
+    }
+}
+
+/// The wish for a network, which the user may have named by its id.
+pub(super) fn wish_for(spec: &ContainerSpec, name: &str, id: &Id) -> EndpointSpec {
+    let full = id.to_string();
+    let named = spec.endpoints.iter().find(|(asked, _)| {
+        *asked == name || (asked.len() >= 4 && full.starts_with(asked.as_str()))
+    });
+    let mut wish = named.map(|(_, wish)| wish.clone()).unwrap_or_default();
+    let mode = spec.host.network.to_string();
+    if wish.mac_address.is_empty() && (mode == name || full.starts_with(&mode)) {
+        wish.mac_address.clone_from(&spec.mac_address);
+    }
+    wish
+}
+
+/// The networks of inspect for a container that does not run.
+#[must_use]
+pub fn stopped_view(spec: &ContainerSpec) -> NetworkView {
+    let mut endpoints: BTreeMap<String, EndpointView> = spec
+        .endpoints
+        .iter()
+        .map(|(name, wish)| (name.clone(), EndpointView { wish: wish.clone(), ..EndpointView::default() }))
+        .collect();
+    let mode = match &spec.host.network {
+        NetworkMode::Container(_) => None,
+        other => Some(other.to_string()),
+    };
+    if let Some(mode) = mode {
+        endpoints.entry(mode).or_default();
+    }
+    NetworkView { endpoints, ..NetworkView::default() }
+}
+
+/// A network as it is shown.
+#[derive(Debug, Clone)]
+pub struct NetworkInfo {
+    pub id: Id,
+    pub name: String,
+    pub created_at: SystemTime,
+    pub driver: &'static str,
+    pub ipv4: bool,
+    pub ipv6: bool,
+    pub internal: bool,
+    pub attachable: bool,
+    pub config_only: bool,
+    pub config_from: String,
+    pub options: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+    pub ipam_driver: String,
+    pub ipam_options: BTreeMap<String, String>,
+    pub subnets: Vec<SubnetInfo>,
+    /// Running containers on it, by id.
+    pub members: BTreeMap<Id, Member>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubnetInfo {
+    pub subnet: Subnet,
+    pub range: Option<Subnet>,
+    pub gateway: Option<IpAddr>,
+    pub auxiliary: BTreeMap<String, IpAddr>,
+}
+
+/// A running container on a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    pub name: String,
+    pub endpoint_id: Id,
+    pub mac: Option<Mac>,
+    pub address: Option<Subnet>,
+    pub address6: Option<Subnet>,
+}
+
+/// A wish for a network. Texts are as the user typed them.
+#[derive(Debug, Clone, Default)]
+pub struct NetworkRequest {
+    pub name: String,
+    /// Empty is `bridge`.
+    pub driver: String,
+    pub scope: String,
+    pub ipv4: Option<bool>,
+    pub ipv6: Option<bool>,
+    pub internal: bool,
+    pub attachable: bool,
+    pub ingress: bool,
+    pub config_only: bool,
+    pub config_from: String,
+    pub options: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+    pub ipam_driver: String,
+    pub ipam_options: BTreeMap<String, String>,
+    pub ipam: Vec<SubnetRequest>,
+}
+
+/// One `--subnet` with its range, gateway and auxiliary addresses.
+#[derive(Debug, Clone, Default)]
+pub struct SubnetRequest {
+    pub subnet: String,
+    pub range: String,
+    pub gateway: String,
+    pub auxiliary: BTreeMap<String, String>,
+}
+
+/// A network that was made.
+#[derive(Debug, Clone)]
+pub struct CreatedNetwork {
+    pub id: Id,
+    pub warning: String,
+}
+
+/// What a connect changed.
+#[derive(Debug)]
+pub struct Connected {
+    /// The new attachment of a running container; of a stopped one, an empty one.
+    pub attachment: Attachment,
+    /// New contents of a running container's `/etc/hosts`.
+    pub hosts: Option<String>,
+}
