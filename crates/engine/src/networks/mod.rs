@@ -277,7 +277,7 @@ impl Networks {
     /// Gives the names.
     pub fn prune(&self, filters: &Filters) -> Result<Vec<String>> {
         filters.only(&["label", "label!", "until"])?;
-        let until = crate::networks::front::until(filters)?;
+        let until = crate::times::until(filters)?.map(std::time::SystemTime::from);
         let mut state = self.lock();
         let mut names = Vec::new();
         for id in state.networks.keys().copied().collect::<Vec<_>>() {
