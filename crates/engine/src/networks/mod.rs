@@ -17,7 +17,6 @@
 
 mod attach;
 mod create;
-mod front;
 mod kernel;
 mod names;
 mod publish;

@@ -171,7 +171,7 @@ fn a_running_container_is_connected_and_disconnected() {
         let (tell, told) = std::sync::mpsc::channel();
         let (done, wait) = std::sync::mpsc::channel::<()>();
         let inside = std::thread::spawn(move || {
-            netns::within(std::os::fd::AsFd::as_fd(&netns), || {
+            netns::within(std::os::fd::AsFd::as_fd(&netns), move || {
                 tell.send(rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned()).unwrap();
                 let _ = wait.recv();
             })
