@@ -51,6 +51,20 @@ pub async fn build(mut call: Call) -> Result {
     Ok(reply::stream("application/json", body).into())
 }
 
+/// Source: moby 28.2 `build_routes.go`, `postPrune`. The budgets of `docker builder prune` are no
+/// wishes here but when they are zero, since all is forgotten.
+pub async fn prune(call: &Call) -> Result {
+    let budgets = ["keep-storage", "reserved-space", "max-used-space", "min-free-space"];
+    if let Some(name) = budgets.iter().find(|name| !matches!(call.query.text(name), "" | "0")) {
+        return Err(Failure::not_implemented(format!("{name} is not supported yet")));
+    }
+    let report = call.engine.prune_build_cache(&call.filters()?).await?;
+    reply::ok(&api::image::BuildPruneReport {
+        caches_deleted: (!report.removed.is_empty()).then_some(report.removed),
+        space_reclaimed: report.reclaimed,
+    })
+}
+
 async fn finish<T>(
     sender: &BodySender,
     outcome: std::result::Result<std::result::Result<T, BuildFailure>, tokio::task::JoinError>,

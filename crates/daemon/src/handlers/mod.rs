@@ -110,6 +110,7 @@ async fn dispatch(call: Call, route: Route) -> Result {
 async fn elsewhere(call: Call, route: Route) -> Result {
     match route {
         Route::Build => build::build(call).await,
+        Route::BuildPrune => build::prune(&call).await,
         Route::DiskUsage => usage::disk_usage(&call).await,
         Route::ImageList => images::list(&call).await,
         Route::ImageCreate => images::create(call).await,

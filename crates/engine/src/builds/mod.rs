@@ -19,6 +19,7 @@ mod fetch;
 mod files;
 mod mounts;
 mod owner;
+mod prune;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ use crate::error::Error;
 use crate::stream::ByteStream;
 
 pub(crate) use mounts::CacheLocks;
+pub use prune::CachePruneReport;
 pub(crate) use service::sweep;
 
 /// What `POST /build` asks for.
