@@ -18,7 +18,7 @@ use crate::tar::read::Reader;
 use crate::tar::write::{END, Precision, header};
 use crate::tar::{Kind, TarError, Time, padding};
 use crate::tree::{Meta, Overwrite, Tree, TreeError, clean, to_path};
-use crate::walk::{Descend, Node, walk, walk_entry};
+use crate::walk::{Descend, Node, WalkError, walk, walk_entry};
 
 pub use crate::compress::{Compression, is_archive, sniffed};
 
@@ -48,8 +48,10 @@ pub enum ArchiveError {
     Look { path: PathBuf, source: io::Error },
     #[error("cannot write the archive")]
     Write(#[source] io::Error),
-    #[error("cannot read the archive")]
-    Read(#[from] io::Error),
+    #[error(transparent)]
+    Walk(#[from] WalkError),
+    #[error("cannot set the directories' times")]
+    Times(#[source] io::Error),
     #[error(transparent)]
     Tar(#[from] TarError),
     #[error(transparent)]
@@ -104,7 +106,7 @@ pub fn tar_path(root: BorrowedFd<'_>, path: &Path, out: &mut dyn Write) -> Resul
 /// Writes the whole tree as a tar, names relative to the root.
 pub fn export(root: BorrowedFd<'_>, out: &mut dyn Write) -> Result<(), ArchiveError> {
     // The descriptor's own position may be shared with others who read the same directory.
-    let root = sys::fs::open_dir_at(root, ".")?;
+    let root = sys::fs::open_dir_at(root, ".").map_err(|error| WalkError::at(b"", error))?;
     walk(root.as_fd(), &mut |node| {
         write_node(node, node.path.to_vec(), out)?;
         Ok::<_, ArchiveError>(Descend::Yes)
@@ -147,8 +149,8 @@ pub fn extract(
         _ => ArchiveError::Look { path: path.to_owned(), source: error },
     };
     let dir = sys::fs::open_in_root(root, path, flags, Mode::empty()).map_err(look)?;
-    let mut tree = Tree::existing(dir, options.overwrite)?;
-    let plain = sniffed(BufReader::with_capacity(256 * 1024, archive))?;
+    let mut tree = Tree::existing(dir, options.overwrite).map_err(look)?;
+    let plain = sniffed(BufReader::with_capacity(256 * 1024, archive)).map_err(TarError::Read)?;
     let mut reader = Reader::new(BufReader::with_capacity(256 * 1024, plain));
     let mut raw = Vec::new();
     while let Some(mut entry) = reader.next(&mut raw)? {
@@ -158,8 +160,7 @@ pub fn extract(
         }
         extract_entry(&mut tree, &entry, &mut reader)?;
     }
-    tree.finish()?;
-    Ok(())
+    tree.finish().map(drop).map_err(ArchiveError::Times)
 }
 
 fn extract_entry<R: io::BufRead>(
@@ -204,47 +205,30 @@ pub(crate) fn copy_tree(
     from: BorrowedFd<'_>,
     to: BorrowedFd<'_>,
     overwrite: Overwrite,
-) -> Result<(), TreeError> {
-    let failed = |path: &[u8]| {
-        let path = to_path(path);
-        move |source| TreeError::Create { path, source }
-    };
-    let mut tree = existing_tree(to, overwrite).map_err(failed(b""))?;
-    let mut error = None;
-    let walked = walk(from, &mut |node: &Node<'_>| {
-        if let Err(problem) = copy_node(&mut tree, node) {
-            error = Some(problem);
-            return Err(io::Error::from(io::ErrorKind::Other));
-        }
-        Ok(Descend::Yes)
-    });
-    match (error, walked) {
-        (Some(error), _) => Err(error),
-        (None, walked) => {
-            walked.map_err(failed(b""))?;
-            tree.finish().map(drop).map_err(failed(b""))
-        }
-    }
+) -> Result<(), ArchiveError> {
+    let mut tree = existing_tree(to, overwrite).map_err(ArchiveError::Times)?;
+    walk(from, &mut |node: &Node<'_>| copy_node(&mut tree, node))?;
+    tree.finish().map(drop).map_err(ArchiveError::Times)
 }
 
-fn copy_node(tree: &mut Tree, node: &Node<'_>) -> Result<(), TreeError> {
-    let failed = |source| TreeError::Create { path: to_path(node.path), source };
-    let Some(entry) = node.tar_entry(node.path.to_vec()).map_err(failed)? else { return Ok(()) };
+fn copy_node(tree: &mut Tree, node: &Node<'_>) -> Result<Descend, ArchiveError> {
+    let Some(entry) = node.tar_entry(node.path.to_vec())? else { return Ok(Descend::No) };
     let meta: Meta<'_> = meta_of(&entry);
     match entry.kind {
-        Kind::Dir => tree.make_dir(node.path, &meta),
-        Kind::HardLink => tree.make_link(node.path, &entry.link),
-        Kind::Symlink => tree.make_symlink(node.path, &entry.link, &meta),
+        Kind::Dir => tree.make_dir(node.path, &meta)?,
+        Kind::HardLink => tree.make_link(node.path, &entry.link)?,
+        Kind::Symlink => tree.make_symlink(node.path, &entry.link, &meta)?,
         Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => {
-            tree.make_node(node.path, entry.kind, entry.rdev, &meta)
+            tree.make_node(node.path, entry.kind, entry.rdev, &meta)?;
         }
         Kind::File => {
             let (file, _) = tree.create_file(node.path, entry.mode)?;
-            let source = node.file().map_err(failed)?;
-            sys::fs::copy_file(source.as_fd(), file.as_fd(), entry.size).map_err(failed)?;
-            tree.finish_file(node.path, &file, &meta)
+            sys::fs::copy_file(node.file()?.as_fd(), file.as_fd(), entry.size)
+                .map_err(|source| ArchiveError::WriteFile { path: to_path(node.path), source })?;
+            tree.finish_file(node.path, &file, &meta)?;
         }
     }
+    Ok(Descend::Yes)
 }
 
 fn place(root: BorrowedFd<'_>, path: &Path) -> Result<Place, ArchiveError> {

@@ -25,7 +25,7 @@ use crate::tar::read::Reader;
 use crate::tar::write::{END, Precision, header};
 use crate::tar::{Entry, Kind, TarError, Time, padding};
 use crate::tree::{Meta, OPAQUE, Overwrite, Tree, TreeError, clean, is_whiteout, split};
-use crate::walk::{Descend, Node, walk};
+use crate::walk::{Descend, Node, WalkError, walk};
 
 /// Bounds on what an archive may ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,8 +50,12 @@ pub enum UnpackError {
     Tar(#[from] TarError),
     #[error(transparent)]
     Tree(#[from] TreeError),
-    #[error("cannot read the archive")]
-    Read(#[from] io::Error),
+    #[error(transparent)]
+    Walk(#[from] WalkError),
+    #[error("cannot read the content of {path:?}")]
+    Content { path: PathBuf, source: io::Error },
+    #[error("cannot look at the layers below")]
+    Below(#[source] io::Error),
     #[error("cannot write {path:?}")]
     Write { path: PathBuf, source: io::Error },
     #[error("archive has more than {0} entries")]
@@ -147,14 +151,7 @@ impl Draft {
             }
             self.apply(&entry, &mut reader)?;
         }
-        let mut failure = None;
-        reader.drain(|chunk| {
-            self.raw(chunk).map_err(|error| {
-                failure.get_or_insert(error);
-                io::Error::from(io::ErrorKind::Other)
-            })
-        })
-        .map_err(|error| failure.take().unwrap_or(error.into()))
+        reader.drain(|chunk| self.raw(chunk))
     }
 
     fn apply<R: BufRead>(&mut self, entry: &Entry, reader: &mut Reader<R>) -> Result<(), UnpackError> {
@@ -257,11 +254,12 @@ impl Draft {
         };
         let (mut file, real) = self.tree().create_file(&path, entry.mode)?;
         let failed = |source| UnpackError::Write { path: crate::tree::to_path(&path), source };
+        let unread = |source| UnpackError::Content { path: crate::tree::to_path(&path), source };
         let mut left = entry.size;
         let mut buffer = vec![0u8; usize::try_from(left.clamp(1, 128 * 1024)).unwrap_or(1)];
         while left > 0 {
             let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-            let got = content.read(&mut buffer[..want])?;
+            let got = content.read(&mut buffer[..want]).map_err(unread)?;
             if got == 0 {
                 return Err(TarError::Truncated.into());
             }
@@ -296,7 +294,8 @@ impl Draft {
 
     /// Writes the recipe of the tree that was moved in.
     pub(crate) fn describe(&mut self) -> Result<(), UnpackError> {
-        let root = sys::fs::open_dir(&self.dir.join("diff"))?;
+        let root = sys::fs::open_dir(&self.dir.join("diff"))
+            .map_err(|source| UnpackError::Draft { path: self.dir.clone(), source })?;
         walk(root.as_fd(), &mut |node| {
             self.describe_node(node)?;
             Ok(Descend::Yes)
@@ -317,24 +316,25 @@ impl Draft {
         if entry.kind == Kind::File && entry.size > 0 {
             let failed = |source| UnpackError::Write { path: crate::tree::to_path(node.path), source };
             self.recipe().payload(node.path, 0, entry.size).map_err(failed)?;
-            self.hash_file(node.file()?, entry.size)?;
+            self.hash_file(node, entry.size)?;
             self.pad(entry.size)?;
             self.size += entry.size;
         }
         if let (true, Some(opened)) = (node.is_dir(), &node.opened)
-            && is_opaque(opened.as_fd())?
+            && is_opaque(opened.as_fd()).map_err(|error| WalkError::at(node.path, error))?
         {
             self.raw(&header(&whiteout_entry(node.path, true), Precision::Seconds))?;
         }
         Ok(())
     }
 
-    fn hash_file(&mut self, mut file: File, size: u64) -> Result<(), UnpackError> {
+    fn hash_file(&mut self, node: &Node<'_>, size: u64) -> Result<(), UnpackError> {
+        let mut file: File = node.file()?;
         let mut left = size;
         let mut buffer = vec![0u8; usize::try_from(left.min(256 * 1024)).unwrap_or(1)];
         while left > 0 {
             let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-            let got = file.read(&mut buffer[..want])?;
+            let got = file.read(&mut buffer[..want]).map_err(|error| WalkError::at(node.path, error))?;
             if got == 0 {
                 return Err(TarError::Truncated.into());
             }

@@ -154,14 +154,14 @@ impl Store {
         let mut state = self.state();
         let image = state.images.by_id.get(id).cloned().ok_or(ImageError::Missing(*id))?;
         let before = state.images.names.insert(name.clone(), *id);
-        if before != Some(*id) {
-            if let Err(error) = self.write_names(&state) {
-                match before {
-                    Some(before) => state.images.names.insert(name, before),
-                    None => state.images.names.remove(&name),
-                };
-                return Err(error.into());
-            }
+        if before != Some(*id)
+            && let Err(error) = self.write_names(&state)
+        {
+            match before {
+                Some(before) => state.images.names.insert(name, before),
+                None => state.images.names.remove(&name),
+            };
+            return Err(error.into());
         }
         let tagged = Image { tagged_at: Some(now_nanos()), ..(*image).clone() };
         let meta = ImageMeta { parent: tagged.parent, tagged_at: tagged.tagged_at };

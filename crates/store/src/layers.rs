@@ -358,7 +358,7 @@ impl Unpacked {
             return Err(UnpackError::NoParent(missing.0));
         }
         let diff = self.draft.dir.join("diff");
-        let mut merged = Merged::open(&self.store.lowers(parents))?;
+        let mut merged = Merged::open(&self.store.lowers(parents)).map_err(UnpackError::Below)?;
         for path in &self.implied {
             adopt(&mut merged, &diff, path)
                 .map_err(|source| UnpackError::Write { path: crate::tree::to_path(path), source })?;

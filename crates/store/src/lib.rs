@@ -55,4 +55,5 @@ pub use store::{Driver, OpenError, Options, Store, UnknownDriver};
 pub use tar::Time;
 pub use tree::Overwrite;
 pub use volumes::{Creation, Volume, VolumeError, VolumeMount, VolumeSpec};
+pub use walk::WalkError;
 pub use writer::{Attrs, CopyOptions, LayerWriter, NodeKind, NodeStat, WriteError};

@@ -12,6 +12,8 @@ use std::thread::JoinHandle;
 use sha2::{Digest as _, Sha256};
 use spec::Digest;
 
+use crate::tar::TarError;
+
 pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
 const CHUNKS_IN_FLIGHT: usize = 8;
 
@@ -114,7 +116,7 @@ pub(crate) struct Swell {
 
 /// Decompresses `source` on one thread and hashes the result on another, while `consume` reads it
 /// here. Gives both digests when `consume` succeeded and read to the end.
-pub(crate) fn plain<T, E: From<io::Error>>(
+pub(crate) fn plain<T, E: From<TarError>>(
     source: impl Read + Send,
     swell: Swell,
     consume: impl FnOnce(ChunkReader) -> Result<T, E>,
@@ -125,7 +127,7 @@ pub(crate) fn plain<T, E: From<io::Error>>(
         let reader = ChunkReader { inbox, chunk: Chunk::default(), at: 0 };
         // The reader dies with `consume`, so a producer that is still sending notices and ends.
         let consumed = consume(reader)?;
-        let passed = producer.join().expect("decompression does not panic")?;
+        let passed = producer.join().expect("decompression does not panic").map_err(TarError::Read)?;
         Ok((consumed, passed))
     })
 }

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
+use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::warn;
@@ -60,7 +61,8 @@ struct Group {
     collecting: u64,
     done: u64,
     leader: bool,
-    failed: Vec<(u64, PathBuf, io::Error)>,
+    /// Errors as numbers, as several may wait for one directory.
+    failed: Vec<(u64, PathBuf, i32)>,
 }
 
 struct Pending {
@@ -143,13 +145,17 @@ impl Records {
             drop(group);
             let failures = flush_batch(batch);
             group = self.group.lock().unwrap_or_else(PoisonError::into_inner);
-            group.failed.extend(failures.into_iter().map(|(path, error)| (leading, path, error)));
+            // The waiters of earlier rounds have long looked.
+            group.failed.retain(|(round, _, _)| round + 16 > leading);
+            let number = |error: io::Error| error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
+            group.failed.extend(failures.into_iter().map(|(path, error)| (leading, path, number(error))));
             group.done = leading + 1;
             group.leader = false;
             self.flushed.notify_all();
         }
-        let mine = group.failed.iter().position(|(of, path, _)| *of == round && *path == place);
-        mine.map_or(Ok(()), |at| Err(group.failed.swap_remove(at).2))
+        let concerns = |path: &Path| path == place || Some(path) == place.parent();
+        let mine = group.failed.iter().find(|(of, path, _)| *of == round && concerns(path));
+        mine.map_or(Ok(()), |(_, _, number)| Err(io::Error::from_raw_os_error(*number)))
     }
 }
 

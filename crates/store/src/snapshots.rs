@@ -29,7 +29,7 @@ use crate::records::{self, Durability, RecordError};
 use crate::store::{State, Store};
 use crate::tar::{Kind, Time};
 use crate::tree::{Meta, Tree, is_whiteout, split, to_path};
-use crate::walk::{Descend, Node, walk};
+use crate::walk::{Descend, Node, WalkError, walk};
 
 /// Where a container's tree comes from, for an overlay mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +75,8 @@ pub enum SnapshotError {
     Mount { id: String, source: io::Error },
     #[error("cannot read snapshot {id}")]
     Read { id: String, source: io::Error },
+    #[error(transparent)]
+    Walk(#[from] WalkError),
     #[error(transparent)]
     Record(#[from] RecordError),
 }
@@ -227,12 +229,12 @@ impl Store {
         let mut merged = Merged::open(&snapshot.lowers).map_err(failed)?;
         let mut found = std::collections::BTreeMap::new();
         walk(upper.as_fd(), &mut |node| {
-            if let Some(kind) = change_of(node, &mut merged)? {
+            let kind = change_of(node, &mut merged).map_err(|error| WalkError::at(node.path, error))?;
+            if let Some(kind) = kind {
                 note_with_parents(&mut found, node.path, kind);
             }
-            Ok::<_, io::Error>(Descend::Yes)
-        })
-        .map_err(failed)?;
+            Ok::<_, SnapshotError>(Descend::Yes)
+        })?;
         let absolute = |path: Vec<u8>| Path::new("/").join(to_path(&path));
         Ok(found.into_iter().map(|(path, kind)| Change { kind, path: absolute(path) }).collect())
     }
@@ -242,15 +244,7 @@ impl Store {
         let snapshot = self.snapshot(id)?;
         let failed = |source| SnapshotError::Read { id: id.to_owned(), source };
         let upper = sys::fs::open_dir(&snapshot.upper).map_err(failed)?;
-        let mut size = 0;
-        walk(upper.as_fd(), &mut |node| {
-            if node.opened.is_some() && !node.is_dir() && node.link_of.is_none() {
-                size += u64::try_from(node.stat.st_size).unwrap_or(0);
-            }
-            Ok::<_, io::Error>(Descend::Yes)
-        })
-        .map_err(failed)?;
-        Ok(size)
+        Ok(crate::walk::size(upper.as_fd())?)
     }
 
     /// Makes a layer of a finished snapshot by moving its tree; no byte is copied. The snapshot is
@@ -287,7 +281,8 @@ impl Store {
         let snapshot = self.snapshot(id)?;
         let chain = self.snapshot_chain(id)?;
         let mut draft = Draft::create(self.temporary(), Hashing::Here)?;
-        let upper = sys::fs::open_dir(&snapshot.upper).map_err(UnpackError::Read)?;
+        let failed = |source| SnapshotError::Read { id: id.to_owned(), source };
+        let upper = sys::fs::open_dir(&snapshot.upper).map_err(failed)?;
         walk(upper.as_fd(), &mut |node| copy_node(&mut draft, node))?;
         if draft.is_empty() {
             return Ok(None);
@@ -518,7 +513,7 @@ fn copy_node(draft: &mut Draft, node: &Node<'_>) -> Result<Descend, UnpackError>
     }
     draft.add(&entry, None)?;
     if let (true, Some(opened)) = (node.is_dir(), &node.opened)
-        && is_opaque(opened.as_fd())?
+        && is_opaque(opened.as_fd()).map_err(|error| WalkError::at(node.path, error))?
     {
         draft.add_opaque(node.path)?;
     }

@@ -100,7 +100,9 @@ pub enum VolumeError {
     #[error("cannot fill volume {name}")]
     CopyUp { name: String, source: io::Error },
     #[error("cannot fill volume {name}")]
-    Tree { name: String, source: crate::tree::TreeError },
+    Tree { name: String, source: crate::archive::ArchiveError },
+    #[error(transparent)]
+    Walk(#[from] crate::walk::WalkError),
     #[error(transparent)]
     Record(#[from] RecordError),
 }
@@ -170,15 +172,7 @@ impl Store {
         let volume = self.volume(name).ok_or_else(|| VolumeError::Missing(name.to_owned()))?;
         let failed = |source| VolumeError::CopyUp { name: name.to_owned(), source };
         let data = sys::fs::open_dir(&volume.mountpoint).map_err(failed)?;
-        let mut size = 0;
-        crate::walk::walk(data.as_fd(), &mut |node| {
-            if node.opened.is_some() && !node.is_dir() && node.link_of.is_none() {
-                size += u64::try_from(node.stat.st_size).unwrap_or(0);
-            }
-            Ok::<_, io::Error>(crate::walk::Descend::Yes)
-        })
-        .map_err(failed)?;
-        Ok(size)
+        Ok(crate::walk::size(data.as_fd())?)
     }
 
     /// Fills an empty volume with what the tree below `root` has at `path`: content, owners, modes,

@@ -9,12 +9,27 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use crate::tar::{Entry, Kind, Time};
 use crate::tree::is_overlay_xattr;
+
+/// Something in the tree that could not be looked at. The path is below the walk's root.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {path:?}")]
+pub struct WalkError {
+    pub path: PathBuf,
+    pub source: io::Error,
+}
+
+impl WalkError {
+    pub(crate) fn at(path: &[u8], source: impl Into<io::Error>) -> WalkError {
+        WalkError { path: crate::tree::to_path(path), source: source.into() }
+    }
+}
 
 /// One entry met on a walk.
 pub(crate) struct Node<'a> {
@@ -50,7 +65,7 @@ pub(crate) fn kind_of(stat: &Stat) -> Option<Kind> {
 }
 
 /// Visits everything below `root`, not `root` itself.
-pub(crate) fn walk<E: From<io::Error>>(
+pub(crate) fn walk<E: From<WalkError>>(
     root: BorrowedFd<'_>,
     visit: &mut dyn FnMut(&Node<'_>) -> Result<Descend, E>,
 ) -> Result<(), E> {
@@ -59,7 +74,7 @@ pub(crate) fn walk<E: From<io::Error>>(
 }
 
 /// Visits the one entry `name` of `dir` and everything below it; paths begin with `path`.
-pub(crate) fn walk_entry<E: From<io::Error>>(
+pub(crate) fn walk_entry<E: From<WalkError>>(
     dir: BorrowedFd<'_>,
     name: &OsStr,
     path: &[u8],
@@ -69,14 +84,27 @@ pub(crate) fn walk_entry<E: From<io::Error>>(
     walker.entry(dir, name, FileType::Unknown, &mut path.to_vec())
 }
 
+/// Bytes of the regular files below `root`, each once.
+pub(crate) fn size(root: BorrowedFd<'_>) -> Result<u64, WalkError> {
+    let mut size = 0;
+    walk(root, &mut |node| {
+        if node.opened.is_some() && !node.is_dir() && node.link_of.is_none() {
+            size += u64::try_from(node.stat.st_size).unwrap_or(0);
+        }
+        Ok::<_, WalkError>(Descend::Yes)
+    })?;
+    Ok(size)
+}
+
 struct Walker<'v, E> {
     links: HashMap<(u64, u64), Vec<u8>>,
     visit: &'v mut dyn FnMut(&Node<'_>) -> Result<Descend, E>,
 }
 
-impl<E: From<io::Error>> Walker<'_, E> {
+impl<E: From<WalkError>> Walker<'_, E> {
     fn directory(&mut self, dir: BorrowedFd<'_>, path: &mut Vec<u8>) -> Result<(), E> {
-        for entry in sys::fs::entries_sorted(dir)? {
+        let found = sys::fs::entries_sorted(dir).map_err(|error| WalkError::at(path, error))?;
+        for entry in found {
             let length = path.len();
             if length > 0 {
                 path.push(b'/');
@@ -95,7 +123,8 @@ impl<E: From<io::Error>> Walker<'_, E> {
         hint: FileType,
         path: &mut Vec<u8>,
     ) -> Result<(), E> {
-        let Some((stat, opened)) = look(dir, name, hint)? else { return Ok(()) };
+        let looked = look(dir, name, hint).map_err(|error| WalkError::at(path, error))?;
+        let Some((stat, opened)) = looked else { return Ok(()) };
         let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         let mut link_of = None;
         if !is_dir && stat.st_nlink > 1 {
@@ -153,7 +182,11 @@ impl Node<'_> {
     }
 
     /// The tar entry for this node under the name `path`; none for a socket.
-    pub(crate) fn tar_entry(&self, path: Vec<u8>) -> io::Result<Option<Entry>> {
+    pub(crate) fn tar_entry(&self, path: Vec<u8>) -> Result<Option<Entry>, WalkError> {
+        self.entry(path).map_err(|error| WalkError::at(self.path, error))
+    }
+
+    fn entry(&self, path: Vec<u8>) -> io::Result<Option<Entry>> {
         let Some(mut kind) = kind_of(&self.stat) else { return Ok(None) };
         let mut link = Vec::new();
         if let Some(first) = self.link_of {
@@ -192,9 +225,10 @@ impl Node<'_> {
     }
 
     /// The content of a regular file.
-    pub(crate) fn file(&self) -> io::Result<File> {
-        let opened = self.opened.as_ref().ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(opened.try_clone()?.into())
+    pub(crate) fn file(&self) -> Result<File, WalkError> {
+        let opened = self.opened.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput));
+        let opened = opened.and_then(OwnedFd::try_clone).map_err(|error| WalkError::at(self.path, error))?;
+        Ok(opened.into())
     }
 }
 

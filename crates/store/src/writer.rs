@@ -25,9 +25,9 @@ use crate::layers::{Layer, LayerKey, Lease};
 use crate::merged::{Found, Merged};
 use crate::store::Store;
 use crate::tar::read::Reader;
-use crate::tar::{Entry, Kind, Time};
+use crate::tar::{Entry, Kind, TarError, Time};
 use crate::tree::{clean, is_whiteout, split, to_path};
-use crate::walk::{Descend, Node, walk, walk_entry};
+use crate::walk::{Descend, Node, WalkError, walk, walk_entry};
 
 /// path_resolution(7): the kernel's own limit.
 const LINKS_MAX: usize = 40;
@@ -88,13 +88,9 @@ pub enum WriteError {
     #[error("the layer's parent {0} is not there")]
     NoParent(LayerKey),
     #[error(transparent)]
+    Walk(#[from] WalkError),
+    #[error(transparent)]
     Layer(#[from] UnpackError),
-}
-
-impl From<io::Error> for WriteError {
-    fn from(source: io::Error) -> WriteError {
-        WriteError::Source { path: PathBuf::new(), source }
-    }
 }
 
 /// A layer in the making on top of others.
@@ -274,7 +270,8 @@ impl LayerWriter<'_> {
         owner: Option<(u32, u32)>,
     ) -> Result<(), WriteError> {
         let base = self.real(to.as_os_str().as_bytes(), Last::Follow)?;
-        let plain = sniffed(BufReader::with_capacity(256 * 1024, archive)).map_err(UnpackError::Read)?;
+        let plain = sniffed(BufReader::with_capacity(256 * 1024, archive))
+            .map_err(|error| UnpackError::from(TarError::Read(error)))?;
         let mut reader = Reader::new(BufReader::with_capacity(256 * 1024, plain));
         let mut raw = Vec::new();
         while let Some(mut entry) = reader.next(&mut raw).map_err(UnpackError::from)? {
@@ -481,11 +478,10 @@ impl Copy<'_, '_> {
         if !(self.options.filter)(&to_path(node.path)) {
             return Ok(Descend::No);
         }
-        let failed = |source| WriteError::Source { path: to_path(node.path), source };
         let (parent, name) = split(node.path);
         let Some(into) = self.to.get(parent) else { return Ok(Descend::No) };
         let to = join(into, name);
-        let Some(mut entry) = node.tar_entry(to.clone()).map_err(failed)? else { return Ok(Descend::No) };
+        let Some(mut entry) = node.tar_entry(to.clone())? else { return Ok(Descend::No) };
         if let Some((uid, gid)) = self.options.owner {
             (entry.uid, entry.gid) = (uid, gid);
         }
@@ -527,12 +523,11 @@ impl Copy<'_, '_> {
     }
 
     fn add_file(&mut self, node: &Node<'_>, mut entry: Entry) -> Result<Descend, WriteError> {
-        let failed = |source| WriteError::Source { path: to_path(node.path), source };
         entry.kind = Kind::File;
         entry.link.clear();
         entry.size = u64::try_from(node.stat.st_size).unwrap_or(0);
         (entry.real_size, entry.parts) = (entry.size, vec![(0, entry.size)]);
-        let mut file = node.file().map_err(failed)?;
+        let mut file = node.file()?;
         self.writer.draft.add(&entry, Some(&mut file))?;
         Ok(Descend::Yes)
     }

@@ -5,7 +5,7 @@ mod common;
 use std::io::Read;
 use std::path::Path;
 
-use common::{Scratch, listing, privileged, sh};
+use common::{Scratch, privileged, sh};
 use store::{ChangeKind, Layer, Options, Store, UnpackLimits};
 
 fn open(scratch: &Scratch) -> Store {
@@ -277,4 +277,19 @@ fn what_a_crash_left_is_removed_and_what_is_used_is_kept() {
     assert_eq!(std::fs::read_dir(again.root().join("tmp")).unwrap().count(), 0);
     again.snapshot_remove("c").unwrap();
     assert!(!again.has_layer(&used.key));
+}
+
+/// A description of a whole tree: names, kinds, modes, owners, times, links and contents' digests.
+fn listing(dir: &Path) -> String {
+    let script = "find . -mindepth 1 -printf '%y %m %U:%G %T@ %n %s %p -> %l\\n' | grep -v '^d' | LC_ALL=C sort;
+        find . -mindepth 1 -type d -printf '%y %m %U:%G %T@ %p\\n' | LC_ALL=C sort;
+        find . -type f -print0 | LC_ALL=C sort -z | xargs -0 -r sha256sum;
+        python3 -c 'import os
+for d, ds, fs in sorted(os.walk(\".\")):
+  for n in sorted(ds + fs):
+    p = os.path.join(d, n)
+    for x in os.listxattr(p, follow_symlinks=False):
+      if not x.startswith(\"trusted.overlay\"): print(p, x, os.getxattr(p, x, follow_symlinks=False))'";
+    let output = std::process::Command::new("sh").arg("-c").arg(script).current_dir(dir).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -7,7 +7,7 @@
 //! Invariant: the size that positions the reader is the one the caller sees. A PAX `size` overrides
 //! the header's for both, else one archive would hold two (CVE-2025-62518).
 
-use std::io::{self, BufRead, ErrorKind};
+use std::io::{BufRead, ErrorKind};
 
 use super::{BLOCK, Entry, Kind, TarError, Time, padding};
 
@@ -28,8 +28,11 @@ pub(crate) struct Reader<R> {
 struct Extensions {
     path: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
-    records: Vec<(Vec<u8>, Vec<u8>)>,
+    records: Records,
 }
+
+/// PAX records in their order, since some keys repeat.
+type Records = Vec<(Vec<u8>, Vec<u8>)>;
 
 impl<R: BufRead> Reader<R> {
     pub(crate) fn new(input: R) -> Reader<R> {
@@ -68,14 +71,17 @@ impl<R: BufRead> Reader<R> {
     }
 
     /// Reads what follows the last entry up to the stream's end, in pieces.
-    pub(crate) fn drain(&mut self, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), TarError> {
+    pub(crate) fn drain<E: From<TarError>>(
+        &mut self,
+        mut each: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         loop {
             let chunk = fill(&mut self.input)?;
             let length = chunk.len();
             if length == 0 {
                 return Ok(());
             }
-            each(chunk).map_err(TarError::Read)?;
+            each(chunk)?;
             self.input.consume(length);
         }
     }
@@ -389,7 +395,7 @@ impl Extensions {
 }
 
 /// Records of the form `LENGTH KEY=VALUE\n`, the length counting itself.
-fn parse_pax(mut body: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, TarError> {
+fn parse_pax(mut body: &[u8]) -> Result<Records, TarError> {
     let mut records = Vec::new();
     while !body.is_empty() {
         let space = body.iter().position(|byte| *byte == b' ').ok_or(TarError::Header)?;
@@ -447,7 +453,7 @@ fn number(field: &[u8]) -> Option<i64> {
         let mut value: i64 = if negative { -1 } else { 0 };
         for (at, byte) in field.iter().enumerate() {
             let byte = if at == 0 && !negative { byte & 0x7f } else { *byte };
-            if value > i64::MAX >> 8 || value < i64::MIN >> 8 {
+            if !(i64::MIN >> 8..=i64::MAX >> 8).contains(&value) {
                 return None;
             }
             value = value << 8 | i64::from(byte);

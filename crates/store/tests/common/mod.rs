@@ -42,18 +42,3 @@ pub fn sh(dir: &Path, script: &str) {
     let status = Command::new("sh").arg("-ec").arg(script).current_dir(dir).status().unwrap();
     assert!(status.success(), "{script}");
 }
-
-/// A description of a whole tree: names, kinds, modes, owners, times, links and contents' digests.
-pub fn listing(dir: &Path) -> String {
-    let script = "find . -mindepth 1 -printf '%y %m %U:%G %T@ %n %s %p -> %l\\n' | grep -v '^d' | LC_ALL=C sort;
-        find . -mindepth 1 -type d -printf '%y %m %U:%G %T@ %p\\n' | LC_ALL=C sort;
-        find . -type f -print0 | LC_ALL=C sort -z | xargs -0 -r sha256sum;
-        python3 -c 'import os
-for d, ds, fs in sorted(os.walk(\".\")):
-  for n in sorted(ds + fs):
-    p = os.path.join(d, n)
-    for x in os.listxattr(p, follow_symlinks=False):
-      if not x.startswith(\"trusted.overlay\"): print(p, x, os.getxattr(p, x, follow_symlinks=False))'";
-    let output = Command::new("sh").arg("-c").arg(script).current_dir(dir).output().unwrap();
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
