@@ -157,6 +157,7 @@ fn create_error(name: &str, error: VolumeError) -> Error {
         | VolumeError::Create { .. }
         | VolumeError::CopyUp { .. }
         | VolumeError::Tree { .. }
+        | VolumeError::Walk(_)
         | VolumeError::Record(_) => Error::because(Kind::Internal, format!("create {name}"), error),
     }
 }

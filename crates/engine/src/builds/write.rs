@@ -114,6 +114,7 @@ fn failed(error: WriteError) -> Failure {
         WriteError::Look { .. }
         | WriteError::Source { .. }
         | WriteError::NoParent(_)
+        | WriteError::Walk(_)
         | WriteError::Layer(_) => FailureKind::Internal,
     };
     Failure { kind, ..internal(&error) }

@@ -67,7 +67,8 @@ fn worded(error: ArchiveError, asked: &str, path: &str) -> Error {
         error @ ArchiveError::Tree(_) => Error::caused(Kind::Invalid, error),
         error @ (ArchiveError::Look { .. }
         | ArchiveError::Write(_)
-        | ArchiveError::Read(_)
+        | ArchiveError::Walk(_)
+        | ArchiveError::Times(_)
         | ArchiveError::WriteFile { .. }) => Error::caused(Kind::Internal, error),
     }
 }
