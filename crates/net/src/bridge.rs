@@ -81,7 +81,9 @@ pub fn ensure(socket: &mut Socket, wish: &BridgeWish) -> Result<Bridge, BridgeEr
             messages.push(address_add(info.index, address.address(), address.prefix()));
         }
     }
-    for old in there.iter().filter(|old| wish.others == Others::Removed && !is_link_local(old.address)) {
+    for old in
+        there.iter().filter(|old| wish.others == Others::Removed && !is_link_local(old.address))
+    {
         if !wish
             .addresses
             .iter()

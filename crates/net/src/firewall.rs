@@ -379,8 +379,13 @@ impl Firewall {
     /// ports of running containers stay published while the daemon restarts.
     pub fn open_with(name: &str, items: BTreeSet<Item>) -> Result<Firewall, NetlinkError> {
         let socket = Socket::open(Protocol::Netfilter)?;
-        let mut firewall =
-            Firewall { name: name.to_owned(), socket, items, uses: HashMap::new(), ports: Ports::Guarded };
+        let mut firewall = Firewall {
+            name: name.to_owned(),
+            socket,
+            items,
+            uses: HashMap::new(),
+            ports: Ports::Guarded,
+        };
         for (set, element) in firewall.items.iter().flat_map(Item::elements).collect::<Vec<_>>() {
             firewall.note(set, &element);
         }

@@ -18,7 +18,7 @@ pub mod devices;
 mod execs;
 mod files;
 pub mod inspect;
-mod lifecycle;
+pub(crate) mod lifecycle;
 pub(crate) mod link;
 mod logs;
 pub mod merge;

@@ -18,8 +18,8 @@ use super::kernel::{Kernel, gateway_mode, internal, isolates_ports, mtu};
 use super::record::{Driver, NetworkRecord};
 use super::view::wish_for;
 use super::{
-    Attached, Attachment, Connected, Container, Endpoint, Network, Networks, Prepared, Shared, State, has_sandbox,
-    names, publish, words,
+    Attached, Attachment, Connected, Container, Endpoint, Network, Networks, Prepared, Shared,
+    State, has_sandbox, names, publish, words,
 };
 use crate::containers::spec::{ContainerSpec, EndpointSpec, NetworkMode};
 use crate::error::{Error, Kind, Result};
@@ -94,11 +94,14 @@ pub(super) fn gateway_endpoint<'a>(
     ipv4: bool,
 ) -> Option<(&'a String, &'a Endpoint)> {
     let gateway = |endpoint: &Endpoint| if ipv4 { endpoint.gateway } else { endpoint.gateway6 };
-    attachment.endpoints.iter().filter(|(_, endpoint)| gateway(endpoint).is_some()).min_by_key(|(name, endpoint)| {
-        let internal = networks.get(&endpoint.network_id).is_none_or(|network| network.record.internal);
-        let single = endpoint.gateway.is_none() || endpoint.gateway6.is_none();
-        (-endpoint.gw_priority, internal, single, (*name).clone())
-    })
+    attachment.endpoints.iter().filter(|(_, endpoint)| gateway(endpoint).is_some()).min_by_key(
+        |(name, endpoint)| {
+            let internal =
+                networks.get(&endpoint.network_id).is_none_or(|network| network.record.internal);
+            let single = endpoint.gateway.is_none() || endpoint.gateway6.is_none();
+            (-endpoint.gw_priority, internal, single, (*name).clone())
+        },
+    )
 }
 
 impl Networks {
@@ -115,7 +118,13 @@ impl Networks {
             if *mode == NetworkMode::Host {
                 self.shared.note_membership(&mut attachment, container, "host")?;
             }
-            return Ok(Prepared { netns: None, listeners: Vec::new(), attachment, hosts, resolv_conf });
+            return Ok(Prepared {
+                netns: None,
+                listeners: Vec::new(),
+                attachment,
+                hosts,
+                resolv_conf,
+            });
         }
         // What an earlier run may have left, when its exit was not seen.
         self.release(&container.id);
@@ -164,27 +173,41 @@ impl Networks {
         match (&container.spec.host.network, record.driver) {
             (NetworkMode::Container(_), _) => return Err(words::shares_namespace()),
             (NetworkMode::Host, _) | (_, Driver::Host) => return Err(words::host_mode_fixed()),
-            (NetworkMode::None, _) | (_, Driver::Null) if live.is_some() => return Err(words::none_mode_alone()),
+            (NetworkMode::None, _) | (_, Driver::Null) if live.is_some() => {
+                return Err(words::none_mode_alone());
+            }
             (NetworkMode::Bridge | NetworkMode::None | NetworkMode::Named(_), _) => {}
         }
         validate_wish(record.is_default_bridge(), wish)?;
         validate_subnets(&record, wish)?;
         let Some(pid) = live else {
-            return Ok(Connected { attachment: Attachment::default(), hosts: None });
+            return Ok(Connected {
+                attachment: Attachment::default(),
+                hosts_lines: String::new(),
+                resolv_conf: None,
+            });
         };
         self.shared.connect(&mut state, container, &id, wish, pid)
     }
 
     /// Takes a container off a network and gives its new attachment. With `force` a container that
     /// is not there is no error.
-    pub fn disconnect(&self, asked: &str, id: &Id, live: Option<u32>, force: bool) -> Result<Attachment> {
+    pub fn disconnect(
+        &self,
+        asked: &str,
+        id: &Id,
+        live: Option<u32>,
+        force: bool,
+    ) -> Result<Attachment> {
         let mut state = self.lock();
         let network = state.resolve(asked)?;
         if state.networks[&network].record.driver == Driver::Host {
             return Err(words::host_mode_fixed());
         }
         let found = state.attached.get(id).map(|attached| attached.attachment.clone());
-        let Some(mut attachment) = found.filter(|_| live.is_some()) else { return Ok(Attachment::default()) };
+        let Some(mut attachment) = found.filter(|_| live.is_some()) else {
+            return Ok(Attachment::default());
+        };
         let name = state.networks[&network].record.name.clone();
         let Some(endpoint) = attachment.endpoints.remove(&name) else {
             if force {
@@ -250,11 +273,18 @@ impl Shared {
     }
 
     /// Shows the container on `host`, which gives it nothing.
-    fn note_membership(&self, attachment: &mut Attachment, container: &Container<'_>, name: &str) -> Result<()> {
+    fn note_membership(
+        &self,
+        attachment: &mut Attachment,
+        container: &Container<'_>,
+        name: &str,
+    ) -> Result<()> {
         let mut state = self.lock();
         let id = state.resolve(name)?;
         attachment.endpoints.insert(name.to_owned(), empty_endpoint(id));
-        state.attached.insert(container.id, Attached { attachment: attachment.clone(), items: Vec::new() });
+        state
+            .attached
+            .insert(container.id, Attached { attachment: attachment.clone(), items: Vec::new() });
         self.event("connect", &state.networks[&id].record, Some(&container.id));
         Ok(())
     }
@@ -276,7 +306,13 @@ impl Shared {
                 }
                 self.write_resolver(state, &container.id);
                 let (hosts, resolv_conf) = self.files(state, container, &attachment);
-                Ok(Prepared { netns: Some(sandbox.into_netns()), listeners, attachment, hosts, resolv_conf })
+                Ok(Prepared {
+                    netns: Some(sandbox.into_netns()),
+                    listeners,
+                    attachment,
+                    hosts,
+                    resolv_conf,
+                })
             }
             Err(error) => {
                 self.give_back(state, &container.id, &attachment);
@@ -304,8 +340,11 @@ impl Shared {
         let wishes = publish::wishes(container.spec, self.settings.host_ip)?;
         attachment.open_ports = wishes.iter().map(publish::container_port).collect();
         let State { networks, attached, kernel } = state;
-        let Some(kernel) = kernel else { return Err(Error::internal("container networks are not available")) };
-        let gateway = gateway_endpoint(attachment, networks, true).or(gateway_endpoint(attachment, networks, false));
+        let Some(kernel) = kernel else {
+            return Err(Error::internal("container networks are not available"));
+        };
+        let gateway = gateway_endpoint(attachment, networks, true)
+            .or(gateway_endpoint(attachment, networks, false));
         let mut listeners = Vec::new();
         if let Some((_, endpoint)) = gateway {
             let who = (container.name, &endpoint.endpoint_id);
@@ -322,17 +361,28 @@ impl Shared {
     }
 
     /// A sandbox with all the endpoints' interfaces.
-    fn plug_all(&self, state: &mut State, ids: &[Id], attachment: &mut Attachment) -> Result<Sandbox> {
+    fn plug_all(
+        &self,
+        state: &mut State,
+        ids: &[Id],
+        attachment: &mut Attachment,
+    ) -> Result<Sandbox> {
         let settings: Vec<Settings> = ids
             .iter()
-            .map(|id| interface_settings(attachment, &state.networks, &state.networks[id].record.name))
+            .map(|id| {
+                interface_settings(attachment, &state.networks, &state.networks[id].record.name)
+            })
             .collect();
         let State { networks, kernel, .. } = state;
-        let Some(kernel) = kernel else { return Err(Error::internal("container networks are not available")) };
+        let Some(kernel) = kernel else {
+            return Err(Error::internal("container networks are not available"));
+        };
         let mut sandbox: Option<Sandbox> = None;
         for (id, settings) in ids.iter().zip(&settings) {
             let network = &networks[id];
-            let Some(endpoint) = attachment.endpoints.get_mut(&network.record.name) else { continue };
+            let Some(endpoint) = attachment.endpoints.get_mut(&network.record.name) else {
+                continue;
+            };
             if network.record.driver == Driver::Null {
                 continue;
             }
@@ -343,7 +393,9 @@ impl Shared {
             let (mut inside, port) = match (prepared, sandbox.take()) {
                 (Some(ready), _) => adapt(kernel, networks, network, endpoint, ready)?,
                 (None, Some(sandbox)) => plug(kernel, network, endpoint, sandbox)?,
-                (None, None) => plug(kernel, network, endpoint, Sandbox::create().map_err(internal)?)?,
+                (None, None) => {
+                    plug(kernel, network, endpoint, Sandbox::create().map_err(internal)?)?
+                }
             };
             inside.configure(&port, settings).map_err(internal)?;
             endpoint.mac = Some(port.mac);
@@ -385,7 +437,8 @@ impl Shared {
         for port in &attachment.ports {
             kernel.ports.release(&publish::net_port(port));
         }
-        let interfaces = attachment.endpoints.values().map(|endpoint| endpoint.host_interface.clone());
+        let interfaces =
+            attachment.endpoints.values().map(|endpoint| endpoint.host_interface.clone());
         kernel.sweep(interfaces.filter(|name| !name.is_empty()).collect());
     }
 
@@ -401,6 +454,7 @@ impl Shared {
         let record = state.networks[id].record.clone();
         let old = state.attached.get(&container.id).map(|attached| attached.attachment.clone());
         let mut attachment = old.unwrap_or_else(|| self.bare_attachment(container));
+        let resolved = !attachment.upstreams.is_empty();
         if attachment.endpoints.contains_key(&record.name) {
             return Err(words::already_connected(container.name, &record.name));
         }
@@ -435,8 +489,13 @@ impl Shared {
         self.write_zone(state, id);
         self.write_resolver(state, &container.id);
         self.event("connect", &record, Some(&container.id));
-        let (hosts, _) = self.files(state, container, &attachment);
-        Ok(Connected { attachment, hosts: Some(hosts) })
+        let (_, resolv_conf) = self.files(state, container, &attachment);
+        let resolv_conf = (!resolved && !attachment.upstreams.is_empty()).then_some(resolv_conf);
+        let hosts_lines = attachment.endpoints.get(&record.name).map(|endpoint| {
+            let addresses: Vec<IpAddr> = endpoint.addresses().collect();
+            names::own_lines(&addresses, container)
+        });
+        Ok(Connected { attachment, hosts_lines: hosts_lines.unwrap_or_default(), resolv_conf })
     }
 
     fn plug_live(
@@ -448,24 +507,41 @@ impl Shared {
         settings: &Settings,
     ) -> Result<()> {
         let State { networks, kernel, .. } = state;
-        let Some(kernel) = kernel else { return Err(Error::internal("container networks are not available")) };
+        let Some(kernel) = kernel else {
+            return Err(Error::internal("container networks are not available"));
+        };
         let network = &networks[id];
-        let Some(endpoint) = attachment.endpoints.get_mut(&network.record.name) else { return Ok(()) };
+        let Some(endpoint) = attachment.endpoints.get_mut(&network.record.name) else {
+            return Ok(());
+        };
         let (mut sandbox, port) = plug(kernel, network, endpoint, sandbox)?;
         sandbox.configure(&port, settings).map_err(internal)
     }
 
     /// Removes the interface from a running container and lets the default route go elsewhere.
-    fn unplug(&self, state: &mut State, left: &Attachment, gone: &Endpoint, pid: u32) -> Result<()> {
+    fn unplug(
+        &self,
+        state: &mut State,
+        left: &Attachment,
+        gone: &Endpoint,
+        pid: u32,
+    ) -> Result<()> {
         let netns = netns::of_process(pid).map_err(internal)?;
         let mut sandbox = Sandbox::open(netns).map_err(internal)?;
         sandbox.remove(&gone.interface).map_err(internal)?;
         for ipv4 in [true, false] {
-            let Some((_, endpoint)) = gateway_endpoint(left, &state.networks, ipv4) else { continue };
+            let Some((_, endpoint)) = gateway_endpoint(left, &state.networks, ipv4) else {
+                continue;
+            };
             let gateway = if ipv4 { endpoint.gateway } else { endpoint.gateway6 };
-            let internal_only = state.networks.get(&endpoint.network_id).is_none_or(|network| network.record.internal);
+            let internal_only = state
+                .networks
+                .get(&endpoint.network_id)
+                .is_none_or(|network| network.record.internal);
             let index = sandbox.find(&endpoint.interface).map_err(internal)?;
-            if let (Some(gateway), Some(index), Some(mac), false) = (gateway, index, endpoint.mac, internal_only) {
+            if let (Some(gateway), Some(index), Some(mac), false) =
+                (gateway, index, endpoint.mac, internal_only)
+            {
                 let port = SandboxPort { name: endpoint.interface.clone(), index, mac, host: None };
                 sandbox.reroute(&port, &[gateway]).map_err(internal)?;
             }
@@ -477,9 +553,11 @@ impl Shared {
     fn replace(&self, state: &mut State, id: &Id, attachment: Attachment) -> Result<()> {
         let State { networks, attached, kernel } = state;
         let items = publish::items(&attachment, networks);
-        let old: Vec<Item> = attached.get(id).map(|attached| attached.items.clone()).unwrap_or_default();
+        let old: Vec<Item> =
+            attached.get(id).map(|attached| attached.items.clone()).unwrap_or_default();
         if let Some(kernel) = kernel {
-            let gone: Vec<Item> = old.iter().filter(|item| !items.contains(item)).cloned().collect();
+            let gone: Vec<Item> =
+                old.iter().filter(|item| !items.contains(item)).cloned().collect();
             let new: Vec<Item> = items.iter().filter(|item| !old.contains(item)).cloned().collect();
             kernel.firewall.change(&gone, &new).map_err(internal)?;
         }
@@ -511,10 +589,14 @@ fn lease(
     id: &Id,
     wish: Option<&EndpointSpec>,
 ) -> Result<(String, Endpoint)> {
-    let Some(network) = state.networks.get_mut(id) else { return Err(words::not_found(&id.to_string())) };
+    let Some(network) = state.networks.get_mut(id) else {
+        return Err(words::not_found(&id.to_string()));
+    };
     let name = network.record.name.clone();
     if network.record.config_only {
-        return Err(Error::forbidden(format!("cannot connect to configuration-only network {name}")));
+        return Err(Error::forbidden(format!(
+            "cannot connect to configuration-only network {name}"
+        )));
     }
     let own = wish_for(container.spec, &name, id);
     let wish = wish.unwrap_or(&own);
@@ -525,7 +607,9 @@ fn lease(
     if !wish.mac_address.is_empty() {
         endpoint.mac = Some(parse_mac(&wish.mac_address)?);
     }
-    for (ipv4, text, family) in [(true, &wish.ipv4_address, "IPv4"), (false, &wish.ipv6_address, "IPv6")] {
+    for (ipv4, text, family) in
+        [(true, &wish.ipv4_address, "IPv4"), (false, &wish.ipv6_address, "IPv6")]
+    {
         let Some(subnet) = network.record.subnet(ipv4).cloned() else { continue };
         let wanted = parse_address(text, family)?;
         let address = match network.lease_family(ipv4, wanted, container.id) {
@@ -537,7 +621,8 @@ fn lease(
                 return Err(error);
             }
         };
-        let gateway = (gateway_mode(&network.record, ipv4) != "isolated" && !network.record.internal)
+        let gateway = (gateway_mode(&network.record, ipv4) != "isolated"
+            && !network.record.internal)
             .then_some(subnet.gateway);
         if ipv4 {
             (endpoint.address, endpoint.gateway) = (Some(address), gateway);
@@ -566,7 +651,11 @@ fn interface_name(container: &Container<'_>, record: &NetworkRecord, place: usiz
 }
 
 /// Addresses of an endpoint's interface, and the default routes if they go by it.
-fn interface_settings(attachment: &Attachment, networks: &BTreeMap<Id, Network>, name: &str) -> Settings {
+fn interface_settings(
+    attachment: &Attachment,
+    networks: &BTreeMap<Id, Network>,
+    name: &str,
+) -> Settings {
     let Some(endpoint) = attachment.endpoints.get(name) else { return Settings::default() };
     let mut gateways = Vec::new();
     for ipv4 in [true, false] {
@@ -575,7 +664,8 @@ fn interface_settings(attachment: &Attachment, networks: &BTreeMap<Id, Network>,
             gateways.extend(if ipv4 { endpoint.gateway } else { endpoint.gateway6 });
         }
     }
-    let addresses: Vec<Subnet> = [endpoint.address, endpoint.address6].into_iter().flatten().collect();
+    let addresses: Vec<Subnet> =
+        [endpoint.address, endpoint.address6].into_iter().flatten().collect();
     Settings { addresses, gateways }
 }
 
@@ -627,12 +717,14 @@ fn plug(
                 endpoint.host_interface.clone_from(name);
             }
             if isolates_ports(&network.record) {
-                sandbox::move_port(&mut kernel.host, &port, bridge.index, Isolated::Yes).map_err(internal)?;
+                sandbox::move_port(&mut kernel.host, &port, bridge.index, Isolated::Yes)
+                    .map_err(internal)?;
             }
             port
         }
         (Driver::Macvlan, _) => {
-            let parent = find_link(&mut kernel.host, Link::Name(&network.record.interface)).map_err(internal)?;
+            let parent = find_link(&mut kernel.host, Link::Name(&network.record.interface))
+                .map_err(internal)?;
             let Some(parent) = parent else {
                 let text = format!("parent interface {} is gone", network.record.interface);
                 return Err(Error::internal(text));
@@ -646,7 +738,10 @@ fn plug(
             sandbox.add_macvlan(&mut kernel.host, &wish, parent.index, mode).map_err(internal)?
         }
         (Driver::Bridge | Driver::Host | Driver::Null, _) => {
-            return Err(Error::new(Kind::Internal, format!("network {} is out of order", network.record.name)));
+            return Err(Error::new(
+                Kind::Internal,
+                format!("network {} is out of order", network.record.name),
+            ));
         }
     };
     Ok((sandbox, port))

@@ -48,7 +48,8 @@ pub(super) fn record(request: &NetworkRequest, pools: &Pools<'_>) -> Result<Netw
         other => return Err(Error::invalid(format!("invalid IPAM driver: {other}"))),
     }
     let id = Id::random();
-    let yes = |key: &str| request.options.get(key).is_some_and(|value| value == "true" || value == "1");
+    let yes =
+        |key: &str| request.options.get(key).is_some_and(|value| value == "true" || value == "1");
     let mut record = NetworkRecord {
         version: 1,
         id,
@@ -91,9 +92,10 @@ fn driver(request: &NetworkRequest) -> Result<Driver> {
     match request.driver.as_str() {
         "" | "default" | "bridge" => Ok(Driver::Bridge),
         "macvlan" => Ok(Driver::Macvlan),
-        "host" | "null" => {
-            Err(Error::forbidden(format!("only one instance of \"{}\" network is allowed", request.driver)))
-        }
+        "host" | "null" => Err(Error::forbidden(format!(
+            "only one instance of \"{}\" network is allowed",
+            request.driver
+        ))),
         other => Err(words::no_such_driver(other)),
     }
 }
@@ -102,15 +104,17 @@ fn interface(driver: Driver, request: &NetworkRequest, id: &Id) -> Result<String
     let option = |key: &str| request.options.get(key).filter(|value| !value.is_empty()).cloned();
     match driver {
         Driver::Bridge => {
-            let name = option("com.docker.network.bridge.name").unwrap_or_else(|| format!("br-{}", id.short()));
+            let name = option("com.docker.network.bridge.name")
+                .unwrap_or_else(|| format!("br-{}", id.short()));
             if net::bridge::is_interface_name(&name) {
                 Ok(name)
             } else {
                 Err(Error::invalid(format!("invalid bridge name: {name}")))
             }
         }
-        Driver::Macvlan => option("parent")
-            .ok_or_else(|| Error::invalid("macvlan needs the option parent, the name of an interface of this host")),
+        Driver::Macvlan => option("parent").ok_or_else(|| {
+            Error::invalid("macvlan needs the option parent, the name of an interface of this host")
+        }),
         Driver::Host | Driver::Null => Ok(String::new()),
     }
 }
@@ -119,7 +123,9 @@ fn check_options(record: &NetworkRecord) -> Result<()> {
     if let Some(mtu) = record.option("com.docker.network.driver.mtu")
         && mtu.parse::<u16>().is_err()
     {
-        return Err(Error::invalid(format!("failed to parse com.docker.network.driver.mtu value: {mtu:?}")));
+        return Err(Error::invalid(format!(
+            "failed to parse com.docker.network.driver.mtu value: {mtu:?}"
+        )));
     }
     for key in ["gateway_mode_ipv4", "gateway_mode_ipv6"] {
         let key = format!("com.docker.network.bridge.{key}");
@@ -127,7 +133,9 @@ fn check_options(record: &NetworkRecord) -> Result<()> {
             None | Some("" | "nat" | "nat-unprotected" | "routed") => {}
             Some("isolated") if record.internal => {}
             Some("isolated") => {
-                return Err(Error::invalid("gateway mode 'isolated' can only be used for an internal network"));
+                return Err(Error::invalid(
+                    "gateway mode 'isolated' can only be used for an internal network",
+                ));
             }
             Some(other) => return Err(Error::invalid(format!("unknown gateway mode {other}"))),
         }
@@ -144,16 +152,28 @@ fn check_options(record: &NetworkRecord) -> Result<()> {
 }
 
 /// The subnets, one of each enabled family.
-fn subnets(wishes: &[SubnetRequest], record: &NetworkRecord, pools: &Pools<'_>) -> Result<Vec<SubnetRecord>> {
+fn subnets(
+    wishes: &[SubnetRequest],
+    record: &NetworkRecord,
+    pools: &Pools<'_>,
+) -> Result<Vec<SubnetRecord>> {
     let mut found: Vec<SubnetRecord> = Vec::new();
     for wish in wishes.iter().filter(|wish| !wish.subnet.is_empty()) {
-        let subnet: Subnet = wish.subnet.parse().map_err(|error| Error::invalid(format!("invalid subnet: {error}")))?;
+        let subnet: Subnet = wish
+            .subnet
+            .parse()
+            .map_err(|error| Error::invalid(format!("invalid subnet: {error}")))?;
         if subnet.is_ipv4() && !record.ipv4 || !subnet.is_ipv4() && !record.ipv6 {
             let family = if subnet.is_ipv4() { "IPv4" } else { "IPv6" };
-            return Err(Error::invalid(format!("invalid subnet {subnet}: {family} is not enabled")));
+            return Err(Error::invalid(format!(
+                "invalid subnet {subnet}: {family} is not enabled"
+            )));
         }
         if found.iter().any(|other| other.subnet.is_ipv4() == subnet.is_ipv4()) {
-            return Err(Error::invalid(format!("{} driver doesn't support multiple subnets", record.driver.name())));
+            return Err(Error::invalid(format!(
+                "{} driver doesn't support multiple subnets",
+                record.driver.name()
+            )));
         }
         found.push(chosen(subnet, wish, pools)?);
     }
@@ -163,7 +183,8 @@ fn subnets(wishes: &[SubnetRequest], record: &NetworkRecord, pools: &Pools<'_>) 
             continue;
         }
         // Settings without a subnet belong to the automatic one.
-        let wish = wishes.iter().find(|wish| wish.subnet.is_empty() && family_of(wish) == Some(ipv4));
+        let wish =
+            wishes.iter().find(|wish| wish.subnet.is_empty() && family_of(wish) == Some(ipv4));
         found.push(automatic(ipv4, wish, pools)?);
     }
     Ok(found)
@@ -195,7 +216,8 @@ fn automatic(ipv4: bool, wish: Option<&SubnetRequest>, pools: &Pools<'_>) -> Res
 
 /// Holds the settings against the subnet and fills in the gateway.
 pub(super) fn checked(subnet: Subnet, wish: &SubnetWish, chosen: bool) -> Result<SubnetRecord> {
-    let leases = Leases::<Id>::new(subnet, wish).map_err(|error| Error::invalid(error.to_string()))?;
+    let leases =
+        Leases::<Id>::new(subnet, wish).map_err(|error| Error::invalid(error.to_string()))?;
     Ok(SubnetRecord {
         subnet,
         range: wish.range,
@@ -211,7 +233,9 @@ fn parse(wish: &SubnetRequest) -> Result<SubnetWish> {
     };
     let range = match wish.range.as_str() {
         "" => None,
-        text => Some(text.parse().map_err(|error| Error::invalid(format!("invalid ip-range: {error}")))?),
+        text => Some(
+            text.parse().map_err(|error| Error::invalid(format!("invalid ip-range: {error}")))?,
+        ),
     };
     let gateway = match wish.gateway.as_str() {
         "" => None,
@@ -247,13 +271,20 @@ mod tests {
             gateway: (*gateway).to_owned(),
             auxiliary: BTreeMap::new(),
         });
-        NetworkRequest { name: "backend".to_owned(), ipam: ipam.collect(), ..NetworkRequest::default() }
+        NetworkRequest {
+            name: "backend".to_owned(),
+            ipam: ipam.collect(),
+            ..NetworkRequest::default()
+        }
     }
 
     #[track_caller]
     fn check(request: &NetworkRequest, want: std::result::Result<&str, &str>) {
         let got = make(request).map_err(|error| error.message).map(|record| {
-            let subnets = record.subnets.iter().map(|subnet| format!("{} by {}", subnet.subnet, subnet.gateway));
+            let subnets = record
+                .subnets
+                .iter()
+                .map(|subnet| format!("{} by {}", subnet.subnet, subnet.gateway));
             subnets.collect::<Vec<_>>().join(", ")
         });
         assert_eq!(got, want.map(str::to_owned).map_err(str::to_owned));
@@ -274,15 +305,27 @@ mod tests {
             &request(&[("172.17.8.0/24", "", "")]),
             Err("invalid pool request: Pool overlaps with other one on this address space"),
         );
-        check(&request(&[("10.5.0.1/16", "", "")]), Err("invalid subnet 10.5.0.1/16: it should be 10.5.0.0/16"));
-        check(&request(&[("nonsense", "", "")]), Err("invalid subnet: invalid CIDR address: nonsense"));
-        check(&request(&[("fd00::/64", "", "")]), Err("invalid subnet fd00::/64: IPv6 is not enabled"));
+        check(
+            &request(&[("10.5.0.1/16", "", "")]),
+            Err("invalid subnet 10.5.0.1/16: it should be 10.5.0.0/16"),
+        );
+        check(
+            &request(&[("nonsense", "", "")]),
+            Err("invalid subnet: invalid CIDR address: nonsense"),
+        );
+        check(
+            &request(&[("fd00::/64", "", "")]),
+            Err("invalid subnet fd00::/64: IPv6 is not enabled"),
+        );
     }
 
     #[test]
     fn names_and_drivers_are_checked() {
         for name in ["host", "", "-x", "a b"] {
-            assert!(make(&NetworkRequest { name: name.to_owned(), ..request(&[]) }).is_err(), "{name}");
+            assert!(
+                make(&NetworkRequest { name: name.to_owned(), ..request(&[]) }).is_err(),
+                "{name}"
+            );
         }
         let overlay = NetworkRequest { driver: "weave".to_owned(), ..request(&[]) };
         check(&overlay, Err("plugin \"weave\" not found"));

@@ -61,7 +61,8 @@ impl Shared {
                 Ok(Some(bridge)) => {
                     items.insert(Item::Bridge(rules(&network.record, &bridge)));
                     if network.record.is_default_bridge() {
-                        pool_bridge = Some(PoolBridge { index: bridge.index, mtu: mtu(&network.record) });
+                        pool_bridge =
+                            Some(PoolBridge { index: bridge.index, mtu: mtu(&network.record) });
                     }
                 }
                 Ok(None) => {}
@@ -82,7 +83,9 @@ impl Shared {
         }
         let firewall = Firewall::open_with(&self.instance.table, items).map_err(internal)?;
         if firewall.ports() == Ports::Unguarded {
-            tracing::warn!("this kernel has no nftables for bridges: containers can use one another's addresses");
+            tracing::warn!(
+                "this kernel has no nftables for bridges: containers can use one another's addresses"
+            );
         }
         match net::firewall::foreign_forward_drop() {
             Ok(Some(chain)) => tracing::warn!(
@@ -113,13 +116,19 @@ impl Shared {
         }
         let addressed = record.subnets.iter().filter(|subnet| {
             let mode = gateway_mode(record, subnet.subnet.is_ipv4());
-            mode != "isolated" && !(subnet.subnet.is_ipv4() && record.flag("com.docker.network.bridge.inhibit_ipv4", false))
+            mode != "isolated"
+                && !(subnet.subnet.is_ipv4()
+                    && record.flag("com.docker.network.bridge.inhibit_ipv4", false))
         });
         let wish = BridgeWish {
             name: record.interface.clone(),
             mtu: mtu(record),
             addresses: addressed.map(|subnet| subnet.subnet.with_address(subnet.gateway)).collect(),
-            others: if record.interface == self.instance.bridge { Others::Removed } else { Others::Kept },
+            others: if record.interface == self.instance.bridge {
+                Others::Removed
+            } else {
+                Others::Kept
+            },
         };
         let bridge = bridge::ensure(host, &wish).map_err(internal)?;
         network.bridge = Some(bridge);
@@ -134,7 +143,9 @@ impl Shared {
                 let kernel = self.kernel(state)?;
                 let parent = &network.record.interface;
                 if !bridge::exists(&mut kernel.host, parent).map_err(internal)? {
-                    return Err(Error::invalid(format!("-o parent interface {parent} does not exist on this host")));
+                    return Err(Error::invalid(format!(
+                        "-o parent interface {parent} does not exist on this host"
+                    )));
                 }
                 return Ok(());
             }
@@ -145,7 +156,8 @@ impl Shared {
             let rules = Item::Bridge(rules(&network.record, &bridge));
             if let Err(error) = kernel.firewall.change(&[], &[rules]) {
                 if !network.record.adopted {
-                    bridge::remove(&mut kernel.host, &network.record.interface).map_err(internal)?;
+                    bridge::remove(&mut kernel.host, &network.record.interface)
+                        .map_err(internal)?;
                 }
                 return Err(internal(error));
             }
@@ -189,7 +201,11 @@ impl Kernel {
 
     pub fn remove_bridge(&mut self, record: &NetworkRecord, bridge: &Bridge) -> Result<()> {
         self.firewall.change(&[Item::Bridge(rules(record, bridge))], &[]).map_err(internal)?;
-        if record.adopted { Ok(()) } else { bridge::remove(&mut self.host, &record.interface).map_err(internal) }
+        if record.adopted {
+            Ok(())
+        } else {
+            bridge::remove(&mut self.host, &record.interface).map_err(internal)
+        }
     }
 
     pub fn tear_down<'a>(self, records: impl Iterator<Item = &'a NetworkRecord>) -> Result<()> {
@@ -204,13 +220,15 @@ impl Kernel {
 
 /// What the firewall lets pass on a network's bridge.
 fn rules(record: &NetworkRecord, bridge: &Bridge) -> BridgeRules {
-    let masquerade = record.flag("com.docker.network.bridge.enable_ip_masquerade", true) && !record.internal;
-    let translated = record
-        .subnets
-        .iter()
-        .filter(|subnet| masquerade && gateway_mode(record, subnet.subnet.is_ipv4()).starts_with("nat"));
-    let unprotected = [true, false].iter().any(|&ipv4| gateway_mode(record, ipv4) == "nat-unprotected");
-    let trusted = record.option("com.docker.network.bridge.trusted_host_interfaces").unwrap_or_default();
+    let masquerade =
+        record.flag("com.docker.network.bridge.enable_ip_masquerade", true) && !record.internal;
+    let translated = record.subnets.iter().filter(|subnet| {
+        masquerade && gateway_mode(record, subnet.subnet.is_ipv4()).starts_with("nat")
+    });
+    let unprotected =
+        [true, false].iter().any(|&ipv4| gateway_mode(record, ipv4) == "nat-unprotected");
+    let trusted =
+        record.option("com.docker.network.bridge.trusted_host_interfaces").unwrap_or_default();
     BridgeRules {
         interface: record.interface.clone(),
         mac: bridge.mac,
@@ -266,10 +284,15 @@ fn sweep(shared: Weak<Shared>) -> Result<Sender<Vec<String>>> {
 
 fn remove_interfaces(socket: &mut Socket, interfaces: &[String]) {
     for interface in interfaces {
-        let outcome: std::result::Result<(), NetlinkError> = socket.send(&[link_delete(Link::Name(interface))]);
+        let outcome: std::result::Result<(), NetlinkError> =
+            socket.send(&[link_delete(Link::Name(interface))]);
         match outcome {
             Err(error) if !error.is_missing() => {
-                tracing::warn!(interface, error = crate::error::chain(&error), "interface is left behind");
+                tracing::warn!(
+                    interface,
+                    error = crate::error::chain(&error),
+                    "interface is left behind"
+                );
             }
             Ok(()) | Err(_) => {}
         }
@@ -282,6 +305,8 @@ fn look_after_firewall(shared: &Shared) {
     match kernel.firewall.ensure() {
         Ok(true) => tracing::warn!("the firewall's table had vanished and was made again"),
         Ok(false) => {}
-        Err(error) => tracing::error!(error = crate::error::chain(&error), "cannot look after the firewall"),
+        Err(error) => {
+            tracing::error!(error = crate::error::chain(&error), "cannot look after the firewall")
+        }
     }
 }

@@ -17,6 +17,7 @@
 
 mod attach;
 mod create;
+mod front;
 mod kernel;
 mod names;
 mod publish;
@@ -37,8 +38,8 @@ use spec::Id;
 
 pub use record::{Driver, NetworkRecord};
 pub use view::{
-    Attachment, Connected, Container, CreatedNetwork, Endpoint, Listener, Member, NetworkInfo, NetworkRequest,
-    Prepared, PublishedPort, SubnetInfo, SubnetRequest, stopped_view,
+    Attachment, Connected, Container, CreatedNetwork, Endpoint, Listener, Member, NetworkInfo,
+    NetworkRequest, Prepared, PublishedPort, SubnetInfo, SubnetRequest, stopped_view,
 };
 
 use crate::config::{EngineConfig, NetworkSettings};
@@ -126,7 +127,8 @@ impl Networks {
         let settings = config.network.clone();
         let mut ranges4: Vec<PoolRange> = Vec::new();
         for (base, prefix, size) in &settings.address_pools {
-            let base = Subnet::new(*base, *prefix).ok_or_else(|| Error::invalid("invalid default address pool"))?;
+            let base = Subnet::new(*base, *prefix)
+                .ok_or_else(|| Error::invalid("invalid default address pool"))?;
             if base.is_ipv4() {
                 ranges4.push(PoolRange { base, size: *size });
             }
@@ -205,7 +207,8 @@ impl Networks {
             && state.networks.values().any(|other| other.record.interface == record.interface)
             && !record.config_only
         {
-            let text = format!("bridge name {} is already used by another network", record.interface);
+            let text =
+                format!("bridge name {} is already used by another network", record.interface);
             return Err(Error::forbidden(text));
         }
         let mut network = Network::new(record)?;
@@ -243,7 +246,9 @@ impl Networks {
     ///
     /// Source: moby v28 `daemon/network/filter.go`.
     pub fn list(&self, filters: &Filters) -> Result<Vec<NetworkInfo>> {
-        filters.only(&["dangling", "driver", "id", "label", "label!", "name", "scope", "type", "idOrName"])?;
+        filters.only(&[
+            "dangling", "driver", "id", "label", "label!", "name", "scope", "type", "idOrName",
+        ])?;
         let dangling = filters.boolean("dangling")?;
         for value in filters.values("type") {
             if !matches!(value, "custom" | "builtin") {
@@ -283,12 +288,17 @@ impl Networks {
             let info = state.info(&id)?;
             let record = &state.networks[&id].record;
             let spared = record.is_predefined() || record.config_only || !info.members.is_empty();
-            if spared || !filters.labels(&info.labels) || until.is_some_and(|until| info.created_at >= until) {
+            if spared
+                || !filters.labels(&info.labels)
+                || until.is_some_and(|until| info.created_at >= until)
+            {
                 continue;
             }
             match self.shared.remove(&mut state, &id) {
                 Ok(()) => names.push(info.name),
-                Err(error) => tracing::warn!(network = %id, error = %error.message, "network is left"),
+                Err(error) => {
+                    tracing::warn!(network = %id, error = %error.message, "network is left")
+                }
             }
         }
         let attributes = BTreeMap::from([("reclaimed".to_owned(), "0".to_owned())]);
@@ -371,7 +381,11 @@ impl Shared {
     }
 
     /// The default bridge as the daemon's settings want it, keeping id and automatic subnet.
-    fn default_bridge(&self, state: &mut State, old: Option<&NetworkRecord>) -> Result<NetworkRecord> {
+    fn default_bridge(
+        &self,
+        state: &mut State,
+        old: Option<&NetworkRecord>,
+    ) -> Result<NetworkRecord> {
         let settings = &self.settings;
         let mut record = old.cloned().unwrap_or_else(|| bare("bridge", Driver::Bridge));
         record.interface = settings.bridge.clone().unwrap_or_else(|| self.instance.bridge.clone());
@@ -380,7 +394,10 @@ impl Shared {
         record.options = BTreeMap::from([
             ("com.docker.network.bridge.default_bridge".to_owned(), on(true)),
             ("com.docker.network.bridge.enable_icc".to_owned(), on(settings.icc)),
-            ("com.docker.network.bridge.enable_ip_masquerade".to_owned(), on(settings.ip_masquerade)),
+            (
+                "com.docker.network.bridge.enable_ip_masquerade".to_owned(),
+                on(settings.ip_masquerade),
+            ),
             (
                 "com.docker.network.bridge.host_binding_ipv4".to_owned(),
                 settings.host_ip.map_or("0.0.0.0".to_owned(), |ip| ip.to_string()),
@@ -388,17 +405,27 @@ impl Shared {
             ("com.docker.network.bridge.name".to_owned(), record.interface.clone()),
             ("com.docker.network.driver.mtu".to_owned(), settings.mtu.to_string()),
         ]);
-        let subnet = |pair: Option<(std::net::IpAddr, u8)>| pair.and_then(|(ip, prefix)| Subnet::new(ip, prefix));
+        let subnet = |pair: Option<(std::net::IpAddr, u8)>| {
+            pair.and_then(|(ip, prefix)| Subnet::new(ip, prefix))
+        };
         let mut subnets = Vec::new();
         for (ipv4, bip, range, gateway) in [
             (true, subnet(settings.bip), subnet(settings.fixed_cidr), settings.default_gateway),
-            (false, subnet(settings.bip6), subnet(settings.fixed_cidr_v6), settings.default_gateway_v6),
+            (
+                false,
+                subnet(settings.bip6),
+                subnet(settings.fixed_cidr_v6),
+                settings.default_gateway_v6,
+            ),
         ] {
             if !ipv4 && !record.ipv6 {
                 continue;
             }
-            let automatic = record.subnets.iter().find(|old| old.subnet.is_ipv4() == ipv4 && !old.chosen);
-            let whole = bip.map(Subnet::network).or_else(|| if ipv4 { None } else { range.map(Subnet::network) });
+            let automatic =
+                record.subnets.iter().find(|old| old.subnet.is_ipv4() == ipv4 && !old.chosen);
+            let whole = bip
+                .map(Subnet::network)
+                .or_else(|| if ipv4 { None } else { range.map(Subnet::network) });
             let found = match (whole, automatic) {
                 (None, Some(old)) if range.is_none() && gateway.is_none() => old.clone(),
                 (whole, _) => {
@@ -409,7 +436,8 @@ impl Shared {
                     };
                     let gateway = bip.map(Subnet::address).or(gateway);
                     let range = range.filter(|range| *range != whole).map(Subnet::network);
-                    let wish = SubnetWish { subnet: None, range, gateway, auxiliary: BTreeMap::new() };
+                    let wish =
+                        SubnetWish { subnet: None, range, gateway, auxiliary: BTreeMap::new() };
                     create::checked(whole, &wish, chosen)?
                 }
             };
@@ -436,8 +464,13 @@ impl Shared {
                 .collect();
             return Err(words::active_endpoints(&info.name, &id.to_string(), &members));
         }
-        if let Some(user) = state.networks.values().find(|other| other.record.config_from == info.name) {
-            let text = format!("configuration network {:?} is in use by network {:?}", info.name, user.record.name);
+        if let Some(user) =
+            state.networks.values().find(|other| other.record.config_from == info.name)
+        {
+            let text = format!(
+                "configuration network {:?} is in use by network {:?}",
+                info.name, user.record.name
+            );
             return Err(Error::forbidden(text));
         }
         let Some(network) = state.networks.get(id) else { return Ok(()) };
@@ -479,14 +512,19 @@ impl State {
         {
             return Ok(id);
         }
-        if let Some((id, _)) = self.networks.iter().find(|(_, network)| network.record.name == asked) {
+        if let Some((id, _)) =
+            self.networks.iter().find(|(_, network)| network.record.name == asked)
+        {
             return Ok(*id);
         }
         if asked == "default" {
             return self.resolve("bridge");
         }
-        let found: Vec<&Id> =
-            self.networks.keys().filter(|id| !asked.is_empty() && id.to_string().starts_with(asked)).collect();
+        let found: Vec<&Id> = self
+            .networks
+            .keys()
+            .filter(|id| !asked.is_empty() && id.to_string().starts_with(asked))
+            .collect();
         match found.as_slice() {
             [] => Err(words::not_found(asked)),
             [one] => Ok(**one),
@@ -500,10 +538,16 @@ impl State {
     }
 
     fn info(&self, id: &Id) -> Result<NetworkInfo> {
-        let Some(network) = self.networks.get(id) else { return Err(words::not_found(&id.to_string())) };
+        let Some(network) = self.networks.get(id) else {
+            return Err(words::not_found(&id.to_string()));
+        };
         let record = &network.record;
         let members = self.attached.iter().filter_map(|(container, attached)| {
-            let endpoint = attached.attachment.endpoints.values().find(|endpoint| endpoint.network_id == *id)?;
+            let endpoint = attached
+                .attachment
+                .endpoints
+                .values()
+                .find(|endpoint| endpoint.network_id == *id)?;
             let member = Member {
                 name: attached.attachment.container_name.clone(),
                 endpoint_id: endpoint.endpoint_id,
@@ -541,7 +585,10 @@ impl State {
         let id = self.resolve(&request.config_from)?;
         let source = &self.networks[&id].record;
         if !source.config_only {
-            return Err(Error::forbidden(format!("{} is not a configuration-only network", source.name)));
+            return Err(Error::forbidden(format!(
+                "{} is not a configuration-only network",
+                source.name
+            )));
         }
         let mut merged = request.clone();
         merged.config_from.clone_from(&source.name);
@@ -586,7 +633,9 @@ impl Network {
                 auxiliary: subnet.auxiliary.clone(),
             };
             let made = Leases::new(subnet.subnet, &wish);
-            leases.push(made.map_err(|error| Error::because(Kind::Internal, "network record", error))?);
+            leases.push(
+                made.map_err(|error| Error::because(Kind::Internal, "network record", error))?,
+            );
         }
         Ok(Network { record, leases, bridge: None })
     }

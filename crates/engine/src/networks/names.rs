@@ -37,7 +37,10 @@ fn link_parts(link: &str) -> (&str, &str) {
 }
 
 /// The running container that a link means.
-fn linked<'a>(attached: &'a BTreeMap<Id, Attached>, target: &str) -> Option<(&'a Id, &'a Attachment)> {
+fn linked<'a>(
+    attached: &'a BTreeMap<Id, Attached>,
+    target: &str,
+) -> Option<(&'a Id, &'a Attachment)> {
     let by_id = |id: &Id| target.len() >= 4 && id.to_string().starts_with(target);
     attached
         .iter()
@@ -54,7 +57,10 @@ pub(super) fn links(
 ) {
     let mut found: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
     for (name, endpoint) in &attachment.endpoints {
-        if networks.get(&endpoint.network_id).is_none_or(|network| network.record.is_default_bridge()) {
+        if networks
+            .get(&endpoint.network_id)
+            .is_none_or(|network| network.record.is_default_bridge())
+        {
             continue;
         }
         let wish = wish_for(container.spec, name, &endpoint.network_id);
@@ -63,7 +69,8 @@ pub(super) fn links(
         for link in wish.links.iter().chain(general) {
             let (target, alias) = link_parts(link);
             let Some((_, other)) = linked(attached, target) else { continue };
-            let there = other.endpoints.values().find(|there| there.network_id == endpoint.network_id);
+            let there =
+                other.endpoints.values().find(|there| there.network_id == endpoint.network_id);
             let addresses = found.entry(alias.to_lowercase()).or_default();
             addresses.extend(there.into_iter().flat_map(super::Endpoint::addresses));
         }
@@ -114,7 +121,9 @@ impl Shared {
         }
         let named = attachment.endpoints.values().filter(|endpoint| !endpoint.dns_names.is_empty());
         let resolver = Resolver {
-            zones: named.map(|endpoint| self.zone_dir(&endpoint.network_id).join(ZONE_FILE)).collect(),
+            zones: named
+                .map(|endpoint| self.zone_dir(&endpoint.network_id).join(ZONE_FILE))
+                .collect(),
             links: attachment.links.clone(),
             upstreams: attachment.upstreams.clone(),
         };
@@ -137,7 +146,9 @@ impl Shared {
         let wish = self.dns_wish(container);
         let ipv6 = attachment.endpoints.values().any(|endpoint| {
             endpoint.gateway6.is_some()
-                && networks.get(&endpoint.network_id).is_some_and(|network| !network.record.internal)
+                && networks
+                    .get(&endpoint.network_id)
+                    .is_some_and(|network| !network.record.internal)
         });
         let upstream = |server: IpAddr| {
             // The host's loopback servers are the host's; IPv6 ones may be out of reach inside.
@@ -152,7 +163,12 @@ impl Shared {
     }
 
     /// `/etc/hosts` and `resolv.conf` of a container with a namespace of its own.
-    pub(super) fn files(&self, state: &State, container: &Container<'_>, attachment: &Attachment) -> (String, String) {
+    pub(super) fn files(
+        &self,
+        state: &State,
+        container: &Container<'_>,
+        attachment: &Attachment,
+    ) -> (String, String) {
         let addresses: Vec<IpAddr> =
             attachment.endpoints.values().flat_map(super::Endpoint::addresses).collect();
         let ipv6 = if addresses.iter().any(IpAddr::is_ipv6) { Ipv6::On } else { Ipv6::Off };
@@ -174,12 +190,15 @@ impl Shared {
     pub(super) fn files_outside(&self, container: &Container<'_>) -> Result<(String, String)> {
         match container.spec.host.network {
             NetworkMode::Container(_) => return Ok((String::new(), String::new())),
-            NetworkMode::Host | NetworkMode::Bridge | NetworkMode::None | NetworkMode::Named(_) => {}
+            NetworkMode::Host | NetworkMode::Bridge | NetworkMode::None | NetworkMode::Named(_) => {
+            }
         }
         let read = |path: &Path| match std::fs::read_to_string(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::because(crate::Kind::Internal, format!("cannot read {}", path.display()), error))
-            }
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::because(
+                crate::Kind::Internal,
+                format!("cannot read {}", path.display()),
+                error,
+            )),
             Err(_) => Ok(String::new()),
             Ok(text) => Ok(text),
         };
@@ -204,7 +223,11 @@ impl Shared {
     fn extra_hosts(&self, state: &State, container: &Container<'_>) -> Vec<HostsLine> {
         let gateways: Vec<IpAddr> = if self.settings.host_gateway_ips.is_empty() {
             let bridge = state.networks.values().find(|network| network.record.is_default_bridge());
-            bridge.into_iter().flat_map(|network| &network.record.subnets).map(|subnet| subnet.gateway).collect()
+            bridge
+                .into_iter()
+                .flat_map(|network| &network.record.subnets)
+                .map(|subnet| subnet.gateway)
+                .collect()
         } else {
             self.settings.host_gateway_ips.clone()
         };
@@ -214,7 +237,8 @@ impl Shared {
             let Some((name, address)) = entry.split_once(['=', ':']) else { continue };
             let names = vec![name.to_owned()];
             if address == "host-gateway" {
-                let lines_of = gateways.iter().map(|&address| HostsLine { address, names: names.clone() });
+                let lines_of =
+                    gateways.iter().map(|&address| HostsLine { address, names: names.clone() });
                 lines.extend(lines_of);
             } else if let Ok(address) = address.trim_matches(['[', ']']).parse() {
                 lines.push(HostsLine { address, names });
@@ -225,7 +249,9 @@ impl Shared {
 
     fn dns_wish(&self, container: &Container<'_>) -> DnsWish {
         let host = &container.spec.host;
-        let choose = |own: &[String], daemon: &[String]| if own.is_empty() { daemon.to_vec() } else { own.to_vec() };
+        let choose = |own: &[String], daemon: &[String]| {
+            if own.is_empty() { daemon.to_vec() } else { own.to_vec() }
+        };
         DnsWish {
             servers: if host.dns.is_empty() { self.settings.dns.clone() } else { host.dns.clone() },
             search: choose(&host.dns_search, &self.settings.dns_search),
@@ -250,8 +276,18 @@ impl Shared {
     }
 }
 
+/// A container's own lines of `/etc/hosts` for some addresses.
+pub(super) fn own_lines(addresses: &[IpAddr], container: &Container<'_>) -> String {
+    let lines = files::own_lines(addresses, container.hostname, &container.spec.domainname);
+    lines.iter().map(|line| format!("{}\t{}\n", line.address, line.names.join(" "))).collect()
+}
+
 /// `--link` on the default bridge works by `/etc/hosts` alone.
-fn default_bridge_links(state: &State, container: &Container<'_>, attachment: &Attachment) -> Vec<HostsLine> {
+fn default_bridge_links(
+    state: &State,
+    container: &Container<'_>,
+    attachment: &Attachment,
+) -> Vec<HostsLine> {
     let Some(endpoint) = attachment.endpoints.get("bridge") else { return Vec::new() };
     let mut lines = Vec::new();
     for link in &container.spec.host.links {
@@ -273,9 +309,8 @@ fn default_bridge_links(state: &State, container: &Container<'_>, attachment: &A
 fn write<T: serde::Serialize>(dir: &Path, file: &str, document: &T) {
     let made = std::fs::create_dir_all(dir).map_err(|error| error.to_string());
     let path = dir.join(file);
-    let written = made.and_then(|()| {
-        zone::write(&path, document).map_err(|error| crate::error::chain(&error))
-    });
+    let written = made
+        .and_then(|()| zone::write(&path, document).map_err(|error| crate::error::chain(&error)));
     if let Err(error) = written {
         tracing::warn!(path = %path.display(), error, "names are out of date");
     }

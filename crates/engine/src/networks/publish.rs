@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use net::firewall::{Forward, Guard, Item, Way};
-use net::ports::{BoundPort, PortAllocator, PortError, PortWish, PublishedPort as NetPort, Transport};
+use net::ports::{
+    BoundPort, PortAllocator, PortError, PortWish, PublishedPort as NetPort, Transport,
+};
 use spec::Id;
 
 use super::kernel::gateway_mode;
@@ -69,7 +71,8 @@ pub(super) fn wishes(spec: &ContainerSpec, default_ip: Option<IpAddr>) -> Result
     for binding in &spec.host.ports {
         let text = binding.host_port.as_str();
         let number = |text: &str| {
-            text.parse::<u16>().map_err(|_| Error::invalid(format!("invalid port specification: \"{text}\"")))
+            text.parse::<u16>()
+                .map_err(|_| Error::invalid(format!("invalid port specification: \"{text}\"")))
         };
         let host_ports = match text.split_once('-') {
             None if text.is_empty() || text == "0" => None,
@@ -108,7 +111,9 @@ pub(super) fn reserve(
 ) -> Result<Published> {
     let mut bound: Vec<BoundPort> = Vec::new();
     for wish in wishes {
-        let Some(target) = wish.host_ip.map_or(targets.ipv4.or(targets.ipv6), |ip| targets.for_host(ip)) else {
+        let Some(target) =
+            wish.host_ip.map_or(targets.ipv4.or(targets.ipv6), |ip| targets.for_host(ip))
+        else {
             continue;
         };
         match allocator.bind(wish, target, |transport, host| owner(attached, transport, host)) {
@@ -124,7 +129,8 @@ pub(super) fn reserve(
     let mut published = Published { ports: Vec::new(), listeners: Vec::new() };
     for BoundPort { port, socket } in bound {
         let container = Port { number: port.container_port, protocol: protocol(port.transport) };
-        let shown = PublishedPort { container, host: SocketAddr::new(port.host_ip, port.host_port) };
+        let shown =
+            PublishedPort { container, host: SocketAddr::new(port.host_ip, port.host_port) };
         published.ports.push(shown);
         if let (Some(socket), Some(target)) = (socket, targets.for_host(port.host_ip)) {
             let target = SocketAddr::new(target, port.container_port);
@@ -139,12 +145,18 @@ fn refusal(error: &PortError, (name, endpoint): (&str, &Id)) -> Error {
 }
 
 /// The name of the container that has the port.
-fn owner(attached: &BTreeMap<Id, Attached>, transport: Transport, host: SocketAddr) -> Option<String> {
+fn owner(
+    attached: &BTreeMap<Id, Attached>,
+    transport: Transport,
+    host: SocketAddr,
+) -> Option<String> {
     let has = |port: &PublishedPort| {
         let port = net_port(port);
         port.transport == transport
             && port.host_port == host.port()
-            && (port.host_ip == host.ip() || port.host_ip.is_unspecified() || host.ip().is_unspecified())
+            && (port.host_ip == host.ip()
+                || port.host_ip.is_unspecified()
+                || host.ip().is_unspecified())
     };
     let owner = attached.values().find(|other| other.attachment.ports.iter().any(has))?;
     Some(owner.attachment.container_name.clone())
@@ -156,13 +168,20 @@ pub(super) fn items(attachment: &Attachment, networks: &BTreeMap<Id, Network>) -
     for endpoint in attachment.endpoints.values() {
         if let (Some(mac), false) = (endpoint.mac, endpoint.host_interface.is_empty()) {
             let interface = endpoint.host_interface.clone();
-            items.push(Item::Guard(Guard { interface, mac, addresses: endpoint.addresses().collect() }));
+            items.push(Item::Guard(Guard {
+                interface,
+                mac,
+                addresses: endpoint.addresses().collect(),
+            }));
         }
     }
     // In gateway mode `routed` ports are opened at the container's own address.
     for endpoint in attachment.endpoints.values() {
         let Some(network) = networks.get(&endpoint.network_id) else { continue };
-        for target in endpoint.addresses().filter(|ip| gateway_mode(&network.record, ip.is_ipv4()) == "routed") {
+        for target in endpoint
+            .addresses()
+            .filter(|ip| gateway_mode(&network.record, ip.is_ipv4()) == "routed")
+        {
             items.extend(attachment.open_ports.iter().map(|port| {
                 Item::Forward(Forward {
                     protocol: transport(port.protocol).number(),

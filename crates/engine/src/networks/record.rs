@@ -135,9 +135,11 @@ impl NetworkRecord {
     pub fn delete(&self, dir: &Path) -> Result<()> {
         let path = Self::path(dir, &self.id);
         match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(Error::because(Kind::Internal, format!("cannot remove {}", path.display()), error))
-            }
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::because(
+                Kind::Internal,
+                format!("cannot remove {}", path.display()),
+                error,
+            )),
             Ok(()) | Err(_) => Ok(()),
         }
     }
@@ -151,9 +153,13 @@ impl NetworkRecord {
                 continue;
             }
             let read = fs::read(&path).map_err(|error| error.to_string());
-            match read.and_then(|text| serde_json::from_slice(&text).map_err(|error| error.to_string())) {
+            match read
+                .and_then(|text| serde_json::from_slice(&text).map_err(|error| error.to_string()))
+            {
                 Ok(record) => records.push(record),
-                Err(error) => tracing::error!(path = %path.display(), error, "network record is unreadable"),
+                Err(error) => {
+                    tracing::error!(path = %path.display(), error, "network record is unreadable")
+                }
             }
         }
         records

@@ -37,7 +37,10 @@ fn on_a_host(work: impl FnOnce(&Host) + Send) {
     }
     netns::create(|| {
         let up = LinkChange { state: Some(LinkState::Up), ..LinkChange::default() };
-        Socket::open(NetlinkProtocol::Route).unwrap().send(&[link_set(Link::Name("lo"), &up)]).unwrap();
+        Socket::open(NetlinkProtocol::Route)
+            .unwrap()
+            .send(&[link_set(Link::Name("lo"), &up)])
+            .unwrap();
         let root = std::env::temp_dir().join(format!("tug-networks-{}", Id::random().short()));
         let config = EngineConfig {
             data_root: root.join("data"),
@@ -83,20 +86,32 @@ fn a_container_on_the_default_bridge_has_address_ports_and_files() {
         assert_eq!(endpoint.gateway.unwrap().to_string(), "172.17.0.1");
         assert_eq!(endpoint.prefix_len, 16);
         assert!(endpoint.dns_names.is_empty());
-        let hosts: Vec<String> = view.ports.values().flatten().flatten().map(|port| port.ip.to_string()).collect();
+        let hosts: Vec<String> =
+            view.ports.values().flatten().flatten().map(|port| port.ip.to_string()).collect();
         assert_eq!(hosts, ["0.0.0.0", "::"]);
         assert_eq!(prepared.listeners.len(), 2);
-        assert!(prepared.hosts.ends_with(&format!("172.17.0.2\t{}\n", id.short())), "{}", prepared.hosts);
+        assert!(
+            prepared.hosts.ends_with(&format!("172.17.0.2\t{}\n", id.short())),
+            "{}",
+            prepared.hosts
+        );
         assert_eq!(host.networks.inspect("bridge").unwrap().members[&id].name, "web");
 
         let error = host.start(Id::random(), "other", &spec).unwrap_err();
         assert_eq!(error.kind, Kind::Internal);
-        assert!(error.message.contains("Bind for 0.0.0.0:8080 failed: port is already allocated by container web"));
+        assert!(
+            error.message.contains(
+                "Bind for 0.0.0.0:8080 failed: port is already allocated by container web"
+            )
+        );
         drop(prepared);
         host.networks.release(&id);
         host.networks.release(&id);
         let again = host.start(Id::random(), "other", &spec).unwrap();
-        assert_eq!(again.attachment.view(&spec).endpoints["bridge"].address.unwrap().to_string(), "172.17.0.2");
+        assert_eq!(
+            again.attachment.view(&spec).endpoints["bridge"].address.unwrap().to_string(),
+            "172.17.0.2"
+        );
     });
 }
 
@@ -130,7 +145,10 @@ fn names_on_a_user_network_follow_its_containers() {
         host.networks.release(&id);
         assert!(zone().names.is_empty());
         host.networks.remove("backend").unwrap();
-        assert_eq!(host.networks.resolve("backend").unwrap_err().message, "network backend not found");
+        assert_eq!(
+            host.networks.resolve("backend").unwrap_err().message,
+            "network backend not found"
+        );
         assert!(!host.links().iter().any(|link| link.starts_with("br-")));
     });
 }
@@ -150,11 +168,20 @@ fn another_daemon_finds_everything_again() {
         let next = Networks::open(&host.config, host.events.clone()).unwrap();
         next.restore(vec![(id, prepared.attachment.clone())]);
         let after = next.inspect("backend").unwrap();
-        assert_eq!((before.id, before.members, before.subnets), (after.id, after.members, after.subnets));
-        let other = Container { id: Id::random(), name: "two", spec: &on("backend"), hostname: "two" };
+        assert_eq!(
+            (before.id, before.members, before.subnets),
+            (after.id, after.members, after.subnets)
+        );
+        let other =
+            Container { id: Id::random(), name: "two", spec: &on("backend"), hostname: "two" };
         let two = next.prepare(&other).unwrap();
-        assert_eq!(two.attachment.endpoints["backend"].address.unwrap().address().to_string(), "172.18.0.3");
-        let error = next.prepare(&Container { id: Id::random(), name: "x", spec: &spec, hostname: "x" }).unwrap_err();
+        assert_eq!(
+            two.attachment.endpoints["backend"].address.unwrap().address().to_string(),
+            "172.18.0.3"
+        );
+        let error = next
+            .prepare(&Container { id: Id::random(), name: "x", spec: &spec, hostname: "x" })
+            .unwrap_err();
         assert!(error.message.contains("by container web"), "{}", error.message);
     });
 }
@@ -181,7 +208,8 @@ fn a_running_container_is_connected_and_disconnected() {
         let wish = EndpointSpec { aliases: vec!["w".to_owned()], ..EndpointSpec::default() };
         let connected = host.networks.connect("side", &container, &wish, Some(pid), None).unwrap();
         assert_eq!(connected.attachment.endpoints["side"].interface, "eth1");
-        assert!(connected.hosts.unwrap().contains("172.18.0.2"));
+        assert_eq!(connected.hosts_lines, "172.18.0.2\tweb\n");
+        assert!(connected.resolv_conf.unwrap().contains("127.0.0.11"));
         let again = host.networks.connect("side", &container, &wish, Some(pid), None).unwrap_err();
         assert_eq!(again.message, "endpoint with name web already exists in network side");
         let left = host.networks.disconnect("bridge", &id, Some(pid), false).unwrap();
@@ -195,12 +223,16 @@ fn a_running_container_is_connected_and_disconnected() {
 fn wrong_wishes_are_refused_in_dockers_words() {
     on_a_host(|host| {
         let refuse = |spec: &ContainerSpec, want: &str| {
-            let error = host.networks.validate(spec).and_then(|()| host.start(Id::random(), "x", spec).map(drop));
+            let error = host
+                .networks
+                .validate(spec)
+                .and_then(|()| host.start(Id::random(), "x", spec).map(drop));
             assert_eq!(error.unwrap_err().message, want);
         };
         refuse(&on("absent"), "failed to set up container networking: network absent not found");
         let mut spec = on("bridge");
-        let wish = EndpointSpec { ipv4_address: "172.17.0.9".to_owned(), ..EndpointSpec::default() };
+        let wish =
+            EndpointSpec { ipv4_address: "172.17.0.9".to_owned(), ..EndpointSpec::default() };
         spec.endpoints.insert("bridge".to_owned(), wish.clone());
         refuse(&spec, "user specified IP address is supported on user defined networks only");
         host.networks.create(&request("auto")).unwrap();

@@ -128,7 +128,11 @@ impl Attachment {
         NetworkView {
             sandbox_id: self.sandbox_id.clone(),
             // Docker names a mount; our namespaces have no name, only this label.
-            sandbox_key: self.sandbox_id.get(..12).map(|short| format!("netns:{short}")).unwrap_or_default(),
+            sandbox_key: self
+                .sandbox_id
+                .get(..12)
+                .map(|short| format!("netns:{short}"))
+                .unwrap_or_default(),
             ports,
             endpoints: endpoints.collect(),
         }
@@ -155,7 +159,9 @@ pub fn stopped_view(spec: &ContainerSpec) -> NetworkView {
     let mut endpoints: BTreeMap<String, EndpointView> = spec
         .endpoints
         .iter()
-        .map(|(name, wish)| (name.clone(), EndpointView { wish: wish.clone(), ..EndpointView::default() }))
+        .map(|(name, wish)| {
+            (name.clone(), EndpointView { wish: wish.clone(), ..EndpointView::default() })
+        })
         .collect();
     let mode = match &spec.host.network {
         NetworkMode::Container(_) => None,
@@ -249,6 +255,8 @@ pub struct CreatedNetwork {
 pub struct Connected {
     /// The new attachment of a running container; of a stopped one, an empty one.
     pub attachment: Attachment,
-    /// New contents of a running container's `/etc/hosts`.
-    pub hosts: Option<String>,
+    /// Lines to be added to a running container's `/etc/hosts`.
+    pub hosts_lines: String,
+    /// New contents of its `resolv.conf`, when it has a resolver only now.
+    pub resolv_conf: Option<String>,
 }

@@ -26,8 +26,10 @@ pub fn predefined_remove(name: &str) -> Error {
 }
 
 pub fn active_endpoints(name: &str, id: &str, members: &[(String, String)]) -> Error {
-    let members: Vec<String> =
-        members.iter().map(|(name, endpoint)| format!("name:\"{name}\" id:\"{endpoint}\"")).collect();
+    let members: Vec<String> = members
+        .iter()
+        .map(|(name, endpoint)| format!("name:\"{name}\" id:\"{endpoint}\""))
+        .collect();
     Error::forbidden(format!(
         "error while removing network: network {name} has active endpoints ({}) (network id {id})",
         members.join(", ")
@@ -83,7 +85,9 @@ pub fn shares_namespace() -> Error {
 }
 
 pub fn host_mode_fixed() -> Error {
-    Error::invalid("container cannot be disconnected from host network or connected to host network")
+    Error::invalid(
+        "container cannot be disconnected from host network or connected to host network",
+    )
 }
 
 pub fn none_mode_alone() -> Error {
