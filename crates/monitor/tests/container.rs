@@ -24,17 +24,21 @@ use monitor::wire::{
 use spec::id::Id;
 use spec::runtime::{Linux, Mount, Namespace, NamespaceKind, Process, Root, Spec};
 
+/// A test's name and what it does.
+type Test = (&'static str, fn(RuntimeChoice));
+
 /// What every runtime must do alike.
-const CONFORMANCE: &[(&str, fn(RuntimeChoice))] = &[
+const CONFORMANCE: &[Test] = &[
     ("output_lands_in_the_log_and_the_exit_in_the_record", output_and_exit),
     ("an_attached_client_types_and_sees_both_streams", attach),
     ("a_terminal_is_raw_resizes_and_detaches_by_keys", terminal),
     ("execs_report_their_codes_also_to_those_who_ask_late", execs),
+    ("memory_beyond_the_limit_kills_and_is_said_to_have", oom),
     ("a_command_that_is_not_there_is_a_failed_start", failed_start),
 ];
 
 /// What has nothing to do with the runtime.
-const TESTS: &[(&str, fn(RuntimeChoice))] = &[
+const TESTS: &[Test] = &[
     ("losing_the_daemon_changes_nothing", survival),
     ("a_slow_client_loses_nothing", slow_client),
     ("input_left_behind_by_a_client_that_hung_up_arrives", left_input),
@@ -64,7 +68,7 @@ fn main() -> ExitCode {
         sys::testing::ignored("containers need /bin/busybox (package busybox-static)");
         return ExitCode::SUCCESS;
     }
-    let run = |tests: &[(&str, fn(RuntimeChoice))], runtime: &RuntimeChoice| {
+    let run = |tests: &[Test], runtime: &RuntimeChoice| {
         for (name, test) in tests.iter().filter(|(name, _)| wanted(name)) {
             let start = Instant::now();
             test(runtime.clone());
@@ -431,6 +435,21 @@ fn execs(runtime: RuntimeChoice) {
     assert_eq!(text, message + "\r\n");
     assert_eq!(daemon.ask(&Request::Signal { target: Target::Main, signal: 9 }, &[]), Event::Done);
     assert_eq!(daemon.exit().signal, Some(9));
+    daemon.reap();
+}
+
+fn oom(runtime: RuntimeChoice) {
+    let script = "x=$(yes 0123456789 | head -n 10000000); echo $x | head -c 1";
+    let mut fixture = Fixture::new(runtime, &["/bin/sh", "-c", script]);
+    let memory =
+        spec::runtime::Memory { limit: Some(16 << 20), swap: Some(16 << 20), ..Default::default() };
+    fixture.spec.linux.as_mut().unwrap().resources =
+        Some(spec::runtime::Resources { memory: Some(memory), ..Default::default() });
+    let (mut daemon, _) = fixture.start(None);
+    let record = daemon.exit();
+    assert!(record.oom_killed, "{record:?}");
+    assert_eq!((record.exit_code, record.signal), (137, Some(9)));
+    assert!(daemon.told.iter().any(|told| told.event == Event::Oom));
     daemon.reap();
 }
 

@@ -236,9 +236,11 @@ impl LogWriter {
         if last == 0 {
             return remove_if_there(&path);
         }
+        let there = |number| numbered(&path, number).exists() || gzipped(&path, number).exists();
+        let count = (1..last).take_while(|&number| there(number)).count() as u32;
         for variant in [numbered, gzipped] {
             remove_if_there(&variant(&path, last))?;
-            for number in (1..last).rev() {
+            for number in (1..=count).rev() {
                 match fs::rename(variant(&path, number), variant(&path, number + 1)) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                     Ok(()) | Err(_) => {}

@@ -136,8 +136,11 @@ impl Monitor {
 
     fn launch(&mut self) -> Result<Event, Failure> {
         let other = |message: String| Failure { exit_code: 128, message };
-        let log =
-            LogWriter::open(&self.settings.log).map_err(|error| other(super::chain(&error)))?;
+        let log = LogWriter::open(&self.settings.log)
+            // Source of the words: moby `container/container.go`, `StartLogger`'s callers.
+            .map_err(|error| {
+                other(format!("failed to initialize logging driver: {}", super::chain(&error)))
+            })?;
         self.log = Some(log);
         if self.settings.resolver.as_ref().is_some_and(|path| path.exists()) {
             self.resolve().map_err(other)?;

@@ -100,6 +100,51 @@ fn a_long_line_becomes_parts_of_one_time_that_join_to_the_same_bytes() {
     }
 }
 
+/// A generator good enough for choosing lengths (Knuth's MMIX).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % sides
+    }
+}
+
+#[test]
+fn whatever_is_said_is_read_again_byte_for_byte() {
+    let words = ["a", "\n", "\"\\", "ü", "\u{2028}", "<tag>&", "日本語", "\r\n", "\t\u{1}"];
+    for seed in 0..40 {
+        let mut dice = Dice(seed);
+        let driver = DRIVERS[dice.roll(2)];
+        let mut log = Log::new(&format!("dice-{seed}"), driver);
+        if dice.roll(2) == 0 {
+            log.settings.file_bytes_max = Some(20_000 + dice.roll(100_000) as u64);
+            log.settings.files_max = 1000;
+            log.settings.compress = dice.roll(2) == 0;
+        }
+        let mut said = String::new();
+        for _ in 0..dice.roll(200) {
+            said += &words[dice.roll(words.len())].repeat(dice.roll(300));
+        }
+        let mut writer = log.writer();
+        let mut rest = said.as_bytes();
+        while !rest.is_empty() {
+            let (piece, after) = rest.split_at(rest.len().min(1 + dice.roll(40_000)));
+            writer.output(Stream::Stdout, piece, at(0));
+            rest = after;
+        }
+        writer.end(Stream::Stdout, at(1));
+        writer.finish_work();
+        // Local's parts keep invalid bytes, json's cannot hold any: neither may cut a character.
+        assert_eq!(log.read(ReadOptions::default()).concat(), said, "seed {seed}");
+        let lines = said.split_inclusive('\n').count() as u64;
+        let wanted = lines.min(dice.roll(50) as u64);
+        let tail: String = said.split_inclusive('\n').skip((lines - wanted) as usize).collect();
+        assert_eq!(log.tail(wanted).concat(), tail, "seed {seed}, tail {wanted} of {lines}");
+    }
+}
+
 #[test]
 fn the_file_is_what_docker_writes() {
     let log = Log::new("bytes", LogDriver::JsonFile);
