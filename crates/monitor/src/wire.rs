@@ -186,7 +186,8 @@ pub struct Running {
     pub started_at: Timestamp,
 }
 
-/// An exec that runs or that ended; ended ones are kept for as long as the container runs.
+/// An exec that runs or that ended; the last few hundred of those are kept while the container
+/// runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecState {
     pub exec: Id,

@@ -11,7 +11,7 @@
 //! Always true: losing control connections changes nothing once the container runs; signals end
 //! nothing here but zombies; one slow client holds back its own process only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -55,6 +55,9 @@ const LINGER_MAX: Duration = Duration::from_secs(10);
 /// Read at once from a pipe, a terminal or a client.
 const SCRATCH_BYTES: usize = 64 << 10;
 
+/// Ended execs that are remembered; health checks alone make thousands a day.
+const FINISHED_MAX: usize = 500;
+
 /// The first process's id in [`Monitor::processes`].
 const MAIN: u32 = 0;
 
@@ -69,7 +72,7 @@ struct Monitor {
     clients: BTreeMap<u32, Attached>,
     processes: BTreeMap<u32, Process>,
     /// Execs that ended, for a daemon that missed it.
-    finished: Vec<ExecState>,
+    finished: VecDeque<ExecState>,
     /// Given to connections, clients and processes; never twice.
     next_id: u32,
     log: Option<LogWriter>,
@@ -138,7 +141,7 @@ impl Monitor {
             controls: BTreeMap::new(),
             clients: BTreeMap::new(),
             processes: BTreeMap::new(),
-            finished: Vec::new(),
+            finished: VecDeque::new(),
             next_id: MAIN + 1,
             log: None,
             container: None,

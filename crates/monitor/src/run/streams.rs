@@ -8,7 +8,7 @@ use sys::process::Exit;
 
 use super::attached::{Attached, Read};
 use super::process::Output;
-use super::{DRAIN_MAX, MAIN, Monitor, Phase};
+use super::{DRAIN_MAX, FINISHED_MAX, MAIN, Monitor, Phase};
 use crate::logs::Stream;
 use crate::wire::{DetachCause, Event, ExecState, Target};
 
@@ -223,7 +223,10 @@ impl Monitor {
         process.drain_until = Some(Instant::now() + DRAIN_MAX);
         let Target::Exec(exec) = process.target else { return };
         let pid = process.pid.as_raw_nonzero().get();
-        self.finished.push(ExecState { exec, pid, exit_code: Some(exit.code()) });
+        if self.finished.len() >= FINISHED_MAX {
+            self.finished.pop_front();
+        }
+        self.finished.push_back(ExecState { exec, pid, exit_code: Some(exit.code()) });
         self.watch_process(id);
         // Told before its clients see the end, since they ask for the code then.
         self.tell(&Event::ExecExited { exec, exit_code: exit.code() });
