@@ -1,7 +1,7 @@
 //! Listening sockets: `unix://`, `tcp://`, and `fd://` from whoever started us.
 //!
-//! A unix socket is bound under a name of its own, given its mode and group, and only then moved
-//! to its place, so it is never open to more than it should be. A socket file that nobody listens
+//! A unix socket is root's alone until it has its group, so it is never open to more than it should
+//! be. A socket file that nobody listens
 //! on is a dead daemon's and is replaced; one that answers is another daemon's and is refused.
 
 use std::io;
@@ -126,16 +126,16 @@ fn unix(path: PathBuf, group: &str) -> Result<Listener, ListenError> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(failed)?;
     }
-    let mut fresh = path.clone().into_os_string();
-    fresh.push(".new");
-    let fresh = PathBuf::from(fresh);
-    match std::fs::remove_file(&fresh) {
+    match std::fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
         Ok(()) | Err(_) => {}
     }
-    let listener = std::os::unix::net::UnixListener::bind(&fresh).map_err(failed)?;
-    restrict(&fresh, group, &failed)?;
-    std::fs::rename(&fresh, &path).map_err(failed)?;
+    // Nothing else makes files yet, so the mask may change for a moment.
+    let mask = rustix::process::umask(Mode::from_raw_mode(0o177));
+    let bound = std::os::unix::net::UnixListener::bind(&path);
+    rustix::process::umask(mask);
+    let listener = bound.map_err(failed)?;
+    restrict(&path, group, &failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     Ok(Listener::Unix {
         listener: tokio::net::UnixListener::from_std(listener).map_err(failed)?,
@@ -148,15 +148,14 @@ fn restrict(
     group: &str,
     failed: &dyn Fn(io::Error) -> ListenError,
 ) -> Result<(), ListenError> {
-    rustix::fs::chmod(path, Mode::from_raw_mode(SOCKET_MODE))
-        .map_err(|error| failed(error.into()))?;
+    let bad = |error: rustix::io::Errno| failed(error.into());
     match find_group(group) {
-        Some(gid) => rustix::fs::chown(path, None, Some(Gid::from_raw(gid)))
-            .map_err(|error| failed(error.into())),
+        Some(gid) => rustix::fs::chown(path, None, Some(Gid::from_raw(gid))).map_err(bad)?,
         // Docker's default group need not exist; then the socket is root's alone.
-        None if group == "docker" => Ok(()),
-        None => Err(ListenError::NoGroup(group.to_owned())),
+        None if group == "docker" => {}
+        None => return Err(ListenError::NoGroup(group.to_owned())),
     }
+    rustix::fs::chmod(path, Mode::from_raw_mode(SOCKET_MODE)).map_err(bad)
 }
 
 /// From the file: a static binary has no name service.

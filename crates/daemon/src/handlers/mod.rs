@@ -8,6 +8,7 @@ mod build;
 mod containers;
 mod exec;
 mod images;
+mod networks;
 mod streams;
 mod swarm;
 mod system;
@@ -44,7 +45,7 @@ pub async fn answer(head: Head, body: RequestBody, engine: Engine, state: Arc<St
         }
         Err(error @ RouteError::Version(_)) => return Err(Failure::invalid(error.to_string())),
     };
-    let call = Call {
+    let mut call = Call {
         engine,
         state,
         version: version.unwrap_or(version::MAX),
@@ -52,6 +53,7 @@ pub async fn answer(head: Head, body: RequestBody, engine: Engine, state: Arc<St
         headers: head.headers,
         body,
     };
+    call.read_ahead().await?;
     dispatch(call, route).await
 }
 
@@ -125,6 +127,13 @@ async fn elsewhere(call: Call, route: Route) -> Result {
         Route::ImagePush(name) => images::registry(&format!("push {name}")),
         Route::ImageSearch => images::registry("search"),
         Route::Distribution(name) => images::registry(&format!("ask about {name}")),
+        Route::NetworkList => networks::list(&call).await,
+        Route::NetworkCreate => networks::create(call).await,
+        Route::NetworkInspect(id) => networks::inspect(&call, &id).await,
+        Route::NetworkDelete(id) => networks::delete(&call, &id).await,
+        Route::NetworkConnect(id) => networks::connect(call, &id).await,
+        Route::NetworkDisconnect(id) => networks::disconnect(call, &id).await,
+        Route::NetworkPrune => networks::prune(&call).await,
         Route::VolumeList => volumes::list(&call).await,
         Route::VolumeCreate => volumes::create(call).await,
         Route::VolumeInspect(name) => volumes::inspect(&call, &name).await,

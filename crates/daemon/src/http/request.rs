@@ -20,6 +20,9 @@ use crate::state::State;
 /// A JSON body may not be longer.
 const JSON_BYTES_MAX: usize = 16 << 20;
 
+/// Bodies up to this length are read before the request is looked at.
+const READ_AHEAD_BYTES_MAX: usize = 64 << 10;
+
 /// Pieces of an upload that wait for the engine.
 const UPLOAD_PIECES: usize = 8;
 
@@ -42,6 +45,16 @@ pub struct Call {
 impl Call {
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// Reads a short body ahead, so that an answer given without looking at it does not close the
+    /// connection under a client that is still writing.
+    pub async fn read_ahead(&mut self) -> Result<(), Failure> {
+        let length = self.header("content-length").parse::<usize>();
+        if length.is_ok_and(|length| length <= READ_AHEAD_BYTES_MAX) {
+            self.body = RequestBody::Read(self.bytes().await?);
+        }
+        Ok(())
     }
 
     /// The engine's filters. Both shapes parse; an endpoint's own keys are the engine's to check.
@@ -135,10 +148,9 @@ impl Call {
                         },
                         Err(error) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, error)),
                     };
-                    if sender.send(piece).await.is_err() {
-                        // Nobody reads on; what is left of the body is the connection's to drop.
-                        return;
-                    }
+                    // When nobody reads on, the rest is read all the same: closing a socket with
+                    // unread data would take the answer from the client (unix(7), ECONNRESET).
+                    let _ = sender.send(piece).await;
                 }
             })),
         }
