@@ -34,24 +34,43 @@ pub enum Framing {
 }
 
 /// What is joined besides output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Joined {
     pub stdin: bool,
     pub framing: Framing,
+    /// What detaches when typed; looked for on terminals only, as by Docker's client.
+    pub keys: DetachKeys,
 }
 
-/// Copies until the far side closes its half.
+/// How the joining ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The far side closed its half.
+    Closed,
+    /// The user typed the keys that detach.
+    Detached,
+}
+
+/// Copies until the far side closes its half or the user detaches.
 ///
 /// # Errors
 /// When the connection breaks, or what comes is not framed though it should be.
-pub async fn join(connection: Hijacked, joined: Joined) -> Result<(), Failure> {
+pub async fn join(connection: Hijacked, joined: Joined) -> Result<Ending, Failure> {
     let (reader, mut writer) = tokio::io::split(connection);
+    let mut keys = joined.keys;
     let input = async {
         if joined.stdin {
             let mut pieces = read_stdin();
             while let Some(piece) = pieces.recv().await {
+                let (piece, detached) = match joined.framing {
+                    Framing::Raw => keys.filter(&piece),
+                    Framing::Multiplexed => (piece, false),
+                };
                 if writer.write_all(&piece).await.is_err() || writer.flush().await.is_err() {
                     break;
+                }
+                if detached {
+                    return;
                 }
             }
         }
@@ -61,8 +80,59 @@ pub async fn join(connection: Hijacked, joined: Joined) -> Result<(), Failure> {
     };
     let output = copy_output(reader, joined.framing);
     tokio::select! {
-        done = output => done,
-        () = input => Ok(()),
+        done = output => done.map(|()| Ending::Closed),
+        () = input => Ok(Ending::Detached),
+    }
+}
+
+/// A sequence of keys, and how much of it has been typed.
+#[derive(Debug, Clone)]
+pub struct DetachKeys {
+    keys: Vec<u8>,
+    typed: usize,
+}
+
+impl DetachKeys {
+    /// From text such as `ctrl-p,ctrl-q`; the default when it is empty or wrong.
+    pub fn parse(text: &str) -> DetachKeys {
+        const DEFAULT: [u8; 2] = [16, 17];
+        let keys: Option<Vec<u8>> = text.split(',').map(key).collect();
+        let keys = keys.filter(|keys| !keys.is_empty()).unwrap_or_else(|| DEFAULT.to_vec());
+        DetachKeys { keys, typed: 0 }
+    }
+
+    /// What of `typed` goes on, and whether the sequence is complete. Keys that may be its
+    /// beginning wait for the next one.
+    fn filter(&mut self, typed: &[u8]) -> (Vec<u8>, bool) {
+        let mut out = Vec::with_capacity(typed.len());
+        for &byte in typed {
+            if byte != self.keys[self.typed] {
+                out.extend_from_slice(&self.keys[..self.typed]);
+                self.typed = 0;
+            }
+            if byte == self.keys[self.typed] {
+                self.typed += 1;
+                if self.typed == self.keys.len() {
+                    return (out, true);
+                }
+            } else {
+                out.push(byte);
+            }
+        }
+        (out, false)
+    }
+}
+
+/// One key: a character, or `ctrl-` and a letter or one of `@[\\]^_`.
+fn key(text: &str) -> Option<u8> {
+    if let [byte] = text.as_bytes() {
+        return Some(*byte);
+    }
+    match text.strip_prefix("ctrl-")?.as_bytes() {
+        [letter @ b'a'..=b'z'] => Some(letter - b'a' + 1),
+        [b'@'] => Some(0),
+        [sign @ b'['..=b'_'] => Some(sign - b'[' + 27),
+        _ => None,
     }
 }
 
@@ -248,5 +318,20 @@ pub async fn deadly_signal() -> u8 {
     match receiver.recv().await {
         Some(status) => status,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_only_begin_the_sequence_go_on() {
+        let mut keys = DetachKeys::parse("");
+        assert_eq!(keys.filter(b"a\x10"), (b"a".to_vec(), false));
+        assert_eq!(keys.filter(b"b"), (b"\x10b".to_vec(), false));
+        assert_eq!(keys.filter(b"\x10\x10\x11"), (b"\x10".to_vec(), true));
+        assert_eq!(DetachKeys::parse("ctrl-x,q").keys, [24, b'q']);
+        assert_eq!(DetachKeys::parse("nonsense").keys, [16, 17]);
     }
 }

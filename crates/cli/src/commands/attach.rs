@@ -10,7 +10,7 @@ use crate::{
     args::{Arity, Command, Kind::*, Matches, Order, Outcome, flag},
     context::Session,
     failure::{Failure, daemon_words},
-    stream::{self, Framing, Joined, Resized, Signals},
+    stream::{self, DetachKeys, Framing, Joined, Resized, Signals},
     terminal::{self, RawMode},
 };
 
@@ -132,7 +132,7 @@ async fn join(
         .flag("stdout", true)
         .flag("stderr", true);
     if !keys.is_empty() {
-        attach = attach.query("detachKeys", keys);
+        attach = attach.query("detachKeys", &keys);
     }
     let condition = match (how.start, container.host_config.auto_remove) {
         (true, true) => "removed",
@@ -148,6 +148,7 @@ async fn join(
     let joined = Joined {
         stdin: how.stdin,
         framing: if tty { Framing::Raw } else { Framing::Multiplexed },
+        keys: DetachKeys::parse(&keys),
     };
     let raw = if tty && how.stdin { RawMode::enter() } else { None };
     let side = side_work(client, Resized::Container(id.to_owned()), tty, signals, id);

@@ -9,7 +9,7 @@ use crate::{
     args::{Arity, Command, Kind::*, Matches, Order, Outcome, flag},
     context::Session,
     failure::Failure,
-    render::template::{Format, Subject},
+    render::template::{Format, Shape, Subject},
     terminal,
 };
 
@@ -33,8 +33,8 @@ pub static EVENTS: Command = Command {
 async fn events(session: &Session, matches: &Matches) -> Outcome {
     let format = match matches.text("format") {
         "" => None,
-        "json" => Some(Format::parse("{{json .}}")?),
-        text => Some(Format::parse(text)?),
+        "json" => Some(Format::of_object("{{json .}}")?),
+        text => Some(Format::of_object(text)?),
     };
     let mut request = session.client().await?.get("/events");
     for name in ["since", "until"] {
@@ -49,7 +49,7 @@ async fn events(session: &Session, matches: &Matches) -> Outcome {
     while let Some(value) = response.next_json::<serde_json::Value>().await? {
         let line = match &format {
             Some(format) => format
-                .run(&subject(&value))
+                .run(&subject(&value), Shape::Map)
                 .map_err(|error| Failure::new(format!("template error: {error}")))?,
             None => {
                 let message = api::golang::from_value(value)
@@ -113,9 +113,9 @@ mod tests {
         let value = serde_json::json!({"Type":"container","Action":"start","Actor":{"ID":"abc","Attributes":{"image":"b","name":"n"}},"time":1700000000,"timeNano":1700000000000000000i64});
         let message: Message = api::golang::from_value(value.clone()).unwrap();
         assert!(plain(&message).ends_with(" container start abc (image=b, name=n)"));
-        let format = Format::parse("{{.Action}} {{.Actor.ID}} {{.Time}} {{json .}}").unwrap();
+        let format = Format::of_object("{{.Action}} {{.Actor.ID}} {{.Time}} {{json .}}").unwrap();
         assert_eq!(
-            format.run(&subject(&value)).unwrap(),
+            format.run(&subject(&value), Shape::Map).unwrap(),
             format!("start abc 1700000000 {}", value)
         );
     }

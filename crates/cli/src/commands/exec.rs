@@ -12,7 +12,7 @@ use crate::{
     create::files,
     failure::Failure,
     outcome::exit_status,
-    stream::{self, Framing, Joined, Resized},
+    stream::{self, DetachKeys, Ending, Framing, Joined, Resized},
     terminal::{self, RawMode},
 };
 
@@ -40,6 +40,12 @@ pub static EXEC: Command = Command {
     run: |session, matches| Box::pin(exec(session, matches)),
 };
 
+/// What ended first.
+enum Ended {
+    Stream(Ending),
+    Signal(u8),
+}
+
 async fn exec(session: &Session, matches: &Matches) -> Outcome {
     let [name, command @ ..] = &matches.args[..] else { return Ok(0) };
     let (detach, tty) = (matches.on("detach"), matches.on("tty"));
@@ -51,6 +57,7 @@ async fn exec(session: &Session, matches: &Matches) -> Outcome {
         .then(terminal::size)
         .flatten()
         .map(|(rows, columns)| [u64::from(rows), u64::from(columns)]);
+    let keys = detach_keys(session, matches);
     let request = CreateRequest {
         user: matches.text("user").to_owned(),
         privileged: matches.on("privileged"),
@@ -60,7 +67,7 @@ async fn exec(session: &Session, matches: &Matches) -> Outcome {
         attach_stdout: !detach,
         attach_stderr: !detach,
         detach,
-        detach_keys: detach_keys(session, matches),
+        detach_keys: keys.clone(),
         env: Some(files::environment(matches.all("env-file"), matches.all("env"))?),
         working_dir: matches.text("workdir").to_owned(),
         cmd: command.to_vec().into(),
@@ -82,17 +89,19 @@ async fn exec(session: &Session, matches: &Matches) -> Outcome {
     let joined = Joined {
         stdin: interactive,
         framing: if tty { Framing::Raw } else { Framing::Multiplexed },
+        keys: DetachKeys::parse(&keys),
     };
     let raw = if tty && interactive { RawMode::enter() } else { None };
     let side = side_work(client, Resized::Exec(made.id.clone()), tty, None, "");
     let ended = tokio::select! {
-        done = stream::join(connection, joined) => done.map(|()| None),
-        status = side => Ok(Some(status)),
+        done = stream::join(connection, joined) => done.map(Ended::Stream),
+        status = side => Ok(Ended::Signal(status)),
     };
     drop(raw);
     match ended? {
-        Some(status) => Ok(status),
-        None => exit_code(client, &made.id).await,
+        Ended::Signal(status) => Ok(status),
+        Ended::Stream(Ending::Detached) => Err(Failure::new("read escape sequence")),
+        Ended::Stream(Ending::Closed) => exit_code(client, &made.id).await,
     }
 }
 

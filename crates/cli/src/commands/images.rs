@@ -8,7 +8,7 @@ use api::{
 };
 use spec::reference::Reference;
 
-use super::{FORMAT_USAGE, finish};
+use super::{FORMAT_USAGE, finish, platform_json};
 use crate::{
     args::{Arity, Command, Flag, Kind::*, Matches, Order, Outcome, flag},
     context::Session,
@@ -27,7 +27,6 @@ const LIST_FLAGS: &[Flag] = &[
     flag("format", Text, FORMAT_USAGE),
     flag("no-trunc", Bool, "Do not shorten output"),
     flag("quiet", Bool, "Show only image IDs").s('q'),
-    flag("tree", Bool, "Show images with several platforms as a tree").hidden(),
 ];
 
 const BASE: Command = Command {
@@ -227,7 +226,11 @@ async fn history(session: &Session, matches: &Matches) -> Outcome {
     ];
     let Some(name) = matches.args.first() else { return Ok(0) };
     let path = format!("/images/{}/history", segment(name));
-    let items: Vec<HistoryItem> = session.client().await?.get(&path).send().await?.json().await?;
+    let mut request = session.client().await?.get(&path);
+    if !matches.text("platform").is_empty() {
+        request = request.query("platform", platform_json(matches.text("platform")));
+    }
+    let items: Vec<HistoryItem> = request.send().await?.json().await?;
     let (full, human) = (matches.on("no-trunc"), matches.on("human"));
     let rows: Vec<Row> = items.iter().map(|item| history_row(item, full, human)).collect();
     let asked = matches.text("format");
@@ -284,10 +287,13 @@ async fn remove(session: &Session, matches: &Matches) -> Outcome {
     let mut errors = Vec::new();
     let mut fatal = false;
     for name in &matches.args {
-        let request = client
+        let mut request = client
             .delete(&format!("/images/{}", segment(name)))
             .flag("force", force)
             .flag("noprune", matches.on("no-prune"));
+        for platform in matches.all("platform") {
+            request = request.query("platforms", platform_json(platform));
+        }
         let done = match request.send().await {
             Ok(answer) => answer.json::<Vec<DeleteItem>>().await,
             Err(error) => Err(error),

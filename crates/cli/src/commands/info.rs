@@ -8,7 +8,7 @@ use crate::{
     context::Session,
     failure::Failure,
     render::{
-        template::{Format, Subject},
+        template::{Format, Shape, Subject},
         units::binary_size,
     },
     terminal,
@@ -34,8 +34,8 @@ pub static INFO: Command = Command {
 async fn info(session: &Session, matches: &Matches) -> Outcome {
     let asked = match matches.text("format") {
         "" => None,
-        "json" => Some(Format::parse("{{json .}}")?),
-        text => Some(Format::parse(text)?),
+        "json" => Some(Format::of_object("{{json .}}")?),
+        text => Some(Format::of_object(text)?),
     };
     let server = async {
         let answer = session.client().await?.get("/info").send().await?;
@@ -57,7 +57,7 @@ async fn info(session: &Session, matches: &Matches) -> Outcome {
             );
         }
         let text = format
-            .run(&Subject::json(&value))
+            .run(&Subject::json(&value), Shape::Map)
             .map_err(|error| Failure::new(format!("template parsing error: {error}")))?;
         terminal::out(&format!("{text}\n"));
         return failure.map_or(Ok(0), Err);

@@ -3,14 +3,14 @@
 use api::client::{Client, segment};
 use serde_json::Value;
 
-use super::finish;
+use super::{finish, platform_json};
 use crate::{
     args::{Arity, Command, Flag, Kind::*, Matches, Order, Outcome, flag},
     context::Session,
     failure::{Failure, daemon_words},
     render::{
         json,
-        template::{Format, Subject},
+        template::{Format, Shape, Subject},
     },
     terminal,
 };
@@ -114,8 +114,8 @@ async fn any(session: &Session, matches: &Matches) -> Outcome {
 async fn of_kinds(session: &Session, matches: &Matches, kinds: &[Kind]) -> Outcome {
     let format = match matches.text("format") {
         "" => None,
-        "json" => Some(Format::parse("{{json .}}")?),
-        text => Some(Format::parse(text)?),
+        "json" => Some(Format::of_object("{{json .}}")?),
+        text => Some(Format::of_object(text)?),
     };
     let client = session.client().await?;
     let mut found = Vec::new();
@@ -123,7 +123,7 @@ async fn of_kinds(session: &Session, matches: &Matches, kinds: &[Kind]) -> Outco
     for name in &matches.args {
         match look_up(client, matches, kinds, name).await {
             Ok(value) => match &format {
-                Some(format) => match format.run(&Subject::json(&value)) {
+                Some(format) => match format.run(&Subject::json(&value), Shape::Map) {
                     Ok(text) => terminal::out(&format!("{text}\n")),
                     Err(error) => errors.push(format!("template parsing error: {error}")),
                 },
@@ -149,10 +149,13 @@ async fn look_up(
     name: &str,
 ) -> Result<Value, String> {
     for kind in kinds {
-        let request = client
+        let mut request = client
             .get(&kind.path(name))
             .flag("size", *kind == Kind::Container && matches.on("size"))
             .flag("verbose", *kind == Kind::Network && matches.given("verbose") && matches.on("verbose"));
+        if *kind == Kind::Image && matches.given("platform") {
+            request = request.query("platform", platform_json(matches.text("platform")));
+        }
         let answer = match request.send().await {
             Ok(answer) => answer.bytes().await,
             Err(error) => Err(error),
@@ -164,5 +167,5 @@ async fn look_up(
             Err(error) => return Err(daemon_words(&error)),
         }
     }
-    Err(format!("error: no such object: {name}"))
+    Err(format!("Error: No such object: {name}"))
 }

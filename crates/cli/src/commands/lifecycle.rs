@@ -160,7 +160,11 @@ async fn rename(session: &Session, matches: &Matches) -> Outcome {
         .post(&format!("/containers/{}/rename", segment(old)))
         .query("name", new)
         .send()
-        .await?;
+        .await
+        .map_err(|error| {
+            let words = daemon_words(&error);
+            Failure::new(format!("{words}\nError: failed to rename container named {old}"))
+        })?;
     Ok(0)
 }
 

@@ -278,5 +278,17 @@ pub fn filters(matches: &Matches) -> Option<String> {
     (!filters.is_empty()).then(|| filters.to_json())
 }
 
+/// A platform as the API takes it in queries: JSON of its parts.
+pub fn platform_json(text: &str) -> String {
+    let mut parts = text.split('/');
+    let mut fields = serde_json::Map::new();
+    for name in ["os", "architecture", "variant"] {
+        if let Some(part) = parts.next().filter(|part| !part.is_empty()) {
+            fields.insert(name.to_owned(), part.into());
+        }
+    }
+    serde_json::Value::Object(fields).to_string()
+}
+
 /// The options of every listing.
 pub const FORMAT_USAGE: &str = "Format output by a template:\n'table':            As a table with column headers (default)\n'table TEMPLATE':   As a table of the given Go template\n'json':             As JSON\n'TEMPLATE':         By the given Go template";

@@ -303,6 +303,11 @@ async fn remove(session: &Session, matches: &Matches) -> Outcome {
         }
     })
     .await
+    .map_err(|failure| match failure.words() {
+        // Docker's client says so too.
+        Some(words) => Failure::new(format!("{words}\nexit status 1")),
+        None => failure,
+    })
 }
 
 async fn connect(session: &Session, matches: &Matches) -> Outcome {

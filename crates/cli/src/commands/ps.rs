@@ -87,6 +87,10 @@ async fn list(session: &Session, matches: &Matches) -> Outcome {
     } else {
         format::resolve(asked, &table)
     };
+    if rows.is_empty() {
+        // A wrong template is told even when there is nothing to show.
+        format::render(template, HEADERS, &[row(&Summary::default(), full)])?;
+    }
     format::print(template, HEADERS, &rows)?;
     Ok(0)
 }

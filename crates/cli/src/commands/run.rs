@@ -19,7 +19,7 @@ use crate::{
     failure::Failure,
     outcome::{exit_status, start_failure},
     render::pull,
-    stream::{self, Framing, Joined, Resized, Signals},
+    stream::{self, DetachKeys, Ending, Framing, Joined, Resized, Signals},
     terminal::{self, Output, RawMode},
 };
 
@@ -43,6 +43,9 @@ pub static RUN: Command = Command {
     run: |session, matches| Box::pin(run(session, matches)),
     ..MAKE
 };
+
+/// The version from which on `--kernel-memory` is no longer sent.
+const KERNEL_MEMORY_GONE: api::version::ApiVersion = api::version::v(42);
 
 fn wrong(text: String) -> Failure {
     Failure::Said { text, status: 125 }
@@ -68,12 +71,25 @@ fn pull_policy(text: &str) -> Result<PullPolicy, Failure> {
 }
 
 async fn create(session: &Session, matches: &Matches) -> Outcome {
+    check_windows_only(matches)?;
     let policy = pull_policy(matches.text("pull"))?;
     let mut request = request::build(matches).map_err(wrong)?;
     prepare(session, matches, &mut request);
     let id = make(session, matches, &request, policy).await?;
     terminal::out(&format!("{id}\n"));
     Ok(0)
+}
+
+/// Options that only a daemon on Windows has.
+fn check_windows_only(matches: &Matches) -> Result<(), Failure> {
+    let given: Vec<String> = ["cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops"]
+        .iter()
+        .filter(|name| matches.given(name))
+        .map(|name| {
+            format!("\"--{name}\" is only supported on a Docker daemon running on windows, but the Docker daemon is running on linux")
+        })
+        .collect();
+    if given.is_empty() { Ok(()) } else { Err(Failure::new(given.join("\n"))) }
 }
 
 /// What depends on where we run: the terminal's size, the engine's own socket.
@@ -91,13 +107,14 @@ fn prepare(session: &Session, matches: &Matches, request: &mut CreateRequest) {
             kind: "bind".to_owned(),
             source: socket.to_string_lossy().into_owned(),
             target: "/var/run/docker.sock".to_owned(),
+            bind_options: Some(api::container::BindOptions::default()),
             ..api::container::Mount::default()
         });
     }
     for server in host.dns.iter().flatten() {
         if server.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback()) {
             terminal::error_text(&format!(
-                "WARNING: Localhost DNS setting (--dns={server}) may fail in containers.\n"
+                "WARNING: Localhost DNS ({server}) may fail in containers.\n"
             ));
         }
     }
@@ -149,6 +166,28 @@ impl Drop for IdFile<'_> {
     }
 }
 
+/// `os[/arch[/variant]]`.
+///
+/// Source of the words: containerd `platforms`.
+fn check_platform(platform: &str) -> Result<(), Failure> {
+    let part = |part: &str| {
+        !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+    };
+    if platform.is_empty() {
+        return Ok(());
+    }
+    let why = if platform.split('/').count() > 3 {
+        "cannot parse platform specifier"
+    } else if !platform.split('/').all(part) {
+        "invalid platform component"
+    } else {
+        return Ok(());
+    };
+    Err(Failure::new(format!(
+        "error parsing specified platform: {platform:?}: {why}: invalid argument"
+    )))
+}
+
 /// Creates the container, pulling its image when the policy says so.
 async fn make(
     session: &Session,
@@ -159,9 +198,16 @@ async fn make(
     let id_file = IdFile::take(matches.text("cidfile"))?;
     let client = session.client().await?;
     let (image, platform) = (&request.config.image, matches.text("platform"));
+    check_platform(platform)?;
     let quiet = matches.on("quiet");
     if policy == PullPolicy::Always {
         fetch(session, image, platform, quiet).await?;
+    }
+    let mut request = request.clone();
+    if let Some(host) = &mut request.host_config
+        && client.version() >= KERNEL_MEMORY_GONE
+    {
+        host.kernel_memory = 0;
     }
     let create = || {
         let mut post = client.post("/containers/create");
@@ -170,7 +216,7 @@ async fn make(
                 post = post.query(name, value);
             }
         }
-        post.json(request).send()
+        post.json(&request).send()
     };
     let answer = match create().await {
         Err(error) if error.is_not_found() && policy == PullPolicy::Missing => {
@@ -205,6 +251,7 @@ async fn fetch(session: &Session, image: &str, platform: &str, quiet: bool) -> R
 }
 
 async fn run(session: &Session, matches: &Matches) -> Outcome {
+    check_windows_only(matches)?;
     let policy = pull_policy(matches.text("pull"))?;
     let mut request = request::build(matches).map_err(wrong)?;
     let detach = matches.on("detach");
@@ -265,7 +312,7 @@ impl Foreground<'_> {
             .flag("stdout", config.attach_stdout)
             .flag("stderr", config.attach_stderr);
         if !keys.is_empty() {
-            attach = attach.query("detachKeys", keys);
+            attach = attach.query("detachKeys", &keys);
         }
         let wait = client
             .post(&format!("/containers/{}/wait", segment(self.id)))
@@ -285,6 +332,7 @@ impl Foreground<'_> {
         let joined = Joined {
             stdin: config.attach_stdin,
             framing: if config.tty { Framing::Raw } else { Framing::Multiplexed },
+            keys: DetachKeys::parse(&keys),
         };
         let raw = if config.tty && config.attach_stdin { RawMode::enter() } else { None };
         let side = side_work(client, Resized::Container(self.id.to_owned()), config.tty, signals, self.id);
@@ -322,10 +370,13 @@ pub async fn side_work(
 
 /// Copies to the end, then takes the status from the wait that was begun before.
 pub async fn foreground(
-    copying: impl Future<Output = Result<(), Failure>>,
+    copying: impl Future<Output = Result<Ending, Failure>>,
     wait: Response,
 ) -> Outcome {
-    copying.await?;
+    match copying.await? {
+        Ending::Closed => {}
+        Ending::Detached => return Ok(0),
+    }
     let done: WaitResponse = wait.json().await?;
     match done.error {
         Some(error) if !error.message.is_empty() => {

@@ -11,6 +11,7 @@ use base64::Engine as _;
 use spec::reference::Reference;
 use tokio::io::AsyncWriteExt as _;
 
+use super::platform_json;
 use crate::{
     args::{Arity, Command, Kind::*, Matches, Order, Outcome, flag},
     context::Session,
@@ -211,6 +212,9 @@ async fn push(session: &Session, matches: &Matches) -> Outcome {
     if let Some(tag) = reference.tag().filter(|_| !all) {
         request = request.query("tag", tag);
     }
+    if !matches.text("platform").is_empty() {
+        request = request.query("platform", platform_json(matches.text("platform")));
+    }
     let response = request.send().await?;
     if quiet {
         pull::discard(response).await?;
@@ -270,7 +274,7 @@ async fn load(session: &Session, matches: &Matches) -> Outcome {
     let mut request = session.client().await?.post("/images/load").body("application/x-tar", body);
     request = request.query("quiet", if quiet { "1" } else { "0" });
     if !matches.text("platform").is_empty() {
-        request = request.query("platform", matches.text("platform"));
+        request = request.query("platform", platform_json(matches.text("platform")));
     }
     let response = request.send().await?;
     pull::show(response, Output::Stdout, |_| ()).await?;
@@ -326,7 +330,7 @@ async fn save(session: &Session, matches: &Matches) -> Outcome {
         request = request.query("names", name);
     }
     if !matches.text("platform").is_empty() {
-        request = request.query("platform", matches.text("platform"));
+        request = request.query("platform", platform_json(matches.text("platform")));
     }
     let response = request.send().await?;
     save_body(response, output).await?;

@@ -9,7 +9,7 @@ use crate::{
     failure::Failure,
     render::{
         table::{self, Widths},
-        template::{Format, Subject},
+        template::{Format, Shape, Subject},
     },
     terminal,
 };
@@ -42,8 +42,8 @@ pub fn one_line(program: &str) -> String {
 async fn version(session: &Session, matches: &Matches) -> Outcome {
     let asked = match matches.text("format") {
         "" => None,
-        "json" => Some(Format::parse("{{json .}}")?),
-        text => Some(Format::parse(text)?),
+        "json" => Some(Format::of_object("{{json .}}")?),
+        text => Some(Format::of_object(text)?),
     };
     let server = async {
         let client = session.client().await?;
@@ -72,7 +72,7 @@ async fn version(session: &Session, matches: &Matches) -> Outcome {
             },
             "Server": with_go_names(server),
         });
-        let text = format.run(&Subject::json(&value)).map_err(|error| {
+        let text = format.run(&Subject::json(&value), Shape::Map).map_err(|error| {
             Failure::new(format!("template parsing error: {error}"))
         })?;
         terminal::out(&format!("{text}\n"));

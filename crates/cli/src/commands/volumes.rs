@@ -108,6 +108,10 @@ async fn list(session: &Session, matches: &Matches) -> Outcome {
     }
     let mut found: ListResponse = request.send().await?.json().await?;
     found.volumes.sort_by(|a, b| a.name.cmp(&b.name));
+    if matches.on("cluster") {
+        // Only a swarm has such volumes.
+        found.volumes.clear();
+    }
     let rows: Vec<Row> = found.volumes.iter().map(row).collect();
     let asked = match matches.find("format") {
         Some(format) => format,

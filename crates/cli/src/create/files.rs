@@ -5,7 +5,8 @@
 use std::{collections::BTreeMap, fs, io};
 
 /// Environment from files, then from flags. A name alone takes its value from our own
-/// environment and is left out when that has none.
+/// environment; when that has none, a file's is left out, while a flag's goes as it is, which
+/// takes the image's variable away.
 pub fn environment(files: &[String], flags: &[String]) -> Result<Vec<String>, String> {
     let own = |name: &str| std::env::var(name).ok();
     let mut all = Vec::new();
@@ -13,10 +14,9 @@ pub fn environment(files: &[String], flags: &[String]) -> Result<Vec<String>, St
         all.extend(read(file, &own)?);
     }
     for flag in flags {
-        if flag.contains('=') {
-            all.push(flag.clone());
-        } else if let Some(value) = own(flag) {
-            all.push(format!("{flag}={value}"));
+        match own(flag) {
+            Some(value) if !flag.contains('=') => all.push(format!("{flag}={value}")),
+            Some(_) | None => all.push(flag.clone()),
         }
     }
     Ok(all)

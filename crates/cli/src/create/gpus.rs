@@ -44,7 +44,7 @@ pub fn parse(value: &str) -> Result<GpuRequest, String> {
     if request.devices.is_empty() && !seen.iter().any(|name| name == "count") {
         request.count = 1;
     }
-    if request.capabilities.is_empty() {
+    if !request.capabilities.iter().any(|capability| capability == "gpu") {
         request.capabilities.push("gpu".to_owned());
     }
     Ok(request)
@@ -69,7 +69,7 @@ mod tests {
         assert_eq!(parse("2").unwrap().count, 2);
         let by_name = parse("\"device=0,1\",capabilities=utility").unwrap();
         assert_eq!(by_name.devices, ["0", "1"]);
-        assert_eq!((by_name.count, by_name.capabilities.len()), (0, 1));
+        assert_eq!((by_name.count, by_name.capabilities.len()), (0, 2));
         assert_eq!(parse("foo=1").unwrap_err(), "unexpected key 'foo' in 'foo=1'");
         assert!(parse("x").unwrap_err().starts_with("invalid count (x)"));
     }

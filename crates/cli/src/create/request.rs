@@ -6,7 +6,10 @@
 //! Source of the words: docker/cli `container/opts.go`. Elsewhere: one value's form, in the
 //! sibling modules and `args::check`.
 
-use std::{collections::BTreeMap, fs};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use api::{
     container::{
@@ -36,7 +39,7 @@ pub fn build(matches: &Matches) -> Result<CreateRequest, Wrong> {
     command(matches, &mut config);
     published(matches, &mut config, &mut host)?;
     device_access(matches, &mut host)?;
-    config.env = Some(files::environment(matches.all("env-file"), matches.all("env"))?);
+    config.env = some(files::environment(matches.all("env-file"), matches.all("env"))?);
     config.labels = Some(files::labels(matches.all("label-file"), matches.all("label"))?);
     namespaces(matches, &mut host)?;
     host.restart_policy = restart_policy(matches.text("restart"))?;
@@ -88,7 +91,7 @@ fn memory(matches: &Matches, host: &mut HostConfig) -> Result<(), Wrong> {
             "invalid value: {swappiness}. Valid memory swappiness range is 0-100"
         ));
     }
-    host.memory_swappiness = (swappiness != -1).then_some(swappiness);
+    host.memory_swappiness = Some(swappiness);
     host.memory = bytes(matches, "memory");
     host.memory_reservation = bytes(matches, "memory-reservation");
     host.memory_swap = match matches.find("memory-swap") {
@@ -97,7 +100,7 @@ fn memory(matches: &Matches, host: &mut HostConfig) -> Result<(), Wrong> {
     };
     host.kernel_memory = bytes(matches, "kernel-memory");
     host.shm_size = bytes(matches, "shm-size");
-    host.oom_kill_disable = matches.given("oom-kill-disable").then(|| matches.on("oom-kill-disable"));
+    host.oom_kill_disable = Some(matches.on("oom-kill-disable"));
     host.oom_score_adj = matches.int("oom-score-adj");
     Ok(())
 }
@@ -118,7 +121,7 @@ fn storage(matches: &Matches, config: &mut Config, host: &mut HostConfig) -> Res
         }
     }
     host.binds = some(binds);
-    config.volumes = (!anonymous.is_empty()).then_some(anonymous);
+    config.volumes = Some(anonymous);
     let tmpfs: BTreeMap<String, String> = matches
         .all("tmpfs")
         .iter()
@@ -319,9 +322,30 @@ fn security(matches: &Matches, host: &mut HostConfig) -> Result<(), Wrong> {
     }
     host.security_opt = some(options);
     host.privileged = matches.on("privileged");
-    host.cap_add = slice(matches.all("cap-add"));
-    host.cap_drop = slice(matches.all("cap-drop"));
+    let (added, dropped) = capabilities(matches.all("cap-add"), matches.all("cap-drop"));
+    host.cap_add = slice(&added);
+    host.cap_drop = slice(&dropped);
     Ok(())
+}
+
+/// Capabilities under their full names, sorted. `ALL` stands for every other; what is both added
+/// and dropped is added.
+///
+/// Source: docker/cli `opts/capabilities.go`.
+fn capabilities(add: &[String], drop: &[String]) -> (Vec<String>, Vec<String>) {
+    let full = |names: &[String]| -> BTreeSet<String> {
+        let names: BTreeSet<String> = names
+            .iter()
+            .map(|name| {
+                let name = name.trim().to_uppercase();
+                if name == "ALL" || name.starts_with("CAP_") { name } else { format!("CAP_{name}") }
+            })
+            .collect();
+        if names.contains("ALL") { BTreeSet::from(["ALL".to_owned()]) } else { names }
+    };
+    let (add, drop) = (full(add), full(drop));
+    let drop = drop.difference(&add).cloned().collect();
+    (add.into_iter().collect(), drop)
 }
 
 /// The daemon may run elsewhere, so the profile travels by content, without blanks.
@@ -453,7 +477,10 @@ fn identity(matches: &Matches, config: &mut Config, host: &mut HostConfig) -> Re
             limits::ulimit(value).map(|one| Ulimit { name: one.name, soft: one.soft, hard: one.hard })
         })
         .collect();
-    host.ulimits = Some(ulimits?);
+    // One limit of each name, the last given.
+    let by_name: BTreeMap<String, Ulimit> =
+        ulimits?.into_iter().map(|one| (one.name.clone(), one)).collect();
+    host.ulimits = Some(by_name.into_values().collect());
     host.dns = Some(matches.all("dns").to_vec());
     host.dns_options = Some(matches.all("dns-option").to_vec());
     host.dns_search = Some(matches.all("dns-search").to_vec());
@@ -486,11 +513,12 @@ fn networking(matches: &Matches, host: &mut HostConfig) -> Result<NetworkingConf
         }
         let name = attachment.network.clone();
         let endpoint = endpoint(attachment)?;
+        // Older daemons make the endpoint of the one network by themselves.
+        if count == 1 && matches.given("network") && endpoint == EndpointSettings::default() {
+            continue;
+        }
         if endpoints.contains_key(&name) {
             return Err(format!("network {} is specified multiple times", go::quote(&name)));
-        }
-        if count == 1 && endpoint == EndpointSettings::default() {
-            continue;
         }
         endpoints.insert(name, Some(endpoint));
     }

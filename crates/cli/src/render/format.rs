@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     table::{self, DOCKER},
-    template::{Format, Subject},
+    template::{Format, Shape, Subject},
 };
 use crate::{failure::Failure, terminal};
 
@@ -37,19 +37,21 @@ pub fn render(template: &str, headers: Headers, rows: &[Row]) -> Result<String, 
         None => (template, false),
     };
     let body = body.replace("\\t", "\t").replace("\\n", "\n");
-    let format = Format::parse(&body)?;
+    let broken = |why: String| Failure::new(format!("failed to parse template: {why}"));
+    let format = Format::parse(&body).map_err(broken)?;
     let mut text = String::new();
     if with_header {
         let names = headers.iter().map(|(field, name)| (*field, (*name).to_owned()));
-        let line = Format::parse_header(&body)?
-            .run(&Subject::row(names, &BTreeMap::new()))
+        let line = Format::parse_header(&body)
+            .map_err(broken)?
+            .run(&Subject::row(names, &BTreeMap::new()), ROW)
             .map_err(wrong_field)?;
         text.push_str(&line);
         text.push('\n');
     }
     for row in rows {
         let subject = Subject::row(row.fields.iter().cloned(), &row.labels);
-        text.push_str(&format.run(&subject).map_err(wrong_field)?);
+        text.push_str(&format.run(&subject, ROW).map_err(wrong_field)?);
         text.push('\n');
     }
     Ok(if with_header { table::align(&text, DOCKER) } else { text })
@@ -64,8 +66,11 @@ pub fn print(template: &str, headers: Headers, rows: &[Row]) -> Result<(), Failu
     Ok(())
 }
 
-fn wrong_field(error: gotmpl::TemplateError) -> Failure {
-    Failure::new(format!("failed to execute template: {error}"))
+/// What Go calls the type of a row.
+const ROW: Shape = Shape::Struct("*formatter.ContainerContext");
+
+fn wrong_field(why: String) -> Failure {
+    Failure::new(format!("failed to execute template: {why}"))
 }
 
 /// Labels as one text: `a=1,b=2`.

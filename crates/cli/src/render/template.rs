@@ -27,6 +27,16 @@ enum Purpose {
 /// A parsed template.
 pub struct Format {
     template: Template,
+    source: String,
+}
+
+/// What a template's value is, for Go's words about a field that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Keys as they come.
+    Map,
+    /// A row of a listing, a struct in Go.
+    Struct(&'static str),
 }
 
 /// A value to run a template on.
@@ -67,29 +77,74 @@ impl Subject {
 
 impl Format {
     /// # Errors
-    /// In Docker's words, when the text is no template.
-    pub fn parse(text: &str) -> Result<Format, Failure> {
+    /// In Go's words, when the text is no template.
+    pub fn parse(text: &str) -> Result<Format, String> {
         Format::with_purpose(text, Purpose::Row)
     }
 
     /// As [`Format::parse`], for the line of column names.
-    pub fn parse_header(text: &str) -> Result<Format, Failure> {
+    pub fn parse_header(text: &str) -> Result<Format, String> {
         Format::with_purpose(text, Purpose::Header)
     }
 
-    fn with_purpose(text: &str, purpose: Purpose) -> Result<Format, Failure> {
+    /// A template for an object rather than a listing; a wrong one ends with status 64, as
+    /// Docker's client does.
+    ///
+    /// # Errors
+    /// In Docker's words, when the text is no template.
+    pub fn of_object(text: &str) -> Result<Format, Failure> {
+        Format::parse(text).map_err(|why| Failure::Said {
+            text: format!("template parsing error: {why}"),
+            status: 64,
+        })
+    }
+
+    fn with_purpose(text: &str, purpose: Purpose) -> Result<Format, String> {
         let mut template = Template::new("").missing_key(MissingKey::Error);
         template = with_functions(template, purpose);
-        let template = template.parse(&without_methods(text)).map_err(|error| {
-            Failure::Said { text: format!("template parsing error: {error}"), status: 64 }
-        })?;
-        Ok(Format { template })
+        let template = template.parse(&without_methods(text)).map_err(|error| go_words(&error))?;
+        Ok(Format { template, source: text.to_owned() })
     }
 
     /// # Errors
-    /// When a field is missing or a function refuses its arguments.
-    pub fn run(&self, subject: &Subject) -> Result<String, TemplateError> {
-        self.template.execute_to_string(&subject.0)
+    /// In Go's words, when a field is missing or a function refuses its arguments.
+    pub fn run(&self, subject: &Subject, shape: Shape) -> Result<String, String> {
+        self.template.execute_to_string(&subject.0).map_err(|error| match &error {
+            TemplateError::MissingKey { key } => self.missing(key, shape),
+            _ => go_words(&error),
+        })
+    }
+
+    fn missing(&self, key: &str, shape: Shape) -> String {
+        let field = format!(".{key}");
+        let at = self.source.find(&field).unwrap_or_default();
+        // Go shows the whole chain of fields and counts from its start.
+        let chain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '$');
+        let start = self.source[..at].rfind(|c: char| !chain(c)).map_or(0, |before| before + 1);
+        let end = at + field.len();
+        let line = self.source[..start].matches('\n').count() + 1;
+        let column = start - self.source[..start].rfind('\n').map_or(0, |newline| newline + 1);
+        let node = self.source.get(start..end).unwrap_or(&field);
+        let why = match shape {
+            Shape::Map => format!("map has no entry for key {key:?}"),
+            Shape::Struct(name) => format!("can't evaluate field {key} in type {name}"),
+        };
+        format!("template: :{line}:{column}: executing \"\" at <{node}>: {why}")
+    }
+}
+
+/// The engine says `template: LINE:COLUMN: why`, Go `template: NAME:LINE: why`, nameless here.
+fn go_words(error: &TemplateError) -> String {
+    let text = error.to_string();
+    let Some(rest) = text.strip_prefix("template: ") else { return format!("template: {text}") };
+    let mut parts = rest.splitn(3, ':');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(line), Some(column), Some(why))
+            if line.parse::<u32>().is_ok() && column.trim().parse::<u32>().is_ok() =>
+        {
+            format!("template: :{line}:{why}")
+        }
+        _ => text,
     }
 }
 
@@ -272,7 +327,7 @@ mod tests {
 
     #[track_caller]
     fn check(template: &str, subject: &Subject, want: &str) {
-        assert_eq!(Format::parse(template).unwrap().run(subject).unwrap(), want, "{template}");
+        assert_eq!(Format::parse(template).unwrap().run(subject, Shape::Map).unwrap(), want, "{template}");
     }
 
     fn row() -> Subject {
@@ -307,8 +362,21 @@ mod tests {
 
     #[test]
     fn a_bad_template_is_status_64() {
-        let failure = Format::parse("{{.ID").err().unwrap();
+        let failure = Format::of_object("{{.ID").err().unwrap();
         assert_eq!(failure.status(), 64);
-        assert!(Format::parse("{{.Foo}}").unwrap().run(&row()).is_err());
+        assert_eq!(failure.to_string(), "template parsing error: template: :1: unclosed action");
+    }
+
+    #[test]
+    fn a_missing_field_is_told_in_gos_words() {
+        let format = Format::parse("a {{.Foo}}").unwrap();
+        assert_eq!(
+            format.run(&row(), Shape::Map).unwrap_err(),
+            "template: :1:4: executing \"\" at <.Foo>: map has no entry for key \"Foo\""
+        );
+        assert_eq!(
+            format.run(&row(), Shape::Struct("*formatter.ContainerContext")).unwrap_err(),
+            "template: :1:4: executing \"\" at <.Foo>: can't evaluate field Foo in type *formatter.ContainerContext"
+        );
     }
 }
