@@ -16,6 +16,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use sys::netlink::announce::Announcer;
 use sys::netlink::route::{
@@ -277,6 +278,9 @@ pub struct PoolBridge {
     pub index: u32,
     pub mtu: Option<u32>,
 }
+
+/// How long a pool that is more than half full lets a start go first.
+const REFILL_PAUSE: Duration = Duration::from_millis(25);
 
 /// Keeps namespaces ready, by a thread of its own that works only when some are missing.
 #[derive(Debug)]

@@ -6,7 +6,7 @@
 
 use std::sync::Weak;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use net::Subnet;
 use net::bridge::{self, Bridge, BridgeWish, Others};
@@ -25,6 +25,10 @@ use crate::error::{Error, Kind, Result};
 const SANDBOXES_READY: usize = 8;
 /// How often the firewall is looked after. Every change finds a flushed table by itself.
 const FIREWALL_CHECK: Duration = Duration::from_secs(10);
+
+/// How long interfaces of ended containers may take to vanish with their namespaces before they are
+/// removed one by one: the kernel removes many at once at the price of one.
+const INTERFACE_GRACE: Duration = Duration::from_secs(2);
 
 pub(super) struct Kernel {
     /// In the host's namespace.
@@ -190,8 +194,7 @@ impl Shared {
 }
 
 impl Kernel {
-    /// Has the interfaces removed soon. They would vanish with their namespaces anyway, but the
-    /// kernel takes its time over those.
+    /// Sees to it that the interfaces go, should their namespaces outlive the containers.
     pub fn sweep(&self, interfaces: Vec<String>) {
         if !interfaces.is_empty() {
             // A thread that is gone means that the daemon is going, too.
@@ -267,14 +270,23 @@ fn sweep(shared: Weak<Shared>) -> Result<Sender<Vec<String>>> {
     let (sender, chores) = mpsc::channel::<Vec<String>>();
     let mut socket = Socket::open(Protocol::Route).map_err(internal)?;
     let work = move || {
+        let mut doomed: Vec<String> = Vec::new();
+        let mut checked = Instant::now();
         loop {
-            match chores.recv_timeout(FIREWALL_CHECK) {
-                Ok(interfaces) => remove_interfaces(&mut socket, &interfaces),
-                Err(RecvTimeoutError::Timeout) => {
-                    let Some(shared) = shared.upgrade() else { return };
-                    look_after_firewall(&shared);
+            let patience = if doomed.is_empty() { FIREWALL_CHECK } else { INTERFACE_GRACE };
+            match chores.recv_timeout(patience) {
+                Ok(interfaces) => {
+                    doomed.extend(interfaces);
+                    continue;
                 }
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
+            }
+            remove_interfaces(&mut socket, &std::mem::take(&mut doomed));
+            if checked.elapsed() >= FIREWALL_CHECK {
+                let Some(shared) = shared.upgrade() else { return };
+                look_after_firewall(&shared);
+                checked = Instant::now();
             }
         }
     };
@@ -284,15 +296,10 @@ fn sweep(shared: Weak<Shared>) -> Result<Sender<Vec<String>>> {
 
 fn remove_interfaces(socket: &mut Socket, interfaces: &[String]) {
     for interface in interfaces {
-        let outcome: std::result::Result<(), NetlinkError> =
-            socket.send(&[link_delete(Link::Name(interface))]);
+        let outcome: std::result::Result<(), NetlinkError> = socket.send(&[link_delete(Link::Name(interface))]);
         match outcome {
             Err(error) if !error.is_missing() => {
-                tracing::warn!(
-                    interface,
-                    error = crate::error::chain(&error),
-                    "interface is left behind"
-                );
+                tracing::warn!(interface, error = crate::error::chain(&error), "interface is left behind");
             }
             Ok(()) | Err(_) => {}
         }

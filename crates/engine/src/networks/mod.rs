@@ -5,8 +5,7 @@
 //! <exec root>/networks/<id>/zone.json           names for the monitors' resolvers
 //! <exec root>/containers/<id>/resolver.json     which zones one container sees
 //! ```
-//! All calls block, none for long: a start with a prepared sandbox is a few system calls. Slow
-//! removals (interfaces of stopped containers) are done by a thread of our own.
+//! All calls block, none for long: a start with a prepared sandbox is a few system calls.
 //!
 //! Invariants: one lock guards everything, and it is never held while waiting for anything but
 //! the kernel. What a running container has is in its [`Attachment`], kept by the container's

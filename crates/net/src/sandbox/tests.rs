@@ -6,7 +6,6 @@ use crate::firewall::{Between, BridgeRules, Direct, Exit, Firewall, Forward, Gua
 use crate::ports::{PortAllocator, PortWish as PublishWish, Transport};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::time::Duration;
 
 /// The host: a bridge 172.17.0.1/16 and an uplink 192.0.2.1/24 to a neighbour 192.0.2.9.
 struct Host {
@@ -45,6 +44,7 @@ fn on_a_host(work: impl FnOnce(&mut Host) + Send) {
             name: "tug0".into(),
             mtu: None,
             addresses: vec!["172.17.0.1/16".parse().unwrap()],
+            others: Others::Removed,
         };
         let bridge = bridge::ensure(&mut socket, &wish).unwrap();
         assert_eq!(bridge::ensure(&mut socket, &wish).unwrap(), bridge);
