@@ -78,8 +78,7 @@ impl Suite {
         suite.start_daemon(&[]);
         for image in ["busybox", "redis"] {
             let tar = suite.image_tar(image);
-            suite
-                .run(Cli::Tug, ["import", "-q", tar.to_str().unwrap(), &format!("{image}:latest")]);
+            suite.tug(["import", tar.to_str().unwrap(), &format!("{image}:latest")]).ok();
         }
         // The first container makes what stays for good: the sandbox pool, the cgroup's parent.
         suite.tug(["run", "--rm", "busybox", "true"]).ok();
