@@ -22,13 +22,20 @@ use crate::error::{Error, Kind, Result, chain};
 pub(super) const PREFIX: &str = "build-context-";
 const DOCKERFILE_BYTES_MAX: u64 = build::lines::SOURCE_BYTES_MAX as u64;
 
-/// Removes its directory when dropped.
+/// Removes its directory when dropped, on a thread of its own: nobody waits for thousands of files
+/// to go. What a killed daemon leaves, the store removes when it is opened.
 struct Directory(PathBuf);
 
 impl Drop for Directory {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            warn!(path = ?self.0, %error, "build context left behind");
+        let path = std::mem::take(&mut self.0);
+        let remove = move || {
+            if let Err(error) = std::fs::remove_dir_all(&path) {
+                warn!(?path, %error, "build context left behind");
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("tug-context".to_owned()).spawn(remove) {
+            warn!(%error, "no thread to remove a build context");
         }
     }
 }
