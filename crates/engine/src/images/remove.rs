@@ -96,10 +96,11 @@ fn remove(engine: &Inner, asked: &str, removal: Removal) -> Result<Vec<Removed>>
         }
     } else {
         let name = Reference::parse(asked).map_err(|source| Error::caused(Kind::Invalid, source))?;
-        if removal.force == Force::No && one_repository(&references) {
-            if let Some(user) = users(engine, &id).first() {
-                return Err(name_in_use(asked, user, &id));
-            }
+        if removal.force == Force::No
+            && one_repository(&references)
+            && let Some(user) = users(engine, &id).first()
+        {
+            return Err(name_in_use(asked, user, &id));
         }
         if !untag(engine, &name, &id, &mut removed)? {
             return Err(not_found(asked));
