@@ -241,6 +241,18 @@ pub async fn follow_size(client: &Client, target: Resized) {
     }
 }
 
+/// Says a size one off, then the right one, so that what runs there draws itself anew.
+pub async fn redraw(client: &Client, target: &Resized) {
+    let Some((rows, columns)) = terminal::size() else { return };
+    // Only looks are at stake: whoever runs there may have ended.
+    let _ = client
+        .post(&target.path())
+        .query("h", (u32::from(rows) + 1).to_string())
+        .query("w", (u32::from(columns) + 1).to_string())
+        .send()
+        .await;
+}
+
 async fn send_size(client: &Client, path: &str) -> bool {
     let Some((rows, columns)) = terminal::size() else { return true };
     client
@@ -290,10 +302,14 @@ impl Signals {
         Signals(receiver)
     }
 
-    /// Hands every caught signal on to the container. Never ends.
-    pub async fn proxy(mut self, client: &Client, id: &str) {
+    /// Hands every caught signal on to the container. Never ends. With a terminal, a change of
+    /// its size is not handed on, since the container's own terminal says so.
+    pub async fn proxy(mut self, client: &Client, id: &str, tty: bool) {
         let path = format!("/containers/{}/kill", segment(id));
         while let Some(name) = self.0.recv().await {
+            if tty && name == "WINCH" {
+                continue;
+            }
             // It may have ended a moment ago.
             let _ = client.post(&path).query("signal", name).send().await;
         }

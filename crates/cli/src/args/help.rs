@@ -158,12 +158,13 @@ mod tests {
         ];
         let flags: Vec<&Flag> = flags.iter().collect();
         expect![[r#"
+            Options:
               -a, --all           Show everything there is to
                                   show, and then some more of it
                   --last int      Rows (default -1)
                   --pull string   When (default "missing")
               -v, --volume list   Bind mount a volume
         "#]]
-        .assert_eq(&options(&flags, 60));
+        .assert_eq(&format!("Options:\n{}", options(&flags, 60)));
     }
 }

@@ -99,9 +99,9 @@ async fn attach(session: &Session, matches: &Matches) -> Outcome {
     let container = inspect(client, name).await?;
     let state = &container.state;
     for (bad, words) in [
-        (!state.running, "cannot attach to a stopped container, start it first"),
-        (state.paused, "cannot attach to a paused container, unpause it first"),
-        (state.restarting, "cannot attach to a restarting container, wait until it is running"),
+        (!state.running, "You cannot attach to a stopped container, start it first"),
+        (state.paused, "You cannot attach to a paused container, unpause it first"),
+        (state.restarting, "You cannot attach to a restarting container, wait until it is running"),
     ] {
         if bad {
             return Err(Failure::new(words));
@@ -151,9 +151,14 @@ async fn join(
         keys: DetachKeys::parse(&keys),
     };
     let raw = if tty && how.stdin { RawMode::enter() } else { None };
-    let side = side_work(client, Resized::Container(id.to_owned()), tty, signals, id);
+    let target = Resized::Container(id.to_owned());
+    if tty && !how.start {
+        stream::redraw(client, &target).await;
+    }
+    let on_detach = if how.start { Ok(0) } else { Err(Failure::new("read escape sequence")) };
+    let side = side_work(client, target, tty, signals, id);
     let status = tokio::select! {
-        status = foreground(stream::join(connection, joined), wait) => status,
+        status = foreground(stream::join(connection, joined), wait, on_detach) => status,
         status = side => Ok(status),
     };
     drop(raw);

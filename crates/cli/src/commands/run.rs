@@ -269,7 +269,7 @@ async fn run(session: &Session, matches: &Matches) -> Outcome {
         return Err(Failure::new("the input device is not a TTY"));
     }
     prepare(session, matches, &mut request);
-    let signals = (!detach && matches.on("sig-proxy") && !tty).then(Signals::catch);
+    let signals = (!detach && matches.on("sig-proxy")).then(Signals::catch);
     let id = make(session, matches, &request, policy)
         .await
         .map_err(|failure| start_failure(&session.program, &matches.path, failure))?;
@@ -337,7 +337,7 @@ impl Foreground<'_> {
         let raw = if config.tty && config.attach_stdin { RawMode::enter() } else { None };
         let side = side_work(client, Resized::Container(self.id.to_owned()), config.tty, signals, self.id);
         let status = tokio::select! {
-            status = foreground(stream::join(connection, joined), wait) => status,
+            status = foreground(stream::join(connection, joined), wait, Ok(0)) => status,
             status = side => Ok(status),
         };
         drop(raw);
@@ -353,18 +353,24 @@ pub async fn side_work(
     signals: Option<Signals>,
     id: &str,
 ) -> u8 {
-    match (tty, signals) {
-        (true, _) => {
-            tokio::select! {
-                status = stream::deadly_signal() => status,
-                () = stream::follow_size(client, target) => std::future::pending().await,
-            }
+    let sizes = async {
+        if tty {
+            stream::follow_size(client, target).await;
         }
-        (false, Some(signals)) => {
-            signals.proxy(client, id).await;
-            std::future::pending().await
+        std::future::pending().await
+    };
+    let proxying = async {
+        match signals {
+            Some(signals) => signals.proxy(client, id, tty).await,
+            // Unhandled signals end us as ever, but the terminal must be put back first.
+            None if tty => return stream::deadly_signal().await,
+            None => {}
         }
-        (false, None) => std::future::pending().await,
+        std::future::pending().await
+    };
+    tokio::select! {
+        status = sizes => status,
+        status = proxying => status,
     }
 }
 
@@ -372,10 +378,11 @@ pub async fn side_work(
 pub async fn foreground(
     copying: impl Future<Output = Result<Ending, Failure>>,
     wait: Response,
+    on_detach: Outcome,
 ) -> Outcome {
     match copying.await? {
         Ending::Closed => {}
-        Ending::Detached => return Ok(0),
+        Ending::Detached => return on_detach,
     }
     let done: WaitResponse = wait.json().await?;
     match done.error {
