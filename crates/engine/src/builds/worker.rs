@@ -76,6 +76,12 @@ pub(super) struct EngineWorker {
     pub(super) roots: Mutex<HashMap<Vec<DiffId>, Arc<Root>>>,
 }
 
+/// What a running command gave next.
+enum Next {
+    Output(Option<(LogSource, bytes::Bytes)>),
+    Cancel,
+}
+
 /// Removes a snapshot when dropped, unless a commit took it.
 struct StepSnapshot<'a> {
     store: &'a Store,
@@ -134,27 +140,30 @@ impl EngineWorker {
         Ok(root)
     }
 
-    async fn run_in(&self, request: OneShot, log: &dyn Fn(Stream, &[u8])) -> Result<i32, Failure> {
+    /// Runs a command to its end. Only the waits are async: `log` blocks when its reader is slow.
+    fn run_in(&self, request: OneShot, log: &dyn Fn(Stream, &[u8])) -> Result<i32, Failure> {
         let mut cancel = self.cancel.subscribe();
-        let mut step = self.engine.run_once(request).await.map_err(|error| failure_of(&error))?;
-        let mut is_cancelled = *cancel.borrow();
-        if is_cancelled {
-            step.cancel();
-        }
+        let started = self.runtime.block_on(self.engine.run_once(request));
+        let mut step = started.map_err(|error| failure_of(&error))?;
+        let mut is_cancelled = false;
         loop {
-            tokio::select! {
-                chunk = step.output.recv() => match chunk {
-                    Some((LogSource::Stdout, bytes)) => log(Stream::Out, &bytes),
-                    Some((LogSource::Stderr, bytes)) => log(Stream::Err, &bytes),
-                    None => break,
-                },
-                _ = cancel.changed(), if !is_cancelled => {
+            let next = self.runtime.block_on(async {
+                tokio::select! {
+                    chunk = step.output.recv() => Next::Output(chunk),
+                    _ = cancel.wait_for(|wanted| *wanted), if !is_cancelled => Next::Cancel,
+                }
+            });
+            match next {
+                Next::Output(Some((LogSource::Stdout, bytes))) => log(Stream::Out, &bytes),
+                Next::Output(Some((LogSource::Stderr, bytes))) => log(Stream::Err, &bytes),
+                Next::Output(None) => break,
+                Next::Cancel => {
                     is_cancelled = true;
                     step.cancel();
                 }
             }
         }
-        let code = step.wait().await.map_err(|error| failure_of(&error))?;
+        let code = self.runtime.block_on(step.wait()).map_err(|error| failure_of(&error))?;
         match is_cancelled {
             true => Err(cancelled()),
             false => Ok(code),
@@ -242,7 +251,7 @@ impl Worker for EngineWorker {
             privileged: step.privileged,
             mounts: std::mem::take(&mut mounts.list),
         };
-        let code = self.runtime.block_on(self.run_in(request, log))?;
+        let code = self.run_in(request, log)?;
         drop((mounts, script));
         if code != 0 {
             return Ok(Ran { code, layer: None });
