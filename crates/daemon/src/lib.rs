@@ -38,7 +38,7 @@ pub fn main(args: Vec<String>) -> ExitCode {
         Wish::Validate => println!("configuration OK"),
         Wish::Run(settings) => {
             if let Err(error) = run::run(*settings, args) {
-                eprintln!("failed to start daemon: {}", engine::error::chain(&error));
+                eprintln!("failed to start daemon: {}", error.story());
                 return ExitCode::FAILURE;
             }
         }

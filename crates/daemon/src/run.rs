@@ -44,6 +44,20 @@ pub enum RunError {
     Signals { source: io::Error },
 }
 
+impl RunError {
+    /// The whole story in one line. The engine's own errors hold it already.
+    pub fn story(&self) -> String {
+        match self {
+            Self::Engine(error) => error.message.clone(),
+            Self::Instance(_)
+            | Self::Listen(_)
+            | Self::Directory { .. }
+            | Self::Runtime { .. }
+            | Self::Signals { .. } => engine::error::chain(self),
+        }
+    }
+}
+
 /// Changes the level of a running daemon's log.
 type LevelHandle = reload::Handle<LevelFilter, tracing_subscriber::Registry>;
 

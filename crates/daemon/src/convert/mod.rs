@@ -34,11 +34,11 @@ pub fn unix_nanoseconds(at: SystemTime) -> i64 {
     i64::try_from(nanoseconds).unwrap_or(i64::MAX)
 }
 
-/// `since` and `until`: RFC 3339, Unix seconds, or seconds with a fraction. Empty and `0` are none.
+/// `since` and `until`: RFC 3339, Unix seconds, or seconds with a fraction. Empty is none.
 ///
 /// Source: moby 28.2 `api/types/time/timestamp.go`.
 pub fn moment(name: &str, text: &str) -> Result<Option<SystemTime>, Failure> {
-    if text.is_empty() || text == "0" {
+    if text.is_empty() {
         return Ok(None);
     }
     let bad = || {

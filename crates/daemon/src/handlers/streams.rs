@@ -124,6 +124,17 @@ fn line<T: serde::Serialize>(value: &T) -> Vec<u8> {
     line
 }
 
+/// In logs, unlike in events, 0 is no time. Source: moby 28.2 `daemon/logs.go`.
+fn log_moment(
+    call: &Call,
+    name: &str,
+) -> std::result::Result<Option<std::time::SystemTime>, Failure> {
+    match call.query.text(name) {
+        "0" => Ok(None),
+        text => moment(name, text),
+    }
+}
+
 pub async fn logs(call: &Call, id: &str) -> Result {
     let query = &call.query;
     let (stdout, stderr) = (query.flag("stdout"), query.flag("stderr"));
@@ -136,8 +147,8 @@ pub async fn logs(call: &Call, id: &str) -> Result {
         follow: query.flag("follow"),
         // "all" and whatever else is no number mean all; so does a negative one.
         tail: query.text("tail").parse().ok(),
-        since: moment("since", query.text("since"))?,
-        until: moment("until", query.text("until"))?,
+        since: log_moment(call, "since")?,
+        until: log_moment(call, "until")?,
     };
     let (timestamps, details) = (query.flag("timestamps"), query.flag("details"));
     let mut logs = call.engine.container_logs(id, request).await?;
