@@ -129,7 +129,7 @@ impl Fixture {
             exit_record: directory.join("exit.json"),
             durability: Durability::Lazy,
             runtime,
-            cgroup: Some(format!("/tug-test/{id}").into()),
+            cgroup: Some(format!("/tug-test-{id}").into()),
             init: false,
             resolver: None,
         };
@@ -186,7 +186,7 @@ impl Drop for Fixture {
     fn drop(&mut self) {
         let _gone = std::fs::remove_dir_all(&self.directory);
         let group = sys::cgroup::Cgroup::find(&PathBuf::from(format!(
-            "/tug-test/{}",
+            "/tug-test-{}",
             self.settings.container
         )));
         assert!(
