@@ -42,7 +42,7 @@ fn check_filter(value: &str) -> Result<(), String> {
     if value.is_empty() || value.contains('=') {
         return Ok(());
     }
-    Err("invalid argument: filter must be formatted as key=value".to_owned())
+    Err("bad format of filter (expected name=value)".to_owned())
 }
 
 fn check_attach(value: &str) -> Result<(), String> {

@@ -14,7 +14,7 @@ use api::client::BodySender;
 use spec::ignore::Ignore;
 
 use crate::{
-    commands::copy::local::Sink,
+    commands::copy::local::{Sink, permissions},
     create::{files::reason, mounts::clean},
     failure::Failure,
 };
@@ -332,6 +332,7 @@ fn add_entry(
     let broken = |error| Broken { path: Some(path.to_owned()), error };
     let mut header = tar::Header::new_gnu();
     header.set_metadata(metadata);
+    header.set_mode(permissions(metadata));
     header.set_uid(0);
     header.set_gid(0);
     let kind = metadata.file_type();

@@ -15,7 +15,7 @@ use crate::{
     failure::{Failure, daemon_words},
     render::{
         format::{self, Headers, Row},
-        units::{ago, ellipsis, short_id, table_size},
+        units::{ago, ellipsis, human_size, short_id, table_size},
     },
     terminal,
 };
@@ -187,9 +187,10 @@ pub fn image_rows(image: &Summary, with_digests: bool, full: bool) -> Vec<Row> {
 }
 
 fn row(image: &Summary, repository: &str, tag: &str, digest: &str, full: bool) -> Row {
-    let size = |bytes: i64| {
-        if bytes < 0 { "N/A".to_owned() } else { table_size(bytes as f64) }
+    let share = |bytes: i64| {
+        if bytes < 0 { "N/A".to_owned() } else { human_size(bytes as f64) }
     };
+    let size = table_size(image.size as f64);
     let unique = if image.shared_size < 0 { -1 } else { image.size - image.shared_size };
     let containers = if image.containers < 0 { "N/A".to_owned() } else { image.containers.to_string() };
     Row {
@@ -200,11 +201,11 @@ fn row(image: &Summary, repository: &str, tag: &str, digest: &str, full: bool) -
             ("Digest", digest.to_owned()),
             ("ID", if full { image.id.clone() } else { short_id(&image.id).to_owned() }),
             ("Repository", repository.to_owned()),
-            ("SharedSize", size(image.shared_size)),
-            ("Size", size(image.size)),
+            ("SharedSize", share(image.shared_size)),
+            ("Size", size.clone()),
             ("Tag", tag.to_owned()),
-            ("UniqueSize", size(unique)),
-            ("VirtualSize", size(image.size)),
+            ("UniqueSize", share(unique)),
+            ("VirtualSize", size),
         ],
         labels: BTreeMap::new(),
     }

@@ -170,7 +170,7 @@ async fn port(session: &Session, matches: &Matches) -> Outcome {
         let full = if wanted.contains('/') { wanted.clone() } else { format!("{wanted}/tcp") };
         let Some(Some(bindings)) = ports.get(&full) else {
             return Err(Failure::new(format!(
-                "no public port '{full}' published for {name}"
+                "Error: No public port '{wanted}' published for {name}"
             )));
         };
         for binding in bindings {

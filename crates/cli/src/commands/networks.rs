@@ -265,7 +265,7 @@ async fn list(session: &Session, matches: &Matches) -> Outcome {
             let id = if full { &network.id } else { short_id(&network.id) };
             Row {
                 fields: vec![
-                    ("CreatedAt", network.created.clone()),
+                    ("CreatedAt", go_time(&network.created)),
                     ("Driver", network.driver.clone()),
                     ("ID", id.to_owned()),
                     ("IPv4", network.enable_ipv4.to_string()),
@@ -292,6 +292,20 @@ async fn list(session: &Session, matches: &Matches) -> Outcome {
     };
     format::print(template, HEADERS, &rows)?;
     Ok(0)
+}
+
+/// An RFC 3339 time as Go's `time.Time` prints itself.
+fn go_time(text: &str) -> String {
+    let (bare, zone) = match text.strip_suffix('Z') {
+        Some(bare) => (bare, "+0000 UTC".to_owned()),
+        None if text.len() > 6 && text.is_char_boundary(text.len() - 6) => {
+            let (bare, offset) = text.split_at(text.len() - 6);
+            let offset = offset.replace(':', "");
+            (bare, format!("{offset} {offset}"))
+        }
+        None => return text.to_owned(),
+    };
+    format!("{} {zone}", bare.replacen('T', " ", 1))
 }
 
 async fn remove(session: &Session, matches: &Matches) -> Outcome {

@@ -64,7 +64,8 @@ async fn list(session: &Session, matches: &Matches) -> Outcome {
         None if matches.on("quiet") => "",
         None => session.config.format("psFormat").unwrap_or_default(),
     };
-    let wants_size = matches.on("size") || asked.contains(".Size");
+    let wants_size =
+        matches.on("size") || asked.contains(".Size") || asked.contains("json .}}");
     let last = if matches.on("latest") { 1 } else { matches.int("last") };
     let mut request = session
         .client()

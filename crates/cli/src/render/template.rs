@@ -4,7 +4,10 @@
 //! it becomes the function `rowLabel` on the root value, which carries the labels under a key
 //! that no template can name.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use gotmpl::{MissingKey, Template, TemplateError, Value};
 use serde_json::Value as Json;
@@ -28,6 +31,7 @@ enum Purpose {
 pub struct Format {
     template: Template,
     source: String,
+    shown: Shown,
 }
 
 /// What a template's value is, for Go's words about a field that is not there.
@@ -39,14 +43,21 @@ pub enum Shape {
     Struct(&'static str),
 }
 
+/// The JSON that is being shown, for `json` to print parts of it with their keys in order: the
+/// engine's own maps are sorted.
+type Shown = Arc<Mutex<Option<Json>>>;
+
 /// A value to run a template on.
 #[derive(Clone)]
-pub struct Subject(Value);
+pub struct Subject {
+    value: Value,
+    json: Option<Json>,
+}
 
 impl Subject {
     /// Raw JSON, as inspect shows it.
     pub fn json(value: &Json) -> Subject {
-        Subject(from_json(value))
+        Subject { value: from_json(value), json: Some(value.clone()) }
     }
 
     /// JSON with further names for its fields, which `json .` leaves out.
@@ -54,7 +65,7 @@ impl Subject {
         let Value::Map(fields) = from_json(named) else { return Subject::json(original) };
         let mut fields = (*fields).clone();
         fields.insert(Arc::from(ORIGINAL), Value::from(json::compact(original)));
-        Subject(Value::Map(Arc::new(fields)))
+        Subject { value: Value::Map(Arc::new(fields)), json: Some(original.clone()) }
     }
 
     /// A row of a listing: its fields and the labels behind `.Label`.
@@ -71,7 +82,7 @@ impl Subject {
             .map(|(key, value)| (Arc::from(key.as_str()), Value::from(value.as_str())))
             .collect::<BTreeMap<Arc<str>, Value>>();
         map.insert(Arc::from(LABELS), Value::Map(Arc::new(labels)));
-        Subject(Value::Map(Arc::new(map)))
+        Subject { value: Value::Map(Arc::new(map)), json: None }
     }
 }
 
@@ -100,16 +111,18 @@ impl Format {
     }
 
     fn with_purpose(text: &str, purpose: Purpose) -> Result<Format, String> {
-        let mut template = Template::new("").missing_key(MissingKey::Error);
-        template = with_functions(template, purpose);
+        let shown = Shown::default();
+        let template = Template::new("").missing_key(MissingKey::Error);
+        let template = with_functions(template, purpose, &shown);
         let template = template.parse(&without_methods(text)).map_err(|error| go_words(&error))?;
-        Ok(Format { template, source: text.to_owned() })
+        Ok(Format { template, source: text.to_owned(), shown })
     }
 
     /// # Errors
     /// In Go's words, when a field is missing or a function refuses its arguments.
     pub fn run(&self, subject: &Subject, shape: Shape) -> Result<String, String> {
-        self.template.execute_to_string(&subject.0).map_err(|error| match &error {
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = subject.json.clone();
+        self.template.execute_to_string(&subject.value).map_err(|error| match &error {
             TemplateError::MissingKey { key } => self.missing(key, shape),
             _ => go_words(&error),
         })
@@ -148,7 +161,8 @@ fn go_words(error: &TemplateError) -> String {
     }
 }
 
-fn with_functions(template: Template, purpose: Purpose) -> Template {
+fn with_functions(template: Template, purpose: Purpose, shown: &Shown) -> Template {
+    let shown = Arc::clone(shown);
     type Text = fn(&str) -> String;
     let texts: [(&str, Text); 3] = [
         ("lower", |text| text.to_lowercase()),
@@ -161,7 +175,7 @@ fn with_functions(template: Template, purpose: Purpose) -> Template {
             Ok(match purpose {
                 Purpose::Row => match value.field(ORIGINAL) {
                     Some(original) => original.clone(),
-                    None => Value::from(json::compact(&to_json(&value))),
+                    None => Value::from(json::compact(&in_order(&shown, to_json(&value)))),
                 },
                 Purpose::Header => value,
             })
@@ -202,6 +216,25 @@ fn with_functions(template: Template, purpose: Purpose) -> Template {
         });
     }
     template
+}
+
+/// The part of what is shown that equals `value`, which has its keys in their own order.
+fn in_order(shown: &Shown, value: Json) -> Json {
+    fn find<'a>(tree: &'a Json, value: &Json) -> Option<&'a Json> {
+        if tree == value {
+            return Some(tree);
+        }
+        match tree {
+            Json::Array(items) => items.iter().find_map(|item| find(item, value)),
+            Json::Object(entries) => entries.values().find_map(|entry| find(entry, value)),
+            Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => None,
+        }
+    }
+    if !value.is_object() && !value.is_array() {
+        return value;
+    }
+    let shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+    shown.as_ref().and_then(|tree| find(tree, &value)).cloned().unwrap_or(value)
 }
 
 fn label(args: &[Value], purpose: Purpose) -> Value {
@@ -358,6 +391,7 @@ mod tests {
         check(r#"{{(index (index .Ports "80/tcp") 0).HostPort}}"#, &subject, "8080");
         check("{{range $p, $b := .Ports}}{{$p}}{{end}}", &subject, "80/tcp");
         check("{{json .Args}}", &subject, r#"["\u003ca\u003e"]"#);
+        check("{{json .State}}", &subject, r#"{"Pid":12,"Running":true}"#);
     }
 
     #[test]

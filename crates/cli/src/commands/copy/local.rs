@@ -117,6 +117,12 @@ pub fn pack(
     }
 }
 
+/// The mode without the kind of file, which a tar says elsewhere.
+pub fn permissions(metadata: &fs::Metadata) -> u32 {
+    use std::os::unix::fs::MetadataExt as _;
+    metadata.mode() & 0o7777
+}
+
 fn add(
     builder: &mut tar::Builder<Sink>,
     path: &Path,
@@ -127,6 +133,7 @@ fn add(
     let metadata = if follow { fs::metadata(path)? } else { fs::symlink_metadata(path)? };
     let mut header = tar::Header::new_gnu();
     header.set_metadata(&metadata);
+    header.set_mode(permissions(&metadata));
     if !owners {
         // Docker's client gives no owners either; the daemon makes them the container's root.
         header.set_uid(0);
