@@ -27,8 +27,11 @@ use spec::ImageId;
 use crate::instruction::Span;
 use crate::worker::Stream;
 
-/// Names a line of the display, unique in its build.
+/// Names a line of the display, unique in its build; [`HIDDEN`] for a step that has none.
 pub type Vertex = u32;
+
+/// The vertex of instructions that only change the configuration: the trace leaves them out.
+pub const HIDDEN: Vertex = 0;
 
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -28,7 +28,7 @@ use crate::state::StateError;
 use crate::worker::{Failure, Worker};
 
 /// First vertex that the solver uses; those below are for whoever calls it.
-pub const FIRST_VERTEX: Vertex = 100;
+pub const FIRST_VERTEX: Vertex = 4;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cache {

@@ -10,7 +10,7 @@ use crate::instruction::{Instruction, Stage, Step};
 use crate::key::Key;
 use crate::lex;
 use crate::parse;
-use crate::progress::{Event, Vertex, rfc3339};
+use crate::progress::{Event, HIDDEN, Vertex, rfc3339};
 use crate::solve::{Broken, Build, Cache, Globals, StepError};
 use crate::state::State;
 use crate::worker::{Failure, Origin, Record, Worker};
@@ -61,7 +61,9 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
         if build.is_over() {
             return Err(build.halted().into());
         }
-        let shown = 1 + stage.steps.iter().filter(|step| is_shown(&step.instruction)).count();
+        let base = &build.bases[index];
+        let is_image = base != "scratch" && graph::base(build.file, index, base).is_none();
+        let shown = usize::from(is_image) + stage.steps.iter().filter(|step| is_shown(&step.instruction)).count();
         let state = State { escape: build.file.directives.escape, ..State::default() };
         let mut run = Self {
             build,
@@ -70,7 +72,7 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
             key: Key::new("scratch").digest(),
             consumed: Vec::new(),
             number: build.numbers.get(&index).copied().unwrap_or(1),
-            position: 1,
+            position: usize::from(is_image),
             shown,
             changed: false,
             created: rfc3339(build.worker.now()),
@@ -334,7 +336,7 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
     }
 
     fn started(&self, text: &str, name: Option<String>, number: Option<usize>) -> Vertex {
-        let vertex = self.build.vertex();
+        let vertex = if name.is_some() { self.build.vertex() } else { HIDDEN };
         let (text, total, at) = (text.to_owned(), self.build.total, self.build.worker.now());
         self.build.worker.report(Event::StepStarted { vertex, number, total, text, name, at });
         vertex
