@@ -95,8 +95,10 @@ impl Shared {
             Ok(Some(chain)) => tracing::warn!(
                 table = chain.table,
                 chain = chain.name,
-                "another program drops forwarded packets: let it accept our bridges, or containers reach nothing \
-                 outside"
+                bridge = self.instance.bridge,
+                remedy = "iptables -I DOCKER-USER -i BRIDGE -j ACCEPT; iptables -I DOCKER-USER -o BRIDGE -j ACCEPT",
+                "another program's firewall drops forwarded packets: containers reach nothing outside, and are reached \
+                 by the user-mode proxy only, until that firewall accepts our bridges"
             ),
             Ok(None) | Err(_) => {}
         }

@@ -461,7 +461,7 @@ impl Shared {
                 .values()
                 .map(|member| (member.name.clone(), member.endpoint_id.to_string()))
                 .collect();
-            return Err(words::active_endpoints(&info.name, &id.to_string(), &members));
+            return Err(words::active_endpoints(&info.name, &members));
         }
         if let Some(user) =
             state.networks.values().find(|other| other.record.config_from == info.name)

@@ -25,14 +25,12 @@ pub fn predefined_remove(name: &str) -> Error {
     Error::forbidden(format!("{name} is a pre-defined network and cannot be removed"))
 }
 
-pub fn active_endpoints(name: &str, id: &str, members: &[(String, String)]) -> Error {
-    let members: Vec<String> = members
-        .iter()
-        .map(|(name, endpoint)| format!("name:\"{name}\" id:\"{endpoint}\""))
-        .collect();
+pub fn active_endpoints(name: &str, members: &[(String, String)]) -> Error {
+    let members: Vec<String> =
+        members.iter().map(|(name, endpoint)| format!("name:\"{name}\" id:\"{endpoint}\"")).collect();
     Error::forbidden(format!(
-        "error while removing network: network {name} has active endpoints ({}) (network id {id})",
-        members.join(", ")
+        "error while removing network: network {name} has active endpoints ({})",
+        members.join(" ")
     ))
 }
 
