@@ -75,10 +75,13 @@ impl Suite {
         let cgroup_parent = format!("/{}", directory.file_name().unwrap().to_str().unwrap());
         let suite = Suite { directory, daemon: Mutex::new(None), cgroup_parent };
         fs::create_dir_all(suite.directory.join("config")).expect("the directory is ours");
+        // Typed as `docker`, so that both command lines speak of themselves by one name.
+        std::os::unix::fs::symlink(tug(), suite.own_docker()).expect("the directory is ours");
         suite.start_daemon(&[]);
         for image in ["busybox", "redis"] {
             let tar = suite.image_tar(image);
-            suite.tug(["import", tar.to_str().unwrap(), &format!("{image}:latest")]).ok();
+            let name = format!("{image}:latest");
+            suite.tug(["import", "-c", "CMD [\"sh\"]", tar.to_str().unwrap(), &name]).ok();
         }
         // The first container makes what stays for good: the sandbox pool, the cgroup's parent.
         suite.tug(["run", "--rm", "busybox", "true"]).ok();
@@ -91,6 +94,19 @@ impl Suite {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/images/make");
         run(Command::new(script).arg(&directory).arg(name)).ok();
         directory.join(format!("{name}.tar"))
+    }
+
+    /// Tug's command line under Docker's name.
+    pub fn own_docker(&self) -> PathBuf {
+        self.directory.join("docker")
+    }
+
+    /// The program that [`Suite::command`] starts.
+    pub fn program(&self, cli: Cli) -> PathBuf {
+        match cli {
+            Cli::Tug => self.own_docker(),
+            Cli::Docker => PathBuf::from("docker"),
+        }
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -171,10 +187,7 @@ impl Suite {
 
     /// A command line pointed at the suite's daemon, with a configuration directory of its own.
     pub fn command(&self, cli: Cli) -> Command {
-        let mut command = match cli {
-            Cli::Tug => Command::new(tug()),
-            Cli::Docker => Command::new("docker"),
-        };
+        let mut command = Command::new(self.program(cli));
         command
             .env("DOCKER_HOST", self.host())
             .env("DOCKER_CONFIG", self.directory.join("config"))

@@ -62,8 +62,10 @@ fn enter_namespaces(cases: usize) -> ExitCode {
         return ExitCode::from(u8::from(verdict == "FAILED"));
     }
     let this = std::env::current_exe().expect("this program has a path");
+    // The first process of the PID namespace inherits every orphan; ours reaps them.
     let status = Command::new("unshare")
         .args(NAMESPACES)
+        .args([harness::tug(), "init", "--"])
         .arg(this)
         .args(std::env::args_os().skip(1))
         .env(INSIDE, "1")

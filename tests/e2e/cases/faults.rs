@@ -117,7 +117,7 @@ fn requests_that_make_no_sense_get_400(suite: &Suite) -> Outcome {
     );
     assert_eq!(suite.api("GET", "/v1.47/containers/nosuch/json", None).0, 404);
     let (status, body) = suite.api("GET", "/v1.47/nosuch", None);
-    assert_eq!((status, body.as_str()), (404, "{\"message\":\"page not found\"}"));
+    assert_eq!((status, body.trim()), (404, "{\"message\":\"page not found\"}"));
     let line = format!(
         "curl -s -o /dev/null -w '%{{http_code}}' --unix-socket {} -X POST -H 'Content-Type: text/plain' -d '{{}}' http://d{create}",
         suite.socket().display()

@@ -116,7 +116,7 @@ fn a_taken_port_says_by_whom(suite: &Suite) -> Outcome {
         suite.run(cli, ["rm", "-f", "first", "second"]).ok();
 
         let mut server = std::process::Command::new("busybox")
-            .args(["nc", "-l", "-p", "8082", "-s", "0.0.0.0"])
+            .args(["httpd", "-f", "-p", "8082", "-h", "/"])
             .stdin(std::process::Stdio::piped())
             .spawn()
             .unwrap();
@@ -335,7 +335,7 @@ fn networks_are_listed_inspected_and_removed(suite: &Suite) -> Outcome {
                     "10.77.0.0/24",
                     "--gateway",
                     "10.77.0.254",
-                    "-l",
+                    "--label",
                     "a=b",
                     "own",
                 ],

@@ -249,7 +249,8 @@ fn a_terminal_has_a_size_and_carries_control_characters(suite: &Suite) -> Outcom
     if shell("command -v tmux").code != 0 {
         return Outcome::Ignored("tmux is not installed".to_owned());
     }
-    for (cli, program) in [(Cli::Tug, crate::harness::tug()), (Cli::Docker, "docker")] {
+    for cli in BOTH {
+        let program = suite.program(cli).display().to_string();
         let socket = suite.scratch().join("tmux");
         let tmux = |line: &str| shell(&format!("tmux -S {} {line}", socket.display()));
         let host = format!("DOCKER_HOST=unix://{}", suite.socket().display());
@@ -607,7 +608,8 @@ fn an_init_reaps_orphans(suite: &Suite) -> Outcome {
 }
 
 fn detach_keys_leave_the_container_running(suite: &Suite) -> Outcome {
-    for (cli, program) in [(Cli::Tug, crate::harness::tug()), (Cli::Docker, "docker")] {
+    for cli in BOTH {
+        let program = suite.program(cli).display().to_string();
         let socket = suite.scratch().join("tmux");
         let tmux = |line: &str| shell(&format!("tmux -S {} {line}", socket.display()));
         let host = format!("DOCKER_HOST=unix://{}", suite.socket().display());
