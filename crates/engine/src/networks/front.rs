@@ -154,6 +154,9 @@ fn failed(path: &Path, source: std::io::Error) -> Error {
 // /etc/hosts stays.
 
 fn append(path: &Path, lines: &str) -> Result<()> {
+    if lines.is_empty() {
+        return Ok(());
+    }
     let file = fs::OpenOptions::new().append(true).open(path);
     file.and_then(|mut file| file.write_all(lines.as_bytes()))
         .map_err(|source| failed(path, source))
