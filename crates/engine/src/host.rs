@@ -44,9 +44,12 @@ pub(crate) fn open(mut config: EngineConfig) -> Result<Inner> {
     })
 }
 
-/// The sealed copy of our own program: a container that gets hold of its monitor's binary cannot
+/// The sealed form of our own program, or the one that was named instead: a container that gets hold of its monitor's binary cannot
 /// change what the next monitor is started from (CVE-2019-5736).
 fn program(config: &EngineConfig) -> (PathBuf, Option<runtime::seal::Sealed>) {
+    if config.exe != Path::new("/proc/self/exe") {
+        return (config.exe.clone(), None);
+    }
     match runtime::seal::Sealed::open() {
         Ok(sealed) => (PathBuf::from(format!("/proc/self/fd/{}", sealed.as_fd().as_raw_fd())), Some(sealed)),
         Err(error) => {

@@ -199,7 +199,7 @@ impl ExecStarting {
         let attach = client.as_ref().map(|(options, _)| options.clone());
         let request = ExecRequest {
             exec: self.exec,
-            process: process(&self.engine, &view, &self.spec)?,
+            process: exec_process(&self.engine, &view, &self.spec)?,
             user: Some(if self.spec.user.is_empty() { view.record.spec.config.user.clone() } else { self.spec.user.clone() }),
             stdin: self.spec.attach_stdin,
             attach,
@@ -229,7 +229,7 @@ impl ExecStarting {
 
 /// The OCI process of an exec: the container's environment, directory and rights, unless it says
 /// otherwise.
-fn process(engine: &Engine, view: &View, spec: &ExecSpec) -> Result<Process> {
+pub(crate) fn exec_process(engine: &Engine, view: &View, spec: &ExecSpec) -> Result<Process> {
     let record = &view.record;
     let privileged = spec.privileged || record.spec.host.privileged;
     let names = super::capabilities::resolve(

@@ -358,7 +358,8 @@ fn mounts(inputs: &Inputs<'_>, security: &SecurityOptions) -> Vec<OciMount> {
     ];
     match spec.host.ipc {
         IpcMode::Host => {
-            all.push(mount("/dev/mqueue", "bind", "/dev/mqueue", &["rbind", "nosuid", "noexec", "nodev"]));
+            // In the host's namespace this shows the host's queues.
+            all.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
             all.push(mount("/dev/shm", "bind", "/dev/shm", &["rbind", "nosuid", "noexec", "nodev"]));
         }
         IpcMode::None => all.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"])),

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use monitor::wire::ExecState;
 use spec::Id;
+use tokio::sync::oneshot;
 
 use super::views::{ExecSpec, ExecView};
 
@@ -14,6 +15,8 @@ use super::views::{ExecSpec, ExecView};
 #[derive(Default)]
 pub(crate) struct Execs {
     entries: Mutex<BTreeMap<Id, Entry>>,
+    /// Who wants to hear of an end.
+    listeners: Mutex<BTreeMap<Id, oneshot::Sender<i32>>>,
 }
 
 #[derive(Debug, Clone)]
@@ -63,6 +66,19 @@ impl Execs {
         }
     }
 
+    /// The exit code of an exec, once it has ended.
+    pub(crate) fn on_end(&self, id: &Id) -> oneshot::Receiver<i32> {
+        let (sender, receiver) = oneshot::channel();
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).insert(*id, sender);
+        receiver
+    }
+
+    /// Forgets an exec that nobody can ask for.
+    pub(crate) fn remove(&self, id: &Id) {
+        self.lock().remove(id);
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
     /// Notes the end; gives the time it ran.
     pub(crate) fn ended(&self, id: &Id, code: i32) -> Option<std::time::Duration> {
         let mut entries = self.lock();
@@ -73,6 +89,11 @@ impl Execs {
             ExecPhase::Ended { .. } => return None,
         };
         entry.state = ExecPhase::Ended { code, pid };
+        drop(entries);
+        if let Some(listener) = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).remove(id) {
+            // One that stopped waiting has given the exec up.
+            let _ = listener.send(code);
+        }
         Some(lasted)
     }
 

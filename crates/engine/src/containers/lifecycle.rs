@@ -8,14 +8,14 @@ use tokio::sync::oneshot;
 
 use super::registry::Container;
 use super::spec::RestartPolicy;
-use super::step::{Input, Phase, Refusal, Stopping};
+use super::step::{By, Input, Phase, Refusal, Stopping};
 use super::task::{Change, Denied, Message, Until, View};
 use super::views::{
     Grace, Outcome, Pruned, RemoveOptions, StopOptions, UpdateRequest, WaitCondition, WaitResult,
 };
 use super::world::{self, blocking};
 use super::{derive, signals, validate};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, chain};
 use crate::filters::Filters;
 use crate::{Engine, words};
 
@@ -41,18 +41,10 @@ impl Waiter {
         // The sender goes only with the container, after its last view.
         let _ = self.view.wait_for(met).await;
         let view = Arc::clone(&self.view.borrow());
-        let error = match &view.phase {
-            Phase::Dead { reason, .. } if condition == WaitCondition::Removed => Some(reason.clone()),
-            Phase::Created { .. }
-            | Phase::Starting { .. }
-            | Phase::Running { .. }
-            | Phase::Paused { .. }
-            | Phase::Stopping { .. }
-            | Phase::Exited { .. }
-            | Phase::Backoff { .. }
-            | Phase::Removing { .. }
-            | Phase::Dead { .. }
-            | Phase::Gone => view.failure.as_ref().map(|failure| failure.message.clone()),
+        // A start that failed is told by start itself; here it would be said twice.
+        let error = match (&view.phase, condition) {
+            (Phase::Dead { reason, .. }, WaitCondition::Removed) => Some(reason.clone()),
+            (_, WaitCondition::NotRunning | WaitCondition::NextExit | WaitCondition::Removed) => None,
         };
         let code = match (&view.failure, &view.last) {
             (Some(failure), _) => failure.code,
@@ -127,7 +119,7 @@ fn worded(denied: Denied, container: &Container) -> Error {
 }
 
 /// What a stop does to this container.
-fn stopping(view: &View, options: &StopOptions) -> Result<Stopping> {
+fn stopping(view: &View, options: &StopOptions, by: By) -> Result<Stopping> {
     let config = &view.record.spec.config;
     let signal = match (&options.signal, config.stop_signal.as_str()) {
         (Some(signal), _) if !signal.is_empty() => signals::parse(signal)?,
@@ -142,7 +134,7 @@ fn stopping(view: &View, options: &StopOptions) -> Result<Stopping> {
             None => Some(GRACE_DEFAULT),
         },
     };
-    Ok(Stopping { signal, grace })
+    Ok(Stopping { signal, grace, by })
 }
 
 impl Engine {
@@ -173,8 +165,27 @@ impl Engine {
     /// When it neither ended by itself nor could be killed.
     pub async fn stop_container(&self, asked: &str, options: StopOptions) -> Result<Outcome> {
         let container = self.container(asked)?;
-        let how = stopping(&container.now(), &options)?;
+        let how = stopping(&container.now(), &options, By::User)?;
         submit(&container, Input::Stop(how), Until::Stopped).await.map_err(|denied| worded(denied, &container))
+    }
+
+    /// Stops everything that runs, all at once, for a daemon that does not leave containers behind.
+    /// Restart policies see no user's stop in it.
+    pub async fn stop_all(&self, grace: Grace) {
+        let options = StopOptions { signal: None, grace };
+        let stops = self.inner.containers.all().into_iter().filter_map(|container| {
+            let how = stopping(&container.now(), &options, By::Daemon).ok()?;
+            Some(tokio::spawn(async move {
+                if let Err(denied) = submit(&container, Input::Stop(how), Until::Stopped).await {
+                    let error = worded(denied, &container);
+                    tracing::warn!(container = %container.id, error = chain(&error), "container not stopped");
+                }
+            }))
+        });
+        for stop in stops.collect::<Vec<_>>() {
+            // A stop that panicked has said so itself.
+            let _ = stop.await;
+        }
     }
 
     /// Stops and starts again.
@@ -183,7 +194,7 @@ impl Engine {
     /// As stop and start.
     pub async fn restart_container(&self, asked: &str, options: StopOptions) -> Result<()> {
         let container = self.container(asked)?;
-        let how = stopping(&container.now(), &options)?;
+        let how = stopping(&container.now(), &options, By::User)?;
         submit(&container, Input::Restart(how), Until::Started)
             .await
             .map_err(|denied| worded(denied, &container).within(&format!("Cannot restart container {asked}")))?;

@@ -17,6 +17,7 @@ pub mod derive;
 pub mod devices;
 mod execs;
 mod files;
+pub mod health;
 pub mod inspect;
 pub(crate) mod lifecycle;
 pub(crate) mod link;

@@ -122,6 +122,15 @@ pub struct Stopping {
     pub signal: i32,
     /// `None` waits forever.
     pub grace: Option<Duration>,
+    pub by: By,
+}
+
+/// Who wants a process to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    User,
+    /// The daemon shuts down; the next one may start the container again.
+    Daemon,
 }
 
 /// What happened.
@@ -528,7 +537,7 @@ fn start_failed(
 }
 
 fn stop(run: Run, then: Then, how: Stopping) -> Verdict {
-    let run = Run { by_user: true, ..run };
+    let run = Run { by_user: run.by_user || how.by == By::User, ..run };
     let mut effects = vec![Signal(how.signal), Effect::Tell(Tell::Kill { signal: how.signal })];
     effects.extend(how.grace.map(ArmKill));
     Go(Phase::Stopping { run, then, killed: 0 }, effects)
@@ -600,7 +609,8 @@ fn ended(run: Run, then: Then, end: End, policy: Policy, asked: bool) -> Verdict
             if asked {
                 effects.push(Effect::Tell(Tell::Stop));
             }
-            if let Some(tally) = again(&exit, run.tally, lasted, policy.restart) {
+            let tally = if asked { None } else { again(&exit, run.tally, lasted, policy.restart) };
+            if let Some(tally) = tally {
                 effects.push(ArmRestart(Duration::from_millis(u64::from(tally.delay_ms))));
                 return Go(Phase::Backoff { exit, tally }, effects);
             }

@@ -18,7 +18,7 @@ fn end(code: i32) -> Input {
     Input::Exited(End { code, oom: false, at: at(1), error: String::new() })
 }
 
-const HOW: Stopping = Stopping { signal: 15, grace: Some(Duration::from_secs(10)) };
+const HOW: Stopping = Stopping { signal: 15, grace: Some(Duration::from_secs(10)), by: By::User };
 
 fn policy(restart: RestartPolicy) -> Policy {
     Policy { restart, auto_remove: false }
@@ -64,7 +64,7 @@ fn phases() -> impl Strategy<Value = Phase> {
 }
 
 fn inputs() -> impl Strategy<Value = Input> {
-    let how = prop_oneof![Just(HOW), Just(Stopping { signal: 15, grace: None })];
+    let how = prop_oneof![Just(HOW), Just(Stopping { signal: 15, grace: None, by: By::User })];
     prop_oneof![
         Just(Input::Start),
         Just(Input::Started { pid: 7, at: at(0) }),
@@ -256,6 +256,16 @@ fn after_a_daemon_restart_always_starts_what_was_stopped_by_hand() {
     assert!(spawns(RestartPolicy::Always));
     assert!(!spawns(RestartPolicy::UnlessStopped));
     assert!(!spawns(RestartPolicy::No));
+}
+
+#[test]
+fn a_daemons_stop_is_no_users_stop() {
+    let unless = policy(RestartPolicy::UnlessStopped);
+    let how = Stopping { by: By::Daemon, ..HOW };
+    let Go(stopping, _) = step(&Phase::Running { run: run() }, Input::Stop(how), unless) else { panic!("goes") };
+    let Go(exited, _) = step(&stopping, end(143), unless) else { panic!("goes") };
+    assert!(matches!(exited, Phase::Exited { .. }), "not before the next daemon");
+    assert!(matches!(step(&exited, Input::DaemonStarted, unless), Go(Phase::Starting { .. }, _)));
 }
 
 #[test]

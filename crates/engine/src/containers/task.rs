@@ -8,7 +8,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use monitor::exit::ExitRecord;
 use monitor::wire::{AttachOptions, DetachCause, Request, Target};
@@ -19,7 +19,8 @@ use super::link::{Link, News};
 use super::record::{Life, Record};
 use super::registry::Container;
 use super::step::{Effect, End, Exit, Input, Phase, Refusal, Run, StartFailure, Tell, Verdict, step};
-use super::views::Outcome;
+use super::health::{self, Check};
+use super::views::{HealthResult, HealthView, Outcome};
 use super::world::{self, Started};
 use crate::Inner;
 use crate::error::{Error, Result, chain};
@@ -38,7 +39,7 @@ pub(crate) struct View {
     /// The latest end that this daemon knows of.
     pub last: Option<Exit>,
     pub failure: Option<StartFailure>,
-    pub health: Option<super::views::HealthView>,
+    pub health: Option<HealthView>,
 }
 
 /// When the sender of an input is answered.
@@ -71,6 +72,8 @@ pub(crate) enum Message {
     Spawned(Box<std::result::Result<Started, StartFailure>>),
     Removed(Result<()>),
     Attach { client: PendingAttach, reply: oneshot::Sender<Result<()>> },
+    /// From the container's prober.
+    Probed { result: HealthResult, check: Check, began: SystemTime },
     /// Changes the wish (rename, update, networks).
     Change { change: Change, reply: oneshot::Sender<Result<()>> },
 }
@@ -101,6 +104,8 @@ pub(crate) struct Task {
     exits: u64,
     last: Option<Exit>,
     failure: Option<StartFailure>,
+    health: Option<HealthView>,
+    prober: Option<tokio::task::AbortHandle>,
     pending: Vec<PendingAttach>,
     waiting: Vec<Waiting>,
     /// Timers of an older generation are void.
@@ -162,6 +167,8 @@ pub(crate) fn launch(
         exits: 0,
         last,
         failure: None,
+        health: None,
+        prober: None,
         pending: Vec::new(),
         waiting: Vec::new(),
         generation: 0,
@@ -182,6 +189,9 @@ enum Heard {
 
 impl Task {
     async fn live(mut self, inputs: Vec<Input>) {
+        if let Some(run) = self.phase.run() {
+            self.watch_health(run.started_at.into());
+        }
         for input in inputs {
             self.feed(input).await;
         }
@@ -251,6 +261,7 @@ impl Task {
                 self.feed(input).await;
             }
             Message::Attach { client, reply } => self.attach(client, reply),
+            Message::Probed { result, check, began } => self.probed(result, &check, began),
             Message::Change { change, reply } => {
                 let outcome = self.change(change).await;
                 let _ = reply.send(outcome);
@@ -269,6 +280,7 @@ impl Task {
                     let (reply, _) = oneshot::channel();
                     self.hand_over(client, reply);
                 }
+                self.watch_health(started.at.into());
                 self.feed(Input::Started { pid: started.pid, at: started.at }).await;
             }
             Err(failure) => {
@@ -380,6 +392,9 @@ impl Task {
         self.link = None;
         self.news = None;
         self.container.execs.all_ended();
+        if let Some(prober) = self.prober.take() {
+            prober.abort();
+        }
         let code = effects.iter().find_map(|effect| match effect {
             Effect::Tell(Tell::Die { code, .. }) => Some(*code),
             _ => None,
@@ -406,6 +421,26 @@ impl Task {
         world::write_life(&self.engine, &self.record, life, self.record.durability(next)).await
     }
 
+    /// Starts probing a run, if the container has a health check.
+    fn watch_health(&mut self, began: SystemTime) {
+        let Some(check) = Check::find(&self.record.spec.config) else { return };
+        self.health = Some(health::starting());
+        let (engine, container) = (Arc::clone(&self.engine), Arc::clone(&self.container));
+        let prober = tokio::spawn(health::probe_forever(engine, container, check, began));
+        self.prober = Some(prober.abort_handle());
+    }
+
+    fn probed(&mut self, result: HealthResult, check: &Check, began: SystemTime) {
+        let (Some(health), Some(_)) = (&self.health, self.phase.run()) else { return };
+        let next = health::judge(health, check, began, result);
+        let changed = next.status != health.status;
+        self.health = Some(next);
+        self.publish();
+        if changed && let Some(health) = &self.health {
+            world::tell(&self.engine, &self.record, &format!("health_status: {}", health.status.name()), &[]);
+        }
+    }
+
     fn publish(&self) {
         self.window.send_replace(Arc::new(View {
             record: Arc::clone(&self.record),
@@ -415,7 +450,7 @@ impl Task {
             exits: self.exits,
             last: self.last.clone(),
             failure: self.failure.clone(),
-            health: None,
+            health: self.health.clone(),
         }));
     }
 

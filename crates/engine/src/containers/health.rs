@@ -1,0 +1,263 @@
+//! Health checks: when a probe runs, and what its result makes of a container's health.
+//!
+//! One prober runs beside each running container that has a check. It sends results to the
+//! container's task, which alone publishes health. The judgement is pure ([`judge`]).
+//!
+//! Source: moby `daemon/health.go`.
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use monitor::wire::{AttachOptions, Event, ExecRequest, Framing, Request, Target};
+use spec::Id;
+use spec::image::{Config, Healthcheck};
+use tokio::io::AsyncReadExt;
+
+use super::attach::exec_process;
+use super::link::Link;
+use super::registry::Container;
+use super::step::{Phase, SIGKILL};
+use super::task::{Message, View};
+use super::views::{ExecSpec, HealthResult, HealthStatus, HealthView};
+use super::world;
+use crate::error::{Error, Kind, Result};
+use crate::{Engine, Inner};
+
+const INTERVAL_DEFAULT: Duration = Duration::from_secs(30);
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+const START_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
+const RETRIES_DEFAULT: i64 = 3;
+/// How many results are kept, and how much of each one's output.
+const RESULTS_MAX: usize = 5;
+const OUTPUT_BYTES_MAX: usize = 4096;
+
+/// A check with all its values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    pub argv: Vec<String>,
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub start_period: Duration,
+    pub start_interval: Duration,
+    pub retries: u32,
+}
+
+impl Check {
+    /// The check of a merged configuration; none for `NONE` and for an empty test.
+    #[must_use]
+    pub fn find(config: &Config) -> Option<Self> {
+        let health: &Healthcheck = config.healthcheck.as_ref()?;
+        let (kind, words) = health.test.split_first()?;
+        let argv = match kind.as_str() {
+            "CMD" => words.to_vec(),
+            "CMD-SHELL" => {
+                let default = ["/bin/sh".to_owned(), "-c".to_owned()];
+                let shell = if config.shell.is_empty() { &default[..] } else { &config.shell };
+                shell.iter().chain(words.first()).cloned().collect()
+            }
+            _ => return None,
+        };
+        let time = |nanos: i64, default| match u64::try_from(nanos) {
+            Ok(0) | Err(_) => default,
+            Ok(nanos) => Duration::from_nanos(nanos),
+        };
+        let retries = if health.retries == 0 { RETRIES_DEFAULT } else { health.retries };
+        (!argv.is_empty()).then(|| Self {
+            argv,
+            interval: time(health.interval, INTERVAL_DEFAULT),
+            timeout: time(health.timeout, TIMEOUT_DEFAULT),
+            start_period: time(health.start_period, Duration::ZERO),
+            start_interval: time(health.start_interval, START_INTERVAL_DEFAULT),
+            retries: u32::try_from(retries).unwrap_or(u32::MAX),
+        })
+    }
+}
+
+/// Health before the first result.
+#[must_use]
+pub fn starting() -> HealthView {
+    HealthView { status: HealthStatus::Starting, failing_streak: 0, log: Vec::new() }
+}
+
+/// What a result makes of the health so far. A failure within the start period does not count while
+/// nothing has succeeded yet.
+#[must_use]
+pub fn judge(now: &HealthView, check: &Check, began: SystemTime, result: HealthResult) -> HealthView {
+    let mut next = now.clone();
+    let grace = next.status == HealthStatus::Starting
+        && result.start.duration_since(began).unwrap_or_default() < check.start_period;
+    if result.exit_code == 0 {
+        next.failing_streak = 0;
+        next.status = HealthStatus::Healthy;
+    } else if !grace {
+        next.failing_streak += 1;
+        if next.failing_streak >= check.retries {
+            next.status = HealthStatus::Unhealthy;
+        }
+    }
+    next.log.push(result);
+    if next.log.len() > RESULTS_MAX {
+        next.log.remove(0);
+    }
+    next
+}
+
+/// Probes for as long as the container runs. To be aborted at its end.
+pub(crate) async fn probe_forever(engine: Arc<Inner>, container: Arc<Container>, check: Check, began: SystemTime) {
+    loop {
+        let status = container.now().health.as_ref().map(|health| health.status);
+        let in_start = status == Some(HealthStatus::Starting)
+            && SystemTime::now().duration_since(began).unwrap_or_default() < check.start_period;
+        tokio::time::sleep(if in_start { check.start_interval.min(check.interval) } else { check.interval }).await;
+        let view = container.now();
+        let (Phase::Running { .. }, Some(link)) = (&view.phase, &view.link) else { continue };
+        let start = SystemTime::now();
+        let (exit_code, output) = match probe(&engine, &container, &view, link, &check).await {
+            Ok(outcome) => outcome,
+            Err(error) => (-1, error.message),
+        };
+        let result = HealthResult { start, end: SystemTime::now(), exit_code, output };
+        if container.inbox.send(Message::Probed { result, check: check.clone(), began }).is_err() {
+            return;
+        }
+    }
+}
+
+/// Runs one probe to its end or its time limit.
+async fn probe(
+    engine: &Arc<Inner>,
+    container: &Container,
+    view: &View,
+    link: &Link,
+    check: &Check,
+) -> Result<(i32, String)> {
+    let engine = Engine { inner: Arc::clone(engine) };
+    let spec = ExecSpec { argv: check.argv.clone(), attach_stdout: true, attach_stderr: true, ..ExecSpec::default() };
+    let exec = Id::random();
+    let failed = |source| Error::because(Kind::Internal, "cannot run the health check", source);
+    let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+    ours.set_nonblocking(true).map_err(failed)?;
+    let ours = tokio::net::UnixStream::from_std(ours).map_err(failed)?;
+    let command = check.argv.join(" ");
+    let more = [("execID", exec.to_string())];
+    container.execs.insert(exec, spec.clone());
+    let ended = container.execs.on_end(&exec);
+    world::tell(&engine.inner, &view.record, &format!("exec_create: {command}"), &more);
+    world::tell(&engine.inner, &view.record, &format!("exec_start: {command}"), &more);
+    let attach = AttachOptions {
+        stdin: false,
+        stdout: true,
+        stderr: true,
+        detach_keys: Vec::new(),
+        framing: Framing::Raw,
+        prelude: Vec::new(),
+    };
+    let request = ExecRequest {
+        exec,
+        process: exec_process(&engine, view, &spec)?,
+        user: Some(view.record.spec.config.user.clone()),
+        stdin: false,
+        attach: Some(attach),
+    };
+    let answer = link.ask(&Request::Exec(Box::new(request)), &[theirs.as_fd()]).await;
+    drop(theirs);
+    match answer? {
+        Event::ExecStarted { pid, .. } => container.execs.started(&exec, pid),
+        Event::ExecFailed { message, .. } => {
+            container.execs.remove(&exec);
+            return Err(Error::internal(message));
+        }
+        other => return Err(Error::internal(format!("the monitor answered {other:?} to a health check"))),
+    }
+    let whole = async {
+        let output = read(ours).await;
+        (ended.await.unwrap_or(-1), output)
+    };
+    let outcome = tokio::time::timeout(check.timeout, whole).await;
+    let outcome = match outcome {
+        Ok(outcome) => Ok(outcome),
+        Err(_) => {
+            let _ = link.tell(&Request::Signal { target: Target::Exec(exec), signal: SIGKILL });
+            Ok((-1, format!("Health check exceeded timeout ({})", go_duration(check.timeout))))
+        }
+    };
+    container.execs.remove(&exec);
+    outcome
+}
+
+/// All output, of which only the beginning is kept.
+async fn read(mut socket: tokio::net::UnixStream) -> String {
+    let mut kept = Vec::new();
+    let mut cut = false;
+    let mut buffer = vec![0; OUTPUT_BYTES_MAX];
+    while let Ok(count @ 1..) = socket.read(&mut buffer).await {
+        let room = OUTPUT_BYTES_MAX - kept.len();
+        cut |= count > room;
+        kept.extend_from_slice(&buffer[..count.min(room)]);
+    }
+    let mut text = String::from_utf8_lossy(&kept).into_owned();
+    if cut {
+        text.push_str("...");
+    }
+    text
+}
+
+/// `1m30s`, as Go shows durations of whole seconds, and `1.5s`.
+fn go_duration(time: Duration) -> String {
+    let (minutes, seconds) = (time.as_secs() / 60, time.as_secs_f64() % 60.0);
+    match (minutes / 60, minutes % 60) {
+        (0, 0) => format!("{seconds}s"),
+        (0, minutes) => format!("{minutes}m{seconds}s"),
+        (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check() -> Check {
+        let config = Config {
+            healthcheck: Some(Healthcheck {
+                test: vec!["CMD-SHELL".to_owned(), "true".to_owned()],
+                retries: 2,
+                start_period: 10_000_000_000,
+                ..Healthcheck::default()
+            }),
+            ..Config::default()
+        };
+        Check::find(&config).unwrap()
+    }
+
+    /// Results as (seconds after the start, exit code); the status after each.
+    #[track_caller]
+    fn after(results: &[(u64, i32)], want: &[&str]) {
+        let began = SystemTime::UNIX_EPOCH;
+        let mut health = starting();
+        let mut got = Vec::new();
+        for (second, exit_code) in results {
+            let start = began + Duration::from_secs(*second);
+            let result = HealthResult { start, end: start, exit_code: *exit_code, output: String::new() };
+            health = judge(&health, &check(), began, result);
+            got.push(format!("{} {}", health.status.name(), health.failing_streak));
+        }
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn failures_count_after_the_start_period_or_the_first_success() {
+        after(&[(1, 1), (2, 1), (11, 1), (12, 1)], &["starting 0", "starting 0", "starting 1", "unhealthy 2"]);
+        after(&[(1, 0), (2, 1), (3, 1), (4, 0)], &["healthy 0", "healthy 1", "unhealthy 2", "healthy 0"]);
+    }
+
+    #[test]
+    fn defaults_are_dockers() {
+        let check = check();
+        assert_eq!(check.argv, ["/bin/sh", "-c", "true"]);
+        assert_eq!((check.interval, check.timeout), (INTERVAL_DEFAULT, TIMEOUT_DEFAULT));
+        assert_eq!(go_duration(Duration::from_secs(90)), "1m30s");
+        assert_eq!(go_duration(Duration::from_millis(1500)), "1.5s");
+    }
+}
