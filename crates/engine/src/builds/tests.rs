@@ -24,7 +24,15 @@ struct Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.root);
+        // The store may still be removing things of its own in there.
+        for _ in 0..50 {
+            match std::fs::remove_dir_all(&self.root) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+                Ok(()) | Err(_) => return,
+            }
+        }
     }
 }
 
@@ -325,23 +333,5 @@ fn a_context_that_is_no_archive_is_refused() {
         let (result, _) = bench.build(Vec::new()).await;
         let message = result.unwrap_err().error.message;
         assert_eq!(message, "Cannot locate specified Dockerfile: Dockerfile");
-    });
-}
-
-#[test]
-#[ignore = "a measurement"]
-fn ten_thousand_files() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let Some(bench) = bench().await else { return };
-        let names: Vec<String> = (0..10_000).map(|n| format!("d{}/f{n}", n % 100)).collect();
-        let files: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "content of a small file")).collect();
-        let archive = context("FROM scratch\nCOPY . /x\n", &files);
-        for _ in 0..3 {
-            let started = std::time::Instant::now();
-            let (result, _) = bench.build(archive.clone()).await;
-            assert!(result.is_ok());
-            println!("{:?}", started.elapsed());
-        }
     });
 }
