@@ -36,8 +36,8 @@ pub fn downgrade(answer: Answer, version: ApiVersion, value: &mut Value) {
     }
 }
 
-fn each(value: &mut Value, mut change: impl FnMut(&mut Value)) {
-    value.as_array_mut().into_iter().flatten().for_each(|item| change(item));
+fn each(value: &mut Value, change: impl FnMut(&mut Value)) {
+    value.as_array_mut().into_iter().flatten().for_each(change);
 }
 
 /// Before 1.44 `VirtualSize` repeated `Size`.

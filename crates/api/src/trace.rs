@@ -15,13 +15,39 @@ pub const VERSION: &str = "tug1";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Trace {
-    Started { vertex: u32, name: String, at_ms: u64 },
-    Status { vertex: u32, text: String, is_done: bool, at_ms: u64 },
+    Started {
+        vertex: u32,
+        name: String,
+        at_ms: u64,
+    },
+    Status {
+        vertex: u32,
+        text: String,
+        is_done: bool,
+        at_ms: u64,
+    },
     /// `stream`: 1 is stdout, 2 stderr.
-    Log { vertex: u32, stream: u8, data: String, at_ms: u64 },
-    Done { vertex: u32, is_cached: bool, error: Option<String>, at_ms: u64 },
-    Image { id: String },
-    Warning { text: String },
+    Log {
+        vertex: u32,
+        stream: u8,
+        data: String,
+        at_ms: u64,
+    },
+    Done {
+        vertex: u32,
+        is_cached: bool,
+        error: Option<String>,
+        at_ms: u64,
+    },
+    Image {
+        id: String,
+    },
+    Warning {
+        text: String,
+    },
     /// `excerpt`: the lines of the Dockerfile around the fault.
-    Failed { message: String, excerpt: Option<String> },
+    Failed {
+        message: String,
+        excerpt: Option<String>,
+    },
 }

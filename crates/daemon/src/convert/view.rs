@@ -165,7 +165,6 @@ pub fn health_config(health: spec::image::Healthcheck) -> docker::HealthConfig {
 /// Lists that the docker CLI always sends are `[]` when empty, the others `null`, as in an
 /// inspect of Docker's after `docker run`.
 fn host_config(host: wish::HostSpec) -> docker::HostConfig {
-    let limits = host.resources;
     let (rows, columns) = host.console_size.unwrap_or_default();
     docker::HostConfig {
         binds: null(host.binds),
@@ -207,6 +206,17 @@ fn host_config(host: wish::HostSpec) -> docker::HostConfig {
         sysctls: null_map(host.sysctls),
         runtime: host.runtime,
         isolation: host.isolation,
+        mounts: null(host.mounts.into_iter().map(mount).collect()),
+        masked_paths: host.masked_paths,
+        readonly_paths: host.readonly_paths,
+        init: host.init,
+        ..limits(host.resources)
+    }
+}
+
+/// The fields that update can change; the rest is empty.
+fn limits(limits: wish::Resources) -> docker::HostConfig {
+    docker::HostConfig {
         cpu_shares: limits.cpu_shares,
         memory: limits.memory,
         nano_cpus: limits.nano_cpus,
@@ -250,14 +260,7 @@ fn host_config(host: wish::HostSpec) -> docker::HostConfig {
                 })
                 .collect(),
         ),
-        cpu_count: 0,
-        cpu_percent: 0,
-        io_maximum_iops: 0,
-        io_maximum_bandwidth: 0,
-        mounts: null(host.mounts.into_iter().map(mount).collect()),
-        masked_paths: host.masked_paths,
-        readonly_paths: host.readonly_paths,
-        init: host.init,
+        ..docker::HostConfig::default()
     }
 }
 

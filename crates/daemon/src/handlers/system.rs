@@ -84,7 +84,6 @@ fn count(number: usize) -> i64 {
 
 fn info_of(call: &Call, facts: engine::system::Info) -> docker::Info {
     let config = call.engine.config();
-    let limits = facts.limits;
     let mut warnings = facts.warnings;
     warnings.extend(call.state.warnings.iter().cloned());
     docker::Info {
@@ -96,20 +95,10 @@ fn info_of(call: &Call, facts: engine::system::Info) -> docker::Info {
         images: count(facts.images),
         driver: facts.storage_driver,
         driver_status: facts.storage_status.into_iter().map(|(key, value)| [key, value]).collect(),
-        system_status: None,
         plugins: plugins(),
-        memory_limit: limits.memory,
-        swap_limit: limits.swap,
-        cpu_cfs_period: limits.cpu_cfs_period,
-        cpu_cfs_quota: limits.cpu_cfs_quota,
-        cpu_shares: limits.cpu_shares,
-        cpu_set: limits.cpu_set,
-        pids_limit: limits.pids,
         ipv4_forwarding: facts.ipv4_forwarding,
         debug: config.debug,
         n_fd: count(facts.open_fds),
-        oom_kill_disable: limits.oom_kill_disable,
-        n_goroutines: 0,
         system_time: crate::convert::time(Some(std::time::SystemTime::now())),
         logging_driver: config.log.driver.clone(),
         cgroup_driver: "cgroupfs".to_owned(),
@@ -124,7 +113,6 @@ fn info_of(call: &Call, facts: engine::system::Info) -> docker::Info {
         registry_config: registry_config(call),
         n_cpu: count(facts.cpus),
         mem_total: i64::try_from(facts.memory).unwrap_or(i64::MAX),
-        generic_resources: None,
         docker_root_dir: config.data_root.to_string_lossy().into_owned(),
         http_proxy: config.proxies.http.clone(),
         https_proxy: config.proxies.https.clone(),
@@ -141,13 +129,8 @@ fn info_of(call: &Call, facts: engine::system::Info) -> docker::Info {
         default_runtime: config.default_runtime.clone(),
         swarm: docker::SwarmInfo::default(),
         live_restore_enabled: call.state.live_restore,
-        isolation: String::new(),
         init_binary: "docker-init".to_owned(),
-        containerd_commit: docker::Commit::default(),
-        runc_commit: docker::Commit::default(),
-        init_commit: docker::Commit::default(),
         security_options: facts.security_options,
-        product_license: String::new(),
         default_address_pools: config
             .network
             .address_pools
@@ -160,6 +143,22 @@ fn info_of(call: &Call, facts: engine::system::Info) -> docker::Info {
         firewall_backend: Some(docker::FirewallInfo { driver: "nftables".to_owned(), info: None }),
         cdi_spec_dirs: Vec::new(),
         warnings: (!warnings.is_empty()).then_some(warnings),
+        ..supported(facts.limits)
+    }
+}
+
+/// Which limits can be set; the rest is empty.
+fn supported(limits: engine::system::LimitSupport) -> docker::Info {
+    docker::Info {
+        memory_limit: limits.memory,
+        swap_limit: limits.swap,
+        cpu_cfs_period: limits.cpu_cfs_period,
+        cpu_cfs_quota: limits.cpu_cfs_quota,
+        cpu_shares: limits.cpu_shares,
+        cpu_set: limits.cpu_set,
+        pids_limit: limits.pids,
+        oom_kill_disable: limits.oom_kill_disable,
+        ..docker::Info::default()
     }
 }
 
