@@ -492,3 +492,87 @@ impl AsyncWrite for Hijacked {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::expect;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixListener;
+
+    /// A daemon that says `answer` to the first request, then what it is sent, until its end.
+    async fn daemon(
+        name: &str,
+        answer: &'static [u8],
+    ) -> (Client, tokio::task::JoinHandle<String>) {
+        let path =
+            std::env::temp_dir().join(format!("tug-client-{}-{name}.sock", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        let client = Client::new(Host::Unix(path.clone()));
+        let served = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            std::fs::remove_file(path).unwrap();
+            let mut seen = Vec::new();
+            while !seen.windows(4).any(|window| window == b"\r\n\r\n") {
+                stream.read_buf(&mut seen).await.unwrap();
+            }
+            stream.write_all(answer).await.unwrap();
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest).await;
+            let _ = stream.write_all(&rest).await;
+            let head = String::from_utf8(seen).unwrap();
+            head.lines().next().unwrap().to_owned()
+        });
+        (client, served)
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn an_error_answer_is_told_in_the_daemons_words() {
+        let answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 16\r\n\r\n{\"message\":\"no\"}";
+        let (client, served) = daemon("error", answer).await;
+        let error =
+            client.get("/containers/a%20b/json").query("size", "1").send().await.err().unwrap();
+        assert!(error.is_not_found());
+        expect!["Error response from daemon: no"].assert_eq(&error.to_string());
+        drop(client);
+        expect!["GET /v1.50/containers/a%20b/json?size=1 HTTP/1.1"]
+            .assert_eq(&served.await.unwrap());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn values_of_a_stream_need_no_newlines_and_may_come_in_pieces() {
+        let answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+            9\r\n{\"status\"\r\n19\r\n:\"a\"}{\"status\":\"b\"}\r\n{\"st\r\n0c\r\natus\":\"c\"}\r\n\r\n0\r\n\r\n";
+        let (client, _served) = daemon("stream", answer).await;
+        let mut response = client.get("/events").send().await.unwrap();
+        let mut words = Vec::new();
+        while let Some(message) = response.next_json::<crate::progress::Message>().await.unwrap() {
+            words.push(message.status);
+        }
+        assert_eq!(words, ["a", "b", "c"]);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_connection_taken_over_begins_with_what_came_early_and_closes_by_halves() {
+        let answer =
+            b"HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\n\
+            Connection: Upgrade\r\nUpgrade: tcp\r\n\r\nearly ";
+        let (client, served) = daemon("hijack", answer).await;
+        let mut io = client.post("/containers/x/attach").hijack().await.unwrap();
+        assert_eq!(io.content_type, crate::framing::RAW_STREAM);
+        io.write_all(b"late").await.unwrap();
+        io.shutdown().await.unwrap();
+        let mut got = String::new();
+        io.read_to_string(&mut got).await.unwrap();
+        assert_eq!(got, "early late");
+        served.await.unwrap();
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn nobody_there_is_said_as_docker_says_it() {
+        let client = Client::new("unix:///nonexistent/tug.sock".parse().unwrap());
+        let error = client.ping().await.unwrap_err();
+        expect!["Cannot connect to the Docker daemon at unix:///nonexistent/tug.sock. Is the docker daemon running?"]
+            .assert_eq(&error.to_string());
+    }
+}
