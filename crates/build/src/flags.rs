@@ -43,11 +43,8 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// Takes the flags off the front of `rest`.
-    ///
-    /// # Errors
-    /// None today; the result keeps room for syntax that is no flag.
-    pub fn take(rest: &str, escape: char) -> Result<(Self, String), FlagError> {
+    /// Takes the flags off the front of `rest`; gives them and what is left.
+    pub fn take(rest: &str, escape: char) -> (Self, String) {
         let mut flags = Self::default();
         let mut rest = rest.trim_start();
         while rest.starts_with("--") {
@@ -62,7 +59,7 @@ impl Flags {
                 None => flags.left.push((word, None)),
             }
         }
-        Ok((flags, rest.to_owned()))
+        (flags, rest.to_owned())
     }
 
     fn all(&mut self, name: &'static str) -> Vec<Option<String>> {

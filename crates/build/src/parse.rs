@@ -190,7 +190,7 @@ impl<'a> Words<'a> {
         let Some(keyword) = KEYWORDS.into_iter().find(|keyword| *keyword == upper) else {
             return Err(Problem::Unknown { hint: suggestion(&upper), word: upper });
         };
-        let (flags, rest) = Flags::take(rest, escape)?;
+        let (flags, rest) = Flags::take(rest, escape);
         Ok(Self { keyword, flags, rest, escape, line })
     }
 

@@ -134,13 +134,13 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
             self.created = outcome.created;
             self.finished(vertex, false, None, result, stage.steps.is_empty());
         } else {
-            self.from_image(stage, &base)?;
+            self.begin_on_image(stage, &base)?;
         }
         self.triggers = std::mem::take(&mut self.state.image.config.on_build);
         Ok(())
     }
 
-    fn from_image(&mut self, stage: &Stage, base: &str) -> Result<(), StepError> {
+    fn begin_on_image(&mut self, stage: &Stage, base: &str) -> Result<(), StepError> {
         let platform = self.platform(stage)?;
         let worker = self.build.worker;
         let shown = Reference::parse(base)
