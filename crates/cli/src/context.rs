@@ -77,7 +77,8 @@ impl Session {
             client.negotiate().await?;
         }
         for (name, value) in &self.config.http_headers {
-            if let (Ok(name), Ok(value)) = (name.parse::<hyper::header::HeaderName>(), value.parse())
+            if let (Ok(name), Ok(value)) =
+                (name.parse::<hyper::header::HeaderName>(), value.parse())
                 && name != hyper::header::USER_AGENT
             {
                 client.add_header(name, value);
@@ -181,9 +182,8 @@ impl Config {
             .ok()
             .and_then(|text| serde_json::from_slice(&text).ok())
             .unwrap_or_default();
-        let text = |key: &str| {
-            root[key].as_str().filter(|value| !value.is_empty()).map(str::to_owned)
-        };
+        let text =
+            |key: &str| root[key].as_str().filter(|value| !value.is_empty()).map(str::to_owned);
         let http_headers = root["HttpHeaders"]
             .as_object()
             .into_iter()
@@ -305,9 +305,8 @@ fn start_daemon() -> Result<(), String> {
         .append(true)
         .open(&path)
         .map_err(|error| format!("open {}: {}", path.display(), reason(&error)))?;
-    let copy = log
-        .try_clone()
-        .map_err(|error| format!("open {}: {}", path.display(), reason(&error)))?;
+    let copy =
+        log.try_clone().map_err(|error| format!("open {}: {}", path.display(), reason(&error)))?;
     // Leaving our session takes a call between fork and exec, which safe code cannot make: the
     // child is this command line again, which leaves the session and becomes the daemon.
     Command::new(&program)

@@ -78,10 +78,7 @@ fn dispatch(program: &str, words: &[String]) -> u8 {
 }
 
 fn find(commands: &[&'static Command], name: &str) -> Option<&'static Command> {
-    commands
-        .iter()
-        .copied()
-        .find(|command| command.name == name || command.aliases.contains(&name))
+    commands.iter().copied().find(|command| command.name == name || command.aliases.contains(&name))
 }
 
 fn in_group(session: &Session, group: &Group, words: &[String]) -> u8 {
@@ -133,7 +130,9 @@ fn help_topic(program: &str, words: &[String]) -> u8 {
                 .find(|candidate| candidate.name == group)
                 .and_then(|group| find(group.commands, name));
             match found {
-                Some(command) => print(&help::command(program, &format!("{group} {name}"), command)),
+                Some(command) => {
+                    print(&help::command(program, &format!("{group} {name}"), command))
+                }
                 None => unknown_topic(&words),
             }
         }
@@ -145,7 +144,13 @@ fn unknown_topic(words: &[&str]) -> u8 {
     1
 }
 
-fn run(session: &Session, group: &str, typed: &str, command: &'static Command, words: &[String]) -> u8 {
+fn run(
+    session: &Session,
+    group: &str,
+    typed: &str,
+    command: &'static Command,
+    words: &[String],
+) -> u8 {
     let program = &session.program;
     // Help shows the command's own name even when an alias was typed.
     let name = if command.aliases.contains(&typed) { command.name } else { typed };

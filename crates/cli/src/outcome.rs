@@ -8,7 +8,10 @@ use crate::failure::{Failure, daemon_words};
 /// run, else 125.
 pub fn status_of_error(text: &str) -> u8 {
     let has = |words: &str| text.contains(words);
-    if has("executable file not found") || has("no such file or directory") || has("system cannot find the file specified") {
+    if has("executable file not found")
+        || has("no such file or directory")
+        || has("system cannot find the file specified")
+    {
         127
     } else if has("permission denied") || has("is a directory") || has("not a directory") {
         126
@@ -27,7 +30,8 @@ pub fn start_failure(program: &str, path: &str, failure: Failure) -> Failure {
 
 fn said(program: &str, path: &str, text: &str) -> Failure {
     // A socket that is closed to us says "permission denied" too, and is no container's fault.
-    let status = if text.starts_with("Error response from daemon") { status_of_error(text) } else { 125 };
+    let status =
+        if text.starts_with("Error response from daemon") { status_of_error(text) } else { 125 };
     Failure::Said {
         text: match status {
             125 => text.to_owned(),

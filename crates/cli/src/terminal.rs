@@ -1,9 +1,6 @@
 //! Standard streams: writing whole texts, raw mode with a restore on every way out, size.
 
-use std::{
-    io::IsTerminal,
-    sync::Mutex,
-};
+use std::{io::IsTerminal, sync::Mutex};
 
 use rustix::{
     fd::BorrowedFd,

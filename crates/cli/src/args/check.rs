@@ -84,10 +84,8 @@ pub fn extra_host(value: &str) -> Result<String, String> {
     if address == "host-gateway" {
         return Ok(format!("{name}:{address}"));
     }
-    let bare = address
-        .strip_prefix('[')
-        .and_then(|inner| inner.strip_suffix(']'))
-        .unwrap_or(address);
+    let bare =
+        address.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(address);
     if bare.parse::<IpAddr>().is_err() {
         return Err(format!("invalid IP address in add-host: {}", go::quote(address)));
     }
@@ -180,11 +178,7 @@ mod tests {
             (Kind::Bytes, "5z", "invalid suffix: 'z'"),
             (Kind::Bytes, "-1", "invalid size: '-1'"),
             (Kind::DeviceCgroupRule, "x", "invalid device cgroup format 'x'"),
-            (
-                Kind::Uint16,
-                "70000",
-                "strconv.ParseUint: parsing \"70000\": value out of range",
-            ),
+            (Kind::Uint16, "70000", "strconv.ParseUint: parsing \"70000\": value out of range"),
         ] {
             assert_eq!(check(kind, value), Err(want.to_owned()), "{kind:?} {value}");
         }

@@ -87,12 +87,10 @@ pub fn parse_duration(text: &str) -> Result<i64, String> {
     }
     let mut total = 0i128;
     while !rest.is_empty() {
-        let number_end =
-            rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let number = &rest[..number_end];
         rest = &rest[number_end..];
-        let unit_end =
-            rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let unit_end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
         let unit = &rest[..unit_end];
         rest = &rest[unit_end..];
         if !number.bytes().any(|byte| byte.is_ascii_digit()) || number.matches('.').count() > 1 {
@@ -117,7 +115,8 @@ pub fn parse_duration(text: &str) -> Result<i64, String> {
             }
         };
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| invalid())? };
+        let whole: i128 =
+            if whole.is_empty() { 0 } else { whole.parse().map_err(|_| invalid())? };
         total += whole * scale;
         let mut place = scale;
         for digit in fraction.bytes() {

@@ -36,7 +36,8 @@ pub fn command(program: &str, path: &str, command: &Command) -> String {
 
 /// The help of a management command.
 pub fn group(program: &str, group: &Group) -> String {
-    let mut text = format!("Usage:  {program} {} COMMAND\n\n{}\n\nCommands:\n", group.name, group.about);
+    let mut text =
+        format!("Usage:  {program} {} COMMAND\n\n{}\n\nCommands:\n", group.name, group.about);
     let mut rows: Vec<_> =
         group.commands.iter().map(|command| (command.name, command.about)).collect();
     rows.sort_unstable();
@@ -151,7 +152,8 @@ mod tests {
     fn options_are_sorted_aligned_and_wrapped() {
         let flags = [
             flag("volume", Kind::List, "Bind mount a volume").s('v'),
-            flag("all", Kind::Bool, "Show everything there is to show, and then some more of it").s('a'),
+            flag("all", Kind::Bool, "Show everything there is to show, and then some more of it")
+                .s('a'),
             flag("pull", Kind::Text, "When").or("missing"),
             flag("last", Kind::Int, "Rows").or("-1"),
             flag("secret", Kind::Bool, "").hidden(),

@@ -124,8 +124,7 @@ impl Reader<'_> {
     }
 
     fn cluster(&mut self, cluster: &str) -> Result<(), Stop> {
-        let mut letters = cluster.char_indices();
-        while let Some((at, letter)) = letters.next() {
+        for (at, letter) in cluster.char_indices() {
             let Some(flag) = self.flags.iter().find(|flag| flag.short == Some(letter)).copied()
             else {
                 if letter == 'h' {
@@ -269,7 +268,10 @@ mod tests {
     #[test]
     fn the_number_of_arguments_is_checked() {
         assert_eq!(check_arity(Arity::Exactly(2), 1), Err("requires 2 arguments".to_owned()));
-        assert_eq!(check_arity(Arity::AtLeast(1), 0), Err("requires at least 1 argument".to_owned()));
+        assert_eq!(
+            check_arity(Arity::AtLeast(1), 0),
+            Err("requires at least 1 argument".to_owned())
+        );
         assert_eq!(check_arity(Arity::None, 1), Err("accepts no arguments".to_owned()));
         assert_eq!(check_arity(Arity::AtMost(1), 1), Ok(()));
     }

@@ -92,6 +92,12 @@ impl Board {
         self.vertices.iter_mut().rev().find(|vertex| vertex.number == number)
     }
 
+    /// The vertex's number as shown: its place in the order of starting, from 1; 0 when it has no
+    /// line.
+    pub fn place(&self, number: u32) -> usize {
+        self.vertices.iter().rposition(|vertex| vertex.number == number).map_or(0, |at| at + 1)
+    }
+
     pub fn done_count(&self) -> usize {
         self.vertices.iter().filter(|vertex| vertex.ended_ms.is_some()).count()
     }

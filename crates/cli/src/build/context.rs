@@ -73,9 +73,8 @@ pub fn prepare(path: &str, file: &str) -> Result<Context, Failure> {
             dockerfile: file.to_owned(),
         });
     }
-    let root = fs::canonicalize(path).map_err(|_| {
-        Failure::new(format!("unable to prepare context: path {path:?} not found"))
-    })?;
+    let root = fs::canonicalize(path)
+        .map_err(|_| Failure::new(format!("unable to prepare context: path {path:?} not found")))?;
     if !root.is_dir() {
         return Err(Failure::new(format!(
             "unable to prepare context: context must be a directory: {}",
@@ -123,9 +122,8 @@ fn ignore_rules(root: &Path, dockerfile: &str) -> Result<Ignore, Failure> {
         let path = root.join(&name);
         match fs::read(&path) {
             Ok(text) => {
-                return Ignore::parse(&String::from_utf8_lossy(&text)).map_err(|error| {
-                    Failure::new(format!("error checking context: {error}"))
-                });
+                return Ignore::parse(&String::from_utf8_lossy(&text))
+                    .map_err(|error| Failure::new(format!("error checking context: {error}")));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
@@ -153,14 +151,16 @@ fn read_stdin() -> Result<Vec<u8>, Failure> {
 /// Stdin holds a tar, packed or not, or the Dockerfile of an empty context.
 fn from_stdin(file: &str) -> Result<Context, Failure> {
     if file == "-" {
-        return Err(Failure::new("invalid argument: can't use stdin for both build context and dockerfile"));
+        return Err(Failure::new(
+            "invalid argument: can't use stdin for both build context and dockerfile",
+        ));
     }
     let mut head = vec![0; 512];
     let mut filled = 0;
     while filled < head.len() {
-        let count = io::stdin()
-            .read(&mut head[filled..])
-            .map_err(|error| Failure::new(format!("failed to peek context header from STDIN: {}", reason(&error))))?;
+        let count = io::stdin().read(&mut head[filled..]).map_err(|error| {
+            Failure::new(format!("failed to peek context header from STDIN: {}", reason(&error)))
+        })?;
         if count == 0 {
             break;
         }
@@ -171,7 +171,9 @@ fn from_stdin(file: &str) -> Result<Context, Failure> {
         return Ok(Context { source: Source::StdinTar { head }, dockerfile: file.to_owned() });
     }
     if !file.is_empty() {
-        return Err(Failure::new("ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles"));
+        return Err(Failure::new(
+            "ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles",
+        ));
     }
     head.extend(read_stdin()?);
     let extra = Extra { name: "Dockerfile".to_owned(), text: head };
@@ -206,7 +208,8 @@ pub fn send(source: &Source, compression: Compression, sender: BodySender) -> Re
         Compression::None => write(source, &mut sink),
         Compression::Gzip => {
             let mut packed = flate2::write::GzEncoder::new(&mut sink, flate2::Compression::fast());
-            write(source, &mut packed).and_then(|()| packed.finish().map(drop).map_err(Broken::from))
+            write(source, &mut packed)
+                .and_then(|()| packed.finish().map(drop).map_err(Broken::from))
         }
     };
     match result {
@@ -217,7 +220,9 @@ pub fn send(source: &Source, compression: Compression, sender: BodySender) -> Re
         }
         Err(Broken { path, error }) if error.kind() != io::ErrorKind::BrokenPipe => {
             let words = match path {
-                Some(path) => format!("error from sender: open {}: {}", path.display(), reason(&error)),
+                Some(path) => {
+                    format!("error from sender: open {}: {}", path.display(), reason(&error))
+                }
                 None => format!("error from sender: {}", reason(&error)),
             };
             sink.fail(error);
@@ -320,7 +325,9 @@ fn add_directory(
 
 fn is_builders_own(name: &str) -> bool {
     let file = name.rsplit('/').next().unwrap_or(name);
-    name == ".dockerignore" || file.eq_ignore_ascii_case("dockerfile") || file.ends_with(".dockerignore")
+    name == ".dockerignore"
+        || file.eq_ignore_ascii_case("dockerfile")
+        || file.ends_with(".dockerignore")
 }
 
 fn add_entry(
@@ -427,9 +434,6 @@ mod tests {
     #[test]
     fn a_missing_context_is_told() {
         let failure = prepare("/no/such", "").unwrap_err();
-        assert_eq!(
-            failure.to_string(),
-            "unable to prepare context: path \"/no/such\" not found"
-        );
+        assert_eq!(failure.to_string(), "unable to prepare context: path \"/no/such\" not found");
     }
 }

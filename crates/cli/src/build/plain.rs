@@ -18,12 +18,15 @@ impl Plain {
     pub fn draw(&mut self, trace: &Trace) -> String {
         self.board.apply(trace);
         let mut text = String::new();
+        if !self.is_shown(trace) {
+            return text;
+        }
         match trace {
             Trace::Started { vertex, .. } => self.turn_to(*vertex, &mut text),
             Trace::Status { vertex, text: status, is_done, .. } => {
                 if *is_done {
                     self.turn_to(*vertex, &mut text);
-                    text.push_str(&format!("#{vertex} {status} done\n"));
+                    text.push_str(&format!("#{} {status} done\n", self.board.place(*vertex)));
                 }
             }
             Trace::Log { vertex, .. } => self.log(*vertex, &mut text),
@@ -35,13 +38,24 @@ impl Plain {
                     None if *is_cached => "CACHED".to_owned(),
                     None => format!("DONE {}", self.span(*vertex)),
                 };
-                text.push_str(&format!("#{vertex} {outcome}\n\n"));
+                text.push_str(&format!("#{} {outcome}\n\n", self.board.place(*vertex)));
                 self.current = None;
             }
             Trace::Warning { text: warning } => text.push_str(&format!("WARNING: {warning}\n")),
             Trace::Image { .. } | Trace::Failed { .. } => {}
         }
         text
+    }
+
+    /// Steps that only change the image's configuration have no line of their own.
+    fn is_shown(&self, trace: &Trace) -> bool {
+        match trace {
+            Trace::Started { vertex, .. }
+            | Trace::Status { vertex, .. }
+            | Trace::Log { vertex, .. }
+            | Trace::Done { vertex, .. } => self.board.place(*vertex) > 0,
+            Trace::Image { .. } | Trace::Warning { .. } | Trace::Failed { .. } => true,
+        }
     }
 
     fn turn_to(&mut self, vertex: u32, text: &mut String) {
@@ -53,7 +67,7 @@ impl Plain {
         }
         self.current = Some(vertex);
         if let Some(found) = self.board.vertices.iter().find(|found| found.number == vertex) {
-            text.push_str(&format!("#{vertex} {}\n", found.name));
+            text.push_str(&format!("#{} {}\n", self.board.place(vertex), found.name));
         }
     }
 
@@ -61,12 +75,13 @@ impl Plain {
         let Some(found) = self.board.vertices.iter().find(|found| found.number == vertex) else {
             return;
         };
+        let place = self.board.place(vertex);
         let printed = self.printed.get(&vertex).copied().unwrap_or_default().min(found.log.len());
         let lines: String = found.log[printed..]
             .iter()
             .map(|(at_ms, line)| {
                 let since = at_ms.saturating_sub(found.began_ms) as f64 / 1000.0;
-                format!("#{vertex} {since:.3} {line}\n")
+                format!("#{place} {since:.3} {line}\n")
             })
             .collect();
         self.printed.insert(vertex, found.log.len());
@@ -97,8 +112,17 @@ mod tests {
         let mut plain = Plain::default();
         let mut text = String::new();
         for trace in [
-            Trace::Started { vertex: 1, name: "[internal] load build definition from Dockerfile".into(), at_ms: 1000 },
-            Trace::Status { vertex: 1, text: "transferring dockerfile: 73B".into(), is_done: true, at_ms: 1000 },
+            Trace::Started {
+                vertex: 1,
+                name: "[internal] load build definition from Dockerfile".into(),
+                at_ms: 1000,
+            },
+            Trace::Status {
+                vertex: 1,
+                text: "transferring dockerfile: 73B".into(),
+                is_done: true,
+                at_ms: 1000,
+            },
             Trace::Done { vertex: 1, is_cached: false, error: None, at_ms: 1010 },
             Trace::Started { vertex: 2, name: "[2/3] RUN echo hi".into(), at_ms: 1100 },
             Trace::Log { vertex: 2, stream: 1, data: "hi\nyo".into(), at_ms: 1300 },

@@ -27,14 +27,17 @@ pub struct Tty {
 
 impl Tty {
     /// What to print to replace the last drawing.
-    pub fn redraw(&mut self, board: &Board, phase: Phase, now_ms: u64, size: (usize, usize)) -> String {
+    pub fn redraw(
+        &mut self,
+        board: &Board,
+        phase: Phase,
+        now_ms: u64,
+        size: (usize, usize),
+    ) -> String {
         let (rows, columns) = size;
         let mut lines = vec![head(board, phase, now_ms, columns)];
-        let mut blocks: Vec<Vec<String>> = board
-            .vertices
-            .iter()
-            .map(|vertex| block(vertex, phase, now_ms, columns))
-            .collect();
+        let mut blocks: Vec<Vec<String>> =
+            board.vertices.iter().map(|vertex| block(vertex, phase, now_ms, columns)).collect();
         if phase == Phase::Running {
             let room = rows.saturating_sub(2).max(3);
             // The oldest that are done give way to what still goes on.
@@ -135,7 +138,12 @@ mod tests {
         let mut board = Board::default();
         for trace in [
             Trace::Started { vertex: 1, name: "[internal] load build context".into(), at_ms: 1000 },
-            Trace::Status { vertex: 1, text: "transferring context: 2B".into(), is_done: true, at_ms: 1020 },
+            Trace::Status {
+                vertex: 1,
+                text: "transferring context: 2B".into(),
+                is_done: true,
+                at_ms: 1020,
+            },
             Trace::Done { vertex: 1, is_cached: false, error: None, at_ms: 1050 },
             Trace::Started { vertex: 2, name: "[1/2] FROM busybox".into(), at_ms: 1050 },
             Trace::Done { vertex: 2, is_cached: true, error: None, at_ms: 1050 },

@@ -87,7 +87,12 @@ struct Join {
     proxy: bool,
 }
 
-async fn start_attached(session: &Session, matches: &Matches, client: &Client, name: &str) -> Outcome {
+async fn start_attached(
+    session: &Session,
+    matches: &Matches,
+    client: &Client,
+    name: &str,
+) -> Outcome {
     let container = inspect(client, name).await?;
     let stdin = matches.on("interactive") && container.config.open_stdin;
     join(session, matches, client, &container, Join { stdin, start: true, proxy: true }).await

@@ -3,7 +3,10 @@
 //! The context goes up while the answer comes down. Tug's daemon sends a trace, drawn in
 //! BuildKit's style; any other sends the classic builder's text, shown as it comes.
 
-use std::{collections::BTreeMap, time::{Duration, SystemTime, UNIX_EPOCH}};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use api::{
     client::{Body, Request, Response},
@@ -51,7 +54,12 @@ const FLAGS: &[Flag] = &[
     flag("network", Text, "Network of RUN instructions").or("default"),
     flag("no-cache", Bool, "Do not use the cache"),
     flag("platform", Text, "Platform of the result, where the server has several"),
-    flag("progress", Text, "Form of progress (\"auto\", \"plain\", \"tty\", \"quiet\", \"rawjson\")").or("auto"),
+    flag(
+        "progress",
+        Text,
+        "Form of progress (\"auto\", \"plain\", \"tty\", \"quiet\", \"rawjson\")",
+    )
+    .or("auto"),
     flag("pull", Bool, "Always look for newer base images"),
     flag("quiet", Bool, "Show nothing but the image's ID when it is done").s('q'),
     flag("rm", Bool, "Remove intermediate containers after success").or("true"),
@@ -123,8 +131,9 @@ fn style(matches: &Matches) -> Result<Style, Failure> {
 async fn build(session: &Session, matches: &Matches) -> Outcome {
     let style = style(matches)?;
     for tag in matches.all("tag") {
-        spec::reference::Reference::parse(tag).map_err(|error| {
-            Failure::Said { text: format!("invalid argument {tag:?} for \"-t, --tag\" flag: {error}"), status: 125 }
+        spec::reference::Reference::parse(tag).map_err(|error| Failure::Said {
+            text: format!("invalid argument {tag:?} for \"-t, --tag\" flag: {error}"),
+            status: 125,
         })?;
     }
     let Some(path) = matches.args.first() else { return Ok(0) };
@@ -158,9 +167,8 @@ async fn build(session: &Session, matches: &Matches) -> Outcome {
     }
     let image = shown?;
     if let Some(path) = matches.find("iidfile").filter(|path| !path.is_empty()) {
-        std::fs::write(path, &image).map_err(|error| {
-            Failure::new(format!("open {path}: {}", files::reason(&error)))
-        })?;
+        std::fs::write(path, &image)
+            .map_err(|error| Failure::new(format!("open {path}: {}", files::reason(&error))))?;
     }
     Ok(0)
 }
@@ -349,8 +357,9 @@ impl View {
     fn take(&mut self, message: &Message) -> Result<(), Failure> {
         if let Some(aux) = &message.aux {
             if message.id == trace::ID {
-                let trace = serde_json::from_value::<Trace>(aux.clone())
-                    .map_err(|error| Failure::new(format!("cannot read the build's progress: {error}")))?;
+                let trace = serde_json::from_value::<Trace>(aux.clone()).map_err(|error| {
+                    Failure::new(format!("cannot read the build's progress: {error}"))
+                })?;
                 self.trace(&trace, aux);
             } else if let Ok(result) = serde_json::from_value::<BuildResult>(aux.clone())
                 && !result.id.is_empty()
@@ -367,7 +376,8 @@ impl View {
         } else if !message.stream.is_empty() {
             terminal::out(&message.stream);
         } else if !message.status.is_empty() && message.progress_detail.is_none() {
-            let id = if message.id.is_empty() { String::new() } else { format!("{}: ", message.id) };
+            let id =
+                if message.id.is_empty() { String::new() } else { format!("{}: ", message.id) };
             terminal::out(&format!("{id}{}\n", message.status));
         }
         Ok(())
@@ -411,10 +421,14 @@ impl View {
         }
         match outcome {
             Ok(()) => {
-                if self.style == Style::Tty {
-                    for warning in &self.board.warnings {
-                        terminal::error_text(&format!("\n1 warning found:\n - {warning}\n"));
-                    }
+                let warnings = &self.board.warnings;
+                if self.style == Style::Tty && !warnings.is_empty() {
+                    let plural = if warnings.len() == 1 { "" } else { "s" };
+                    let list: String = warnings.iter().map(|one| format!(" - {one}\n")).collect();
+                    terminal::error_text(&format!(
+                        "\n {} warning{plural} found:\n{list}",
+                        warnings.len()
+                    ));
                 }
                 if self.style == Style::Quiet {
                     terminal::out(&format!("{}\n", self.image));

@@ -37,7 +37,12 @@ pub static CP: Command = Command {
     flags: &[&[
         flag("archive", Bool, "Archive mode (copy all uid/gid information)").s('a'),
         flag("follow-link", Bool, "Follow symbolic links in SRC_PATH").s('L'),
-        flag("quiet", Bool, "Do not show progress. It is not shown either when no terminal is attached").s('q'),
+        flag(
+            "quiet",
+            Bool,
+            "Do not show progress. It is not shown either when no terminal is attached",
+        )
+        .s('q'),
     ]],
     arity: Arity::Exactly(2),
     order: Order::Mixed,
@@ -158,9 +163,8 @@ async fn from_container(
         let linked = Path::new(&path).parent().unwrap_or(Path::new("/")).join(&found.link_target);
         path = linked.to_string_lossy().into_owned();
     }
-    let request = client
-        .get(&format!("/containers/{}/archive", segment(name)))
-        .query("path", &path);
+    let request =
+        client.get(&format!("/containers/{}/archive", segment(name))).query("path", &path);
     let mut response = request.send().await?;
     if target == "-" {
         while let Some(chunk) = response.chunk().await? {
@@ -247,15 +251,14 @@ async fn to_container(
     let target = resolve_target(client, name, &path).await?;
     if source == "-" {
         if !target.is_directory {
-            return Err(Failure::new(format!(
-                "destination \"{name}:{path}\" must be a directory"
-            )));
+            return Err(Failure::new(format!("destination \"{name}:{path}\" must be a directory")));
         }
         put(client, matches, name, &target.path, crate::stream::stdin_body()).await?;
         return Ok(0);
     }
     let follow = matches.on("follow-link") || wants_directory(source);
-    let metadata = if follow { std::fs::metadata(source) } else { std::fs::symlink_metadata(source) };
+    let metadata =
+        if follow { std::fs::metadata(source) } else { std::fs::symlink_metadata(source) };
     let metadata =
         metadata.map_err(|error| Failure::new(format!("lstat {source}: {}", reason(&error))))?;
     let is_directory = metadata.is_dir();
@@ -263,7 +266,9 @@ async fn to_container(
         return Err(Failure::new("not a directory"));
     }
     let (into, inner) = match (target.exists, target.is_directory) {
-        (true, true) if means_content(source) && is_directory => (target.path.clone(), ".".to_owned()),
+        (true, true) if means_content(source) && is_directory => {
+            (target.path.clone(), ".".to_owned())
+        }
         (true, true) => (target.path.clone(), source_name(source)),
         (true, false) if is_directory => return Err(Failure::new("cannot copy directory")),
         (false, _) if wants_directory(&path) && !is_directory => {
@@ -277,7 +282,8 @@ async fn to_container(
     let (sender, body) = Body::channel();
     let from = PathBuf::from(source);
     let owners = matches.on("archive");
-    let packing = tokio::task::spawn_blocking(move || local::pack(&from, &inner, follow, owners, sender));
+    let packing =
+        tokio::task::spawn_blocking(move || local::pack(&from, &inner, follow, owners, sender));
     let sent = put(client, matches, name, &into, body).await;
     let packed = packing.await.map_err(|error| Failure::new(error.to_string()))?;
     sent?;
@@ -315,9 +321,15 @@ async fn resolve_target(client: &Client, name: &str, path: &str) -> Result<Targe
                 path = parent.join(&found.link_target).to_string_lossy().into_owned();
             }
             Ok(found) => {
-                return Ok(Target { path, exists: true, is_directory: found.mode & file_mode::DIR != 0 });
+                return Ok(Target {
+                    path,
+                    exists: true,
+                    is_directory: found.mode & file_mode::DIR != 0,
+                });
             }
-            Err(error) if error.is_not_found() && !error.to_string().contains("No such container") => {
+            Err(error)
+                if error.is_not_found() && !error.to_string().contains("No such container") =>
+            {
                 return Ok(Target { path, exists: false, is_directory: false });
             }
             Err(error) => return Err(error.into()),

@@ -98,7 +98,8 @@ fn plain(message: &Message) -> String {
     let mut line = format!("{at} {} {} {}", message.kind, message.action, message.actor.id);
     let attributes: &BTreeMap<_, _> = &message.actor.attributes;
     if !attributes.is_empty() {
-        let pairs: Vec<_> = attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let pairs: Vec<_> =
+            attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
         line.push_str(&format!(" ({})", pairs.join(", ")));
     }
     line

@@ -78,9 +78,11 @@ async fn exec(session: &Session, matches: &Matches) -> Outcome {
     if made.id.is_empty() {
         return Err(Failure::new("exec ID empty"));
     }
-    let start = client
-        .post(&format!("/exec/{}/start", segment(&made.id)))
-        .json(&StartRequest { detach, tty, console_size: size });
+    let start = client.post(&format!("/exec/{}/start", segment(&made.id))).json(&StartRequest {
+        detach,
+        tty,
+        console_size: size,
+    });
     if detach {
         start.send().await?;
         return Ok(0);

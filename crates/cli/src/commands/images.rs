@@ -192,7 +192,8 @@ fn row(image: &Summary, repository: &str, tag: &str, digest: &str, full: bool) -
     };
     let size = table_size(image.size as f64);
     let unique = if image.shared_size < 0 { -1 } else { image.size - image.shared_size };
-    let containers = if image.containers < 0 { "N/A".to_owned() } else { image.containers.to_string() };
+    let containers =
+        if image.containers < 0 { "N/A".to_owned() } else { image.containers.to_string() };
     Row {
         fields: vec![
             ("Containers", containers),
@@ -268,7 +269,9 @@ fn history_row(item: &HistoryItem, full: bool, human: bool) -> Row {
 async fn tag(session: &Session, matches: &Matches) -> Outcome {
     let [source, target] = &matches.args[..] else { return Ok(0) };
     let reference = Reference::parse(target).map_err(|error| {
-        Failure::new(format!("Error parsing reference: {target:?} is not a valid repository/tag: {error}"))
+        Failure::new(format!(
+            "Error parsing reference: {target:?} is not a valid repository/tag: {error}"
+        ))
     })?;
     let mut request = session
         .client()
@@ -337,7 +340,8 @@ mod tests {
         let names: Vec<_> = image_rows(&image, false, false)
             .into_iter()
             .map(|row| {
-                let field = |name| row.fields.iter().find(|(key, _)| *key == name).unwrap().1.clone();
+                let field =
+                    |name| row.fields.iter().find(|(key, _)| *key == name).unwrap().1.clone();
                 (field("Repository"), field("Tag"), field("ID"), field("Size"))
             })
             .collect();

@@ -81,79 +81,84 @@ async fn info(session: &Session, matches: &Matches) -> Outcome {
 
 fn pretty(info: &Info) -> String {
     let mut text = String::new();
-    let mut line = |name: &str, value: &dyn std::fmt::Display| {
-        text.push_str(&format!(" {name}: {value}\n"));
-    };
-    line("Containers", &info.containers);
-    line(" Running", &info.containers_running);
-    line(" Paused", &info.containers_paused);
-    line(" Stopped", &info.containers_stopped);
-    line("Images", &info.images);
-    line("Server Version", &info.server_version);
-    line("Storage Driver", &info.driver);
-    for [name, value] in &info.driver_status {
-        line(&format!(" {name}"), value);
-    }
-    line("Logging Driver", &info.logging_driver);
-    line("Cgroup Driver", &info.cgroup_driver);
-    if !info.cgroup_version.is_empty() {
-        line("Cgroup Version", &info.cgroup_version);
-    }
+    counts(&mut text, info);
     text.push_str(" Plugins:\n");
-    for (name, list) in
-        [("Volume", &info.plugins.volume), ("Network", &info.plugins.network), ("Log", &info.plugins.log)]
-    {
+    for (name, list) in [
+        ("Volume", &info.plugins.volume),
+        ("Network", &info.plugins.network),
+        ("Log", &info.plugins.log),
+    ] {
         text.push_str(&format!("  {name}: {}\n", list.join(" ")));
     }
     let runtimes: Vec<&str> = info.runtimes.keys().map(String::as_str).collect();
-    let mut line = |name: &str, value: &dyn std::fmt::Display| {
-        text.push_str(&format!(" {name}: {value}\n"));
-    };
-    line("Swarm", &info.swarm.local_node_state);
-    line("Runtimes", &runtimes.join(" "));
-    line("Default Runtime", &info.default_runtime);
-    line("Init Binary", &info.init_binary);
-    line("containerd version", &info.containerd_commit.id);
-    line("runc version", &info.runc_commit.id);
-    line("init version", &info.init_commit.id);
+    line(&mut text, "Swarm", &info.swarm.local_node_state);
+    line(&mut text, "Runtimes", runtimes.join(" "));
+    line(&mut text, "Default Runtime", &info.default_runtime);
+    line(&mut text, "Init Binary", &info.init_binary);
+    line(&mut text, "containerd version", &info.containerd_commit.id);
+    line(&mut text, "runc version", &info.runc_commit.id);
+    line(&mut text, "init version", &info.init_commit.id);
     if !info.security_options.is_empty() {
         text.push_str(" Security Options:\n");
         for option in &info.security_options {
             text.push_str(&security_option(option));
         }
     }
-    let mut line = |name: &str, value: &dyn std::fmt::Display| {
-        text.push_str(&format!(" {name}: {value}\n"));
-    };
-    line("Kernel Version", &info.kernel_version);
-    line("Operating System", &info.operating_system);
-    line("OSType", &info.os_type);
-    line("Architecture", &info.architecture);
-    line("CPUs", &info.n_cpu);
-    line("Total Memory", &binary_size(info.mem_total as f64));
-    line("Name", &info.name);
-    line("ID", &info.id);
-    line("Docker Root Dir", &info.docker_root_dir);
-    line("Debug Mode", &info.debug);
+    host(&mut text, info);
+    text
+}
+
+fn line(text: &mut String, name: &str, value: impl std::fmt::Display) {
+    text.push_str(&format!(" {name}: {value}\n"));
+}
+
+fn counts(text: &mut String, info: &Info) {
+    line(text, "Containers", info.containers);
+    line(text, " Running", info.containers_running);
+    line(text, " Paused", info.containers_paused);
+    line(text, " Stopped", info.containers_stopped);
+    line(text, "Images", info.images);
+    line(text, "Server Version", &info.server_version);
+    line(text, "Storage Driver", &info.driver);
+    for [name, value] in &info.driver_status {
+        line(text, &format!(" {name}"), value);
+    }
+    line(text, "Logging Driver", &info.logging_driver);
+    line(text, "Cgroup Driver", &info.cgroup_driver);
+    if !info.cgroup_version.is_empty() {
+        line(text, "Cgroup Version", &info.cgroup_version);
+    }
+}
+
+fn host(text: &mut String, info: &Info) {
+    line(text, "Kernel Version", &info.kernel_version);
+    line(text, "Operating System", &info.operating_system);
+    line(text, "OSType", &info.os_type);
+    line(text, "Architecture", &info.architecture);
+    line(text, "CPUs", info.n_cpu);
+    line(text, "Total Memory", binary_size(info.mem_total as f64));
+    line(text, "Name", &info.name);
+    line(text, "ID", &info.id);
+    line(text, "Docker Root Dir", &info.docker_root_dir);
+    line(text, "Debug Mode", info.debug);
     for (name, proxy) in [
         ("HTTP Proxy", &info.http_proxy),
         ("HTTPS Proxy", &info.https_proxy),
         ("No Proxy", &info.no_proxy),
     ] {
         if !proxy.is_empty() {
-            line(name, proxy);
+            line(text, name, proxy);
         }
     }
     if !info.labels.is_empty() {
-        line("Labels", &format!("\n  {}", info.labels.join("\n  ")));
+        line(text, "Labels", format!("\n  {}", info.labels.join("\n  ")));
     }
-    line("Experimental", &info.experimental_build);
+    line(text, "Experimental", info.experimental_build);
     text.push_str(" Insecure Registries:\n");
     for registry in &info.registry_config.insecure_registry_cidrs {
         text.push_str(&format!("  {registry}\n"));
     }
     text.push_str(&format!(" Live Restore Enabled: {}\n\n", info.live_restore_enabled));
-    text
 }
 
 /// `name=seccomp,profile=builtin` as a name and its properties below.
@@ -164,7 +169,8 @@ fn security_option(option: &str) -> String {
             Some(("name", name)) => text.push_str(&format!("  {name}\n")),
             Some((key, value)) => {
                 let mut letters = key.chars();
-                let first = letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
+                let first =
+                    letters.next().map(|c| c.to_uppercase().to_string()).unwrap_or_default();
                 text.push_str(&format!("   {first}{}: {value}\n", letters.as_str()));
             }
             None => text.push_str(&format!("  {pair}\n")),

@@ -102,11 +102,15 @@ impl Kind {
 
 async fn any(session: &Session, matches: &Matches) -> Outcome {
     match matches.text("type") {
-        "" if matches.given("type") => Err(Failure::new("type is empty: must be one of \"config\", \"container\", \"image\", \"network\", \"node\", \"plugin\", \"secret\", \"service\", \"task\", \"volume\"")),
+        "" if matches.given("type") => Err(Failure::new(
+            "type is empty: must be one of \"config\", \"container\", \"image\", \"network\", \"node\", \"plugin\", \"secret\", \"service\", \"task\", \"volume\"",
+        )),
         "" => of_kinds(session, matches, &ALL).await,
         word => match ALL.iter().find(|kind| kind.word() == word) {
             Some(kind) => of_kinds(session, matches, &[*kind]).await,
-            None => Err(Failure::new(format!("unknown type: \"{word}\": must be one of \"config\", \"container\", \"image\", \"network\", \"node\", \"plugin\", \"secret\", \"service\", \"task\", \"volume\""))),
+            None => Err(Failure::new(format!(
+                "unknown type: \"{word}\": must be one of \"config\", \"container\", \"image\", \"network\", \"node\", \"plugin\", \"secret\", \"service\", \"task\", \"volume\""
+            ))),
         },
     }
 }
@@ -152,7 +156,10 @@ async fn look_up(
         let mut request = client
             .get(&kind.path(name))
             .flag("size", *kind == Kind::Container && matches.on("size"))
-            .flag("verbose", *kind == Kind::Network && matches.given("verbose") && matches.on("verbose"));
+            .flag(
+                "verbose",
+                *kind == Kind::Network && matches.given("verbose") && matches.on("verbose"),
+            );
         if *kind == Kind::Image && matches.given("platform") {
             request = request.query("platform", platform_json(matches.text("platform")));
         }
@@ -163,7 +170,9 @@ async fn look_up(
         match answer {
             Ok(bytes) => return serde_json::from_slice(&bytes).map_err(|error| error.to_string()),
             // A name that cannot be of one kind may well be of another.
-            Err(error) if kinds.len() > 1 && error.status().is_some_and(|status| status.is_client_error()) => {}
+            Err(error)
+                if kinds.len() > 1
+                    && error.status().is_some_and(|status| status.is_client_error()) => {}
             Err(error) => return Err(daemon_words(&error)),
         }
     }

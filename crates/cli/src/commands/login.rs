@@ -74,11 +74,15 @@ async fn login(session: &Session, matches: &Matches) -> Outcome {
             .map_err(|error| Failure::new(format!("read STDIN: {}", reason(&error))))?;
         text.trim_end_matches(['\n', '\r']).to_owned()
     } else if let Some(password) = matches.find("password") {
-        terminal::error_text("WARNING! Using --password via the CLI is insecure. Use --password-stdin.\n");
+        terminal::error_text(
+            "WARNING! Using --password via the CLI is insecure. Use --password-stdin.\n",
+        );
         password.to_owned()
     } else {
         if !terminal::stdin_is_terminal() {
-            return Err(Failure::new("Error: Cannot perform an interactive login from a non TTY device"));
+            return Err(Failure::new(
+                "Error: Cannot perform an interactive login from a non TTY device",
+            ));
         }
         if user.is_empty() {
             user = ask("Username: ")?;

@@ -18,10 +18,18 @@ use crate::{
 const FLAGS: &[Flag] = &[
     flag("details", Bool, "Show the log's further details"),
     flag("follow", Bool, "Go on with what is written from now on").s('f'),
-    flag("since", Text, "Show logs since a time (\"2013-01-02T13:23:37Z\") or for a span (\"42m\" for 42 minutes)"),
+    flag(
+        "since",
+        Text,
+        "Show logs since a time (\"2013-01-02T13:23:37Z\") or for a span (\"42m\" for 42 minutes)",
+    ),
     flag("tail", Text, "Number of lines to show from the end of the logs").s('n').or("all"),
     flag("timestamps", Bool, "Show timestamps").s('t'),
-    flag("until", Text, "Show logs before a time (\"2013-01-02T13:23:37Z\") or a span ago (\"42m\" for 42 minutes)"),
+    flag(
+        "until",
+        Text,
+        "Show logs before a time (\"2013-01-02T13:23:37Z\") or a span ago (\"42m\" for 42 minutes)",
+    ),
 ];
 
 const BASE: Command = Command {
@@ -85,9 +93,8 @@ async fn logs(session: &Session, matches: &Matches) -> Outcome {
         .query("tail", matches.text("tail"));
     for name in ["since", "until"] {
         if let Some(text) = matches.find(name).filter(|text| !text.is_empty()) {
-            let at = moment(text).map_err(|why| {
-                Failure::new(format!("invalid value for \"{name}\": {why}"))
-            })?;
+            let at = moment(text)
+                .map_err(|why| Failure::new(format!("invalid value for \"{name}\": {why}")))?;
             request = request.query(name, at);
         }
     }

@@ -114,8 +114,16 @@ pub static TOP: &[&Command] = &[
 ];
 
 pub static GROUPS: &[Group] = &[
-    Group { name: "builder", about: "Manage builds", commands: &[&build::BUILD, &system::BUILDER_PRUNE] },
-    Group { name: "buildx", about: "Build with more options", commands: &[&build::BUILD, &build::BUILDX_VERSION] },
+    Group {
+        name: "builder",
+        about: "Manage builds",
+        commands: &[&build::BUILD, &system::BUILDER_PRUNE],
+    },
+    Group {
+        name: "buildx",
+        about: "Build with more options",
+        commands: &[&build::BUILD, &build::BUILDX_VERSION],
+    },
     Group {
         name: "container",
         about: "Manage containers",
@@ -292,3 +300,82 @@ pub fn platform_json(text: &str) -> String {
 
 /// The options of every listing.
 pub const FORMAT_USAGE: &str = "Format output by a template:\n'table':            As a table with column headers (default)\n'table TEMPLATE':   As a table of the given Go template\n'json':             As JSON\n'TEMPLATE':         By the given Go template";
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    fn all() -> impl Iterator<Item = &'static Command> {
+        TOP.iter().copied().chain(GROUPS.iter().flat_map(|group| group.commands.iter().copied()))
+    }
+
+    #[test]
+    fn no_command_has_two_flags_of_one_name() {
+        for command in all() {
+            let mut names: Vec<_> = command.all_flags().map(|flag| flag.name).collect();
+            let mut letters: Vec<_> = command.all_flags().filter_map(|flag| flag.short).collect();
+            let counts = (names.len(), letters.len());
+            names.sort_unstable();
+            names.dedup();
+            letters.sort_unstable();
+            letters.dedup();
+            assert_eq!((names.len(), letters.len()), counts, "{}", command.name);
+        }
+    }
+
+    #[test]
+    fn another_spelling_stands_for_a_flag_of_the_same_command() {
+        for command in all() {
+            for name in command.all_flags().filter_map(|flag| flag.same_as) {
+                assert!(command.all_flags().any(|flag| flag.name == name), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn help_has_dockers_layout() {
+        expect![[r#"
+            Usage:  docker ps [OPTIONS]
+
+            List containers
+
+            Aliases:
+              docker container ls, docker container list, docker container ps, docker ps
+
+            Options:
+              -a, --all             Show all containers (otherwise only those running)
+              -f, --filter filter   Show only what meets these conditions
+                  --format string   Format output by a template:
+                                    'table':            As a table with column
+                                    headers (default)
+                                    'table TEMPLATE':   As a table of the given Go
+                                    template
+                                    'json':             As JSON
+                                    'TEMPLATE':         By the given Go template
+              -n, --last int        Show the n containers created last (in any state)
+                                    (default -1)
+              -l, --latest          Show the container created last (in any state)
+                  --no-trunc        Do not shorten output
+              -q, --quiet           Show only container IDs
+              -s, --size            Show total file sizes
+        "#]]
+        .assert_eq(&help::command("docker", "ps", &ps::PS));
+        expect![[r#"
+            Usage:  docker volume COMMAND
+
+            Manage volumes
+
+            Commands:
+              create      Create a volume
+              inspect     Show all there is to know about one or more volumes
+              ls          List volumes
+              prune       Remove unused local volumes
+              rm          Remove one or more volumes. A volume in use cannot be removed.
+
+            Run 'docker volume COMMAND --help' for more information on a command.
+        "#]]
+        .assert_eq(&help::group("docker", &GROUPS[6]));
+    }
+}

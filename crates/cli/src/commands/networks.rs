@@ -59,7 +59,8 @@ pub static LS: Command = Command {
     usage: "[OPTIONS]",
     about: "List networks",
     flags: &[&[
-        flag("filter", Filter, "Show only what meets these conditions (e.g. \"driver=bridge\")").s('f'),
+        flag("filter", Filter, "Show only what meets these conditions (e.g. \"driver=bridge\")")
+            .s('f'),
         flag("format", Text, FORMAT_USAGE),
         flag("no-trunc", Bool, "Do not shorten output"),
         flag("quiet", Bool, "Show only network IDs").s('q'),
@@ -134,8 +135,15 @@ async fn create(session: &Session, matches: &Matches) -> Outcome {
         labels: Some(files::labels(&[], matches.all("label"))?),
         check_duplicate: Some(true),
     };
-    let made: CreateResponse =
-        session.client().await?.post("/networks/create").json(&request).send().await?.json().await?;
+    let made: CreateResponse = session
+        .client()
+        .await?
+        .post("/networks/create")
+        .json(&request)
+        .send()
+        .await?
+        .json()
+        .await?;
     if !made.warning.is_empty() {
         terminal::error_text(&format!("WARNING: {}\n", made.warning));
     }
@@ -148,13 +156,17 @@ async fn create(session: &Session, matches: &Matches) -> Outcome {
 /// Source of the words: docker/cli `network/create.go`.
 fn ipam(matches: &Matches) -> Result<Vec<IpamConfig>, Failure> {
     let subnets = matches.all("subnet");
-    if subnets.len() < matches.all("ip-range").len() || subnets.len() < matches.all("gateway").len() {
+    if subnets.len() < matches.all("ip-range").len() || subnets.len() < matches.all("gateway").len()
+    {
         return Err(Failure::new("every ip-range or gateway must have a corresponding subnet"));
     }
     let mut configs: Vec<(Cidr, IpamConfig)> = Vec::new();
     for subnet in subnets {
         let cidr = Cidr::parse(subnet)?;
-        if configs.iter().any(|(other, _)| other.contains(cidr.address) || cidr.contains(other.address)) {
+        if configs
+            .iter()
+            .any(|(other, _)| other.contains(cidr.address) || cidr.contains(other.address))
+        {
             return Err(Failure::new("multiple overlapping subnet configuration is not supported"));
         }
         configs.push((cidr, IpamConfig { subnet: subnet.clone(), ..IpamConfig::default() }));

@@ -64,8 +64,7 @@ async fn list(session: &Session, matches: &Matches) -> Outcome {
         None if matches.on("quiet") => "",
         None => session.config.format("psFormat").unwrap_or_default(),
     };
-    let wants_size =
-        matches.on("size") || asked.contains(".Size") || asked.contains("json .}}");
+    let wants_size = matches.on("size") || asked.contains(".Size") || asked.contains("json .}}");
     let last = if matches.on("latest") { 1 } else { matches.int("last") };
     let mut request = session
         .client()
@@ -256,7 +255,10 @@ mod tests {
     #[test]
     fn ports_are_shown_with_their_publication() {
         check(&[("", 0, 80)], "80/tcp");
-        check(&[("0.0.0.0", 8080, 80), ("::", 8080, 80)], "0.0.0.0:8080->80/tcp, [::]:8080->80/tcp");
+        check(
+            &[("0.0.0.0", 8080, 80), ("::", 8080, 80)],
+            "0.0.0.0:8080->80/tcp, [::]:8080->80/tcp",
+        );
         check(&[("", 0, 80), ("", 0, 81), ("", 0, 90)], "80-81/tcp, 90/tcp");
         check(&[("0.0.0.0", 80, 80), ("0.0.0.0", 81, 81)], "0.0.0.0:80-81->80-81/tcp");
     }

@@ -44,6 +44,8 @@ pub static RUN: Command = Command {
     ..MAKE
 };
 
+/// The version from which on a MAC address belongs to an endpoint.
+const ENDPOINT_MAC: api::version::ApiVersion = api::version::v(44);
 /// The version from which on `--kernel-memory` is no longer sent.
 const KERNEL_MEMORY_GONE: api::version::ApiVersion = api::version::v(42);
 
@@ -171,7 +173,8 @@ impl Drop for IdFile<'_> {
 /// Source of the words: containerd `platforms`.
 fn check_platform(platform: &str) -> Result<(), Failure> {
     let part = |part: &str| {
-        !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
+        !part.is_empty()
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
     };
     if platform.is_empty() {
         return Ok(());
@@ -204,6 +207,9 @@ async fn make(
         fetch(session, image, platform, quiet).await?;
     }
     let mut request = request.clone();
+    if client.version() < ENDPOINT_MAC {
+        request.config.mac_address = matches.text("mac-address").to_owned();
+    }
     if let Some(host) = &mut request.host_config
         && client.version() >= KERNEL_MEMORY_GONE
     {
@@ -335,7 +341,8 @@ impl Foreground<'_> {
             keys: DetachKeys::parse(&keys),
         };
         let raw = if config.tty && config.attach_stdin { RawMode::enter() } else { None };
-        let side = side_work(client, Resized::Container(self.id.to_owned()), config.tty, signals, self.id);
+        let side =
+            side_work(client, Resized::Container(self.id.to_owned()), config.tty, signals, self.id);
         let status = tokio::select! {
             status = foreground(stream::join(connection, joined), wait, Ok(0)) => status,
             status = side => Ok(status),

@@ -1,6 +1,10 @@
 //! `stats`: use of resources, once or live.
 
-use api::{client::{Client, segment}, container::Summary, stats::Stats};
+use api::{
+    client::{Client, segment},
+    container::Summary,
+    stats::Stats,
+};
 use tokio::task::JoinSet;
 
 use super::FORMAT_USAGE;
@@ -88,7 +92,9 @@ async fn sample(client: &Client, names: &[String], full: bool) -> Result<Vec<Row
         let (client, name) = (client.clone(), name.clone());
         tasks.spawn_local(async move {
             let path = format!("/containers/{}/stats", segment(&name));
-            let answer = async { client.get(&path).query("stream", "0").send().await?.json::<Stats>().await };
+            let answer = async {
+                client.get(&path).query("stream", "0").send().await?.json::<Stats>().await
+            };
             (index, answer.await)
         });
     }
@@ -135,7 +141,8 @@ fn row(stats: &Stats, asked: &str, full: bool) -> Row {
 /// The page cache that can be given back at once does not count.
 fn memory_used(stats: &Stats) -> f64 {
     let memory = &stats.memory_stats;
-    let cache = memory.stats.get("total_inactive_file").or_else(|| memory.stats.get("inactive_file"));
+    let cache =
+        memory.stats.get("total_inactive_file").or_else(|| memory.stats.get("inactive_file"));
     match cache {
         Some(cache) if *cache < memory.usage => (memory.usage - cache) as f64,
         Some(_) | None => memory.usage as f64,

@@ -1,11 +1,6 @@
 //! Disk usage, and the prunes that give disk back.
 
-use api::{
-    client::Client,
-    filters::Filters,
-    image,
-    system::DiskUsage,
-};
+use api::{client::Client, filters::Filters, image, system::DiskUsage};
 use serde_json::Value;
 
 use super::FORMAT_USAGE;
@@ -21,7 +16,8 @@ use crate::{
 };
 
 const FORCE: Flag = flag("force", Bool, "Do not ask").s('f');
-const PRUNE_FILTER: Flag = flag("filter", Filter, "Prune only what meets these conditions (e.g. \"until=<timestamp>\")");
+const PRUNE_FILTER: Flag =
+    flag("filter", Filter, "Prune only what meets these conditions (e.g. \"until=<timestamp>\")");
 
 const BASE: Command = Command {
     name: "prune",
@@ -39,7 +35,12 @@ pub static CONTAINER_PRUNE: Command = BASE;
 pub static IMAGE_PRUNE: Command = Command {
     about: "Remove unused images",
     flags: &[&[
-        flag("all", Bool, "Remove every image that no container uses, not only those without a name").s('a'),
+        flag(
+            "all",
+            Bool,
+            "Remove every image that no container uses, not only those without a name",
+        )
+        .s('a'),
         PRUNE_FILTER,
         FORCE,
     ]],
@@ -80,7 +81,11 @@ pub static SYSTEM_PRUNE: Command = Command {
     about: "Remove unused data",
     flags: &[&[
         flag("all", Bool, "Remove every unused image, not only those without a name").s('a'),
-        flag("filter", Filter, "Prune only what meets these conditions (e.g. \"label=<key>=<value>\")"),
+        flag(
+            "filter",
+            Filter,
+            "Prune only what meets these conditions (e.g. \"label=<key>=<value>\")",
+        ),
         FORCE,
         flag("volumes", Bool, "Prune anonymous volumes"),
     ]],
@@ -153,7 +158,8 @@ fn prune_filters(matches: &Matches, more: &[(&str, &str)]) -> Filters {
 }
 
 fn agreed(matches: &Matches, warning: &str) -> bool {
-    matches.on("force") || terminal::confirm(&format!("WARNING! {warning}\nAre you sure you want to continue?"))
+    matches.on("force")
+        || terminal::confirm(&format!("WARNING! {warning}\nAre you sure you want to continue?"))
 }
 
 /// One prune: what was removed, and the bytes given back.
@@ -223,7 +229,12 @@ async fn images_gone(client: &Client, filters: Filters) -> Result<Pruned, Failur
     Ok(Pruned { text, bytes: report.space_reclaimed })
 }
 
-async fn builds_gone(client: &Client, all: bool, keep: i64, filters: Filters) -> Result<Pruned, Failure> {
+async fn builds_gone(
+    client: &Client,
+    all: bool,
+    keep: i64,
+    filters: Filters,
+) -> Result<Pruned, Failure> {
     let mut request = client.post("/build/prune").flag("all", all);
     if keep > 0 {
         request = request.query("keep-storage", keep.to_string());
@@ -296,7 +307,9 @@ async fn prune_builds(session: &Session, matches: &Matches) -> Outcome {
 async fn prune_system(session: &Session, matches: &Matches) -> Outcome {
     let (all, volumes) = (matches.on("all"), matches.on("volumes"));
     if volumes && matches.all("filter").iter().any(|filter| filter.starts_with("until=")) {
-        return Err(Failure::new("ERROR: The \"until\" filter is not supported with \"--volumes\""));
+        return Err(Failure::new(
+            "ERROR: The \"until\" filter is not supported with \"--volumes\"",
+        ));
     }
     let mut warning = "This will remove:\n  - all stopped containers\n  - all networks not used by at least one container\n".to_owned();
     if volumes {
@@ -483,7 +496,11 @@ fn verbose(usage: &DiskUsage) -> Result<String, Failure> {
         &containers,
     )?);
     text.push_str("\nLocal Volumes space usage:\n\n");
-    text.push_str(&format::render("table {{.Name}}\t{{.Links}}\t{{.Size}}", super::volumes::HEADERS, &volumes)?);
+    text.push_str(&format::render(
+        "table {{.Name}}\t{{.Links}}\t{{.Size}}",
+        super::volumes::HEADERS,
+        &volumes,
+    )?);
     let total: i64 = usage.build_cache.iter().flatten().map(|cache| cache.size).sum();
     text.push_str(&format!("\nBuild cache usage: {}\n\n", human_size(total as f64)));
     text.push_str(&format::render(

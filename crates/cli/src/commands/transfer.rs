@@ -126,7 +126,11 @@ fn auth_header(session: &Session, reference: &Reference) -> String {
 }
 
 /// Begins a pull; the answer is its progress.
-pub async fn start_pull(session: &Session, image: &str, platform: &str) -> Result<Response, Failure> {
+pub async fn start_pull(
+    session: &Session,
+    image: &str,
+    platform: &str,
+) -> Result<Response, Failure> {
     let reference = parse_reference(image)?;
     let tag = match (reference.digest(), reference.tag()) {
         (Some(digest), _) => digest.to_string(),
@@ -157,7 +161,8 @@ async fn begin_pull(
 
 async fn pull_image(session: &Session, matches: &Matches) -> Outcome {
     let Some(name) = matches.args.first() else { return Ok(0) };
-    let written = Reference::parse_untagged(name).map_err(|error| Failure::new(error.to_string()))?;
+    let written =
+        Reference::parse_untagged(name).map_err(|error| Failure::new(error.to_string()))?;
     let all = matches.on("all-tags");
     if all && (written.tag().is_some() || written.digest().is_some()) {
         return Err(Failure::new("tag can't be used with --all-tags/-a"));
@@ -195,7 +200,8 @@ fn full_name(reference: &Reference) -> String {
 
 async fn push(session: &Session, matches: &Matches) -> Outcome {
     let Some(name) = matches.args.first() else { return Ok(0) };
-    let written = Reference::parse_untagged(name).map_err(|error| Failure::new(error.to_string()))?;
+    let written =
+        Reference::parse_untagged(name).map_err(|error| Failure::new(error.to_string()))?;
     let all = matches.on("all-tags");
     if all && (written.tag().is_some() || written.digest().is_some()) {
         return Err(Failure::new("tag can't be used with --all-tags/-a"));
@@ -244,7 +250,9 @@ async fn import(session: &Session, matches: &Matches) -> Outcome {
     for change in matches.all("change") {
         request = request.query("changes", change);
     }
-    for (name, value) in [("message", matches.text("message")), ("platform", matches.text("platform"))] {
+    for (name, value) in
+        [("message", matches.text("message")), ("platform", matches.text("platform"))]
+    {
         if !value.is_empty() {
             request = request.query(name, value);
         }
@@ -262,9 +270,7 @@ async fn load(session: &Session, matches: &Matches) -> Outcome {
     let input = matches.text("input");
     let body = if input.is_empty() {
         if terminal::stdin_is_terminal() {
-            return Err(Failure::new(
-                "requested load from stdin, but stdin is empty",
-            ));
+            return Err(Failure::new("requested load from stdin, but stdin is empty"));
         }
         crate::stream::stdin_body()
     } else {
@@ -298,7 +304,13 @@ pub async fn save_body(mut response: Response, path: &str) -> Result<(), Failure
     let temporary = format!("{path}.tmp-{}", std::process::id());
     let written = if regular { temporary.as_str() } else { path };
     let mut options = tokio::fs::OpenOptions::new();
-    let mut file = options.write(true).create(regular).truncate(regular).open(written).await.map_err(failed)?;
+    let mut file = options
+        .write(true)
+        .create(regular)
+        .truncate(regular)
+        .open(written)
+        .await
+        .map_err(failed)?;
     let copied = async {
         while let Some(chunk) = response.chunk().await? {
             file.write_all(&chunk).await.map_err(failed)?;
@@ -365,7 +377,8 @@ async fn commit(session: &Session, matches: &Matches) -> Outcome {
             request = request.query("tag", tag);
         }
     }
-    for (name, value) in [("author", matches.text("author")), ("comment", matches.text("message"))] {
+    for (name, value) in [("author", matches.text("author")), ("comment", matches.text("message"))]
+    {
         if !value.is_empty() {
             request = request.query(name, value);
         }

@@ -21,7 +21,8 @@ pub static UPDATE: Command = Command {
     usage: "[OPTIONS] CONTAINER [CONTAINER...]",
     about: "Update configuration of one or more containers",
     flags: &[&[
-        flag("blkio-weight", Uint16, "Relative block I/O weight, 10 to 1000, or 0 to turn it off").or("0"),
+        flag("blkio-weight", Uint16, "Relative block I/O weight, 10 to 1000, or 0 to turn it off")
+            .or("0"),
         flag("cpu-period", Int, "Period of the CPU scheduler's (CFS) quota"),
         flag("cpu-quota", Int, "Quota of the CPU scheduler (CFS)"),
         flag("cpu-rt-period", Int, "CPU real-time period in microseconds"),
@@ -44,9 +45,21 @@ pub static UPDATE: Command = Command {
 
 async fn update(session: &Session, matches: &Matches) -> Outcome {
     let names = [
-        "blkio-weight", "cpu-period", "cpu-quota", "cpu-rt-period", "cpu-rt-runtime", "cpu-shares",
-        "cpus", "cpuset-cpus", "cpuset-mems", "kernel-memory", "memory", "memory-reservation",
-        "memory-swap", "pids-limit", "restart",
+        "blkio-weight",
+        "cpu-period",
+        "cpu-quota",
+        "cpu-rt-period",
+        "cpu-rt-runtime",
+        "cpu-shares",
+        "cpus",
+        "cpuset-cpus",
+        "cpuset-mems",
+        "kernel-memory",
+        "memory",
+        "memory-reservation",
+        "memory-swap",
+        "pids-limit",
+        "restart",
     ];
     if !names.iter().any(|name| matches.given(name)) {
         return Err(Failure::new("you must provide one or more flags when using this command"));
@@ -78,7 +91,8 @@ fn request(matches: &Matches) -> Result<UpdateRequest, Failure> {
     let bytes = |name: &str| {
         matches.find(name).and_then(|text| sizes::ram_in_bytes(text).ok()).unwrap_or_default()
     };
-    let weight = go::parse_uint(matches.text("blkio-weight"), u64::from(u16::MAX)).unwrap_or_default();
+    let weight =
+        go::parse_uint(matches.text("blkio-weight"), u64::from(u16::MAX)).unwrap_or_default();
     Ok(UpdateRequest {
         restart_policy: restart_policy(matches.text("restart"))?,
         blkio_weight: u16::try_from(weight).unwrap_or_default(),
@@ -87,7 +101,10 @@ fn request(matches: &Matches) -> Result<UpdateRequest, Failure> {
         cpu_realtime_period: matches.int("cpu-rt-period"),
         cpu_realtime_runtime: matches.int("cpu-rt-runtime"),
         cpu_shares: matches.int("cpu-shares"),
-        nano_cpus: matches.find("cpus").and_then(|text| sizes::nano_cpus(text).ok()).unwrap_or_default(),
+        nano_cpus: matches
+            .find("cpus")
+            .and_then(|text| sizes::nano_cpus(text).ok())
+            .unwrap_or_default(),
         cpuset_cpus: matches.text("cpuset-cpus").to_owned(),
         cpuset_mems: matches.text("cpuset-mems").to_owned(),
         kernel_memory: bytes("kernel-memory"),

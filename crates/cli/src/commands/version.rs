@@ -72,13 +72,15 @@ async fn version(session: &Session, matches: &Matches) -> Outcome {
             },
             "Server": with_go_names(server),
         });
-        let text = format.run(&Subject::json(&value), Shape::Map).map_err(|error| {
-            Failure::new(format!("template parsing error: {error}"))
-        })?;
+        let text = format
+            .run(&Subject::json(&value), Shape::Map)
+            .map_err(|error| Failure::new(format!("template parsing error: {error}")))?;
         terminal::out(&format!("{text}\n"));
     } else {
         let mut text = client_text(&spoken, context);
-        if let Some(server) = server.as_ref().and_then(|value| api::golang::from_value::<Version>(value.clone()).ok()) {
+        if let Some(server) =
+            server.as_ref().and_then(|value| api::golang::from_value::<Version>(value.clone()).ok())
+        {
             text.push_str(&server_text(&server));
         }
         terminal::out(&table::align(&text, Widths { least: 20, padding: 1 }));
@@ -124,11 +126,19 @@ fn server_text(server: &Version) -> String {
     };
     let mut text = format!("\nServer:{platform}\n");
     if server.components.is_empty() {
-        text.push_str(&format!(" Version:\t{}\n API version:\t{}\n", server.version, server.api_version));
+        text.push_str(&format!(
+            " Version:\t{}\n API version:\t{}\n",
+            server.version, server.api_version
+        ));
     }
     for component in &server.components {
         let detail = |name: &str| {
-            component.details.as_ref().and_then(|details| details.get(name)).cloned().unwrap_or_default()
+            component
+                .details
+                .as_ref()
+                .and_then(|details| details.get(name))
+                .cloned()
+                .unwrap_or_default()
         };
         text.push_str(&format!(" {}:\n  Version:\t{}\n", component.name, component.version));
         if component.name == "Engine" {

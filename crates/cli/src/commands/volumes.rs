@@ -44,7 +44,8 @@ pub static LS: Command = Command {
     about: "List volumes",
     flags: &[&[
         flag("cluster", Bool, "Show only cluster volumes").hidden(),
-        flag("filter", Filter, "Show only what meets these conditions (e.g. \"dangling=true\")").s('f'),
+        flag("filter", Filter, "Show only what meets these conditions (e.g. \"dangling=true\")")
+            .s('f'),
         flag("format", Text, FORMAT_USAGE),
         flag("quiet", Bool, "Show only volume names").s('q'),
     ]],

@@ -12,7 +12,9 @@ pub fn is_cdi(value: &str) -> bool {
     let Some((kind, name)) = value.split_once('=') else { return false };
     !value.starts_with('/')
         && !name.is_empty()
-        && kind.split_once('/').is_some_and(|(vendor, class)| !vendor.is_empty() && !class.is_empty())
+        && kind
+            .split_once('/')
+            .is_some_and(|(vendor, class)| !vendor.is_empty() && !class.is_empty())
 }
 
 /// `HOST[:CONTAINER][:rwm]`. Source of the words: docker/cli `container/opts.go`.

@@ -71,7 +71,9 @@ fn parse(
         if name.is_empty() {
             return Err(wrong(format!("no variable name on line '{line}'")));
         }
-        if name.trim_end().contains(char::is_whitespace) || (value.is_some() && name != name.trim_end()) {
+        if name.trim_end().contains(char::is_whitespace)
+            || (value.is_some() && name != name.trim_end())
+        {
             return Err(wrong(format!("variable '{name}' contains whitespaces")));
         }
         let name = name.trim_end();

@@ -6,7 +6,8 @@ pub const CONTAINER: &[Flag] = &[
     flag("add-host", ExtraHost, "Add a host-to-IP line to the container's hosts file (host:ip)"),
     flag("annotation", Map, "Add an annotation that is handed on to the OCI runtime").or("map[]"),
     flag("attach", Attach, "Attach to STDIN, STDOUT or STDERR").s('a'),
-    flag("blkio-weight", Uint16, "Relative block I/O weight, 10 to 1000, or 0 to turn it off").or("0"),
+    flag("blkio-weight", Uint16, "Relative block I/O weight, 10 to 1000, or 0 to turn it off")
+        .or("0"),
     flag("blkio-weight-device", WeightDevice, "Relative block I/O weight of one device").or("[]"),
     flag("cap-add", List, "Add Linux capabilities"),
     flag("cap-drop", List, "Drop Linux capabilities"),
@@ -30,9 +31,11 @@ pub const CONTAINER: &[Flag] = &[
     flag("device", List, "Give the container a device of the host"),
     flag("device-cgroup-rule", DeviceCgroupRule, "Add a rule to the list of allowed devices"),
     flag("device-read-bps", ThrottleBps, "Limit reads from a device (bytes per second)").or("[]"),
-    flag("device-read-iops", ThrottleIops, "Limit reads from a device (operations per second)").or("[]"),
+    flag("device-read-iops", ThrottleIops, "Limit reads from a device (operations per second)")
+        .or("[]"),
     flag("device-write-bps", ThrottleBps, "Limit writes to a device (bytes per second)").or("[]"),
-    flag("device-write-iops", ThrottleIops, "Limit writes to a device (operations per second)").or("[]"),
+    flag("device-write-iops", ThrottleIops, "Limit writes to a device (operations per second)")
+        .or("[]"),
     flag("dns", Dns, "Set custom DNS servers"),
     flag("dns-opt", List, "Set DNS options").same_as("dns-option"),
     flag("dns-option", List, "Set DNS options"),
@@ -47,14 +50,21 @@ pub const CONTAINER: &[Flag] = &[
     flag("health-cmd", Text, "Command that checks health"),
     flag("health-interval", Duration, "Time between checks (ms|s|m|h)").or("0s"),
     flag("health-retries", Int, "Failures in a row that mean unhealthy"),
-    flag("health-start-interval", Duration, "Time between checks during the start period (ms|s|m|h)").or("0s"),
-    flag("health-start-period", Duration, "Time to start up before failures count (ms|s|m|h)").or("0s"),
+    flag(
+        "health-start-interval",
+        Duration,
+        "Time between checks during the start period (ms|s|m|h)",
+    )
+    .or("0s"),
+    flag("health-start-period", Duration, "Time to start up before failures count (ms|s|m|h)")
+        .or("0s"),
     flag("health-timeout", Duration, "Longest time one check may take (ms|s|m|h)").or("0s"),
     flag("help", Bool, "Print usage"),
     flag("hostname", Text, "Container host name").s('h'),
     flag("init", Bool, "Run an init that forwards signals and reaps processes"),
     flag("interactive", Bool, "Keep STDIN open even if not attached").s('i'),
-    flag("io-maxbandwidth", Bytes, "Highest I/O bandwidth of the system drive (Windows only)").hidden(),
+    flag("io-maxbandwidth", Bytes, "Highest I/O bandwidth of the system drive (Windows only)")
+        .hidden(),
     flag("io-maxiops", Uint, "Highest I/O rate of the system drive (Windows only)").hidden(),
     flag("ip", Text, "IPv4 address (e.g., 172.30.100.104)"),
     flag("ip6", Text, "IPv6 address (e.g., 2001:db8::33)"),

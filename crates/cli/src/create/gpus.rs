@@ -55,7 +55,9 @@ fn parse_count(text: &str) -> Result<i64, String> {
         return Ok(-1);
     }
     text.parse().map_err(|_| {
-        format!("invalid count ({text}): value must be either \"all\" or an integer: invalid syntax")
+        format!(
+            "invalid count ({text}): value must be either \"all\" or an integer: invalid syntax"
+        )
     })
 }
 

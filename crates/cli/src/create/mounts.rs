@@ -2,7 +2,10 @@
 //!
 //! Source of the forms and words: docker/cli `opts/mount.go`, `compose/loader/volume.go`.
 
-use std::{collections::BTreeMap, path::{Path, PathBuf}};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use super::sizes::{csv_fields, ram_in_bytes};
 use crate::args::go;

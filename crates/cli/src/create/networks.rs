@@ -42,9 +42,7 @@ pub fn parse(value: &str) -> Result<Attachment, String> {
                 let (name, option) = text
                     .split_once('=')
                     .ok_or("invalid key value pair format in driver options")?;
-                attachment
-                    .driver_options
-                    .insert(name.trim().to_owned(), option.trim().to_owned());
+                attachment.driver_options.insert(name.trim().to_owned(), option.trim().to_owned());
             }
             "gw-priority" => {
                 attachment.gateway_priority = text

@@ -122,7 +122,11 @@ fn long_to_short(value: &str) -> Result<String, String> {
             "protocol" if matches!(text, "tcp" | "udp" | "sctp") => protocol = text.to_owned(),
             "protocol" => return Err(format!("invalid protocol value '{text}'")),
             "mode" if matches!(text, "host" | "ingress") => {}
-            "mode" => return Err(format!("invalid publish mode value ({text}): must be either 'ingress' or 'host'")),
+            "mode" => {
+                return Err(format!(
+                    "invalid publish mode value ({text}): must be either 'ingress' or 'host'"
+                ));
+            }
             "target" => target = number("target")?,
             "published" => published = number("published")?,
             _ => return Err(format!("invalid field key: {key}")),
@@ -198,10 +202,7 @@ mod tests {
             ("1:2:3:4", "invalid IP address: 1:2"),
             ("80:80/foo", "invalid proto: foo"),
             ("70000:80", "invalid hostPort: 70000"),
-            (
-                "1-3:80-81",
-                "invalid ranges specified for container and host Ports: 80-81 and 1-3",
-            ),
+            ("1-3:80-81", "invalid ranges specified for container and host Ports: 80-81 and 1-3"),
             ("[::1:80:80", "invalid IP address [::1: address [::1:: missing ']' in address"),
             ("80-70", "invalid containerPort: 80-70"),
             ("80:", "no port specified: 80:<empty>"),

@@ -67,9 +67,8 @@ fn check_mac(mac: &str) -> Result<(), Wrong> {
 }
 
 fn streams(matches: &Matches, config: &mut Config) {
-    let asked = |stream: &str| {
-        matches.all("attach").iter().any(|value| value.eq_ignore_ascii_case(stream))
-    };
+    let asked =
+        |stream: &str| matches.all("attach").iter().any(|value| value.eq_ignore_ascii_case(stream));
     config.tty = matches.on("tty");
     config.open_stdin = matches.on("interactive");
     if matches.all("attach").is_empty() {
@@ -87,9 +86,7 @@ fn streams(matches: &Matches, config: &mut Config) {
 fn memory(matches: &Matches, host: &mut HostConfig) -> Result<(), Wrong> {
     let swappiness = matches.int("memory-swappiness");
     if swappiness != -1 && !(0..=100).contains(&swappiness) {
-        return Err(format!(
-            "invalid value: {swappiness}. Valid memory swappiness range is 0-100"
-        ));
+        return Err(format!("invalid value: {swappiness}. Valid memory swappiness range is 0-100"));
     }
     host.memory_swappiness = Some(swappiness);
     host.memory = bytes(matches, "memory");
@@ -275,9 +272,7 @@ fn namespaces(matches: &Matches, host: &mut HostConfig) -> Result<(), Wrong> {
 pub fn restart_policy(text: &str) -> Result<RestartPolicy, Wrong> {
     let (name, count) = match text.split_once(':') {
         Some(("", _)) => {
-            return Err(
-                "invalid restart policy format: no policy provided before colon".to_owned()
-            );
+            return Err("invalid restart policy format: no policy provided before colon".to_owned());
         }
         Some((name, count)) => (name, count),
         None => (text, ""),
@@ -405,10 +400,8 @@ fn healthcheck(matches: &Matches) -> Result<Option<HealthConfig>, Wrong> {
 }
 
 fn processor(matches: &Matches, host: &mut HostConfig) {
-    host.nano_cpus = matches
-        .find("cpus")
-        .and_then(|text| sizes::nano_cpus(text).ok())
-        .unwrap_or_default();
+    host.nano_cpus =
+        matches.find("cpus").and_then(|text| sizes::nano_cpus(text).ok()).unwrap_or_default();
     host.cpu_shares = matches.int("cpu-shares");
     host.cpu_period = matches.int("cpu-period");
     host.cpu_quota = matches.int("cpu-quota");
@@ -474,7 +467,11 @@ fn identity(matches: &Matches, config: &mut Config, host: &mut HostConfig) -> Re
         .all("ulimit")
         .iter()
         .map(|value| {
-            limits::ulimit(value).map(|one| Ulimit { name: one.name, soft: one.soft, hard: one.hard })
+            limits::ulimit(value).map(|one| Ulimit {
+                name: one.name,
+                soft: one.soft,
+                hard: one.hard,
+            })
         })
         .collect();
     // One limit of each name, the last given.
@@ -602,4 +599,238 @@ fn some<T>(items: Vec<T>) -> Option<Vec<T>> {
 
 fn slice(values: &[String]) -> StrSlice {
     StrSlice(some(values.to_vec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+    use crate::{
+        args::{Flag, Order, parse},
+        create::flags,
+    };
+
+    fn request(line: &str) -> Result<CreateRequest, String> {
+        let all: Vec<&'static Flag> = flags::CONTAINER.iter().chain(flags::IMAGE).collect();
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        match parse::parse(&all, Order::OptionsFirst, &words) {
+            Ok(matches) => build(&matches),
+            Err(stop) => panic!("{stop:?}"),
+        }
+    }
+
+    /// Shows only what differs from the request of no options at all.
+    #[track_caller]
+    fn check(line: &str, want: Expect) {
+        fn differences(
+            path: &str,
+            plain: &serde_json::Value,
+            full: &serde_json::Value,
+            out: &mut String,
+        ) {
+            if let (Some(_), Some(entries)) = (plain.as_object(), full.as_object()) {
+                for (key, value) in entries {
+                    differences(&format!("{path}.{key}"), &plain[key], value, out);
+                }
+            } else if plain != full {
+                out.push_str(&format!("{path} {full}\n"));
+            }
+        }
+        let plain = serde_json::to_value(request("image").unwrap()).unwrap();
+        let full = serde_json::to_value(request(&format!("{line} image")).unwrap()).unwrap();
+        let mut out = String::new();
+        differences("", &plain, &full, &mut out);
+        want.assert_eq(&out);
+    }
+
+    #[test]
+    fn every_limit_has_its_field() {
+        check(
+            "-m 100m --memory-swap -1 --memory-reservation 50m --memory-swappiness 5 --cpus 1.5 -c 5 --cpu-period 1000 --cpu-quota 5000 --cpuset-cpus 0-1 --cpuset-mems 0 --pids-limit 10 --oom-kill-disable --oom-score-adj 5 --shm-size 1g --cpu-rt-period 7 --cpu-rt-runtime 8 --kernel-memory 4m",
+            expect![[r#"
+                .HostConfig.OomScoreAdj 5
+                .HostConfig.ShmSize 1073741824
+                .HostConfig.CpuShares 5
+                .HostConfig.Memory 104857600
+                .HostConfig.NanoCpus 1500000000
+                .HostConfig.CpuPeriod 1000
+                .HostConfig.CpuQuota 5000
+                .HostConfig.CpuRealtimePeriod 7
+                .HostConfig.CpuRealtimeRuntime 8
+                .HostConfig.CpusetCpus "0-1"
+                .HostConfig.CpusetMems "0"
+                .HostConfig.KernelMemory 4194304
+                .HostConfig.MemoryReservation 52428800
+                .HostConfig.MemorySwap -1
+                .HostConfig.MemorySwappiness 5
+                .HostConfig.OomKillDisable true
+                .HostConfig.PidsLimit 10
+            "#]],
+        );
+        check(
+            "--blkio-weight 100 --blkio-weight-device /dev/sda:50 --device-read-bps /dev/sda:1mb --device-write-bps /dev/sda:2mb --device-read-iops /dev/sda:5 --device-write-iops /dev/sda:6 --ulimit nofile=5:10",
+            expect![[r#"
+                .HostConfig.BlkioWeight 100
+                .HostConfig.BlkioWeightDevice [{"Path":"/dev/sda","Weight":50}]
+                .HostConfig.BlkioDeviceReadBps [{"Path":"/dev/sda","Rate":1048576}]
+                .HostConfig.BlkioDeviceWriteBps [{"Path":"/dev/sda","Rate":2097152}]
+                .HostConfig.BlkioDeviceReadIOps [{"Path":"/dev/sda","Rate":5}]
+                .HostConfig.BlkioDeviceWriteIOps [{"Path":"/dev/sda","Rate":6}]
+                .HostConfig.Ulimits [{"Name":"nofile","Hard":10,"Soft":5}]
+            "#]],
+        );
+    }
+
+    #[test]
+    fn storage_ports_and_devices_have_their_fields() {
+        check(
+            "-v /a:/b:ro -v vol:/c -v /anon --tmpfs /t:size=1m --volumes-from foo:ro --volume-driver d --mount type=bind,src=/a,dst=/b,readonly --read-only --storage-opt size=5G",
+            expect![[r#"
+                .Volumes./anon {}
+                .HostConfig.Binds ["/a:/b:ro","vol:/c"]
+                .HostConfig.VolumeDriver "d"
+                .HostConfig.VolumesFrom ["foo:ro"]
+                .HostConfig.ReadonlyRootfs true
+                .HostConfig.StorageOpt {"size":"5G"}
+                .HostConfig.Tmpfs {"/t":"size=1m"}
+                .HostConfig.Mounts [{"Type":"bind","Source":"/a","Target":"/b","ReadOnly":true}]
+            "#]],
+        );
+        check(
+            "-p 8080:80 -p 127.0.0.1::53/udp --expose 90 -P",
+            expect![[r#"
+            .ExposedPorts {"53/udp":{},"80/tcp":{},"90/tcp":{}}
+            .HostConfig.PortBindings.53/udp [{"HostIp":"127.0.0.1","HostPort":""}]
+            .HostConfig.PortBindings.80/tcp [{"HostIp":"","HostPort":"8080"}]
+            .HostConfig.PublishAllPorts true
+        "#]],
+        );
+        check(
+            "--device /dev/fuse --device vendor.com/gpu=0 --gpus all",
+            expect![[r#"
+            .HostConfig.Devices [{"PathOnHost":"/dev/fuse","PathInContainer":"/dev/fuse","CgroupPermissions":"rwm"}]
+            .HostConfig.DeviceRequests [{"Driver":"","Count":-1,"DeviceIDs":null,"Capabilities":[["gpu"]],"Options":{}},{"Driver":"cdi","Count":0,"DeviceIDs":["vendor.com/gpu=0"],"Capabilities":null,"Options":null}]
+        "#]],
+        );
+    }
+
+    #[test]
+    fn identity_and_behaviour_have_their_fields() {
+        check(
+            "-it --name x -h host --domainname d -u 1:2 -w /x --entrypoint= -e A=1 -l a=b --annotation c=d --stop-signal TERM --stop-timeout 5 --rm --init --runtime runc --isolation default --group-add 5 --cidfile /id",
+            expect![[r#"
+                .Hostname "host"
+                .Domainname "d"
+                .User "1:2"
+                .AttachStdin true
+                .Tty true
+                .OpenStdin true
+                .StdinOnce true
+                .Env ["A=1"]
+                .WorkingDir "/x"
+                .Entrypoint [""]
+                .Labels.a "b"
+                .StopSignal "TERM"
+                .StopTimeout 5
+                .HostConfig.ContainerIDFile "/id"
+                .HostConfig.AutoRemove true
+                .HostConfig.Annotations {"c":"d"}
+                .HostConfig.GroupAdd ["5"]
+                .HostConfig.Runtime "runc"
+                .HostConfig.Isolation "default"
+                .HostConfig.Init true
+            "#]],
+        );
+        check(
+            "--restart on-failure:3 --log-driver json-file --log-opt max-size=1m --health-cmd true --health-interval 5s --health-retries 3 --health-start-period 1m --health-timeout 2s --health-start-interval 1s",
+            expect![[r#"
+                .Healthcheck {"Test":["CMD-SHELL","true"],"Interval":5000000000,"Timeout":2000000000,"StartPeriod":60000000000,"StartInterval":1000000000,"Retries":3}
+                .HostConfig.LogConfig.Type "json-file"
+                .HostConfig.LogConfig.Config.max-size "1m"
+                .HostConfig.RestartPolicy.Name "on-failure"
+                .HostConfig.RestartPolicy.MaximumRetryCount 3
+            "#]],
+        );
+        check(
+            "--privileged --cap-add net_admin --cap-drop all --security-opt no-new-privileges --security-opt systempaths=unconfined --pid host --uts host --userns host --ipc host --cgroupns host --cgroup-parent p --sysctl net.a=1",
+            expect![[r#"
+                .HostConfig.CapAdd ["CAP_NET_ADMIN"]
+                .HostConfig.CapDrop ["ALL"]
+                .HostConfig.CgroupnsMode "host"
+                .HostConfig.IpcMode "host"
+                .HostConfig.PidMode "host"
+                .HostConfig.Privileged true
+                .HostConfig.SecurityOpt ["no-new-privileges"]
+                .HostConfig.UTSMode "host"
+                .HostConfig.UsernsMode "host"
+                .HostConfig.Sysctls {"net.a":"1"}
+                .HostConfig.CgroupParent "p"
+                .HostConfig.MaskedPaths []
+                .HostConfig.ReadonlyPaths []
+            "#]],
+        );
+        check(
+            "--no-healthcheck -a stdout",
+            expect![[r#"
+            .AttachStderr false
+            .Healthcheck {"Test":["NONE"]}
+        "#]],
+        );
+    }
+
+    #[test]
+    fn networks_and_names_have_their_fields() {
+        check(
+            "--network n --network-alias a --ip 10.0.0.3 --ip6 fd00::3 --link-local-ip 169.254.1.1 --mac-address 02:42:ac:11:00:05 --link c:d --dns 1.1.1.1 --dns-option o --dns-search s --add-host h:1.2.3.4",
+            expect![[r#"
+                .HostConfig.NetworkMode "n"
+                .HostConfig.Dns ["1.1.1.1"]
+                .HostConfig.DnsOptions ["o"]
+                .HostConfig.DnsSearch ["s"]
+                .HostConfig.ExtraHosts ["h:1.2.3.4"]
+                .HostConfig.Links ["c:d"]
+                .NetworkingConfig.EndpointsConfig.n {"IPAMConfig":{"IPv4Address":"10.0.0.3","IPv6Address":"fd00::3","LinkLocalIPs":["169.254.1.1"]},"Links":["c:d"],"Aliases":["a"],"MacAddress":"02:42:ac:11:00:05","DriverOpts":null,"GwPriority":0,"NetworkID":"","EndpointID":"","Gateway":"","IPAddress":"","IPPrefixLen":0,"IPv6Gateway":"","GlobalIPv6Address":"","GlobalIPv6PrefixLen":0,"DNSNames":null}
+            "#]],
+        );
+        check(
+            "--net name=n,alias=q,driver-opt=a=b,gw-priority=4 --net m",
+            expect![[r#"
+            .HostConfig.NetworkMode "n"
+            .NetworkingConfig.EndpointsConfig.m {"IPAMConfig":null,"Links":null,"Aliases":null,"MacAddress":"","DriverOpts":null,"GwPriority":0,"NetworkID":"","EndpointID":"","Gateway":"","IPAddress":"","IPPrefixLen":0,"IPv6Gateway":"","GlobalIPv6Address":"","GlobalIPv6PrefixLen":0,"DNSNames":null}
+            .NetworkingConfig.EndpointsConfig.n {"IPAMConfig":null,"Links":null,"Aliases":["q"],"MacAddress":"","DriverOpts":{"a":"b"},"GwPriority":4,"NetworkID":"","EndpointID":"","Gateway":"","IPAddress":"","IPPrefixLen":0,"IPv6Gateway":"","GlobalIPv6Address":"","GlobalIPv6PrefixLen":0,"DNSNames":null}
+        "#]],
+        );
+    }
+
+    #[test]
+    fn options_that_exclude_each_other_are_refused() {
+        for (line, want) in [
+            (
+                "--rm --restart always",
+                "conflicting options: cannot specify both --restart and --rm",
+            ),
+            (
+                "--no-healthcheck --health-cmd x",
+                "--no-healthcheck conflicts with --health-* options",
+            ),
+            ("--health-retries -1", "--health-retries cannot be negative"),
+            ("--network a --network a", "network \"a\" is specified multiple times"),
+            (
+                "--network-alias a",
+                "network-scoped aliases are only supported for user-defined networks",
+            ),
+            ("--pid foo", "--pid: invalid PID mode"),
+            ("--security-opt foo", "Invalid --security-opt: \"foo\""),
+            ("--log-driver none --log-opt a=b", "invalid logging opts for driver none"),
+            ("--mac-address x", "x is not a valid mac address"),
+            (
+                "--memory-swappiness 200",
+                "invalid value: 200. Valid memory swappiness range is 0-100",
+            ),
+            ("--storage-opt x", "invalid storage option"),
+        ] {
+            assert_eq!(request(&format!("{line} image")).unwrap_err(), want, "{line}");
+        }
+    }
 }

@@ -5,9 +5,8 @@
 /// Bytes from text such as `512m`, `1.5GiB`, `10kb`; units are powers of 1024.
 pub fn ram_in_bytes(text: &str) -> Result<i64, String> {
     let invalid = || format!("invalid size: '{text}'");
-    let split = text
-        .rfind(|c: char| c.is_ascii_digit() || c == '.' || c == ' ')
-        .ok_or_else(invalid)?;
+    let split =
+        text.rfind(|c: char| c.is_ascii_digit() || c == '.' || c == ' ').ok_or_else(invalid)?;
     let (number, suffix) = if text.as_bytes()[split] == b' ' {
         (&text[..split], &text[split + 1..])
     } else {

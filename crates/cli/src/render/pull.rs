@@ -124,12 +124,17 @@ fn bar(progress: &Progress) -> String {
         return String::new();
     }
     let amount = |value: i64| {
-        if progress.units.is_empty() { human_size(value as f64) } else { format!("{value} {}", progress.units) }
+        if progress.units.is_empty() {
+            human_size(value as f64)
+        } else {
+            format!("{value} {}", progress.units)
+        }
     };
     if progress.total <= 0 {
         return format!("{:>8}", amount(progress.current));
     }
-    let filled = usize::try_from((progress.current * 50 / progress.total).clamp(0, 50)).unwrap_or(50);
+    let filled =
+        usize::try_from((progress.current * 50 / progress.total).clamp(0, 50)).unwrap_or(50);
     let mut text = String::new();
     if terminal::columns() > 110 {
         text.push_str(&format!("[{}>{}] ", "=".repeat(filled), " ".repeat(50 - filled)));
@@ -152,8 +157,7 @@ mod tests {
         let mut board = Board::default();
         let mut message = Message::status("Downloading");
         message.id = "abc".to_owned();
-        message.progress_detail =
-            Some(Progress { current: 5, total: 10, ..Progress::default() });
+        message.progress_detail = Some(Progress { current: 5, total: 10, ..Progress::default() });
         assert_eq!(board.draw(&message, false), "");
         message.status = "Pull complete".to_owned();
         message.progress_detail = Some(Progress::default());
@@ -166,8 +170,7 @@ mod tests {
         let mut board = Board::default();
         let mut message = Message::status("Downloading");
         message.id = "abc".to_owned();
-        message.progress_detail =
-            Some(Progress { current: 5, total: 10, ..Progress::default() });
+        message.progress_detail = Some(Progress { current: 5, total: 10, ..Progress::default() });
         let text = board.draw(&message, true);
         assert!(text.starts_with("\n\x1b[1A\x1b[2K\rabc: Downloading"), "{text:?}");
         assert!(text.ends_with("\r\x1b[1B"), "{text:?}");

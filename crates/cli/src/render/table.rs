@@ -62,6 +62,9 @@ mod tests {
             1         a-longer-name    2B
             12        b                30MB
         "#]]
-        .assert_eq(&align("ID\tNAME\tSIZE\n1\ta-longer-name\t2B\n12\tb\t30MB\n", Widths { least: 10, padding: 4 }));
+        .assert_eq(&align(
+            "ID\tNAME\tSIZE\n1\ta-longer-name\t2B\n12\tb\t30MB\n",
+            Widths { least: 10, padding: 4 },
+        ));
     }
 }

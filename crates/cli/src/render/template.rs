@@ -73,10 +73,8 @@ impl Subject {
         fields: impl IntoIterator<Item = (&'a str, String)>,
         labels: &BTreeMap<String, String>,
     ) -> Subject {
-        let mut map: BTreeMap<Arc<str>, Value> = fields
-            .into_iter()
-            .map(|(name, value)| (Arc::from(name), Value::from(value)))
-            .collect();
+        let mut map: BTreeMap<Arc<str>, Value> =
+            fields.into_iter().map(|(name, value)| (Arc::from(name), Value::from(value))).collect();
         let labels = labels
             .iter()
             .map(|(key, value)| (Arc::from(key.as_str()), Value::from(value.as_str())))
@@ -183,14 +181,15 @@ fn with_functions(template: Template, purpose: Purpose, shown: &Shown) -> Templa
         .func("rowLabel", move |args| Ok(label(args, purpose)))
         .func("split", |args| {
             let [text, separator] = two(args);
-            Ok(Value::from(
-                text.split(separator.as_str()).map(Value::from).collect::<Vec<Value>>(),
-            ))
+            Ok(Value::from(text.split(separator.as_str()).map(Value::from).collect::<Vec<Value>>()))
         })
         .func("join", |args| Ok(Value::from(join(args))))
         .func("pad", |args| {
             let count = |at: usize| {
-                args.get(at).and_then(Value::as_int).and_then(|n| usize::try_from(n).ok()).unwrap_or_default()
+                args.get(at)
+                    .and_then(Value::as_int)
+                    .and_then(|n| usize::try_from(n).ok())
+                    .unwrap_or_default()
             };
             let text = args.first().map(ToString::to_string).unwrap_or_default();
             if text.is_empty() {
@@ -241,7 +240,9 @@ fn label(args: &[Value], purpose: Purpose) -> Value {
     let name = args.get(1).map(ToString::to_string).unwrap_or_default();
     match purpose {
         // Docker names such a column after the last part of the label's name.
-        Purpose::Header => Value::from(name.rsplit('.').next().unwrap_or_default().replace(['-', '_'], " ")),
+        Purpose::Header => {
+            Value::from(name.rsplit('.').next().unwrap_or_default().replace(['-', '_'], " "))
+        }
         Purpose::Row => args
             .first()
             .and_then(|row| row.field(LABELS))
@@ -301,10 +302,13 @@ fn replace_method(action: &str) -> String {
     let mut rest = action;
     while let Some(at) = rest.find(".Label") {
         let after = &rest[at + ".Label".len()..];
-        let is_call = after.starts_with([' ', '\t'])
-            && after.trim_start().starts_with(['"', '`', '(', '$']);
+        let is_call =
+            after.starts_with([' ', '\t']) && after.trim_start().starts_with(['"', '`', '(', '$']);
         // `.Labels` and a field of something else stay as they are.
-        let on_root = rest[..at].chars().next_back().is_none_or(|c| matches!(c, ' ' | '{' | '(' | '|' | '-' | '$'));
+        let on_root = rest[..at]
+            .chars()
+            .next_back()
+            .is_none_or(|c| matches!(c, ' ' | '{' | '(' | '|' | '-' | '$'));
         let before = rest[..at].strip_suffix('$').unwrap_or(&rest[..at]);
         if is_call && on_root {
             out.push_str(before);
@@ -330,7 +334,10 @@ fn from_json(json: &Json) -> Value {
         Json::String(text) => Value::from(text.as_str()),
         Json::Array(items) => Value::from(items.iter().map(from_json).collect::<Vec<_>>()),
         Json::Object(entries) => Value::Map(Arc::new(
-            entries.iter().map(|(key, value)| (Arc::from(key.as_str()), from_json(value))).collect(),
+            entries
+                .iter()
+                .map(|(key, value)| (Arc::from(key.as_str()), from_json(value)))
+                .collect(),
         )),
     }
 }
@@ -360,7 +367,11 @@ mod tests {
 
     #[track_caller]
     fn check(template: &str, subject: &Subject, want: &str) {
-        assert_eq!(Format::parse(template).unwrap().run(subject, Shape::Map).unwrap(), want, "{template}");
+        assert_eq!(
+            Format::parse(template).unwrap().run(subject, Shape::Map).unwrap(),
+            want,
+            "{template}"
+        );
     }
 
     fn row() -> Subject {

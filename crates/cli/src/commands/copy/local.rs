@@ -198,7 +198,10 @@ pub fn unpack(
             continue;
         }
         check_parents(into, &target)?;
-        if full.is_dir() != entry.header().entry_type().is_dir() && full.symlink_metadata().is_ok() && full.is_dir() {
+        if full.is_dir() != entry.header().entry_type().is_dir()
+            && full.symlink_metadata().is_ok()
+            && full.is_dir()
+        {
             return Err(Failure::new(format!(
                 "cannot overwrite directory {full:?} with non-directory"
             )));
