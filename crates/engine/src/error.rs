@@ -103,13 +103,39 @@ impl StdError for Error {
 
 /// An error and its causes in one line, outermost first.
 #[must_use]
-pub fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
+pub fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = worded(error);
     let mut cause = error.source();
     while let Some(inner) = cause {
         text.push_str(": ");
-        text.push_str(&inner.to_string());
+        text.push_str(&worded(inner));
         cause = inner.source();
     }
     text
+}
+
+/// The system's errors are worded as Go words them, because clients look for "no space left on
+/// device" and its like.
+fn worded(error: &(dyn StdError + 'static)) -> String {
+    let system = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+    let text = error.to_string();
+    match (system, text.rsplit_once(" (os error ")) {
+        (Some(_), Some((words, _))) => {
+            let mut letters = words.chars();
+            letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+        }
+        (Some(_) | None, _) => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systems_errors_are_worded_as_go_does() {
+        let source = std::io::Error::from_raw_os_error(28);
+        let error = Error::because(Kind::Internal, "cannot write \"x\"", source);
+        assert_eq!(error.message, "cannot write \"x\": no space left on device");
+    }
 }

@@ -104,7 +104,7 @@ pub(super) fn keys(chain: &[DiffId]) -> Vec<LayerKey> {
 }
 
 /// A lower layer's failure, with its whole chain for the user.
-pub(super) fn internal(error: &dyn std::error::Error) -> Failure {
+pub(super) fn internal(error: &(dyn std::error::Error + 'static)) -> Failure {
     Failure::new(FailureKind::Internal, chain(error))
 }
 

@@ -484,7 +484,6 @@ fn device_rules(inputs: &Inputs<'_>) -> Vec<DeviceRule> {
         rules.push(rule(true, "c", Some(major), Some(minor), "rwm"));
     }
     rules.push(rule(true, "c", Some(136), None, "rwm"));
-    rules.push(rule(false, "c", Some(10), Some(229), "rwm"));
     for wish in &inputs.spec.host.resources.devices {
         let access = if wish.permissions.is_empty() { "rwm" } else { &wish.permissions };
         for device in inputs.devices.get(&wish.host).into_iter().flatten() {

@@ -76,6 +76,7 @@ pub(crate) fn status(phase: &Phase) -> Status {
     match phase {
         Phase::Created { .. } => Status::Created,
         // Docker shows the state before until the program runs.
+        Phase::Starting { tally, .. } if tally.restarts > 0 => Status::Restarting,
         Phase::Starting { last: None, .. } => Status::Created,
         Phase::Starting { last: Some(_), .. } => Status::Exited,
         Phase::Running { .. } | Phase::Stopping { .. } => Status::Running,
