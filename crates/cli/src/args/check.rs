@@ -35,6 +35,9 @@ pub fn check(kind: Kind, value: &str) -> Result<(), String> {
         Kind::Mount => mounts::parse(value).map(drop),
         Kind::Network => networks::parse(value).map(drop),
         Kind::Gpus => gpus::parse(value).map(drop),
+        Kind::Reference => {
+            spec::reference::Reference::parse(value).map(drop).map_err(|error| error.to_string())
+        }
     }
 }
 

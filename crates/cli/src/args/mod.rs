@@ -56,6 +56,8 @@ pub enum Kind {
     Mount,
     Network,
     Gpus,
+    /// An image's name, many times.
+    Reference,
 }
 
 impl Kind {
@@ -89,7 +91,8 @@ impl Kind {
             | Kind::DeviceCgroupRule
             | Kind::WeightDevice
             | Kind::ThrottleBps
-            | Kind::ThrottleIops => "list",
+            | Kind::ThrottleIops
+            | Kind::Reference => "list",
         }
     }
 }

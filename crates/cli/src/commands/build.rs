@@ -66,7 +66,7 @@ const FLAGS: &[Flag] = &[
     flag("security-opt", Strings, "Security options"),
     flag("shm-size", Bytes, "Size of /dev/shm"),
     flag("squash", Bool, "Make one layer of all new ones").hidden(),
-    flag("tag", List, "Name and tag of the result (format: \"name:tag\")").s('t'),
+    flag("tag", Reference, "Name and tag of the result (format: \"name:tag\")").s('t'),
     flag("target", Text, "Stage to build"),
     flag("ulimit", Ulimit, "Ulimit options").or("[]"),
 ];
@@ -130,12 +130,6 @@ fn style(matches: &Matches) -> Result<Style, Failure> {
 
 async fn build(session: &Session, matches: &Matches) -> Outcome {
     let style = style(matches)?;
-    for tag in matches.all("tag") {
-        spec::reference::Reference::parse(tag).map_err(|error| Failure::Said {
-            text: format!("invalid argument {tag:?} for \"-t, --tag\" flag: {error}"),
-            status: 125,
-        })?;
-    }
     let Some(path) = matches.args.first() else { return Ok(0) };
     let context = context::prepare(path, matches.text("file"))?;
     let client = session.client().await?;

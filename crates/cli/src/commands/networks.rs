@@ -161,8 +161,13 @@ fn ipam(matches: &Matches) -> Result<Vec<IpamConfig>, Failure> {
         return Err(Failure::new("every ip-range or gateway must have a corresponding subnet"));
     }
     let mut configs: Vec<(Cidr, IpamConfig)> = Vec::new();
+    let mut unread: Vec<IpamConfig> = Vec::new();
     for subnet in subnets {
-        let cidr = Cidr::parse(subnet)?;
+        // What is no subnet is the daemon's to refuse.
+        let Ok(cidr) = Cidr::parse(subnet) else {
+            unread.push(IpamConfig { subnet: subnet.clone(), ..IpamConfig::default() });
+            continue;
+        };
         if configs
             .iter()
             .any(|(other, _)| other.contains(cidr.address) || cidr.contains(other.address))
@@ -195,7 +200,7 @@ fn ipam(matches: &Matches) -> Result<Vec<IpamConfig>, Failure> {
         let at = find(&configs, &text, address(&text)?, "aux-address")?;
         configs[at].1.auxiliary_addresses.get_or_insert_default().insert(name, text);
     }
-    Ok(configs.into_iter().map(|(_, config)| config).collect())
+    Ok(configs.into_iter().map(|(_, config)| config).chain(unread).collect())
 }
 
 fn find(

@@ -168,6 +168,19 @@ impl Drop for IdFile<'_> {
     }
 }
 
+/// An image is named by a reference or by its ID.
+fn check_reference(image: &str) -> Result<(), Failure> {
+    let digits = image.strip_prefix("sha256:").unwrap_or(image);
+    let is_id = digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_id {
+        return Ok(());
+    }
+    match spec::reference::Reference::parse(image) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Failure::new(error.to_string())),
+    }
+}
+
 /// `os[/arch[/variant]]`.
 ///
 /// Source of the words: containerd `platforms`.
@@ -202,6 +215,7 @@ async fn make(
     let client = session.client().await?;
     let (image, platform) = (&request.config.image, matches.text("platform"));
     check_platform(platform)?;
+    check_reference(image)?;
     let quiet = matches.on("quiet");
     if policy == PullPolicy::Always {
         fetch(session, image, platform, quiet).await?;

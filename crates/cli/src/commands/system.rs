@@ -466,8 +466,16 @@ fn verbose(usage: &DiskUsage) -> Result<String, Failure> {
         images.extend(super::images::image_rows(image, false, false));
     }
     let volumes: Vec<Row> = usage.volumes.iter().flatten().map(super::volumes::row).collect();
-    let containers: Vec<Row> =
-        usage.containers.iter().flatten().map(|one| super::ps::row(one, false)).collect();
+    let containers: Vec<Row> = usage
+        .containers
+        .iter()
+        .flatten()
+        .map(|one| {
+            // Only what a container holds itself is told here.
+            let own = api::container::Summary { size_root_fs: 0, ..one.clone() };
+            super::ps::row(&own, false)
+        })
+        .collect();
     let caches: Vec<Row> = usage
         .build_cache
         .iter()

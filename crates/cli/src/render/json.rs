@@ -1,9 +1,9 @@
-//! JSON as Go's encoder writes it: `<`, `>` and `&` escaped.
+//! JSON in the forms that Docker's client prints.
 
 use serde_json::Value;
 
-/// On one line, HTML's letters escaped, as `{{json .}}` prints.
-pub fn compact(value: &Value) -> String {
+/// On one line, HTML's letters escaped: a listing's row.
+pub fn escaped(value: &Value) -> String {
     escape(&value.to_string())
 }
 

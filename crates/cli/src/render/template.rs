@@ -64,7 +64,7 @@ impl Subject {
     pub fn with_names(original: &Json, named: &Json) -> Subject {
         let Value::Map(fields) = from_json(named) else { return Subject::json(original) };
         let mut fields = (*fields).clone();
-        fields.insert(Arc::from(ORIGINAL), Value::from(json::compact(original)));
+        fields.insert(Arc::from(ORIGINAL), Value::from(original.to_string()));
         Subject { value: Value::Map(Arc::new(fields)), json: Some(original.clone()) }
     }
 
@@ -173,7 +173,11 @@ fn with_functions(template: Template, purpose: Purpose, shown: &Shown) -> Templa
             Ok(match purpose {
                 Purpose::Row => match value.field(ORIGINAL) {
                     Some(original) => original.clone(),
-                    None => Value::from(json::compact(&in_order(&shown, to_json(&value)))),
+                    // A row encodes itself, by Go's default with HTML's letters escaped.
+                    None if value.field(LABELS).is_some() => {
+                        Value::from(json::escaped(&to_json(&value)))
+                    }
+                    None => Value::from(in_order(&shown, to_json(&value)).to_string()),
                 },
                 Purpose::Header => value,
             })
@@ -401,7 +405,7 @@ mod tests {
         check("{{.State.Pid}} {{.State.Running}}", &subject, "12 true");
         check(r#"{{(index (index .Ports "80/tcp") 0).HostPort}}"#, &subject, "8080");
         check("{{range $p, $b := .Ports}}{{$p}}{{end}}", &subject, "80/tcp");
-        check("{{json .Args}}", &subject, r#"["\u003ca\u003e"]"#);
+        check("{{json .Args}}", &subject, r#"["<a>"]"#);
         check("{{json .State}}", &subject, r#"{"Pid":12,"Running":true}"#);
     }
 
