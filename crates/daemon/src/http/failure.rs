@@ -30,7 +30,7 @@ impl Failure {
     }
 
     /// A parse error of the request, told with its causes.
-    pub fn bad(error: &dyn StdError) -> Self {
+    pub fn bad(error: &(dyn StdError + 'static)) -> Self {
         Self::invalid(engine::error::chain(error))
     }
 }
