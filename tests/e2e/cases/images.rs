@@ -35,7 +35,7 @@ fn images_are_listed_tagged_and_removed(suite: &Suite) -> Outcome {
         assert_eq!(gone, "Untagged: example.org:5000/group/box:v1");
         let none = suite.run(cli, ["rmi", "nosuch"]).fails(1);
         assert!(none.contains("No such image: nosuch"), "{none}");
-        let bad = suite.run(cli, ["tag", "busybox", "Upper/case"]).fails(1);
+        let bad = suite.run(cli, ["tag", "busybox", "group/UPPER"]).fails(1);
         assert!(
             bad.contains("invalid reference format") || bad.contains("must be lowercase"),
             "{bad}"

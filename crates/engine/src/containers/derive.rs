@@ -477,6 +477,8 @@ fn device_rules(inputs: &Inputs<'_>) -> Vec<DeviceRule> {
         return vec![rule(true, "a", None, None, "rwm")];
     }
     let mut rules = vec![rule(false, "a", None, None, "rwm")];
+    // fuse(4) is named as Docker names it, and first: runc cannot take one device out of a wider rule.
+    rules.push(rule(false, "c", Some(10), Some(229), "rwm"));
     rules.push(rule(true, "c", None, None, "m"));
     rules.push(rule(true, "b", None, None, "m"));
     // null, zero, full, random, urandom, tty, console, ptmx: mem(4), random(4), tty(4), pts(4).
