@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::Engine;
-use engine::containers::views::{ListQuery, Status, StopOptions};
+use engine::containers::views::Grace;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -171,6 +171,7 @@ async fn life(settings: Settings, args: &[String], level: &LevelHandle) -> Resul
             _ = signals.next() => {}
         }
     }
+    engine.close().await;
     instance.give_back();
     Ok(())
 }
@@ -264,28 +265,7 @@ fn reload_settings(args: &[String], engine: &Engine, level: &LevelHandle) {
 /// Stops all containers at once, each with its own grace, and waits no longer than `timeout_s`
 /// (for ever when negative).
 async fn stop_containers(engine: &Engine, timeout_s: i64) {
-    let running = match engine.list_containers(ListQuery::default()).await {
-        Ok(rows) => rows,
-        Err(error) => {
-            tracing::error!(error = error.message, "cannot list the containers to stop");
-            return;
-        }
-    };
-    let mut stopping = tokio::task::JoinSet::new();
-    for container in running {
-        match container.status {
-            Status::Running | Status::Paused | Status::Restarting => {}
-            Status::Created | Status::Removing | Status::Exited | Status::Dead => continue,
-        }
-        let engine = engine.clone();
-        stopping.spawn(async move {
-            let id = container.id.to_string();
-            if let Err(error) = engine.stop_container(&id, StopOptions::default()).await {
-                tracing::warn!(container = id, error = error.message, "container not stopped");
-            }
-        });
-    }
-    let all = async { while stopping.join_next().await.is_some() {} };
+    let all = engine.stop_all(Grace::Default);
     match u64::try_from(timeout_s) {
         Ok(seconds) => {
             if tokio::time::timeout(Duration::from_secs(seconds), all).await.is_err() {

@@ -80,6 +80,21 @@ impl Engine {
         Ok(Self { inner })
     }
 
+    /// To be called when the daemon ends in order. Running containers stay, with all that they
+    /// need; where none runs, the bridges and the firewall table go, and the next start makes them
+    /// again from the records.
+    pub async fn close(&self) {
+        let alive = self.inner.containers.all().iter().any(|container| container.now().phase.run().is_some());
+        if alive {
+            return;
+        }
+        let networks = self.inner.networks.clone();
+        let gone = containers::world::blocking(move || networks.tear_down()).await;
+        if let Err(error) = gone {
+            tracing::warn!(error = error::chain(&error), "networks left in the kernel");
+        }
+    }
+
     #[must_use]
     pub fn config(&self) -> &EngineConfig {
         &self.inner.config

@@ -228,6 +228,7 @@ fn prepare(engine: &Inner, id: &Id, request: OneShot) -> Result<Ready> {
         files: &files,
         joined: &BTreeMap::new(),
         devices: &devices,
+        shm: None,
         link_env: &[],
     })?;
     let snapshot =

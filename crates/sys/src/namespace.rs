@@ -86,6 +86,16 @@ pub fn unshare(which: Namespaces) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives this thread its own working directory and root, as joining a mount namespace demands.
+///
+/// # Errors
+/// Only for want of memory.
+pub fn unshare_directories() -> io::Result<()> {
+    // SAFETY: CLONE_FS copies what paths start from; memory and descriptors stay shared.
+    check(i64::from(unsafe { libc::unshare(libc::CLONE_FS) }))?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

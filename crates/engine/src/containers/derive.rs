@@ -7,7 +7,7 @@
 //! Source: moby `oci/defaults.go`, `daemon/oci_linux.go`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use spec::Id;
 use spec::runtime::{
@@ -96,6 +96,8 @@ pub struct Inputs<'a> {
     pub joined: &'a BTreeMap<String, i32>,
     /// Nodes of each `--device`, and all of the host's under the empty key when privileged.
     pub devices: &'a BTreeMap<String, Vec<DeviceNode>>,
+    /// The `/dev/shm` of the container whose IPC namespace is joined.
+    pub shm: Option<&'a Path>,
     /// Environment of `--link`.
     pub link_env: &'a [String],
 }
@@ -366,7 +368,10 @@ fn mounts(inputs: &Inputs<'_>, security: &SecurityOptions) -> Vec<OciMount> {
         IpcMode::Unset | IpcMode::Private | IpcMode::Shareable | IpcMode::Container(_) => {
             all.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
             let size = format!("size={shm_size}");
-            all.push(mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &size]));
+            all.push(match inputs.shm {
+                Some(theirs) => mount("/dev/shm", "bind", &theirs.to_string_lossy(), &["bind", "nosuid", "noexec", "nodev"]),
+                None => mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &size]),
+            });
         }
     }
     // A user's mount takes the place of a default one and of what lies in it.

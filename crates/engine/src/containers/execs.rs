@@ -11,6 +11,9 @@ use tokio::sync::oneshot;
 
 use super::views::{ExecSpec, ExecView};
 
+/// How many execs of one container are remembered.
+const KEPT_MAX: usize = 256;
+
 /// The execs of one container.
 #[derive(Default)]
 pub(crate) struct Execs {
@@ -30,7 +33,7 @@ pub(crate) enum ExecPhase {
     Created,
     Starting,
     Running { pid: i32, since: Instant },
-    Ended { code: i32, pid: i32 },
+    Ended { code: i32, pid: i32, at: Instant },
 }
 
 impl Execs {
@@ -38,8 +41,20 @@ impl Execs {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Adds an exec; the oldest ended one goes when there are many.
     pub(crate) fn insert(&self, id: Id, spec: ExecSpec) {
-        self.lock().insert(id, Entry { spec, state: ExecPhase::Created });
+        let mut entries = self.lock();
+        let ended = |entry: &Entry| match entry.state {
+            ExecPhase::Ended { at, .. } => Some(at),
+            ExecPhase::Created | ExecPhase::Starting | ExecPhase::Running { .. } => None,
+        };
+        if entries.len() >= KEPT_MAX {
+            let oldest = entries.iter().filter_map(|(id, entry)| Some((ended(entry)?, *id))).min();
+            if let Some((_, oldest)) = oldest {
+                entries.remove(&oldest);
+            }
+        }
+        entries.insert(id, Entry { spec, state: ExecPhase::Created });
     }
 
     pub(crate) fn get(&self, id: &Id) -> Option<Entry> {
@@ -88,7 +103,7 @@ impl Execs {
             ExecPhase::Created | ExecPhase::Starting => (0, std::time::Duration::ZERO),
             ExecPhase::Ended { .. } => return None,
         };
-        entry.state = ExecPhase::Ended { code, pid };
+        entry.state = ExecPhase::Ended { code, pid, at: Instant::now() };
         drop(entries);
         if let Some(listener) = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).remove(id) {
             // One that stopped waiting has given the exec up.
@@ -101,7 +116,7 @@ impl Execs {
     pub(crate) fn all_ended(&self) {
         for entry in self.lock().values_mut() {
             if let ExecPhase::Running { pid, .. } = entry.state {
-                entry.state = ExecPhase::Ended { code: 137, pid };
+                entry.state = ExecPhase::Ended { code: 137, pid, at: Instant::now() };
             }
         }
     }
@@ -112,7 +127,7 @@ impl Execs {
         for exec in found {
             let state = match exec.exit_code {
                 None => ExecPhase::Running { pid: exec.pid, since: Instant::now() },
-                Some(code) => ExecPhase::Ended { code, pid: exec.pid },
+                Some(code) => ExecPhase::Ended { code, pid: exec.pid, at: Instant::now() },
             };
             entries.insert(exec.exec, Entry { spec: ExecSpec::default(), state });
         }
@@ -139,7 +154,7 @@ impl Execs {
         let (running, exit_code, pid) = match entry.state {
             ExecPhase::Created | ExecPhase::Starting => (false, None, 0),
             ExecPhase::Running { pid, .. } => (true, None, pid),
-            ExecPhase::Ended { code, pid } => (false, Some(code), pid),
+            ExecPhase::Ended { code, pid, .. } => (false, Some(code), pid),
         };
         let pid = u32::try_from(pid).unwrap_or(0);
         Some(ExecView { id: *id, container, spec: entry.spec, running, exit_code, pid, can_remove: false })

@@ -85,10 +85,6 @@ impl Registry {
         self.free(name, id);
     }
 
-    pub(crate) fn get(&self, id: &Id) -> Option<Arc<Container>> {
-        self.lock().by_id.get(&id.to_string()).cloned()
-    }
-
     pub(crate) fn all(&self) -> Vec<Arc<Container>> {
         self.lock().by_id.values().cloned().collect()
     }

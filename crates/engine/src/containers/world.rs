@@ -245,6 +245,11 @@ fn prepare(engine: &Inner, record: &Record) -> std::result::Result<Ready, StartF
     })?;
     let files = managed_files(engine, record, &network)?;
     let devices = devices(record)?;
+    let shm = joined_shm(record, &joined).map(|tree| {
+        let path = fd_path(&tree);
+        held.push(tree);
+        path
+    });
     let document = derive::derive(&Inputs {
         id: &record.id,
         spec: &record.spec,
@@ -255,6 +260,7 @@ fn prepare(engine: &Inner, record: &Record) -> std::result::Result<Ready, StartF
         files: &files,
         joined: &joined,
         devices: &devices,
+        shm: shm.as_deref(),
         link_env: &[],
     })?;
     let settings = settings(engine, record, &run)?;
@@ -322,6 +328,27 @@ fn joined_pids(engine: &Inner, record: &Record) -> Result<BTreeMap<String, i32>>
         found.insert(other.clone(), run.pid);
     }
     Ok(found)
+}
+
+/// The `/dev/shm` of the container whose IPC namespace is joined, as a detached mount.
+fn joined_shm(record: &Record, joined: &BTreeMap<String, i32>) -> Option<OwnedFd> {
+    let IpcMode::Container(other) = &record.spec.host.ipc else { return None };
+    let namespace = format!("/proc/{}/ns/mnt", joined.get(other)?);
+    let take = || -> io::Result<OwnedFd> {
+        let namespace = fs::File::open(namespace)?;
+        // setns(2): only a thread that shares its directories with no other may change them.
+        sys::namespace::unshare_directories()?;
+        sys::namespace::join(&namespace, sys::namespace::Namespaces::MOUNT)?;
+        sys::mount::clone_tree(rustix::fs::CWD, Path::new("/dev/shm"), sys::mount::Depth::Only)
+    };
+    match std::thread::spawn(take).join() {
+        Ok(Ok(tree)) => Some(tree),
+        Ok(Err(error)) => {
+            warn!(container = %record.id, error = chain(&error), "shared memory not shared");
+            None
+        }
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
 }
 
 /// Finds each mount's source on the host.
