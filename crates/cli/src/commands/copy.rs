@@ -227,7 +227,8 @@ fn local_target(
     };
     if !parent.is_dir() {
         return Err(Failure::new(format!(
-            "invalid output path: directory {parent:?} does not exist"
+            "invalid output path: directory {:?} does not exist",
+            std::path::absolute(&parent).unwrap_or(parent)
         )));
     }
     if !path.exists() && wants_directory(target) && !source_is_directory {

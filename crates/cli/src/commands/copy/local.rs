@@ -159,7 +159,9 @@ fn add(
     }
 }
 
-/// Unpacks into `into`; `renamed` replaces the archive's first path component, `.` dropping it.
+/// Unpacks into `into`; `renamed` is what the archive's root is called there, `.` being `into`
+/// itself. The root is what the first entry names: a directory's content comes as `./`, all else
+/// under its own name.
 ///
 /// # Errors
 /// When an entry is no path below `into`, or cannot be written.
@@ -174,10 +176,12 @@ pub fn unpack(
     archive.set_preserve_ownerships(owners);
     archive.set_overwrite(true);
     let wrong = |error: io::Error| Failure::new(format!("{}: {}", into.display(), reason(&error)));
+    let mut root = None;
     for entry in archive.entries().map_err(wrong)? {
         let mut entry = entry.map_err(wrong)?;
         let path = entry.path().map_err(wrong)?.into_owned();
-        let Some(target) = inside(&path, renamed) else {
+        let root = *root.get_or_insert_with(|| root_of(&path));
+        let Some(target) = inside(&path, root, renamed) else {
             return Err(Failure::new(format!("archive entry {path:?} is outside its root")));
         };
         if target.as_os_str().is_empty() {
@@ -187,7 +191,7 @@ pub fn unpack(
         if entry.header().entry_type().is_hard_link()
             && let Some(link) = entry.link_name().map_err(wrong)?
         {
-            let Some(link) = inside(&link, renamed) else {
+            let Some(link) = inside(&link, root, renamed) else {
                 return Err(Failure::new(format!("archive link {link:?} is outside its root")));
             };
             check_parents(into, &link)?;
@@ -211,8 +215,22 @@ pub fn unpack(
     Ok(())
 }
 
+/// How an archive names its root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Root {
+    /// `./`.
+    Unnamed,
+    /// The first component of every path.
+    Named,
+}
+
+fn root_of(first: &Path) -> Root {
+    let named = first.components().any(|part| matches!(part, Component::Normal(_)));
+    if named { Root::Named } else { Root::Unnamed }
+}
+
 /// The path below the destination; `None` when it would leave it.
-fn inside(path: &Path, renamed: Option<&str>) -> Option<PathBuf> {
+fn inside(path: &Path, root: Root, renamed: Option<&str>) -> Option<PathBuf> {
     let mut parts = Vec::new();
     for component in path.components() {
         match component {
@@ -221,8 +239,12 @@ fn inside(path: &Path, renamed: Option<&str>) -> Option<PathBuf> {
             Component::ParentDir | Component::Prefix(_) => return None,
         }
     }
-    if let (Some(name), false) = (renamed, parts.is_empty()) {
-        parts[0] = name.into();
+    if let Some(name) = renamed {
+        match root {
+            Root::Named if parts.is_empty() => {}
+            Root::Named => parts[0] = name.into(),
+            Root::Unnamed => parts.insert(0, name.into()),
+        }
     }
     let path: PathBuf = parts.iter().collect();
     Some(path.strip_prefix(".").map(Path::to_path_buf).unwrap_or(path))
@@ -248,7 +270,8 @@ mod tests {
     #[test]
     fn entries_stay_below_the_destination() {
         let check = |path: &str, renamed: Option<&str>| {
-            inside(Path::new(path), renamed).map(|path| path.to_string_lossy().into_owned())
+            inside(Path::new(path), Root::Named, renamed)
+                .map(|path| path.to_string_lossy().into_owned())
         };
         assert_eq!(check("a/b", None), Some("a/b".to_owned()));
         assert_eq!(check("a/b", Some("c")), Some("c/b".to_owned()));
@@ -256,5 +279,7 @@ mod tests {
         assert_eq!(check("/a", None), Some("a".to_owned()));
         assert_eq!(check("../a", None), None);
         assert_eq!(check("a/../../b", None), None);
+        let content = inside(Path::new("./a/b"), root_of(Path::new("./")), Some("c"));
+        assert_eq!(content, Some(PathBuf::from("c/a/b")));
     }
 }
