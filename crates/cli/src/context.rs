@@ -42,6 +42,19 @@ impl Session {
     /// # Errors
     /// When the options contradict each other or name no place.
     pub fn new(program: &str, global: &Matches) -> Result<Session, Failure> {
+        let level = global.text("log-level");
+        if !matches!(
+            level,
+            "debug" | "info" | "warn" | "warning" | "error" | "fatal" | "panic" | "trace"
+        ) {
+            return Err(Failure::new(format!("Unable to parse logging level: {level}")));
+        }
+        if global.on("tls") || global.on("tlsverify") || env("DOCKER_TLS_VERIFY").is_some() {
+            // Going on without would send in the clear what the user wanted protected.
+            return Err(Failure::new(
+                "TLS to the daemon is not supported yet: use ssh:// or a unix socket",
+            ));
+        }
         let config = Config::load(global.find("config"));
         let host = place(global, &config)?;
         Ok(Session { program: program.to_owned(), config, host, client: OnceCell::new() })
