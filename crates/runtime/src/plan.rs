@@ -294,13 +294,22 @@ fn plan_bind(mount: &Mount, bundle: &Path, options: &Options) -> Result<Source, 
     let step = || format!("error mounting {:?} to rootfs at {:?}", mount.source, mount.destination);
     let source = bundle.join(&mount.source);
     let depth = options.bind.unwrap_or(Depth::Only);
-    let tree = mount::clone_tree(rustix::fs::CWD, &source, depth).map_err(|error| {
+    let cloned = mount::clone_tree(rustix::fs::CWD, &source, depth);
+    let tree = cloned.or_else(|error| detached_tree(&source).ok_or(error)).map_err(|error| {
         let text = format!("{}: stat {}: {}", step(), source.display(), words(&error));
         LaunchError::new(Kind::Other, text)
     })?;
     apply_to_tree(&tree, options).map_err(at(step()))?;
     let shape = shape(&tree).map_err(at(step()))?;
     Ok(Source::Tree { tree, shape })
+}
+
+/// A detached mount that somebody holds open for us. One that was made in another mount namespace
+/// (or on a kernel before 6.15) cannot be cloned; it is attached itself.
+fn detached_tree(source: &Path) -> Option<OwnedFd> {
+    let descriptor = source.starts_with("/proc") && source.parent()?.ends_with("fd");
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+    if descriptor { rustix::fs::open(source, flags, rustix::fs::Mode::empty()).ok() } else { None }
 }
 
 fn apply_to_tree(tree: &OwnedFd, options: &Options) -> io::Result<()> {
