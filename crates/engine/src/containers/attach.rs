@@ -374,7 +374,19 @@ impl Engine {
     /// `NotFound`.
     pub async fn inspect_exec(&self, exec: &str) -> Result<ExecView> {
         let (container, id) = self.find_exec(exec)?;
-        container.execs.view(container.id, &id).ok_or_else(|| words::no_such_exec(exec))
+        let gone = || words::no_such_exec(exec);
+        let mut view = container.execs.view(container.id, &id).ok_or_else(gone)?;
+        // A client asks as soon as its stream has ended, and the news of the exit may still be on
+        // its way; the monitor knew before it ended the stream.
+        if view.running
+            && let Some(link) = container.now().link.clone()
+            && let Ok(state) = link.state().await
+            && let Some(code) = state.execs.iter().find(|found| found.exec == id).and_then(|found| found.exit_code)
+        {
+            view.running = false;
+            view.exit_code = Some(code);
+        }
+        Ok(view)
     }
 
     fn find_exec(&self, asked: &str) -> Result<(Arc<Container>, Id)> {
