@@ -11,7 +11,12 @@ use crate::error::{Error, Result};
 ///
 /// Source: moby `builder/dockerfile/builder.go` `BuildFromConfig`.
 pub fn apply(config: &mut Config, changes: &[String]) -> Result<()> {
-    for line in changes.iter().flat_map(|change| change.lines()).map(str::trim).filter(|line| !line.is_empty()) {
+    for line in changes
+        .iter()
+        .flat_map(|change| change.lines())
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+    {
         one(config, line)?;
     }
     Ok(())
@@ -27,7 +32,10 @@ fn one(config: &mut Config, line: &str) -> Result<()> {
         "ENTRYPOINT" => config.entrypoint = Some(command(need()?, config)),
         "ENV" => {
             for (key, value) in pairs(need()?) {
-                super::containers::derive::replace_env(&mut config.env, &[format!("{key}={value}")]);
+                super::containers::derive::replace_env(
+                    &mut config.env,
+                    &[format!("{key}={value}")],
+                );
             }
         }
         "LABEL" => config.labels.extend(pairs(need()?)),
@@ -53,7 +61,12 @@ fn one(config: &mut Config, line: &str) -> Result<()> {
             rest.clone_into(&mut config.stop_signal);
         }
         "ONBUILD" => config.on_build.push(need()?.to_owned()),
-        other => return Err(Error::invalid(format!("{} is not a valid change command", other.to_ascii_lowercase()))),
+        other => {
+            return Err(Error::invalid(format!(
+                "{} is not a valid change command",
+                other.to_ascii_lowercase()
+            )));
+        }
     }
     Ok(())
 }
@@ -78,7 +91,8 @@ fn pairs(text: &str) -> Vec<(String, String)> {
         let (key, value) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
         return vec![(key.to_owned(), value.trim().to_owned())];
     }
-    let split = |word: &String| word.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let split =
+        |word: &String| word.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
     words(text).iter().filter_map(split).collect()
 }
 
@@ -111,7 +125,14 @@ mod tests {
     #[test]
     fn instructions_change_the_configuration() {
         let mut config = Config { env: vec!["A=1".to_owned()], ..Config::default() };
-        let changes = ["CMD [\"a\",\"b\"]", "ENV A=2 B=\"x y\"", "expose 80", "WORKDIR /x/../y", "LABEL k v w", "ENTRYPOINT run it"];
+        let changes = [
+            "CMD [\"a\",\"b\"]",
+            "ENV A=2 B=\"x y\"",
+            "expose 80",
+            "WORKDIR /x/../y",
+            "LABEL k v w",
+            "ENTRYPOINT run it",
+        ];
         apply(&mut config, &changes.map(str::to_owned)).unwrap();
         assert_eq!(config.cmd.unwrap(), ["a", "b"]);
         assert_eq!(config.env, ["A=2", "B=x y"]);

@@ -122,7 +122,9 @@ fn worded(error: &(dyn StdError + 'static)) -> String {
     match (system, text.rsplit_once(" (os error ")) {
         (Some(_), Some((words, _))) => {
             let mut letters = words.chars();
-            letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
+            letters
+                .next()
+                .map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
         }
         (Some(_) | None, _) => text,
     }

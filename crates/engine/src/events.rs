@@ -93,7 +93,8 @@ impl Events {
         attributes: BTreeMap<String, String>,
     ) {
         let at = SystemTime::now();
-        let event = Arc::new(Event { kind, action: action.into(), actor: actor.into(), attributes, at });
+        let event =
+            Arc::new(Event { kind, action: action.into(), actor: actor.into(), attributes, at });
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         if shared.past.len() == PAST_MAX {
             shared.past.pop_front();
@@ -115,8 +116,20 @@ impl Events {
     /// `Invalid` for a filter key that events do not have.
     pub fn subscribe(&self, query: EventQuery) -> Result<EventStream> {
         query.filters.only(&[
-            "config", "container", "daemon", "event", "image", "label", "network", "node", "plugin",
-            "scope", "secret", "service", "type", "volume",
+            "config",
+            "container",
+            "daemon",
+            "event",
+            "image",
+            "label",
+            "network",
+            "node",
+            "plugin",
+            "scope",
+            "secret",
+            "service",
+            "type",
+            "volume",
         ])?;
         let over = query.until.is_some_and(|until| until <= SystemTime::now());
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
@@ -176,7 +189,9 @@ impl EventQuery {
             && self.names(event, EventType::Network, "network")
             && self.names(event, EventType::Daemon, "daemon")
             && self.image(event)
-            && ["config", "node", "plugin", "secret", "service"].iter().all(|key| !filters.contains(key))
+            && ["config", "node", "plugin", "secret", "service"]
+                .iter()
+                .all(|key| !filters.contains(key))
     }
 
     /// `container=X` and the like: of that type, and id or name begins with the value.
@@ -185,7 +200,8 @@ impl EventQuery {
             return true;
         }
         let name = event.attributes.get("name").map_or("", String::as_str);
-        event.kind == kind && (self.filters.prefix(key, &event.actor) || self.filters.prefix(key, name))
+        event.kind == kind
+            && (self.filters.prefix(key, &event.actor) || self.filters.prefix(key, name))
     }
 
     fn image(&self, event: &Event) -> bool {
@@ -195,7 +211,9 @@ impl EventQuery {
         let attribute = match event.kind {
             EventType::Image => "name",
             EventType::Container => "image",
-            EventType::Builder | EventType::Daemon | EventType::Network | EventType::Volume => return false,
+            EventType::Builder | EventType::Daemon | EventType::Network | EventType::Volume => {
+                return false;
+            }
         };
         let name = event.attributes.get(attribute).map_or("", String::as_str);
         let bare = |text: &str| match text.rsplit_once(':') {
@@ -203,14 +221,18 @@ impl EventQuery {
             Some(_) | None => text.to_owned(),
         };
         self.filters.any("image", |wanted| {
-            wanted == event.actor || wanted == name || wanted == bare(&event.actor) || wanted == bare(name)
+            wanted == event.actor
+                || wanted == name
+                || wanted == bare(&event.actor)
+                || wanted == bare(name)
         })
     }
 }
 
 fn action_matches(wanted: &str, action: &str) -> bool {
     let open = ["health_status", "exec_create", "exec_start"];
-    wanted == action || (open.iter().any(|prefix| wanted.starts_with(prefix)) && action.starts_with(wanted))
+    wanted == action
+        || (open.iter().any(|prefix| wanted.starts_with(prefix)) && action.starts_with(wanted))
 }
 
 #[cfg(test)]
@@ -219,7 +241,10 @@ mod tests {
     use std::time::Duration;
 
     fn publish(events: &Events, action: &str) {
-        let attributes = BTreeMap::from([("name".to_owned(), "web".to_owned()), ("image".to_owned(), "nginx:1".to_owned())]);
+        let attributes = BTreeMap::from([
+            ("name".to_owned(), "web".to_owned()),
+            ("image".to_owned(), "nginx:1".to_owned()),
+        ]);
         events.publish(EventType::Container, action, "abc", attributes);
     }
 
@@ -228,7 +253,11 @@ mod tests {
         for action in ["create", "start", "exec_create: sh", "die"] {
             publish(&events, action);
         }
-        let query = EventQuery { until: Some(SystemTime::now()), filters: Filters::parse(filters).unwrap(), since: None };
+        let query = EventQuery {
+            until: Some(SystemTime::now()),
+            filters: Filters::parse(filters).unwrap(),
+            since: None,
+        };
         let mut stream = events.subscribe(query).unwrap();
         let mut got = Vec::new();
         while let Some(event) = stream.next().await {
@@ -252,7 +281,8 @@ mod tests {
     async fn a_stream_ends_at_until() {
         let events = Events::default();
         let until = SystemTime::now() + Duration::from_millis(30);
-        let mut stream = events.subscribe(EventQuery { until: Some(until), ..EventQuery::default() }).unwrap();
+        let mut stream =
+            events.subscribe(EventQuery { until: Some(until), ..EventQuery::default() }).unwrap();
         publish(&events, "start");
         assert_eq!(stream.next().await.unwrap().action, "start");
         assert!(stream.next().await.is_none());

@@ -38,7 +38,8 @@ impl Filters {
                 .collect();
             return Ok(Self { fields });
         }
-        let fields = serde_json::from_str::<BTreeMap<String, BTreeSet<String>>>(text).map_err(bad)?;
+        let fields =
+            serde_json::from_str::<BTreeMap<String, BTreeSet<String>>>(text).map_err(bad)?;
         Ok(Self { fields })
     }
 
@@ -90,8 +91,10 @@ impl Filters {
     pub fn pattern(&self, key: &str, actual: &str) -> bool {
         self.any(key, |value| {
             value == actual
-                || regex_lite::Regex::new(value)
-                    .map_or_else(|_| actual.contains(value), |expression| expression.is_match(actual))
+                || regex_lite::Regex::new(value).map_or_else(
+                    |_| actual.contains(value),
+                    |expression| expression.is_match(actual),
+                )
         })
     }
 
@@ -147,7 +150,8 @@ mod tests {
 
     #[test]
     fn labels_are_all_required_and_can_be_negated() {
-        let labels = BTreeMap::from([("a".to_owned(), "1".to_owned()), ("b".to_owned(), String::new())]);
+        let labels =
+            BTreeMap::from([("a".to_owned(), "1".to_owned()), ("b".to_owned(), String::new())]);
         check(r#"{"label":["a","b"]}"#, &labels, true);
         check(r#"{"label":["a=1","c"]}"#, &labels, false);
         check(r#"{"label!":["a=2"]}"#, &labels, true);

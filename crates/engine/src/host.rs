@@ -19,7 +19,8 @@ use crate::{Inner, containers};
 pub(crate) fn open(mut config: EngineConfig) -> Result<Inner> {
     let driver = store::Driver::parse(config.storage_driver.as_deref().unwrap_or(""))
         .map_err(|source| Error::caused(Kind::Invalid, source))?;
-    let store = Store::open(&config.data_root, Options { driver }).map_err(|source| Error::caused(Kind::Internal, source))?;
+    let store = Store::open(&config.data_root, Options { driver })
+        .map_err(|source| Error::caused(Kind::Internal, source))?;
     crate::builds::sweep(&store);
     store.root().clone_into(&mut config.data_root);
     containers::world::make_dir(&config.exec_root)?;
@@ -51,7 +52,9 @@ fn program(config: &EngineConfig) -> (PathBuf, Option<runtime::seal::Sealed>) {
         return (config.exe.clone(), None);
     }
     match runtime::seal::Sealed::open() {
-        Ok(sealed) => (PathBuf::from(format!("/proc/self/fd/{}", sealed.as_fd().as_raw_fd())), Some(sealed)),
+        Ok(sealed) => {
+            (PathBuf::from(format!("/proc/self/fd/{}", sealed.as_fd().as_raw_fd())), Some(sealed))
+        }
         Err(error) => {
             warn!(error = chain(&error), "monitors run from the unsealed program");
             (config.exe.clone(), None)
@@ -78,7 +81,9 @@ fn monitors_group() -> Option<PathBuf> {
 
 fn facts() -> Host {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map(|digits| digits.parse().unwrap_or(0));
+    let mut numbers = release
+        .split(|letter: char| !letter.is_ascii_digit())
+        .map(|digits| digits.parse().unwrap_or(0));
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     Host {
         cgroup_v2: Layout::host().is_v2(),

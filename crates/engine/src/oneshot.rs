@@ -69,10 +69,21 @@ pub enum OneShotNetwork {
 #[derive(Debug)]
 pub enum OneShotMount {
     /// A file or directory that the engine owns, by its host path.
-    Bind { source: PathBuf, target: String, read_only: bool },
+    Bind {
+        source: PathBuf,
+        target: String,
+        read_only: bool,
+    },
     /// A tree by descriptor, such as another stage's.
-    Tree { root: OwnedFd, target: String, read_only: bool },
-    Tmpfs { target: String, size_bytes: Option<u64> },
+    Tree {
+        root: OwnedFd,
+        target: String,
+        read_only: bool,
+    },
+    Tmpfs {
+        target: String,
+        size_bytes: Option<u64>,
+    },
 }
 
 /// A command that runs. Dropping it kills the command.
@@ -93,8 +104,8 @@ impl Engine {
     pub async fn run_once(&self, request: OneShot) -> Result<RunningStep> {
         let engine = Arc::clone(&self.inner);
         let id = Id::random();
-        let (ours, theirs) =
-            UnixStream::pair().map_err(|source| Error::because(Kind::Internal, "cannot make a socket", source))?;
+        let (ours, theirs) = UnixStream::pair()
+            .map_err(|source| Error::because(Kind::Internal, "cannot make a socket", source))?;
         let started = start(&engine, id, request, theirs.into()).await;
         let (link, news) = match started {
             Ok(started) => started,
@@ -152,9 +163,7 @@ async fn supervise(
             _ = &mut cancelled, if !asked => {
                 asked = true;
                 let kill = Request::Signal { target: Target::Main, signal: crate::containers::step::SIGKILL };
-                if let Err(error) = link.tell(&kill) {
-                    return Err(error);
-                }
+                link.tell(&kill)?;
             }
         }
     }
@@ -179,7 +188,10 @@ async fn start(
     let pending = vec![PendingAttach { socket: client, options }];
     let handed = world::hand_over(ready, pending).await;
     handed.map(|handed| (handed.link, handed.news)).map_err(|failure| {
-        Error::new(if failure.users_fault { Kind::Invalid } else { Kind::Internal }, failure.message)
+        Error::new(
+            if failure.users_fault { Kind::Invalid } else { Kind::Internal },
+            failure.message,
+        )
     })
 }
 
@@ -210,8 +222,14 @@ fn prepare(engine: &Inner, id: &Id, request: OneShot) -> Result<Ready> {
     world::make_dir(&run)?;
     let spec = wish(&request);
     let mut held = Vec::new();
-    let mounts = request.mounts.into_iter().map(|mount| host_mount(mount, &mut held)).collect::<Vec<_>>();
-    let network = engine.networks.prepare(&networks::Container { id: *id, name: "", spec: &spec, hostname: HOSTNAME })?;
+    let mounts =
+        request.mounts.into_iter().map(|mount| host_mount(mount, &mut held)).collect::<Vec<_>>();
+    let network = engine.networks.prepare(&networks::Container {
+        id: *id,
+        name: "",
+        spec: &spec,
+        hostname: HOSTNAME,
+    })?;
     let files = world::files_in(&run);
     write_files(&files, &network)?;
     let mut devices = BTreeMap::new();
@@ -231,12 +249,18 @@ fn prepare(engine: &Inner, id: &Id, request: OneShot) -> Result<Ready> {
         shm: None,
         link_env: &[],
     })?;
-    let snapshot =
-        engine.store.snapshot(&request.snapshot).map_err(|source| Error::caused(Kind::Internal, source))?;
+    let snapshot = engine
+        .store
+        .snapshot(&request.snapshot)
+        .map_err(|source| Error::caused(Kind::Internal, source))?;
     let settings = MonitorSettings {
         container: *id,
         config: run.join("config.json"),
-        rootfs: Rootfs::Overlay { lowers: snapshot.lowers, upper: snapshot.upper, work: snapshot.work },
+        rootfs: Rootfs::Overlay {
+            lowers: snapshot.lowers,
+            upper: snapshot.upper,
+            work: snapshot.work,
+        },
         user: Some(request.user),
         groups: Vec::new(),
         tty: false,
@@ -249,7 +273,8 @@ fn prepare(engine: &Inner, id: &Id, request: OneShot) -> Result<Ready> {
         runtime: world::runtime_choice(engine, "", &run)?,
         cgroup: Some(PathBuf::from(derive::cgroup_path(id, &spec, &engine.config))),
         init: false,
-        resolver: matches!(request.network, OneShotNetwork::Named(_)).then(|| run.join(net::zone::RESOLVER_FILE)),
+        resolver: matches!(request.network, OneShotNetwork::Named(_))
+            .then(|| run.join(net::zone::RESOLVER_FILE)),
     };
     world::write_bundle(&run, &document, &settings)?;
     let spawned = world::spawn_monitor(engine, &run)?;
@@ -259,11 +284,14 @@ fn prepare(engine: &Inner, id: &Id, request: OneShot) -> Result<Ready> {
 
 fn write_files(files: &ManagedFiles, network: &networks::Prepared) -> Result<()> {
     let hostname = format!("{HOSTNAME}\n");
-    for (path, text) in
-        [(&files.hosts, &network.hosts), (&files.hostname, &hostname), (&files.resolv_conf, &network.resolv_conf)]
-    {
-        fs::write(path, text)
-            .map_err(|source| Error::because(Kind::Internal, format!("cannot write {}", path.display()), source))?;
+    for (path, text) in [
+        (&files.hosts, &network.hosts),
+        (&files.hostname, &hostname),
+        (&files.resolv_conf, &network.resolv_conf),
+    ] {
+        fs::write(path, text).map_err(|source| {
+            Error::because(Kind::Internal, format!("cannot write {}", path.display()), source)
+        })?;
     }
     Ok(())
 }
@@ -276,7 +304,9 @@ fn host_mount(mount: OneShotMount, held: &mut Vec<OwnedFd>) -> HostMount {
         ..Mount::default()
     };
     match mount {
-        OneShotMount::Bind { source, target, read_only } => HostMount { mount: bind(target, read_only), source },
+        OneShotMount::Bind { source, target, read_only } => {
+            HostMount { mount: bind(target, read_only), source }
+        }
         OneShotMount::Tree { root, target, read_only } => {
             let source = fd_path(&root);
             held.push(root);
@@ -285,7 +315,10 @@ fn host_mount(mount: OneShotMount, held: &mut Vec<OwnedFd>) -> HostMount {
         OneShotMount::Tmpfs { target, size_bytes } => {
             let size_bytes = size_bytes.and_then(|bytes| i64::try_from(bytes).ok()).unwrap_or(0);
             let tmpfs = Some(TmpfsOptions { size_bytes, ..TmpfsOptions::default() });
-            HostMount { mount: Mount { kind: MountKind::Tmpfs, tmpfs, ..bind(target, false) }, source: PathBuf::new() }
+            HostMount {
+                mount: Mount { kind: MountKind::Tmpfs, tmpfs, ..bind(target, false) },
+                source: PathBuf::new(),
+            }
         }
     }
 }
@@ -293,7 +326,11 @@ fn host_mount(mount: OneShotMount, held: &mut Vec<OwnedFd>) -> HostMount {
 /// Gives up everything but the snapshot. Blocking.
 pub(crate) fn clean_up(engine: &Inner, id: &Id) {
     engine.networks.release(id);
-    let group = sys::cgroup::Cgroup::find(Path::new(&derive::cgroup_path(id, &ContainerSpec::default(), &engine.config)));
+    let group = sys::cgroup::Cgroup::find(Path::new(&derive::cgroup_path(
+        id,
+        &ContainerSpec::default(),
+        &engine.config,
+    )));
     if let Err(error) = group.try_remove() {
         tracing::debug!(step = %id, error = chain(&error), "control group stays for its monitor");
     }

@@ -85,7 +85,13 @@ fn collect(engine: &Inner) -> Info {
         memory: memory(),
         cgroup_version: if engine.host.cgroup_v2 { 2 } else { 1 },
         security_options: security_options(engine),
-        runtimes: engine.config.runtimes.keys().cloned().chain(["runc".to_owned(), "tug".to_owned()]).collect(),
+        runtimes: engine
+            .config
+            .runtimes
+            .keys()
+            .cloned()
+            .chain(["runc".to_owned(), "tug".to_owned()])
+            .collect(),
         limits,
         ipv4_forwarding: read("/proc/sys/net/ipv4/ip_forward").trim() == "1",
         events_listeners: engine.events.listeners(),
@@ -95,7 +101,9 @@ fn collect(engine: &Inner) -> Info {
     for container in engine.containers.all() {
         info.containers += 1;
         match &container.now().phase {
-            Phase::Running { .. } | Phase::Stopping { .. } | Phase::Backoff { .. } => info.running += 1,
+            Phase::Running { .. } | Phase::Stopping { .. } | Phase::Backoff { .. } => {
+                info.running += 1
+            }
             Phase::Paused { .. } => info.paused += 1,
             Phase::Created { .. }
             | Phase::Starting { .. }
@@ -121,7 +129,8 @@ fn memory() -> u64 {
 }
 
 fn os_release() -> (String, String) {
-    let text = fs::read_to_string("/etc/os-release").unwrap_or_else(|_| read("/usr/lib/os-release"));
+    let text =
+        fs::read_to_string("/etc/os-release").unwrap_or_else(|_| read("/usr/lib/os-release"));
     let value = |key: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
         line.unwrap_or("").trim_matches('"').to_owned()
@@ -137,7 +146,8 @@ fn instance_id(engine: &Inner) -> String {
         return id.trim().to_owned();
     }
     let digits = spec::Id::random().to_string();
-    let groups = [(0, 8), (8, 12), (12, 16), (16, 20), (20, 32)].map(|(from, to)| &digits[from..to]);
+    let groups =
+        [(0, 8), (8, 12), (12, 16), (16, 20), (20, 32)].map(|(from, to)| &digits[from..to]);
     let id = groups.join("-");
     // An id that could not be kept is another one next time; nothing depends on it.
     let _ = fs::write(&path, &id);
@@ -145,18 +155,19 @@ fn instance_id(engine: &Inner) -> String {
 }
 
 fn storage_status(engine: &Inner) -> Vec<(String, String)> {
-    let backing = rustix::fs::statfs(&engine.config.data_root).map_or("unknown".to_owned(), |stat| {
-        // statfs(2)
-        match stat.f_type {
-            0xef53 => "extfs".to_owned(),
-            0x5846_5342 => "xfs".to_owned(),
-            0x9123_683e => "btrfs".to_owned(),
-            0x0102_1994 => "tmpfs".to_owned(),
-            0x794c_7630 => "overlayfs".to_owned(),
-            0x2fc1_2fc1 => "zfs".to_owned(),
-            other => format!("{other:#x}"),
-        }
-    });
+    let backing =
+        rustix::fs::statfs(&engine.config.data_root).map_or("unknown".to_owned(), |stat| {
+            // statfs(2)
+            match stat.f_type {
+                0xef53 => "extfs".to_owned(),
+                0x5846_5342 => "xfs".to_owned(),
+                0x9123_683e => "btrfs".to_owned(),
+                0x0102_1994 => "tmpfs".to_owned(),
+                0x794c_7630 => "overlayfs".to_owned(),
+                0x2fc1_2fc1 => "zfs".to_owned(),
+                other => format!("{other:#x}"),
+            }
+        });
     vec![
         ("Backing Filesystem".to_owned(), backing),
         ("Supports d_type".to_owned(), "true".to_owned()),
@@ -191,7 +202,8 @@ fn limit_support() -> LimitSupport {
     let controllers = layout.controllers();
     let has = |name: &str| controllers.iter().any(|controller| controller == name);
     let v2 = layout.is_v2();
-    let swap = v2 || fs::exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").unwrap_or(false);
+    let swap =
+        v2 || fs::exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").unwrap_or(false);
     LimitSupport {
         memory: has("memory"),
         swap: has("memory") && swap,

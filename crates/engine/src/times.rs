@@ -12,14 +12,16 @@ use crate::filters::Filters;
 /// # Errors
 /// `Invalid` for anything else.
 pub fn parse(text: &str, now: Timestamp) -> Result<Timestamp> {
-    let refuse = || Error::invalid(format!("failed to parse value as time or duration: \"{text}\""));
+    let refuse =
+        || Error::invalid(format!("failed to parse value as time or duration: \"{text}\""));
     if let Some((whole, fraction)) = text.split_once('.').or(Some((text, "")))
         && let Ok(seconds) = whole.parse::<i64>()
         && fraction.len() <= 9
         && fraction.bytes().all(|digit| digit.is_ascii_digit())
     {
         let nanos = format!("{fraction:0<9}").parse::<i32>().map_err(|_| refuse())?;
-        return Timestamp::new(seconds, nanos).map_err(|source| Error::caused(Kind::Invalid, source));
+        return Timestamp::new(seconds, nanos)
+            .map_err(|source| Error::caused(Kind::Invalid, source));
     }
     if let Ok(at) = text.parse::<Timestamp>() {
         return Ok(at);
@@ -44,7 +46,9 @@ fn duration(text: &str) -> Option<i64> {
         let digits = rest.find(|letter: char| !letter.is_ascii_digit() && letter != '.')?;
         let number: f64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
-        let letters = rest.find(|letter: char| letter.is_ascii_digit() || letter == '.').unwrap_or(rest.len());
+        let letters = rest
+            .find(|letter: char| letter.is_ascii_digit() || letter == '.')
+            .unwrap_or(rest.len());
         let unit = match &rest[..letters] {
             "ns" => 1.0,
             "us" | "µs" => 1e3,

@@ -74,7 +74,10 @@ pub fn is_paused(id: impl Display) -> Error {
 
 /// Source: moby `daemon/exec.go` `errExecPaused`.
 pub fn exec_paused(id: impl Display) -> Error {
-    Error::new(Kind::Conflict, format!("container {id} is paused, unpause the container before exec"))
+    Error::new(
+        Kind::Conflict,
+        format!("container {id} is paused, unpause the container before exec"),
+    )
 }
 
 /// Source: moby `daemon/pause.go`.
@@ -102,10 +105,7 @@ pub fn start_paused() -> Error {
 
 /// Source: moby `daemon/start.go`.
 pub fn start_removing() -> Error {
-    Error::new(
-        Kind::Conflict,
-        "container is marked for removal and cannot be started",
-    )
+    Error::new(Kind::Conflict, "container is marked for removal and cannot be started")
 }
 
 /// Source: moby `daemon/delete.go` (28.2).
@@ -123,7 +123,9 @@ pub fn remove_running(name: &str) -> Error {
 pub fn remove_paused(name: &str) -> Error {
     Error::new(
         Kind::Conflict,
-        format!("cannot remove container \"/{name}\": container is paused and must be unpaused first"),
+        format!(
+            "cannot remove container \"/{name}\": container is paused and must be unpaused first"
+        ),
     )
 }
 
@@ -167,9 +169,7 @@ pub fn duplicate_mount(target: &str) -> Error {
 pub fn bind_source_missing(path: &str) -> Error {
     Error::new(
         Kind::Invalid,
-        format!(
-            "invalid mount config for type \"bind\": bind source path does not exist: {path}"
-        ),
+        format!("invalid mount config for type \"bind\": bind source path does not exist: {path}"),
     )
 }
 
@@ -202,7 +202,9 @@ pub fn update_auto_remove() -> Error {
 pub fn update_removing(id: impl Display) -> Error {
     Error::new(
         Kind::Internal,
-        format!("Cannot update container {id}: container is marked for removal and cannot be \"update\""),
+        format!(
+            "Cannot update container {id}: container is marked for removal and cannot be \"update\""
+        ),
     )
 }
 
@@ -221,7 +223,9 @@ pub fn remove_restarting(name: &str) -> Error {
 pub fn not_ended(id: impl Display) -> Error {
     Error::new(
         Kind::Internal,
-        format!("cannot stop container: {id}: tried to kill container, but did not receive an exit event"),
+        format!(
+            "cannot stop container: {id}: tried to kill container, but did not receive an exit event"
+        ),
     )
 }
 

@@ -45,7 +45,8 @@ impl Attaching {
     pub async fn connect(self, client: ClientSocket) -> Result<()> {
         let view = self.container.now();
         let socket = if self.request.logs {
-            let (engine, request, past) = (self.engine.clone(), self.request.clone(), Arc::clone(&view));
+            let (engine, request, past) =
+                (self.engine.clone(), self.request.clone(), Arc::clone(&view));
             blocking(move || replay(&engine, &past, &request, client.socket)).await?
         } else {
             client.socket
@@ -75,8 +76,14 @@ fn framing(tty: bool) -> Framing {
 }
 
 /// Writes what the log holds to a client. Blocking.
-fn replay(engine: &Engine, view: &View, request: &AttachRequest, socket: OwnedFd) -> Result<OwnedFd> {
-    let query = LogsQuery { stdout: request.stdout, stderr: request.stderr, ..LogsQuery::default() };
+fn replay(
+    engine: &Engine,
+    view: &View,
+    request: &AttachRequest,
+    socket: OwnedFd,
+) -> Result<OwnedFd> {
+    let query =
+        LogsQuery { stdout: request.stdout, stderr: request.stderr, ..LogsQuery::default() };
     let lines = super::logs::replay(engine, view, &query)?;
     for line in lines {
         if write_all(&socket, &framed(&line, view.record.spec.tty)).is_err() {
@@ -127,7 +134,9 @@ fn write_all(socket: &OwnedFd, mut bytes: &[u8]) -> rustix::io::Result<()> {
 ///
 /// Source: moby `moby/term` `ascii.go`.
 fn detach_keys(text: Option<&str>) -> Result<Vec<u8>> {
-    let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(DETACH_DEFAULT.to_vec()) };
+    let Some(text) = text.filter(|text| !text.is_empty()) else {
+        return Ok(DETACH_DEFAULT.to_vec());
+    };
     let refuse = || Error::invalid(format!("Invalid detach keys ({text}) provided"));
     text.split(',')
         .map(|key| match (key.as_bytes(), key.strip_prefix("ctrl-")) {
@@ -191,7 +200,12 @@ impl ExecStarting {
     async fn run(self, client: Option<(AttachOptions, &OwnedFd)>) -> Result<()> {
         let view = self.container.now();
         let command = self.spec.argv.join(" ");
-        world::tell(&self.engine.inner, &view.record, &format!("exec_start: {command}"), &[("execID", self.exec.to_string())]);
+        world::tell(
+            &self.engine.inner,
+            &view.record,
+            &format!("exec_start: {command}"),
+            &[("execID", self.exec.to_string())],
+        );
         let Some(link) = &view.link else {
             self.container.execs.ended(&self.exec, 126);
             return Err(words::not_running(self.container.id));
@@ -200,7 +214,11 @@ impl ExecStarting {
         let request = ExecRequest {
             exec: self.exec,
             process: exec_process(&self.engine, &view, &self.spec)?,
-            user: Some(if self.spec.user.is_empty() { view.record.spec.config.user.clone() } else { self.spec.user.clone() }),
+            user: Some(if self.spec.user.is_empty() {
+                view.record.spec.config.user.clone()
+            } else {
+                self.spec.user.clone()
+            }),
             stdin: self.spec.attach_stdin,
             attach,
         };
@@ -245,7 +263,9 @@ pub(crate) fn exec_process(engine: &Engine, view: &View, spec: &ExecSpec) -> Res
     }
     derive::replace_env(&mut env, &spec.env);
     let security = super::security::SecurityOptions::parse(&record.spec.host.security_opt)?;
-    let cwd = [&spec.working_dir, &record.spec.config.working_dir].into_iter().find(|path| !path.is_empty());
+    let cwd = [&spec.working_dir, &record.spec.config.working_dir]
+        .into_iter()
+        .find(|path| !path.is_empty());
     Ok(Process {
         terminal: spec.tty,
         console_size: console_size(spec.console_size),
@@ -258,7 +278,9 @@ pub(crate) fn exec_process(engine: &Engine, view: &View, spec: &ExecSpec) -> Res
             permitted: names,
             ..Capabilities::default()
         }),
-        no_new_privileges: security.no_new_privileges.unwrap_or(engine.inner.config.no_new_privileges),
+        no_new_privileges: security
+            .no_new_privileges
+            .unwrap_or(engine.inner.config.no_new_privileges),
         oom_score_adj: Some(record.spec.host.oom_score_adj),
         ..Process::default()
     })
@@ -275,11 +297,17 @@ impl Engine {
         let view = container.now();
         match &view.phase {
             Phase::Paused { .. } => {
-                let text = format!("container {} is paused, unpause the container before attach", container.id);
+                let text = format!(
+                    "container {} is paused, unpause the container before attach",
+                    container.id
+                );
                 return Err(Error::conflict(text));
             }
             Phase::Backoff { .. } => {
-                let text = format!("container {} is restarting, wait until the container is running", container.id);
+                let text = format!(
+                    "container {} is restarting, wait until the container is running",
+                    container.id
+                );
                 return Err(Error::conflict(text));
             }
             Phase::Created { .. }
@@ -355,7 +383,14 @@ impl Engine {
             spec.console_size = options.console_size;
         }
         let detach_keys = detach_keys(spec.detach_keys.as_deref())?;
-        Ok(ExecStarting { tty: spec.tty, engine: self.clone(), container, exec: id, spec, detach_keys })
+        Ok(ExecStarting {
+            tty: spec.tty,
+            engine: self.clone(),
+            container,
+            exec: id,
+            spec,
+            detach_keys,
+        })
     }
 
     /// Sets the size of an exec's terminal.
@@ -381,7 +416,8 @@ impl Engine {
         if view.running
             && let Some(link) = container.now().link.clone()
             && let Ok(state) = link.state().await
-            && let Some(code) = state.execs.iter().find(|found| found.exec == id).and_then(|found| found.exit_code)
+            && let Some(code) =
+                state.execs.iter().find(|found| found.exec == id).and_then(|found| found.exit_code)
         {
             view.running = false;
             view.exit_code = Some(code);
@@ -391,7 +427,9 @@ impl Engine {
 
     fn find_exec(&self, asked: &str) -> Result<(Arc<Container>, Id)> {
         let all = self.inner.containers.all();
-        let found = all.into_iter().find_map(|container| container.execs.find(asked).map(|id| (container, id)));
+        let found = all
+            .into_iter()
+            .find_map(|container| container.execs.find(asked).map(|id| (container, id)));
         found.ok_or_else(|| words::no_such_exec(asked))
     }
 }

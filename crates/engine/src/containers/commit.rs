@@ -40,8 +40,12 @@ impl Engine {
         }
         let image = made?;
         if let Some(reference) = &reference {
-            self.inner.store.tag(reference, &image).map_err(|source| Error::caused(Kind::Internal, source))?;
-            let attributes = std::collections::BTreeMap::from([("name".to_owned(), reference.familiar())]);
+            self.inner
+                .store
+                .tag(reference, &image)
+                .map_err(|source| Error::caused(Kind::Internal, source))?;
+            let attributes =
+                std::collections::BTreeMap::from([("name".to_owned(), reference.familiar())]);
             self.inner.events.publish(EventType::Image, "tag", image.to_string(), attributes);
         }
         let more = [
@@ -77,10 +81,15 @@ fn make(
         comment: Some(request.comment.clone()).filter(|comment| !comment.is_empty()),
         empty_layer: layer.is_none(),
     });
-    let author = if request.author.is_empty() { base.author.clone() } else { Some(request.author.clone()) };
+    let author =
+        if request.author.is_empty() { base.author.clone() } else { Some(request.author.clone()) };
     let platform = spec::Platform::host();
     let image = ImageConfig {
-        architecture: if base.architecture.is_empty() { platform.architecture } else { base.architecture },
+        architecture: if base.architecture.is_empty() {
+            platform.architecture
+        } else {
+            base.architecture
+        },
         os: if base.os.is_empty() { platform.os } else { base.os },
         variant: base.variant,
         os_version: base.os_version,
@@ -91,7 +100,11 @@ fn make(
         history,
         rootfs,
     };
-    let bytes = serde_json::to_vec(&image).map_err(|source| Error::caused(Kind::Internal, source))?;
+    let bytes =
+        serde_json::to_vec(&image).map_err(|source| Error::caused(Kind::Internal, source))?;
     let parent = parent.map(|image| image.id);
-    engine.store.image_create(&bytes, parent.as_ref(), &lease).map_err(|source| Error::caused(Kind::Internal, source))
+    engine
+        .store
+        .image_create(&bytes, parent.as_ref(), &lease)
+        .map_err(|source| Error::caused(Kind::Internal, source))
 }

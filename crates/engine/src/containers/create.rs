@@ -34,12 +34,16 @@ impl Engine {
 pub(crate) fn find_image(engine: &Inner, asked: &str) -> Result<Arc<Image>> {
     let missing = || words::no_such_image(asked);
     if let Ok(reference) = Reference::parse(asked)
-        && let Some(image) = engine.store.resolve_tag(&reference).and_then(|id| engine.store.image(&id))
+        && let Some(image) =
+            engine.store.resolve_tag(&reference).and_then(|id| engine.store.image(&id))
     {
         return Ok(image);
     }
     let digits = asked.strip_prefix("sha256:").unwrap_or(asked);
-    if digits.is_empty() || digits.len() > 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+    if digits.is_empty()
+        || digits.len() > 64
+        || !digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+    {
         // Malformed references are a client's mistake, others are merely absent.
         Reference::parse(asked).map_err(|source| Error::caused(Kind::Invalid, source))?;
         return Err(missing_reference(asked));
@@ -66,7 +70,8 @@ fn create(engine: &Arc<Inner>, request: CreateRequest) -> Result<Created> {
     warnings.extend(validate::validate(&spec)?);
     resolve_joined(engine, &mut spec)?;
     engine.networks.validate(&spec)?;
-    let mounts = mounts::resolve(&spec, |other| Ok(other_mounts(&*engine.containers.resolve(other)?)))?;
+    let mounts =
+        mounts::resolve(&spec, |other| Ok(other_mounts(&*engine.containers.resolve(other)?)))?;
     check_binds(&mounts)?;
     let id = Id::random();
     let mut record = Record::new(id, String::new(), image.id, spec);
@@ -83,14 +88,23 @@ fn create(engine: &Arc<Inner>, request: CreateRequest) -> Result<Created> {
         }
     }
     world::tell(engine, &record, "create", &[]);
-    task::launch(engine, record, Life::new(Phase::Created { failure: None }, None), None, Vec::new());
+    task::launch(
+        engine,
+        record,
+        Life::new(Phase::Created { failure: None }, None),
+        None,
+        Vec::new(),
+    );
     Ok(Created { id, warnings })
 }
 
 /// The writable layer, volumes and records; nothing stays when it fails.
 fn make(engine: &Inner, image: &Image, record: &Record) -> Result<()> {
     let id = record.id.to_string();
-    engine.store.snapshot_create(&id, &image.layers).map_err(|source| Error::caused(Kind::Internal, source))?;
+    engine
+        .store
+        .snapshot_create(&id, &image.layers)
+        .map_err(|source| Error::caused(Kind::Internal, source))?;
     let dir = engine.config.container_dir(&record.id);
     let rest = || -> Result<()> {
         volumes::create_all(engine, record)?;
@@ -192,7 +206,11 @@ pub(crate) fn image_shown(engine: &Inner, typed: &str, image: &ImageId) -> Strin
         Ok(reference) if engine.store.resolve_tag(&reference) == Some(*image) => typed.to_owned(),
         Ok(_) | Err(_) => {
             let digits = typed.strip_prefix("sha256:").unwrap_or(typed);
-            if !digits.is_empty() && image.hex().starts_with(digits) { typed.to_owned() } else { image.to_string() }
+            if !digits.is_empty() && image.hex().starts_with(digits) {
+                typed.to_owned()
+            } else {
+                image.to_string()
+            }
         }
     }
 }
@@ -200,9 +218,10 @@ pub(crate) fn image_shown(engine: &Inner, typed: &str, image: &ImageId) -> Strin
 /// What derive needs to know for inspect, without a run.
 pub(crate) fn shown_paths(engine: &Inner, spec: &ContainerSpec) -> (Vec<String>, Vec<String>) {
     match super::security::SecurityOptions::parse(&spec.host.security_opt) {
-        Ok(security) => {
-            (derive::masked_paths(spec, &engine.host, &security), derive::readonly_paths(spec, &security))
-        }
+        Ok(security) => (
+            derive::masked_paths(spec, &engine.host, &security),
+            derive::readonly_paths(spec, &security),
+        ),
         Err(_) => (Vec::new(), Vec::new()),
     }
 }

@@ -12,16 +12,16 @@ use std::path::{Path, PathBuf};
 use spec::Id;
 use spec::runtime::{
     BlockIo, Capabilities, ConsoleSize, Cpu, Device, DeviceRule, Linux, Memory, Mount as OciMount,
-    Namespace, NamespaceKind, Pids, Process, Resources as OciResources, Rlimit, Root, Seccomp, Spec,
-    ThrottleDevice, WeightDevice,
+    Namespace, NamespaceKind, Pids, Process, Resources as OciResources, Rlimit, Root, Seccomp,
+    Spec, ThrottleDevice, WeightDevice,
 };
 
 use super::capabilities;
 use super::mounts::Mount;
 use super::security::{self, SecurityOptions};
 use super::spec::{
-    CgroupnsMode, ContainerSpec, IpcMode, MountKind, NetworkMode, PidMode, Resources, TmpfsOptions, Ulimit,
-    UtsMode,
+    CgroupnsMode, ContainerSpec, IpcMode, MountKind, NetworkMode, PidMode, Resources, TmpfsOptions,
+    Ulimit, UtsMode,
 };
 use crate::config::{EngineConfig, SeccompDefault};
 use crate::error::{Error, Kind, Result};
@@ -32,8 +32,17 @@ const CPU_PERIOD: i64 = 100_000;
 
 /// Masked by default. Source: moby `oci/defaults.go` (28.2).
 pub const MASKED_PATHS: &[&str] = &[
-    "/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-    "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
     "/sys/devices/virtual/powercap",
 ];
 pub const READONLY_PATHS: &[&str] =
@@ -141,7 +150,11 @@ fn process(inputs: &Inputs<'_>, security: &SecurityOptions, names: Vec<String>) 
     let cwd = if spec.config.working_dir.is_empty() { "/" } else { &spec.config.working_dir };
     Process {
         terminal: spec.tty,
-        console_size: spec.host.console_size.filter(|size| *size != (0, 0)).map(|(height, width)| ConsoleSize { height, width }),
+        console_size: spec
+            .host
+            .console_size
+            .filter(|size| *size != (0, 0))
+            .map(|(height, width)| ConsoleSize { height, width }),
         args: spec.argv(),
         env: environment(spec, inputs.hostname, inputs.link_env),
         cwd: super::mounts::clean(cwd),
@@ -190,8 +203,21 @@ pub fn replace_env(env: &mut Vec<String>, wishes: &[String]) {
 #[must_use]
 pub fn rlimit_name(name: &str) -> Option<String> {
     const NAMES: &[&str] = &[
-        "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss",
-        "rtprio", "rttime", "sigpending", "stack",
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
     ];
     NAMES.contains(&name).then(|| format!("RLIMIT_{}", name.to_ascii_uppercase()))
 }
@@ -202,14 +228,19 @@ fn rlimits(defaults: &[Ulimit], wishes: &[Ulimit]) -> Vec<Rlimit> {
         if let Some(kind) = rlimit_name(&ulimit.name) {
             // -1 is unlimited, which is the largest number to the kernel.
             let number = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
-            let limit = Rlimit { kind: kind.clone(), hard: number(ulimit.hard), soft: number(ulimit.soft) };
+            let limit =
+                Rlimit { kind: kind.clone(), hard: number(ulimit.hard), soft: number(ulimit.soft) };
             all.insert(kind, limit);
         }
     }
     all.into_values().collect()
 }
 
-fn seccomp(inputs: &Inputs<'_>, security: &SecurityOptions, capabilities: &[String]) -> Result<Option<Seccomp>> {
+fn seccomp(
+    inputs: &Inputs<'_>,
+    security: &SecurityOptions,
+    capabilities: &[String],
+) -> Result<Option<Seccomp>> {
     if inputs.spec.host.privileged {
         return Ok(None);
     }
@@ -224,7 +255,9 @@ fn seccomp(inputs: &Inputs<'_>, security: &SecurityOptions, capabilities: &[Stri
     };
     match (&security.seccomp, &inputs.config.seccomp_profile) {
         (Some(security::Seccomp::Unconfined), _) | (None, SeccompDefault::Unconfined) => Ok(None),
-        (Some(security::Seccomp::Profile(json)), _) | (None, SeccompDefault::Profile(json)) => load(json),
+        (Some(security::Seccomp::Profile(json)), _) | (None, SeccompDefault::Profile(json)) => {
+            load(json)
+        }
         (Some(security::Seccomp::Builtin), _) | (None, SeccompDefault::Builtin) => {
             Ok(Some(spec::seccomp::default_profile(&host)))
         }
@@ -253,7 +286,11 @@ pub fn readonly_paths(spec: &ContainerSpec, security: &SecurityOptions) -> Vec<S
     spec.host.readonly_paths.clone().unwrap_or_else(default)
 }
 
-fn linux(inputs: &Inputs<'_>, security: &SecurityOptions, seccomp: Option<Seccomp>) -> Result<Linux> {
+fn linux(
+    inputs: &Inputs<'_>,
+    security: &SecurityOptions,
+    seccomp: Option<Seccomp>,
+) -> Result<Linux> {
     let spec = inputs.spec;
     let devices = devices(inputs);
     let shared = inputs.mounts.iter().any(|host| host.mount.propagation.ends_with("shared"));
@@ -282,7 +319,9 @@ fn linux(inputs: &Inputs<'_>, security: &SecurityOptions, seccomp: Option<Seccom
 /// The container's control group, from the top of each hierarchy.
 #[must_use]
 pub fn cgroup_path(id: &Id, spec: &ContainerSpec, config: &EngineConfig) -> String {
-    let parent = [&spec.host.resources.cgroup_parent, &config.cgroup_parent].into_iter().find(|parent| !parent.is_empty());
+    let parent = [&spec.host.resources.cgroup_parent, &config.cgroup_parent]
+        .into_iter()
+        .find(|parent| !parent.is_empty());
     let parent = parent.map_or("/tug", String::as_str);
     format!("/{}/{id}", parent.trim_matches('/'))
 }
@@ -307,7 +346,9 @@ fn namespaces(inputs: &Inputs<'_>) -> Result<Vec<Namespace>> {
     let network = match &host.network {
         NetworkMode::Host => None,
         NetworkMode::Container(other) => of(NamespaceKind::Network, "net", other)?,
-        NetworkMode::Bridge | NetworkMode::None | NetworkMode::Named(_) => new(NamespaceKind::Network),
+        NetworkMode::Bridge | NetworkMode::None | NetworkMode::Named(_) => {
+            new(NamespaceKind::Network)
+        }
     };
     let pid = match &host.pid {
         PidMode::Private => new(NamespaceKind::Pid),
@@ -317,7 +358,9 @@ fn namespaces(inputs: &Inputs<'_>) -> Result<Vec<Namespace>> {
     let ipc = match &host.ipc {
         IpcMode::Host => None,
         IpcMode::Container(other) => of(NamespaceKind::Ipc, "ipc", other)?,
-        IpcMode::Unset | IpcMode::None | IpcMode::Private | IpcMode::Shareable => new(NamespaceKind::Ipc),
+        IpcMode::Unset | IpcMode::None | IpcMode::Private | IpcMode::Shareable => {
+            new(NamespaceKind::Ipc)
+        }
     };
     let uts = match (host.uts, &host.network) {
         (UtsMode::Host, _) | (UtsMode::Private, NetworkMode::Host) => None,
@@ -354,23 +397,50 @@ fn mounts(inputs: &Inputs<'_>, security: &SecurityOptions) -> Vec<OciMount> {
     let mut all = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", access]),
-        mount("/sys/fs/cgroup", "cgroup", "cgroup", &[cgroup_access, "nosuid", "noexec", "nodev", "relatime"]),
+        mount(
+            "/sys/fs/cgroup",
+            "cgroup",
+            "cgroup",
+            &[cgroup_access, "nosuid", "noexec", "nodev", "relatime"],
+        ),
     ];
     match spec.host.ipc {
         IpcMode::Host => {
             // In the host's namespace this shows the host's queues.
             all.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
-            all.push(mount("/dev/shm", "bind", "/dev/shm", &["rbind", "nosuid", "noexec", "nodev"]));
+            all.push(mount(
+                "/dev/shm",
+                "bind",
+                "/dev/shm",
+                &["rbind", "nosuid", "noexec", "nodev"],
+            ));
         }
-        IpcMode::None => all.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"])),
+        IpcMode::None => {
+            all.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]))
+        }
         IpcMode::Unset | IpcMode::Private | IpcMode::Shareable | IpcMode::Container(_) => {
             all.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
             let size = format!("size={shm_size}");
             all.push(match inputs.shm {
-                Some(theirs) => mount("/dev/shm", "bind", &theirs.to_string_lossy(), &["bind", "nosuid", "noexec", "nodev"]),
-                None => mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &size]),
+                Some(theirs) => mount(
+                    "/dev/shm",
+                    "bind",
+                    &theirs.to_string_lossy(),
+                    &["bind", "nosuid", "noexec", "nodev"],
+                ),
+                None => mount(
+                    "/dev/shm",
+                    "tmpfs",
+                    "shm",
+                    &["nosuid", "noexec", "nodev", "mode=1777", &size],
+                ),
             });
         }
     }
@@ -378,7 +448,8 @@ fn mounts(inputs: &Inputs<'_>, security: &SecurityOptions) -> Vec<OciMount> {
     let taken = |path: &str| {
         inputs.mounts.iter().any(|host| {
             let place = &host.mount.destination;
-            path == place || path.strip_prefix(place.as_str()).is_some_and(|rest| rest.starts_with('/'))
+            path == place
+                || path.strip_prefix(place.as_str()).is_some_and(|rest| rest.starts_with('/'))
         })
     };
     all.retain(|default| !taken(&default.destination) || default.destination == "/dev");
@@ -390,7 +461,12 @@ fn mounts(inputs: &Inputs<'_>, security: &SecurityOptions) -> Vec<OciMount> {
     ] {
         let exact = inputs.mounts.iter().any(|host| host.mount.destination == place);
         if !exact && !source.as_os_str().is_empty() {
-            all.push(mount(place, "bind", &source.to_string_lossy(), &["rbind", "rprivate", file_access]));
+            all.push(mount(
+                place,
+                "bind",
+                &source.to_string_lossy(),
+                &["rbind", "rprivate", file_access],
+            ));
         }
     }
     all.extend(inputs.mounts.iter().map(user_mount));
@@ -408,15 +484,26 @@ fn user_mount(host: &HostMount) -> OciMount {
             let options: Vec<&str> = options.iter().map(String::as_str).collect();
             mount(&wish.destination, "tmpfs", "tmpfs", &options)
         }
-        MountKind::Bind | MountKind::Volume | MountKind::Image | MountKind::Npipe | MountKind::Cluster => {
+        MountKind::Bind
+        | MountKind::Volume
+        | MountKind::Image
+        | MountKind::Npipe
+        | MountKind::Cluster => {
             let bind = if wish.non_recursive { "bind" } else { "rbind" };
-            let propagation = if wish.propagation.is_empty() { "rprivate" } else { &wish.propagation };
-            let access = match (wish.read_only, wish.non_recursive || wish.read_only_non_recursive) {
+            let propagation =
+                if wish.propagation.is_empty() { "rprivate" } else { &wish.propagation };
+            let access = match (wish.read_only, wish.non_recursive || wish.read_only_non_recursive)
+            {
                 (false, _) => "rw",
                 (true, true) => "ro",
                 (true, false) => "rro",
             };
-            mount(&wish.destination, "bind", &host.source.to_string_lossy(), &[bind, propagation, access])
+            mount(
+                &wish.destination,
+                "bind",
+                &host.source.to_string_lossy(),
+                &[bind, propagation, access],
+            )
         }
     }
 }
@@ -503,7 +590,15 @@ fn device_rules(inputs: &Inputs<'_>) -> Vec<DeviceRule> {
             ));
         }
     }
-    rules.extend(inputs.spec.host.resources.device_cgroup_rules.iter().filter_map(|text| parse_device_rule(text)));
+    rules.extend(
+        inputs
+            .spec
+            .host
+            .resources
+            .device_cgroup_rules
+            .iter()
+            .filter_map(|text| parse_device_rule(text)),
+    );
     rules
 }
 
@@ -517,7 +612,9 @@ pub fn parse_device_rule(text: &str) -> Option<DeviceRule> {
         "*" => Some(None),
         digits => digits.parse().ok().map(Some),
     };
-    let known = ["a", "b", "c"].contains(&kind) && !access.is_empty() && access.bytes().all(|letter| b"rwm".contains(&letter));
+    let known = ["a", "b", "c"].contains(&kind)
+        && !access.is_empty()
+        && access.bytes().all(|letter| b"rwm".contains(&letter));
     (known && words.next().is_none()).then_some(())?;
     Some(DeviceRule {
         allow: true,
@@ -573,15 +670,29 @@ pub fn resources(limits: &Resources, nodes: &BTreeMap<String, Vec<DeviceNode>>) 
 }
 
 fn block_io(limits: &Resources, nodes: &BTreeMap<String, Vec<DeviceNode>>) -> BlockIo {
-    let number = |path: &str| nodes.get(path).and_then(|found| found.first()).map(|node| (i64::from(node.major), i64::from(node.minor)));
+    let number = |path: &str| {
+        nodes
+            .get(path)
+            .and_then(|found| found.first())
+            .map(|node| (i64::from(node.major), i64::from(node.minor)))
+    };
     let throttles = |wishes: &[super::spec::ThrottleDevice]| {
         let found = wishes.iter().filter_map(|wish| {
-            number(&wish.path).map(|(major, minor)| ThrottleDevice { major, minor, rate: wish.rate })
+            number(&wish.path).map(|(major, minor)| ThrottleDevice {
+                major,
+                minor,
+                rate: wish.rate,
+            })
         });
         found.collect()
     };
     let weights = limits.blkio_weight_device.iter().filter_map(|wish| {
-        number(&wish.path).map(|(major, minor)| WeightDevice { major, minor, weight: Some(wish.weight), leaf_weight: None })
+        number(&wish.path).map(|(major, minor)| WeightDevice {
+            major,
+            minor,
+            weight: Some(wish.weight),
+            leaf_weight: None,
+        })
     });
     BlockIo {
         weight: (limits.blkio_weight != 0).then_some(limits.blkio_weight),

@@ -13,7 +13,8 @@ use crate::error::{Error, Kind, Result};
 /// `Internal`, as Docker has it, when there is none.
 pub fn at(path: &str) -> Result<Vec<DeviceNode>> {
     let failed = |source| {
-        let text = format!("error gathering device information while adding custom device \"{path}\"");
+        let text =
+            format!("error gathering device information while adding custom device \"{path}\"");
         Error::because(Kind::Internal, text, source)
     };
     let metadata = fs::metadata(path).map_err(failed)?;

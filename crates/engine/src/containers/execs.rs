@@ -105,7 +105,9 @@ impl Execs {
         };
         entry.state = ExecPhase::Ended { code, pid, at: Instant::now() };
         drop(entries);
-        if let Some(listener) = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).remove(id) {
+        if let Some(listener) =
+            self.listeners.lock().unwrap_or_else(PoisonError::into_inner).remove(id)
+        {
             // One that stopped waiting has given the exec up.
             let _ = listener.send(code);
         }
@@ -136,7 +138,8 @@ impl Execs {
     /// Ids of those that have not ended.
     pub(crate) fn live(&self) -> Vec<Id> {
         let entries = self.lock();
-        let live = entries.iter().filter(|(_, entry)| !matches!(entry.state, ExecPhase::Ended { .. }));
+        let live =
+            entries.iter().filter(|(_, entry)| !matches!(entry.state, ExecPhase::Ended { .. }));
         live.map(|(id, _)| *id).collect()
     }
 
@@ -157,6 +160,14 @@ impl Execs {
             ExecPhase::Ended { code, pid, .. } => (false, Some(code), pid),
         };
         let pid = u32::try_from(pid).unwrap_or(0);
-        Some(ExecView { id: *id, container, spec: entry.spec, running, exit_code, pid, can_remove: false })
+        Some(ExecView {
+            id: *id,
+            container,
+            spec: entry.spec,
+            running,
+            exit_code,
+            pid,
+            can_remove: false,
+        })
     }
 }

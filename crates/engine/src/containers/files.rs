@@ -39,7 +39,9 @@ impl AsFd for Tree {
 fn tree(engine: &Inner, view: &View) -> Result<Tree> {
     let id = view.record.id;
     if matches!(view.phase, Phase::Removing { .. } | Phase::Dead { .. } | Phase::Gone) {
-        return Err(Error::conflict(format!("container {id} is marked for removal and cannot be copied from")));
+        return Err(Error::conflict(format!(
+            "container {id} is marked for removal and cannot be copied from"
+        )));
     }
     if let Some(run) = view.phase.run() {
         let path = format!("/proc/{}/root", run.pid);
@@ -48,7 +50,13 @@ fn tree(engine: &Inner, view: &View) -> Result<Tree> {
             Ok(fd) => return Ok(Tree::Running(fd)),
             // It ended this instant.
             Err(rustix::io::Errno::NOENT | rustix::io::Errno::SRCH) => {}
-            Err(error) => return Err(Error::because(Kind::Internal, format!("cannot open {path}"), io::Error::from(error))),
+            Err(error) => {
+                return Err(Error::because(
+                    Kind::Internal,
+                    format!("cannot open {path}"),
+                    io::Error::from(error),
+                ));
+            }
         }
     }
     match engine.store.snapshot_mount(&id.to_string()) {
@@ -60,7 +68,9 @@ fn tree(engine: &Inner, view: &View) -> Result<Tree> {
 /// Docker's words and kinds for what goes wrong with archives.
 fn worded(error: ArchiveError, asked: &str, path: &str) -> Error {
     match error {
-        ArchiveError::Missing(_) => Error::not_found(format!("Could not find the file {path} in container {asked}")),
+        ArchiveError::Missing(_) => {
+            Error::not_found(format!("Could not find the file {path} in container {asked}"))
+        }
         ArchiveError::NotADirectory(_) => Error::invalid("extraction point is not a directory"),
         ArchiveError::SlashOnFile(_) => Error::invalid("not a directory"),
         error @ ArchiveError::Tar(_) => Error::caused(Kind::Invalid, error),
@@ -105,7 +115,9 @@ impl Engine {
         let root = blocking(move || engine.store.snapshot_mount(&id)).await;
         let root = root.map_err(|source| Error::caused(Kind::Internal, source))?;
         let (writer, stream) = stream::channel();
-        tokio::task::spawn_blocking(move || write_tar(writer, |out| archive::export(root.as_fd(), out)));
+        tokio::task::spawn_blocking(move || {
+            write_tar(writer, |out| archive::export(root.as_fd(), out))
+        });
         world::tell(&self.inner, &view.record, "export", &[]);
         Ok(stream)
     }
@@ -166,7 +178,8 @@ impl Engine {
                 store::Overwrite::Anything
             };
             let extract = archive::ExtractOptions { overwrite, owner: owner(&view, options) };
-            archive::extract(root.as_fd(), Path::new(&path), tar, &extract).map_err(|error| worded(error, &name, &path))
+            archive::extract(root.as_fd(), Path::new(&path), tar, &extract)
+                .map_err(|error| worded(error, &name, &path))
         })
         .await?;
         world::tell(&self.inner, &record, "extract-to-dir", &[]);
@@ -175,8 +188,10 @@ impl Engine {
 }
 
 fn stat(root: &Tree, asked: &str, path: &str) -> Result<PathStat> {
-    let found = archive::stat_path(root.as_fd(), Path::new(path)).map_err(|error| worded(error, asked, path))?;
-    let since = std::time::Duration::new(u64::try_from(found.mtime.secs).unwrap_or(0), found.mtime.nanos);
+    let found = archive::stat_path(root.as_fd(), Path::new(path))
+        .map_err(|error| worded(error, asked, path))?;
+    let since =
+        std::time::Duration::new(u64::try_from(found.mtime.secs).unwrap_or(0), found.mtime.nanos);
     Ok(PathStat {
         name: found.name.to_string_lossy().into_owned(),
         size: found.size,
@@ -199,7 +214,9 @@ fn owner(view: &View, options: ExtractOptions) -> Option<(u32, u32)> {
 
 fn check_writable(view: &View, path: &str) -> Result<()> {
     let path = super::mounts::clean(path);
-    let below = |place: &str| path == place || path.strip_prefix(place).is_some_and(|rest| rest.starts_with('/'));
+    let below = |place: &str| {
+        path == place || path.strip_prefix(place).is_some_and(|rest| rest.starts_with('/'))
+    };
     let mount = view.record.mounts.iter().rev().find(|mount| below(&mount.destination));
     match mount {
         Some(mount) if mount.read_only => Err(words::read_only_volume()),
@@ -210,7 +227,10 @@ fn check_writable(view: &View, path: &str) -> Result<()> {
 }
 
 /// Runs on a thread of its own; a failure ends the stream with an error.
-fn write_tar(mut writer: StreamWriter, write: impl FnOnce(&mut StreamWriter) -> std::result::Result<(), ArchiveError>) {
+fn write_tar(
+    mut writer: StreamWriter,
+    write: impl FnOnce(&mut StreamWriter) -> std::result::Result<(), ArchiveError>,
+) {
     if let Err(error) = write(&mut writer) {
         writer.fail(io::Error::other(chain(&error)));
     }

@@ -84,7 +84,12 @@ pub fn starting() -> HealthView {
 /// What a result makes of the health so far. A failure within the start period does not count while
 /// nothing has succeeded yet.
 #[must_use]
-pub fn judge(now: &HealthView, check: &Check, began: SystemTime, result: HealthResult) -> HealthView {
+pub fn judge(
+    now: &HealthView,
+    check: &Check,
+    began: SystemTime,
+    result: HealthResult,
+) -> HealthView {
     let mut next = now.clone();
     let grace = next.status == HealthStatus::Starting
         && result.start.duration_since(began).unwrap_or_default() < check.start_period;
@@ -105,12 +110,22 @@ pub fn judge(now: &HealthView, check: &Check, began: SystemTime, result: HealthR
 }
 
 /// Probes for as long as the container runs. To be aborted at its end.
-pub(crate) async fn probe_forever(engine: Arc<Inner>, container: Arc<Container>, check: Check, began: SystemTime) {
+pub(crate) async fn probe_forever(
+    engine: Arc<Inner>,
+    container: Arc<Container>,
+    check: Check,
+    began: SystemTime,
+) {
     loop {
         let status = container.now().health.as_ref().map(|health| health.status);
         let in_start = status == Some(HealthStatus::Starting)
             && SystemTime::now().duration_since(began).unwrap_or_default() < check.start_period;
-        tokio::time::sleep(if in_start { check.start_interval.min(check.interval) } else { check.interval }).await;
+        tokio::time::sleep(if in_start {
+            check.start_interval.min(check.interval)
+        } else {
+            check.interval
+        })
+        .await;
         let view = container.now();
         let (Phase::Running { .. }, Some(link)) = (&view.phase, &view.link) else { continue };
         let start = SystemTime::now();
@@ -134,7 +149,12 @@ async fn probe(
     check: &Check,
 ) -> Result<(i32, String)> {
     let engine = Engine { inner: Arc::clone(engine) };
-    let spec = ExecSpec { argv: check.argv.clone(), attach_stdout: true, attach_stderr: true, ..ExecSpec::default() };
+    let spec = ExecSpec {
+        argv: check.argv.clone(),
+        attach_stdout: true,
+        attach_stderr: true,
+        ..ExecSpec::default()
+    };
     let exec = Id::random();
     let failed = |source| Error::because(Kind::Internal, "cannot run the health check", source);
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
@@ -169,7 +189,11 @@ async fn probe(
             container.execs.remove(&exec);
             return Err(Error::internal(message));
         }
-        other => return Err(Error::internal(format!("the monitor answered {other:?} to a health check"))),
+        other => {
+            return Err(Error::internal(format!(
+                "the monitor answered {other:?} to a health check"
+            )));
+        }
     }
     let whole = async {
         let output = read(ours).await;
@@ -239,7 +263,8 @@ mod tests {
         let mut got = Vec::new();
         for (second, exit_code) in results {
             let start = began + Duration::from_secs(*second);
-            let result = HealthResult { start, end: start, exit_code: *exit_code, output: String::new() };
+            let result =
+                HealthResult { start, end: start, exit_code: *exit_code, output: String::new() };
             health = judge(&health, &check(), began, result);
             got.push(format!("{} {}", health.status.name(), health.failing_streak));
         }
@@ -248,8 +273,14 @@ mod tests {
 
     #[test]
     fn failures_count_after_the_start_period_or_the_first_success() {
-        after(&[(1, 1), (2, 1), (11, 1), (12, 1)], &["starting 0", "starting 0", "starting 1", "unhealthy 2"]);
-        after(&[(1, 0), (2, 1), (3, 1), (4, 0)], &["healthy 0", "healthy 1", "unhealthy 2", "healthy 0"]);
+        after(
+            &[(1, 1), (2, 1), (11, 1), (12, 1)],
+            &["starting 0", "starting 0", "starting 1", "unhealthy 2"],
+        );
+        after(
+            &[(1, 0), (2, 1), (3, 1), (4, 0)],
+            &["healthy 0", "healthy 1", "unhealthy 2", "healthy 0"],
+        );
     }
 
     #[test]

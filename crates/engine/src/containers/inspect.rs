@@ -13,8 +13,8 @@ use super::spec::MountKind;
 use super::step::{Exit, Phase, Run};
 use super::task::View;
 use super::views::{
-    ContainerSummary, ContainerView, HealthStatus, ListQuery, MountPoint, NetworkView, Size, StateView, Status,
-    StorageView,
+    ContainerSummary, ContainerView, HealthStatus, ListQuery, MountPoint, NetworkView, Size,
+    StateView, Status, StorageView,
 };
 use super::world::{self, blocking};
 use crate::error::Result;
@@ -125,7 +125,9 @@ fn state(view: &View) -> StateView {
         pid: run.and_then(|run| u32::try_from(run.pid).ok()).unwrap_or(0),
         exit_code,
         error,
-        started_at: run.map(|run| time(run.started_at)).or_else(|| last.map(|exit| time(exit.started_at))),
+        started_at: run
+            .map(|run| time(run.started_at))
+            .or_else(|| last.map(|exit| time(exit.started_at))),
         finished_at: last.map(|exit| time(exit.finished_at)),
         health: view.health.clone(),
     }
@@ -147,7 +149,12 @@ fn network(view: &View) -> NetworkView {
     }
 }
 
-fn describe(engine: &Arc<Inner>, container: &Container, view: &View, size: Option<Size>) -> ContainerView {
+fn describe(
+    engine: &Arc<Inner>,
+    container: &Container,
+    view: &View,
+    size: Option<Size>,
+) -> ContainerView {
     let record = &view.record;
     let dir = engine.config.container_dir(&record.id);
     let files = world::files_in(&dir);
@@ -164,7 +171,11 @@ fn describe(engine: &Arc<Inner>, container: &Container, view: &View, size: Optio
         spec,
         log: record.log.clone(),
         shm_size: record.spec.host.shm_size.unwrap_or(engine.config.default_shm_size),
-        runtime: if runtime.is_empty() { engine.config.default_runtime.clone() } else { runtime.clone() },
+        runtime: if runtime.is_empty() {
+            engine.config.default_runtime.clone()
+        } else {
+            runtime.clone()
+        },
         init: record.spec.host.init.unwrap_or(engine.config.init),
         masked_paths,
         readonly_paths,
@@ -203,9 +214,10 @@ fn storage(engine: &Inner, view: &View) -> StorageView {
 /// Tmpfs mounts of `--tmpfs` are shown in the host configuration alone, as in Docker.
 fn mount_point(engine: &Inner, mount: &Mount) -> Option<MountPoint> {
     let source = match mount.kind {
-        MountKind::Volume => {
-            engine.store.volume(&mount.name).map_or_else(String::new, |volume| volume.mountpoint.display().to_string())
-        }
+        MountKind::Volume => engine
+            .store
+            .volume(&mount.name)
+            .map_or_else(String::new, |volume| volume.mountpoint.display().to_string()),
         MountKind::Bind => mount.source.clone(),
         MountKind::Tmpfs => return None,
         MountKind::Image | MountKind::Npipe | MountKind::Cluster => String::new(),
@@ -265,7 +277,9 @@ fn status_text(state: &StateView, now: SystemTime) -> String {
             }
         }
         Status::Paused => format!("Up {} (Paused)", since(state.started_at)),
-        Status::Restarting => format!("Restarting ({}) {} ago", state.exit_code, since(state.finished_at)),
+        Status::Restarting => {
+            format!("Restarting ({}) {} ago", state.exit_code, since(state.finished_at))
+        }
         Status::Removing => "Removal In Progress".to_owned(),
         Status::Dead => "Dead".to_owned(),
         Status::Created => "Created".to_owned(),
@@ -306,8 +320,22 @@ struct Selection {
 
 /// Source: moby `daemon/list.go`.
 const FILTERS: &[&str] = &[
-    "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "label!", "name",
-    "network", "publish", "since", "status", "volume",
+    "ancestor",
+    "before",
+    "exited",
+    "expose",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "label!",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
 ];
 
 impl Selection {
@@ -346,7 +374,8 @@ impl Selection {
         }
         let filters = &self.filters;
         let id = record.id.to_string();
-        let named = filters.pattern("name", &record.name) || filters.pattern("name", &format!("/{}", record.name));
+        let named = filters.pattern("name", &record.name)
+            || filters.pattern("name", &format!("/{}", record.name));
         let health = state.health.as_ref().map_or("none", |health| health.status.name());
         let ended = !state.running && state.started_at.is_some();
         named
@@ -360,12 +389,15 @@ impl Selection {
             && self.since.is_none_or(|since| record.created_at > since)
             && (self.exited.is_empty() || (ended && self.exited.contains(&state.exit_code)))
             && self.ancestors.as_ref().is_none_or(|images| images.contains(&record.image))
-            && self.takes_mounts(record) && self.takes_network(engine, view)
+            && self.takes_mounts(record)
+            && self.takes_network(engine, view)
     }
 
     fn takes_mounts(&self, record: &super::record::Record) -> bool {
         self.filters.any("volume", |wanted| {
-            record.mounts.iter().any(|mount| mount.name == wanted || mount.source == wanted || mount.destination == wanted)
+            record.mounts.iter().any(|mount| {
+                mount.name == wanted || mount.source == wanted || mount.destination == wanted
+            })
         })
     }
 
@@ -374,13 +406,16 @@ impl Selection {
         let port = |wanted: &str, port: &super::spec::Port| {
             let (range, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
             let (low, high) = range.split_once('-').unwrap_or((range, range));
-            let (Ok(low), Ok(high)) = (low.parse::<u16>(), high.parse::<u16>()) else { return false };
+            let (Ok(low), Ok(high)) = (low.parse::<u16>(), high.parse::<u16>()) else {
+                return false;
+            };
             port.protocol.to_string() == protocol && (low..=high).contains(&port.number)
         };
         let exposed = view.record.spec.exposed_ports();
         self.filters.any("network", |wanted| {
             network.endpoints.iter().any(|(name, endpoint)| {
-                name == wanted || (!endpoint.network_id.is_empty() && endpoint.network_id.starts_with(wanted))
+                name == wanted
+                    || (!endpoint.network_id.is_empty() && endpoint.network_id.starts_with(wanted))
             }) || view.record.spec.host.network.to_string() == wanted
         }) && self.filters.any("expose", |wanted| exposed.iter().any(|found| port(wanted, found)))
             && self.filters.any("publish", |wanted| {
@@ -399,7 +434,9 @@ fn ancestors(engine: &Inner, filters: &Filters) -> Vec<spec::ImageId> {
     for asked in filters.values("ancestor") {
         let Ok(root) = super::create::find_image(engine, asked) else { continue };
         for image in engine.store.images() {
-            if image.layers.starts_with(&root.layers) && (image.id == root.id || image.layers.len() > root.layers.len()) {
+            if image.layers.starts_with(&root.layers)
+                && (image.id == root.id || image.layers.len() > root.layers.len())
+            {
                 found.push(image.id);
             }
         }

@@ -44,7 +44,9 @@ impl Waiter {
         // A start that failed is told by start itself; here it would be said twice.
         let error = match (&view.phase, condition) {
             (Phase::Dead { reason, .. }, WaitCondition::Removed) => Some(reason.clone()),
-            (_, WaitCondition::NotRunning | WaitCondition::NextExit | WaitCondition::Removed) => None,
+            (_, WaitCondition::NotRunning | WaitCondition::NextExit | WaitCondition::Removed) => {
+                None
+            }
         };
         let code = match (&view.failure, &view.last) {
             (Some(failure), _) => failure.code,
@@ -73,7 +75,11 @@ fn busy(phase: &Phase) -> bool {
 
 /// Puts an input into the mailbox and awaits its outcome. The transition happens even when the
 /// caller stops waiting.
-async fn submit(container: &Container, input: Input, until: Until) -> std::result::Result<Outcome, Denied> {
+async fn submit(
+    container: &Container,
+    input: Input,
+    until: Until,
+) -> std::result::Result<Outcome, Denied> {
     let (reply, answer) = oneshot::channel();
     if container.inbox.send(Message::Input { input, until, reply }).is_err() {
         return Err(Denied::Gone);
@@ -109,9 +115,10 @@ fn worded(denied: Denied, container: &Container) -> Error {
             Refusal::RemoveRestarting => words::remove_restarting(name),
             Refusal::Gone => words::no_such_container(&id.to_string()),
         },
-        Denied::StartFailed(failure) => {
-            Error::new(if failure.users_fault { Kind::Invalid } else { Kind::Internal }, failure.message)
-        }
+        Denied::StartFailed(failure) => Error::new(
+            if failure.users_fault { Kind::Invalid } else { Kind::Internal },
+            failure.message,
+        ),
         Denied::Failed(error) => error,
         Denied::Stuck => words::not_ended(id),
         Denied::Gone => words::no_such_container(&id.to_string()),
@@ -156,7 +163,9 @@ impl Engine {
     /// With the words by which clients tell 125, 126 and 127 apart.
     pub async fn start_container(&self, asked: &str) -> Result<Outcome> {
         let container = self.container(asked)?;
-        submit(&container, Input::Start, Until::Started).await.map_err(|denied| worded(denied, &container))
+        submit(&container, Input::Start, Until::Started)
+            .await
+            .map_err(|denied| worded(denied, &container))
     }
 
     /// Asks a container to end, and makes it end when its time is over.
@@ -166,7 +175,9 @@ impl Engine {
     pub async fn stop_container(&self, asked: &str, options: StopOptions) -> Result<Outcome> {
         let container = self.container(asked)?;
         let how = stopping(&container.now(), &options, By::User)?;
-        submit(&container, Input::Stop(how), Until::Stopped).await.map_err(|denied| worded(denied, &container))
+        submit(&container, Input::Stop(how), Until::Stopped)
+            .await
+            .map_err(|denied| worded(denied, &container))
     }
 
     /// Stops everything that runs, all at once, for a daemon that does not leave containers behind.
@@ -195,9 +206,9 @@ impl Engine {
     pub async fn restart_container(&self, asked: &str, options: StopOptions) -> Result<()> {
         let container = self.container(asked)?;
         let how = stopping(&container.now(), &options, By::User)?;
-        submit(&container, Input::Restart(how), Until::Started)
-            .await
-            .map_err(|denied| worded(denied, &container).within(&format!("Cannot restart container {asked}")))?;
+        submit(&container, Input::Restart(how), Until::Started).await.map_err(|denied| {
+            worded(denied, &container).within(&format!("Cannot restart container {asked}"))
+        })?;
         world::tell(&self.inner, &container.now().record, "restart", &[]);
         Ok(())
     }
@@ -217,12 +228,18 @@ impl Engine {
         let ends = signal == super::step::SIGKILL || signal == own;
         match submit(&container, Input::Kill { signal, ends }, Until::Taken).await {
             Ok(_) => {}
-            Err(denied @ Denied::Refused(_)) => return Err(words::cannot_kill(asked, worded(denied, &container))),
+            Err(denied @ Denied::Refused(_)) => {
+                return Err(words::cannot_kill(asked, worded(denied, &container)));
+            }
             Err(denied) => return Err(worded(denied, &container)),
         }
         if signal == super::step::SIGKILL {
             // Docker answers a KILL once the container has ended.
-            let waiter = Waiter { view: container.view.clone(), condition: WaitCondition::NextExit, exits: view.exits };
+            let waiter = Waiter {
+                view: container.view.clone(),
+                condition: WaitCondition::NextExit,
+                exits: view.exits,
+            };
             let _ = tokio::time::timeout(GRACE_DEFAULT, waiter.finished()).await;
         }
         Ok(())
@@ -232,14 +249,20 @@ impl Engine {
     /// `Conflict` when it does not run or is paused.
     pub async fn pause_container(&self, asked: &str) -> Result<()> {
         let container = self.container(asked)?;
-        submit(&container, Input::Pause, Until::Taken).await.map(drop).map_err(|denied| worded(denied, &container))
+        submit(&container, Input::Pause, Until::Taken)
+            .await
+            .map(drop)
+            .map_err(|denied| worded(denied, &container))
     }
 
     /// # Errors
     /// `Internal`, as Docker has it, when it is not paused.
     pub async fn unpause_container(&self, asked: &str) -> Result<()> {
         let container = self.container(asked)?;
-        submit(&container, Input::Unpause, Until::Taken).await.map(drop).map_err(|denied| worded(denied, &container))
+        submit(&container, Input::Unpause, Until::Taken)
+            .await
+            .map(drop)
+            .map_err(|denied| worded(denied, &container))
     }
 
     /// # Errors
@@ -251,14 +274,19 @@ impl Engine {
         let container = self.container(asked)?;
         let old = container.now().record.name.clone();
         if old == name.strip_prefix('/').unwrap_or(name) {
-            return Err(Error::invalid("Renaming a container with the same name as its current name"));
+            return Err(Error::invalid(
+                "Renaming a container with the same name as its current name",
+            ));
         }
         let new = self.inner.containers.reserve(Some(name), &container.id)?;
         let wanted = new.clone();
-        let outcome = change(&container, Box::new(move |record, _| {
-            record.name = wanted;
-            Ok(())
-        }))
+        let outcome = change(
+            &container,
+            Box::new(move |record, _| {
+                record.name = wanted;
+                Ok(())
+            }),
+        )
         .await;
         if let Err(error) = outcome {
             self.inner.containers.free(&new, &container.id);
@@ -267,7 +295,12 @@ impl Engine {
         self.inner.containers.free(&old, &container.id);
         let (networks, id) = (self.inner.networks.clone(), container.id);
         blocking(move || networks.rename(&id, &new)).await;
-        world::tell(&self.inner, &container.now().record, "rename", &[("oldName", format!("/{old}"))]);
+        world::tell(
+            &self.inner,
+            &container.now().record,
+            "rename",
+            &[("oldName", format!("/{old}"))],
+        );
         Ok(())
     }
 
@@ -275,13 +308,19 @@ impl Engine {
     ///
     /// # Errors
     /// `Invalid` for limits that cannot be, `Internal` when the kernel refuses them.
-    pub async fn update_container(&self, asked: &str, request: UpdateRequest) -> Result<Vec<String>> {
+    pub async fn update_container(
+        &self,
+        asked: &str,
+        request: UpdateRequest,
+    ) -> Result<Vec<String>> {
         let container = self.container(asked)?;
         let view = container.now();
         if matches!(view.phase, Phase::Removing { .. } | Phase::Dead { .. } | Phase::Gone) {
             return Err(words::update_removing(container.id));
         }
-        if view.record.spec.host.auto_remove && request.restart.is_some_and(|policy| policy != RestartPolicy::No) {
+        if view.record.spec.host.auto_remove
+            && request.restart.is_some_and(|policy| policy != RestartPolicy::No)
+        {
             return Err(words::update_auto_remove());
         }
         let mut spec = view.record.spec.clone();
@@ -291,18 +330,28 @@ impl Engine {
         }
         let warnings = validate::validate(&spec)?;
         if view.phase.run().is_some() {
-            let limits = derive::resources(&spec.host.resources, &std::collections::BTreeMap::new());
+            let limits =
+                derive::resources(&spec.host.resources, &std::collections::BTreeMap::new());
             let group = world::cgroup(&self.inner, &view.record);
-            blocking(move || runtime::resources::apply(&group, &limits)).await.map_err(|source| {
-                Error::because(Kind::Internal, format!("Cannot update container {}", container.id), source)
-            })?;
+            blocking(move || runtime::resources::apply(&group, &limits)).await.map_err(
+                |source| {
+                    Error::because(
+                        Kind::Internal,
+                        format!("Cannot update container {}", container.id),
+                        source,
+                    )
+                },
+            )?;
         }
         let host = spec.host;
-        change(&container, Box::new(move |record, _| {
-            record.spec.host.resources = host.resources;
-            record.spec.host.restart = host.restart;
-            Ok(())
-        }))
+        change(
+            &container,
+            Box::new(move |record, _| {
+                record.spec.host.resources = host.resources;
+                record.spec.host.restart = host.restart;
+                Ok(())
+            }),
+        )
         .await?;
         world::tell(&self.inner, &container.now().record, "update", &[]);
         Ok(warnings)
@@ -336,7 +385,10 @@ impl Engine {
         for container in self.inner.containers.all() {
             let view = container.now();
             let old = until.is_none_or(|until| view.record.created_at < until);
-            let stopped = matches!(view.phase, Phase::Created { .. } | Phase::Exited { .. } | Phase::Dead { .. });
+            let stopped = matches!(
+                view.phase,
+                Phase::Created { .. } | Phase::Exited { .. } | Phase::Dead { .. }
+            );
             if !stopped || !old || !filters.labels(&view.record.spec.config.labels) {
                 continue;
             }
@@ -349,7 +401,10 @@ impl Engine {
                 pruned.reclaimed += size;
             }
         }
-        let attributes = std::collections::BTreeMap::from([("reclaimed".to_owned(), pruned.reclaimed.to_string())]);
+        let attributes = std::collections::BTreeMap::from([(
+            "reclaimed".to_owned(),
+            pruned.reclaimed.to_string(),
+        )]);
         self.inner.events.publish(super::task::EVENTS, "prune", "", attributes);
         Ok(pruned)
     }

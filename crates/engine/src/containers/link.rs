@@ -29,8 +29,14 @@ use crate::error::{Error, Kind, Result, chain};
 pub(crate) enum News {
     Exited(ExitRecord),
     Oom,
-    ExecExited { exec: Id, code: i32 },
-    Detached { target: Target, cause: DetachCause },
+    ExecExited {
+        exec: Id,
+        code: i32,
+    },
+    Detached {
+        target: Target,
+        cause: DetachCause,
+    },
     /// The connection ended without an exit.
     Lost,
 }
@@ -99,7 +105,9 @@ impl Link {
     pub(crate) async fn state(&self) -> Result<State> {
         match self.ask(&Request::State, &[]).await? {
             Event::State(state) => Ok(state),
-            other => Err(Error::internal(format!("the monitor answered {other:?} to a question for its state"))),
+            other => Err(Error::internal(format!(
+                "the monitor answered {other:?} to a question for its state"
+            ))),
         }
     }
 
@@ -139,7 +147,9 @@ impl Link {
         match event {
             Event::Exited(record) => Some(News::Exited(record)),
             Event::Oom => Some(News::Oom),
-            Event::ExecExited { exec, exit_code } => Some(News::ExecExited { exec, code: exit_code }),
+            Event::ExecExited { exec, exit_code } => {
+                Some(News::ExecExited { exec, code: exit_code })
+            }
             Event::Detached { target, cause } => Some(News::Detached { target, cause }),
             Event::Started { .. }
             | Event::StartFailed { .. }
@@ -161,7 +171,9 @@ async fn listen(link: &Link, socket: &UnixStream, news: &mpsc::UnboundedSender<N
         }
         // "Nothing there" must come out as `WouldBlock`, or the loop would not wait.
         let received = socket.try_io(Interest::READABLE, || match link.receive() {
-            Ok(Received::Events(events)) if events.is_empty() => Err(io::ErrorKind::WouldBlock.into()),
+            Ok(Received::Events(events)) if events.is_empty() => {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
             Ok(Received::Events(events)) => Ok((events, false)),
             Ok(Received::Closed(events)) => Ok((events, true)),
             Err(error) => {

@@ -25,7 +25,10 @@ pub(crate) fn apply_options(log: &LogSpec, settings: &mut LogSettings) -> Result
     for (key, value) in &log.options {
         let bad = || Error::invalid(format!("invalid value for log option {key}: \"{value}\""));
         match key.as_str() {
-            "max-size" => settings.file_bytes_max = Some(size(value).ok_or_else(bad)?).filter(|bytes| *bytes > 0),
+            "max-size" => {
+                settings.file_bytes_max =
+                    Some(size(value).ok_or_else(bad)?).filter(|bytes| *bytes > 0)
+            }
             "max-file" => {
                 settings.files_max = value.parse().map_err(|_| bad())?;
                 if settings.files_max == 0 {
@@ -35,9 +38,13 @@ pub(crate) fn apply_options(log: &LogSpec, settings: &mut LogSettings) -> Result
             "compress" => settings.compress = value.parse().map_err(|_| bad())?,
             // How the engine talks to the driver; writing is never on the container's path here.
             "mode" | "max-buffer-size" => {}
-            "labels" | "labels-regex" | "env" | "env-regex" | "tag" if settings.driver == LogDriver::JsonFile => {}
+            "labels" | "labels-regex" | "env" | "env-regex" | "tag"
+                if settings.driver == LogDriver::JsonFile => {}
             _ => {
-                return Err(Error::invalid(format!("unknown log opt '{key}' for {} log driver", log.driver)));
+                return Err(Error::invalid(format!(
+                    "unknown log opt '{key}' for {} log driver",
+                    log.driver
+                )));
             }
         }
     }
@@ -45,8 +52,13 @@ pub(crate) fn apply_options(log: &LogSpec, settings: &mut LogSettings) -> Result
     if settings.driver == LogDriver::JsonFile && !rotates && settings.files_max > 1 {
         return Err(Error::invalid("max-file must be used with max-size".to_owned()));
     }
-    if settings.driver == LogDriver::JsonFile && settings.compress && (settings.files_max < 2 || !rotates) {
-        return Err(Error::invalid("compress cannot be true when max-file is less than 2 or max-size is not set"));
+    if settings.driver == LogDriver::JsonFile
+        && settings.compress
+        && (settings.files_max < 2 || !rotates)
+    {
+        return Err(Error::invalid(
+            "compress cannot be true when max-file is less than 2 or max-size is not set",
+        ));
     }
     Ok(())
 }
@@ -66,29 +78,45 @@ fn size(text: &str) -> Option<u64> {
         _ => (bare, 0),
     };
     let number: f64 = digits.trim().parse().ok().filter(|number| *number >= 0.0)?;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be positive; a size of exabytes may saturate")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked to be positive; a size of exabytes may saturate"
+    )]
     Some((number * f64::from(2_u32).powi(shift)) as u64)
 }
 
 /// The labels and environment that entries are to bear.
 pub(crate) fn attributes(log: &LogSpec, record: &Record) -> Result<BTreeMap<String, String>> {
     let option = |key: &str| log.options.get(key).map_or("", String::as_str);
-    let list = |key: &str| option(key).split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+    let list = |key: &str| {
+        option(key)
+            .split(',')
+            .filter(|word| !word.is_empty())
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
     let pattern = |key: &str| match option(key) {
         "" => Ok(None),
-        text => regex_lite::Regex::new(text).map(Some).map_err(|source| Error::caused(Kind::Invalid, source)),
+        text => regex_lite::Regex::new(text)
+            .map(Some)
+            .map_err(|source| Error::caused(Kind::Invalid, source)),
     };
     let mut attributes = BTreeMap::new();
     let config = &record.spec.config;
     let (names, expression) = (list("labels"), pattern("labels-regex")?);
     for (key, value) in &config.labels {
-        if names.contains(key) || expression.as_ref().is_some_and(|expression| expression.is_match(key)) {
+        if names.contains(key)
+            || expression.as_ref().is_some_and(|expression| expression.is_match(key))
+        {
             attributes.insert(key.clone(), value.clone());
         }
     }
     let (names, expression) = (list("env"), pattern("env-regex")?);
     for (key, value) in config.env.iter().filter_map(|entry| entry.split_once('=')) {
-        if names.iter().any(|name| name == key) || expression.as_ref().is_some_and(|expression| expression.is_match(key)) {
+        if names.iter().any(|name| name == key)
+            || expression.as_ref().is_some_and(|expression| expression.is_match(key))
+        {
             attributes.insert(key.to_owned(), value.to_owned());
         }
     }
@@ -140,7 +168,8 @@ fn open(engine: &Engine, view: &View, query: &LogsQuery) -> Result<LogReader> {
     if record.log.driver == "none" {
         return Err(words::logs_not_supported());
     }
-    let settings = world::log_settings(&record.log, &engine.inner.config.container_dir(&record.id), record)?;
+    let settings =
+        world::log_settings(&record.log, &engine.inner.config.container_dir(&record.id), record)?;
     let time = |at: Option<std::time::SystemTime>| at.and_then(|at| Timestamp::try_from(at).ok());
     let options = ReadOptions {
         tail: query.tail,
@@ -200,7 +229,14 @@ mod tests {
 
     #[test]
     fn sizes_are_read_like_docker_reads_them() {
-        for (text, want) in [("10m", Some(10 << 20)), ("1.5k", Some(1536)), ("4096", Some(4096)), ("1GiB", Some(1 << 30)), ("-1", Some(0)), ("x", None)] {
+        for (text, want) in [
+            ("10m", Some(10 << 20)),
+            ("1.5k", Some(1536)),
+            ("4096", Some(4096)),
+            ("1GiB", Some(1 << 30)),
+            ("-1", Some(0)),
+            ("x", None),
+        ] {
             assert_eq!(size(text), want, "{text}");
         }
     }
@@ -208,13 +244,19 @@ mod tests {
     #[test]
     fn options_of_another_driver_are_refused() {
         let check = |driver: &str, key: &str, value: &str| {
-            let log = LogSpec { driver: driver.to_owned(), options: BTreeMap::from([(key.to_owned(), value.to_owned())]) };
+            let log = LogSpec {
+                driver: driver.to_owned(),
+                options: BTreeMap::from([(key.to_owned(), value.to_owned())]),
+            };
             let kind = if driver == "local" { LogDriver::Local } else { LogDriver::JsonFile };
             let mut settings = LogSettings { driver: kind, ..LogSettings::default() };
             apply_options(&log, &mut settings).map_err(|error| error.message)
         };
         assert!(check("json-file", "max-size", "10m").is_ok());
-        assert_eq!(check("json-file", "nope", "1").unwrap_err(), "unknown log opt 'nope' for json-file log driver");
+        assert_eq!(
+            check("json-file", "nope", "1").unwrap_err(),
+            "unknown log opt 'nope' for json-file log driver"
+        );
         assert!(check("local", "labels", "a").is_err());
         assert!(check("json-file", "compress", "true").is_err());
     }

@@ -87,16 +87,30 @@ mod tests {
     use super::*;
 
     fn words(text: &str) -> Option<Vec<String>> {
-        (text != "-").then(|| text.split(' ').filter(|word| !word.is_empty()).map(|word| word.replace('_', "")).collect())
+        (text != "-").then(|| {
+            text.split(' ')
+                .filter(|word| !word.is_empty())
+                .map(|word| word.replace('_', ""))
+                .collect()
+        })
     }
 
     /// `-` is null; `_` is an empty word.
     #[track_caller]
     fn check(user: (&str, &str), image: (&str, &str), want: &str) {
-        let config = |(entrypoint, cmd)| Config { entrypoint: words(entrypoint), cmd: words(cmd), ..Config::default() };
+        let config = |(entrypoint, cmd)| Config {
+            entrypoint: words(entrypoint),
+            cmd: words(cmd),
+            ..Config::default()
+        };
         let mut merged = config(user);
         merge(&mut merged, &config(image));
-        let argv: Vec<String> = merged.entrypoint.into_iter().flatten().chain(merged.cmd.into_iter().flatten()).collect();
+        let argv: Vec<String> = merged
+            .entrypoint
+            .into_iter()
+            .flatten()
+            .chain(merged.cmd.into_iter().flatten())
+            .collect();
         assert_eq!(argv.join(" "), want);
     }
 

@@ -51,7 +51,10 @@ pub struct Mount {
 ///
 /// # Errors
 /// `Invalid` in Docker's words for what cannot be parsed, and for two wishes at one place.
-pub fn resolve(spec: &ContainerSpec, from: impl Fn(&str) -> Result<Vec<Mount>>) -> Result<Vec<Mount>> {
+pub fn resolve(
+    spec: &ContainerSpec,
+    from: impl Fn(&str) -> Result<Vec<Mount>>,
+) -> Result<Vec<Mount>> {
     let mut mounts = Vec::new();
     let mut taken = BTreeSet::new();
     let mut wish = |mount: Mount, mounts: &mut Vec<Mount>| {
@@ -92,7 +95,8 @@ pub fn resolve(spec: &ContainerSpec, from: impl Fn(&str) -> Result<Vec<Mount>>) 
             mounts.push(anonymous(destination, &spec.host.volume_driver));
         }
     }
-    mounts.sort_by_key(|mount| mount.destination.split('/').filter(|part| !part.is_empty()).count());
+    mounts
+        .sort_by_key(|mount| mount.destination.split('/').filter(|part| !part.is_empty()).count());
     Ok(mounts)
 }
 
@@ -128,7 +132,13 @@ fn parse_bind(text: &str, driver: &str) -> Result<Mount> {
     let mut mount = if source.is_empty() {
         anonymous(destination, driver)
     } else if source.starts_with('/') {
-        Mount { kind: MountKind::Bind, source: clean(source), destination, create_source: true, ..Mount::default() }
+        Mount {
+            kind: MountKind::Bind,
+            source: clean(source),
+            destination,
+            create_source: true,
+            ..Mount::default()
+        }
     } else {
         if !crate::names::is_valid(source) {
             return Err(Error::invalid(format!(
@@ -182,15 +192,17 @@ fn apply_mode(mount: &mut Mount, mode: &str) -> Result<()> {
 /// One `--mount`.
 fn convert(wish: &MountSpec) -> Result<Mount> {
     let kind = wish.kind;
-    let refuse = |why: &str| {
-        Error::invalid(format!("invalid mount config for type \"{kind}\": {why}"))
-    };
+    let refuse =
+        |why: &str| Error::invalid(format!("invalid mount config for type \"{kind}\": {why}"));
     if wish.target.is_empty() {
         return Err(refuse("field Target must not be empty"));
     }
     let destination = clean(&wish.target);
     if !wish.target.starts_with('/') {
-        return Err(refuse(&format!("invalid mount path: '{}' mount path must be absolute", wish.target)));
+        return Err(refuse(&format!(
+            "invalid mount path: '{}' mount path must be absolute",
+            wish.target
+        )));
     }
     if destination == "/" {
         return Err(refuse("invalid specification: destination can't be '/'"));
@@ -209,10 +221,13 @@ fn convert(wish: &MountSpec) -> Result<Mount> {
             if wish.source.is_empty() {
                 return Err(refuse("field Source must not be empty"));
             }
-            let subpath = wish.image.as_ref().map_or_else(String::new, |image| image.subpath.clone());
+            let subpath =
+                wish.image.as_ref().map_or_else(String::new, |image| image.subpath.clone());
             Ok(Mount { name: wish.source.clone(), subpath, read_only: true, ..base })
         }
-        MountKind::Npipe | MountKind::Cluster => Err(refuse("mount type not supported on this platform")),
+        MountKind::Npipe | MountKind::Cluster => {
+            Err(refuse("mount type not supported on this platform"))
+        }
     }
 }
 
@@ -224,7 +239,10 @@ fn bind_mount(wish: &MountSpec, base: Mount, refuse: &dyn Fn(&str) -> Error) -> 
         return Err(refuse("field VolumeOptions must not be specified"));
     }
     if !wish.source.starts_with('/') {
-        return Err(refuse(&format!("invalid mount path: '{}' mount path must be absolute", wish.source)));
+        return Err(refuse(&format!(
+            "invalid mount path: '{}' mount path must be absolute",
+            wish.source
+        )));
     }
     let options = wish.bind.clone().unwrap_or_default();
     let known = ["", "rprivate", "private", "rshared", "shared", "rslave", "slave"];
@@ -278,7 +296,8 @@ fn tmpfs(target: &str, options: &str) -> Result<Mount> {
 }
 
 fn absolute(path: &str, whole: &str) -> Result<String> {
-    let refuse = |why: &str| Error::invalid(format!("invalid volume specification: '{whole}': {why}"));
+    let refuse =
+        |why: &str| Error::invalid(format!("invalid volume specification: '{whole}': {why}"));
     if !path.starts_with('/') {
         return Err(refuse(&format!(
             "invalid mount config for type \"volume\": invalid mount path: '{path}' mount path must be absolute"
@@ -319,9 +338,20 @@ mod tests {
             Ok(mounts) => mounts
                 .iter()
                 .map(|mount| {
-                    let source = if mount.anonymous { "(new)" } else if mount.name.is_empty() { &mount.source } else { &mount.name };
+                    let source = if mount.anonymous {
+                        "(new)"
+                    } else if mount.name.is_empty() {
+                        &mount.source
+                    } else {
+                        &mount.name
+                    };
                     let access = if mount.read_only { "ro" } else { "rw" };
-                    format!("{} {source} {} {access} {}", mount.kind, mount.destination, mount.propagation).trim_end().to_owned()
+                    format!(
+                        "{} {source} {} {access} {}",
+                        mount.kind, mount.destination, mount.propagation
+                    )
+                    .trim_end()
+                    .to_owned()
                 })
                 .collect::<Vec<_>>()
                 .join("; "),
@@ -344,9 +374,19 @@ mod tests {
         check(&["/a:/b:ro:x"], expect!["invalid volume specification: '/a:/b:ro:x'"]);
         check(&["/a:/b:xx"], expect!["invalid mode: xx"]);
         check(&["/a:/b:ro,rw"], expect!["invalid mode: ro,rw"]);
-        check(&["/a:/"], expect!["invalid volume specification: '/a:/': invalid specification: destination can't be '/'"]);
+        check(
+            &["/a:/"],
+            expect![
+                "invalid volume specification: '/a:/': invalid specification: destination can't be '/'"
+            ],
+        );
         check(&["/a:/b", "c1:/b"], expect!["Duplicate mount point: /b"]);
-        check(&["/a:b"], expect![[r#"invalid volume specification: '/a:b': invalid mount config for type "volume": invalid mount path: 'b' mount path must be absolute"#]]);
+        check(
+            &["/a:b"],
+            expect![[
+                r#"invalid volume specification: '/a:b': invalid mount config for type "volume": invalid mount path: 'b' mount path must be absolute"#
+            ]],
+        );
     }
 
     #[test]
@@ -356,7 +396,8 @@ mod tests {
         spec.config.volumes.insert("/more".to_owned(), spec::image::Empty {});
         spec.host.binds = vec!["/a:/data".to_owned()];
         let mounts = resolve(&spec, |_| Ok(Vec::new())).unwrap();
-        let got: Vec<(MountKind, &str)> = mounts.iter().map(|mount| (mount.kind, mount.destination.as_str())).collect();
+        let got: Vec<(MountKind, &str)> =
+            mounts.iter().map(|mount| (mount.kind, mount.destination.as_str())).collect();
         assert_eq!(got, [(MountKind::Bind, "/data"), (MountKind::Volume, "/more")]);
     }
 }

@@ -60,11 +60,17 @@ pub fn reconcile(phase: &Phase, observed: &Observed) -> Vec<Input> {
             };
             vec![Input::StartFailed(failure), Input::DaemonStarted]
         }
-        (Phase::Running { .. } | Phase::Paused { .. } | Phase::Stopping { .. }, Observed::Ended(end)) => {
+        (
+            Phase::Running { .. } | Phase::Paused { .. } | Phase::Stopping { .. },
+            Observed::Ended(end),
+        ) => {
             vec![Input::Exited(end.clone())]
         }
         // The host was restarted, or somebody killed the monitor.
-        (Phase::Running { .. } | Phase::Paused { .. } | Phase::Stopping { .. }, Observed::Nothing) => {
+        (
+            Phase::Running { .. } | Phase::Paused { .. } | Phase::Stopping { .. },
+            Observed::Nothing,
+        ) => {
             let end = End { code: 255, oom: false, at: Timestamp::now(), error: String::new() };
             vec![Input::Exited(end)]
         }
@@ -123,15 +129,21 @@ async fn observe(engine: &Arc<Inner>, record: Record, life: Life) -> Found {
             Ok((link, news)) => match link.state().await {
                 Ok(state) => {
                     if let Some(main) = state.main {
-                        let frozen = world::cgroup(engine, &found.record).is_frozen().unwrap_or(false);
-                        observed = Observed::Alive { pid: main.pid, started_at: main.started_at, frozen };
+                        let frozen =
+                            world::cgroup(engine, &found.record).is_frozen().unwrap_or(false);
+                        observed =
+                            Observed::Alive { pid: main.pid, started_at: main.started_at, frozen };
                         found.adopted = Some(Adopted { link, news });
                         found.state = Some(state);
                     }
                 }
-                Err(error) => warn!(container = %found.record.id, error = chain(&error), "monitor does not answer"),
+                Err(error) => {
+                    warn!(container = %found.record.id, error = chain(&error), "monitor does not answer")
+                }
             },
-            Err(error) => warn!(container = %found.record.id, error = chain(&error), "monitor not heard"),
+            Err(error) => {
+                warn!(container = %found.record.id, error = chain(&error), "monitor not heard")
+            }
         }
     }
     if observed == Observed::Nothing
@@ -190,7 +202,8 @@ fn sweep(engine: &Inner, root: &Path, known: &BTreeSet<String>) {
     }
     for id in engine.store.snapshots() {
         let container = id.parse::<spec::Id>().is_ok();
-        if container && !known.contains(&id)
+        if container
+            && !known.contains(&id)
             && let Err(error) = engine.store.snapshot_remove(&id)
         {
             warn!(snapshot = id, error = chain(&error), "snapshot not removed");
@@ -206,7 +219,8 @@ fn sweep_runs(engine: &Inner, known: &BTreeSet<String>) {
         let Some(name) = name.to_str().filter(|name| !known.contains(*name)) else { continue };
         let Ok(id) = name.parse::<spec::Id>() else { continue };
         info!(step = name, "ending what an earlier daemon left running");
-        let path = super::derive::cgroup_path(&id, &super::spec::ContainerSpec::default(), &engine.config);
+        let path =
+            super::derive::cgroup_path(&id, &super::spec::ContainerSpec::default(), &engine.config);
         if let Err(error) = sys::cgroup::Cgroup::find(Path::new(&path)).kill() {
             tracing::debug!(step = name, error = chain(&error), "nothing to kill");
         }

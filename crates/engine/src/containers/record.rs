@@ -77,7 +77,8 @@ impl Record {
 
     /// Writes the record.
     pub fn write(&self, records: &Records, config: &EngineConfig) -> Result<(), RecordError> {
-        let durability = if self.spec.host.auto_remove { Durability::Lazy } else { Durability::Durable };
+        let durability =
+            if self.spec.host.auto_remove { Durability::Lazy } else { Durability::Durable };
         records.write_json(&config.container_dir(&self.id).join(RECORD_FILE), self, durability)
     }
 
@@ -90,7 +91,9 @@ impl Record {
             return Durability::Lazy;
         }
         match phase {
-            Phase::Running { .. } if self.spec.host.restart != RestartPolicy::No => Durability::Durable,
+            Phase::Running { .. } if self.spec.host.restart != RestartPolicy::No => {
+                Durability::Durable
+            }
             Phase::Exited { .. } => Durability::Durable,
             Phase::Created { .. }
             | Phase::Starting { .. }

@@ -104,7 +104,8 @@ impl Registry {
         if asked.is_empty() {
             return Err(words::no_such_container(asked));
         }
-        let mut matches = state.by_id.range(asked.to_owned()..).take_while(|(id, _)| id.starts_with(asked));
+        let mut matches =
+            state.by_id.range(asked.to_owned()..).take_while(|(id, _)| id.starts_with(asked));
         match (matches.next(), matches.next()) {
             (None, _) => Err(words::no_such_container(asked)),
             (Some((_, container)), None) => Ok(Arc::clone(container)),

@@ -55,8 +55,12 @@ impl SecurityOptions {
                     });
                 }
                 ("systempaths", Some("unconfined")) => parsed.system_paths_unconfined = true,
-                (_, None) => return Err(Error::invalid(format!("invalid --security-opt 1: \"{option}\""))),
-                (_, Some(_)) => return Err(Error::invalid(format!("invalid --security-opt 2: \"{option}\""))),
+                (_, None) => {
+                    return Err(Error::invalid(format!("invalid --security-opt 1: \"{option}\"")));
+                }
+                (_, Some(_)) => {
+                    return Err(Error::invalid(format!("invalid --security-opt 2: \"{option}\"")));
+                }
             }
         }
         Ok(parsed)

@@ -5,11 +5,40 @@
 use crate::error::{Error, Result};
 
 const NAMES: &[(&str, i32)] = &[
-    ("ABRT", 6), ("ALRM", 14), ("BUS", 7), ("CHLD", 17), ("CLD", 17), ("CONT", 18), ("FPE", 8),
-    ("HUP", 1), ("ILL", 4), ("INT", 2), ("IO", 29), ("IOT", 6), ("KILL", 9), ("PIPE", 13),
-    ("POLL", 29), ("PROF", 27), ("PWR", 30), ("QUIT", 3), ("SEGV", 11), ("STKFLT", 16), ("STOP", 19),
-    ("SYS", 31), ("TERM", 15), ("TRAP", 5), ("TSTP", 20), ("TTIN", 21), ("TTOU", 22), ("URG", 23),
-    ("USR1", 10), ("USR2", 12), ("VTALRM", 26), ("WINCH", 28), ("XCPU", 24), ("XFSZ", 25),
+    ("ABRT", 6),
+    ("ALRM", 14),
+    ("BUS", 7),
+    ("CHLD", 17),
+    ("CLD", 17),
+    ("CONT", 18),
+    ("FPE", 8),
+    ("HUP", 1),
+    ("ILL", 4),
+    ("INT", 2),
+    ("IO", 29),
+    ("IOT", 6),
+    ("KILL", 9),
+    ("PIPE", 13),
+    ("POLL", 29),
+    ("PROF", 27),
+    ("PWR", 30),
+    ("QUIT", 3),
+    ("SEGV", 11),
+    ("STKFLT", 16),
+    ("STOP", 19),
+    ("SYS", 31),
+    ("TERM", 15),
+    ("TRAP", 5),
+    ("TSTP", 20),
+    ("TTIN", 21),
+    ("TTOU", 22),
+    ("URG", 23),
+    ("USR1", 10),
+    ("USR2", 12),
+    ("VTALRM", 26),
+    ("WINCH", 28),
+    ("XCPU", 24),
+    ("XFSZ", 25),
 ];
 
 pub const TERM: i32 = 15;
@@ -48,7 +77,17 @@ mod tests {
 
     #[test]
     fn names_and_numbers_are_read() {
-        for (text, want) in [("9", Some(9)), ("kill", Some(9)), ("SIGTERM", Some(15)), ("RTMIN+3", Some(37)), ("SIGRTMAX-1", Some(63)), ("0", None), ("65", None), ("FOO", None), ("", None)] {
+        for (text, want) in [
+            ("9", Some(9)),
+            ("kill", Some(9)),
+            ("SIGTERM", Some(15)),
+            ("RTMIN+3", Some(37)),
+            ("SIGRTMAX-1", Some(63)),
+            ("0", None),
+            ("65", None),
+            ("FOO", None),
+            ("", None),
+        ] {
             assert_eq!(parse(text).ok(), want, "{text}");
         }
     }

@@ -219,7 +219,9 @@ pub enum RestartPolicy {
     Always,
     UnlessStopped,
     /// Zero retries means no limit.
-    OnFailure { retries: u32 },
+    OnFailure {
+        retries: u32,
+    },
 }
 
 /// `--network`.
@@ -445,7 +447,11 @@ impl RestartPolicy {
             }
         };
         if retries != 0 {
-            let which = if retries < 0 { "cannot be negative" } else { "can only be used with 'on-failure'" };
+            let which = if retries < 0 {
+                "cannot be negative"
+            } else {
+                "can only be used with 'on-failure'"
+            };
             return refuse(format!("invalid restart policy: maximum retry count {which}"));
         }
         Ok(policy)
@@ -638,7 +644,9 @@ impl FromStr for MountKind {
             "image" => Ok(Self::Image),
             "npipe" => Ok(Self::Npipe),
             "cluster" => Ok(Self::Cluster),
-            other => Err(Error::invalid(format!("invalid mount config for type \"{other}\": mount type unknown"))),
+            other => Err(Error::invalid(format!(
+                "invalid mount config for type \"{other}\": mount type unknown"
+            ))),
         }
     }
 }

@@ -47,20 +47,44 @@ pub const SIGKILL: i32 = 9;
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Never ran; `failure` tells of a start that did not succeed.
-    Created { failure: Option<StartFailure> },
+    Created {
+        failure: Option<StartFailure>,
+    },
     /// Written before anything is spawned. `last` is the end of the run before; `after` is what to
     /// do once it runs, where somebody asked for that meanwhile.
-    Starting { last: Option<Exit>, tally: Tally, after: Option<Then> },
-    Running { run: Run },
-    Paused { run: Run },
+    Starting {
+        last: Option<Exit>,
+        tally: Tally,
+        after: Option<Then>,
+    },
+    Running {
+        run: Run,
+    },
+    Paused {
+        run: Run,
+    },
     /// Told to end. `killed` counts the KILLs sent.
-    Stopping { run: Run, then: Then, killed: u8 },
-    Exited { exit: Exit },
+    Stopping {
+        run: Run,
+        then: Then,
+        killed: u8,
+    },
+    Exited {
+        exit: Exit,
+    },
     /// Ended, and waiting to be started by the restart policy.
-    Backoff { exit: Exit, tally: Tally },
-    Removing { volumes: bool },
+    Backoff {
+        exit: Exit,
+        tally: Tally,
+    },
+    Removing {
+        volumes: bool,
+    },
     /// A removal that failed; can be removed again.
-    Dead { reason: String, volumes: bool },
+    Dead {
+        reason: String,
+        volumes: bool,
+    },
     Gone,
 }
 
@@ -137,12 +161,18 @@ pub enum By {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     Start,
-    Started { pid: i32, at: Timestamp },
+    Started {
+        pid: i32,
+        at: Timestamp,
+    },
     StartFailed(StartFailure),
     Stop(Stopping),
     Restart(Stopping),
     /// `ends` says that this signal means "stop" to the container.
-    Kill { signal: i32, ends: bool },
+    Kill {
+        signal: i32,
+        ends: bool,
+    },
     Pause,
     Unpause,
     /// The process turned out to be (un)frozen: a freeze that failed, or another's doing.
@@ -154,7 +184,10 @@ pub enum Input {
     GraceOver,
     /// A timer of [`Effect::ArmRestart`].
     DelayOver,
-    Remove { force: bool, volumes: bool },
+    Remove {
+        force: bool,
+        volumes: bool,
+    },
     Removed,
     RemoveFailed(String),
     /// The daemon started and found no process.
@@ -192,7 +225,9 @@ pub enum Effect {
     ArmRestart(Duration),
     /// Give up what a run held: network, volumes, run directory, attached clients.
     CleanUp,
-    Remove { volumes: bool },
+    Remove {
+        volumes: bool,
+    },
     /// Callers of stop learn that it did not work.
     ReportStuck,
     Tell(Tell),
@@ -237,7 +272,9 @@ pub enum Verdict {
     Refused(Refusal),
 }
 
-use Effect::{ArmKill, ArmRestart, CleanUp, Freeze, KillDirectly, ReportStuck, Signal, Spawn, Thaw};
+use Effect::{
+    ArmKill, ArmRestart, CleanUp, Freeze, KillDirectly, ReportStuck, Signal, Spawn, Thaw,
+};
 use Verdict::{Go, Refused, Unchanged};
 
 /// Decides what an input does in a phase. Pure.
@@ -246,7 +283,9 @@ pub fn step(phase: &Phase, input: Input, policy: Policy) -> Verdict {
     match phase {
         Phase::Created { .. } => settled(None, input, policy),
         Phase::Exited { exit } => settled(Some(exit), input, policy),
-        Phase::Starting { last, tally, after } => starting(last.as_ref(), *tally, *after, input, policy),
+        Phase::Starting { last, tally, after } => {
+            starting(last.as_ref(), *tally, *after, input, policy)
+        }
         Phase::Running { run } => running(*run, input, policy),
         Phase::Paused { run } => paused(*run, input, policy),
         Phase::Stopping { run, then, killed } => stopping(*run, *then, *killed, input, policy),
@@ -286,8 +325,15 @@ fn settled(last: Option<&Exit>, input: Input, policy: Policy) -> Verdict {
     }
 }
 
-fn starting(last: Option<&Exit>, tally: Tally, after: Option<Then>, input: Input, policy: Policy) -> Verdict {
-    let stay = |after| Go(Phase::Starting { last: last.cloned(), tally, after: Some(after) }, Vec::new());
+fn starting(
+    last: Option<&Exit>,
+    tally: Tally,
+    after: Option<Then>,
+    input: Input,
+    policy: Policy,
+) -> Verdict {
+    let stay =
+        |after| Go(Phase::Starting { last: last.cloned(), tally, after: Some(after) }, Vec::new());
     let doomed = matches!(after, Some(Then::Remove { .. }));
     match input {
         Input::Started { pid, at } => {
@@ -311,7 +357,9 @@ fn starting(last: Option<&Exit>, tally: Tally, after: Option<Then>, input: Input
         Input::Stop(_) | Input::Restart(_) if doomed => Refused(Refusal::BeingRemoved),
         Input::Stop(_) => stay(Then::Stay),
         // It is starting anyway; an earlier wish to stop is withdrawn.
-        Input::Restart(_) => Go(Phase::Starting { last: last.cloned(), tally, after: None }, Vec::new()),
+        Input::Restart(_) => {
+            Go(Phase::Starting { last: last.cloned(), tally, after: None }, Vec::new())
+        }
         Input::Remove { force: true, volumes } => stay(Then::Remove { volumes }),
         Input::Remove { force: false, .. } => Refused(Refusal::RemoveRunning),
         Input::Kill { .. } | Input::Pause => Refused(Refusal::NotRunning),
@@ -336,7 +384,9 @@ fn running(run: Run, input: Input, policy: Policy) -> Verdict {
         Input::Pause => Go(Phase::Paused { run }, vec![Freeze, Effect::Tell(Tell::Pause)]),
         Input::Unpause => Refused(Refusal::NotPaused),
         Input::Frozen => Go(Phase::Paused { run }, Vec::new()),
-        Input::Oom => Go(Phase::Running { run: Run { oom: true, ..run } }, vec![Effect::Tell(Tell::Oom)]),
+        Input::Oom => {
+            Go(Phase::Running { run: Run { oom: true, ..run } }, vec![Effect::Tell(Tell::Oom)])
+        }
         Input::Exited(end) => ended(run, Then::Stay, end, policy, false),
         Input::Remove { force: false, .. } => Refused(Refusal::RemoveRunning),
         Input::Remove { force: true, volumes } => kill_to_remove(run, volumes, Vec::new()),
@@ -366,7 +416,9 @@ fn paused(run: Run, input: Input, policy: Policy) -> Verdict {
             let effects = vec![Signal(signal), Effect::Tell(Tell::Kill { signal })];
             Go(Phase::Paused { run }, effects)
         }
-        Input::Oom => Go(Phase::Paused { run: Run { oom: true, ..run } }, vec![Effect::Tell(Tell::Oom)]),
+        Input::Oom => {
+            Go(Phase::Paused { run: Run { oom: true, ..run } }, vec![Effect::Tell(Tell::Oom)])
+        }
         Input::Exited(end) => ended(run, Then::Stay, end, policy, false),
         Input::Remove { force: false, .. } => Refused(Refusal::RemovePaused),
         Input::Remove { force: true, volumes } => kill_to_remove(run, volumes, vec![Thaw]),
@@ -387,7 +439,11 @@ fn stopping(run: Run, then: Then, killed: u8, input: Input, policy: Policy) -> V
         Input::Exited(end) => ended(run, then, end, policy, true),
         Input::GraceOver => {
             let effects = match killed {
-                0 => vec![Signal(SIGKILL), Effect::Tell(Tell::Kill { signal: SIGKILL }), ArmKill(KILL_PATIENCE)],
+                0 => vec![
+                    Signal(SIGKILL),
+                    Effect::Tell(Tell::Kill { signal: SIGKILL }),
+                    ArmKill(KILL_PATIENCE),
+                ],
                 1 => vec![KillDirectly, ArmKill(KILL_AGAIN_PATIENCE)],
                 _ => vec![ReportStuck],
             };
@@ -408,7 +464,9 @@ fn stopping(run: Run, then: Then, killed: u8, input: Input, policy: Policy) -> V
             Go(Phase::Stopping { run, then, killed }, vec![Effect::Tell(Tell::Oom)])
         }
         // A daemon that was restarted has lost its timer.
-        Input::DaemonStarted => Go(Phase::Stopping { run, then, killed }, vec![Thaw, ArmKill(KILL_PATIENCE)]),
+        Input::DaemonStarted => {
+            Go(Phase::Stopping { run, then, killed }, vec![Thaw, ArmKill(KILL_PATIENCE)])
+        }
         Input::Pause => Refused(Refusal::NotRunning),
         Input::Unpause => Refused(Refusal::NotPaused),
         Input::Start
@@ -427,7 +485,9 @@ fn backoff(exit: &Exit, tally: Tally, input: Input) -> Verdict {
         Go(Phase::Exited { exit: Exit { by_user: true, ..exit.clone() } }, told)
     };
     match input {
-        Input::DelayOver => start(Some(exit), Tally { restarts: tally.restarts + 1, ..tally }, Vec::new()),
+        Input::DelayOver => {
+            start(Some(exit), Tally { restarts: tally.restarts + 1, ..tally }, Vec::new())
+        }
         Input::DaemonStarted => {
             let delay = Duration::from_millis(u64::from(tally.delay_ms));
             Go(Phase::Backoff { exit: exit.clone(), tally }, vec![ArmRestart(delay)])
@@ -631,7 +691,9 @@ fn again(exit: &Exit, tally: Tally, lasted: Duration, restart: RestartPolicy) ->
     let wanted = match restart {
         RestartPolicy::No => false,
         RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
-        RestartPolicy::OnFailure { retries } => exit.code != 0 && (retries == 0 || tally.restarts < retries),
+        RestartPolicy::OnFailure { retries } => {
+            exit.code != 0 && (retries == 0 || tally.restarts < retries)
+        }
     };
     let delay = if tally.delay_ms == 0 || lasted >= LONG_RUN {
         DELAY_MIN

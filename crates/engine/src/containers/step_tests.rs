@@ -11,7 +11,15 @@ fn run() -> Run {
 }
 
 fn exit(code: i32) -> Exit {
-    Exit { code, oom: false, started_at: at(0), finished_at: at(1), error: String::new(), by_user: false, restarts: 0 }
+    Exit {
+        code,
+        oom: false,
+        started_at: at(0),
+        finished_at: at(1),
+        error: String::new(),
+        by_user: false,
+        restarts: 0,
+    }
 }
 
 fn end(code: i32) -> Input {
@@ -30,16 +38,28 @@ fn tallies() -> impl Strategy<Value = Tally> {
 }
 
 fn runs() -> impl Strategy<Value = Run> {
-    (tallies(), any::<bool>(), any::<bool>())
-        .prop_map(|(tally, by_user, oom)| Run { tally, by_user, oom, ..run() })
+    (tallies(), any::<bool>(), any::<bool>()).prop_map(|(tally, by_user, oom)| Run {
+        tally,
+        by_user,
+        oom,
+        ..run()
+    })
 }
 
 fn exits() -> impl Strategy<Value = Exit> {
-    (0..3, any::<bool>(), 0..5_u32).prop_map(|(code, by_user, restarts)| Exit { by_user, restarts, ..exit(code) })
+    (0..3, any::<bool>(), 0..5_u32).prop_map(|(code, by_user, restarts)| Exit {
+        by_user,
+        restarts,
+        ..exit(code)
+    })
 }
 
 fn thens() -> impl Strategy<Value = Then> {
-    prop_oneof![Just(Then::Stay), Just(Then::Start), any::<bool>().prop_map(|volumes| Then::Remove { volumes })]
+    prop_oneof![
+        Just(Then::Stay),
+        Just(Then::Start),
+        any::<bool>().prop_map(|volumes| Then::Remove { volumes })
+    ]
 }
 
 fn failure() -> StartFailure {
@@ -53,10 +73,16 @@ fn phases() -> impl Strategy<Value = Phase> {
             .prop_map(|(last, tally, after)| Phase::Starting { last, tally, after }),
         runs().prop_map(|run| Phase::Running { run }),
         runs().prop_map(|run| Phase::Paused { run }),
-        (runs(), thens(), 0..4_u8)
-            .prop_map(|(run, then, killed)| Phase::Stopping { run: Run { by_user: true, ..run }, then, killed }),
+        (runs(), thens(), 0..4_u8).prop_map(|(run, then, killed)| Phase::Stopping {
+            run: Run { by_user: true, ..run },
+            then,
+            killed
+        }),
         exits().prop_map(|exit| Phase::Exited { exit }),
-        (exits(), tallies()).prop_map(|(exit, tally)| Phase::Backoff { exit: Exit { by_user: false, ..exit }, tally }),
+        (exits(), tallies()).prop_map(|(exit, tally)| Phase::Backoff {
+            exit: Exit { by_user: false, ..exit },
+            tally
+        }),
         any::<bool>().prop_map(|volumes| Phase::Removing { volumes }),
         any::<bool>().prop_map(|volumes| Phase::Dead { reason: "busy".to_owned(), volumes }),
         Just(Phase::Gone),
@@ -71,7 +97,8 @@ fn inputs() -> impl Strategy<Value = Input> {
         Just(Input::StartFailed(failure())),
         how.clone().prop_map(Input::Stop),
         how.prop_map(Input::Restart),
-        (prop_oneof![Just(1), Just(9), Just(15)], any::<bool>()).prop_map(|(signal, ends)| Input::Kill { signal, ends }),
+        (prop_oneof![Just(1), Just(9), Just(15)], any::<bool>())
+            .prop_map(|(signal, ends)| Input::Kill { signal, ends }),
         Just(Input::Pause),
         Just(Input::Unpause),
         Just(Input::Thawed),
@@ -80,7 +107,8 @@ fn inputs() -> impl Strategy<Value = Input> {
         (0..3).prop_map(end),
         Just(Input::GraceOver),
         Just(Input::DelayOver),
-        (any::<bool>(), any::<bool>()).prop_map(|(force, volumes)| Input::Remove { force, volumes }),
+        (any::<bool>(), any::<bool>())
+            .prop_map(|(force, volumes)| Input::Remove { force, volumes }),
         Just(Input::Removed),
         Just(Input::RemoveFailed("busy".to_owned())),
         Just(Input::DaemonStarted),
@@ -209,7 +237,9 @@ fn a_forced_stop_tells_kill_kill_die_stop() {
     let mut told = Vec::new();
     let mut phase = Phase::Running { run: run() };
     for input in [Input::Stop(HOW), Input::GraceOver, end(137)] {
-        let Go(next, effects) = step(&phase, input, policy(RestartPolicy::Always)) else { panic!("goes") };
+        let Go(next, effects) = step(&phase, input, policy(RestartPolicy::Always)) else {
+            panic!("goes")
+        };
         told.extend(effects.into_iter().filter_map(|effect| match effect {
             Effect::Tell(tell) => Some(tell),
             _ => None,
@@ -262,7 +292,9 @@ fn after_a_daemon_restart_always_starts_what_was_stopped_by_hand() {
 fn a_daemons_stop_is_no_users_stop() {
     let unless = policy(RestartPolicy::UnlessStopped);
     let how = Stopping { by: By::Daemon, ..HOW };
-    let Go(stopping, _) = step(&Phase::Running { run: run() }, Input::Stop(how), unless) else { panic!("goes") };
+    let Go(stopping, _) = step(&Phase::Running { run: run() }, Input::Stop(how), unless) else {
+        panic!("goes")
+    };
     let Go(exited, _) = step(&stopping, end(143), unless) else { panic!("goes") };
     assert!(matches!(exited, Phase::Exited { .. }), "not before the next daemon");
     assert!(matches!(step(&exited, Input::DaemonStarted, unless), Go(Phase::Starting { .. }, _)));
@@ -271,20 +303,33 @@ fn a_daemons_stop_is_no_users_stop() {
 #[test]
 fn an_auto_removed_container_goes_away_with_its_process_and_with_a_failed_start() {
     let policy = Policy { restart: RestartPolicy::No, auto_remove: true };
-    check(&Phase::Running { run: run() }, end(0), policy, expect_test::expect![[
-        "Removing { volumes: true } [Tell(Die { code: 0, lasted: 1s }), CleanUp, Remove { volumes: true }]"
-    ]]);
+    check(
+        &Phase::Running { run: run() },
+        end(0),
+        policy,
+        expect_test::expect![[
+            "Removing { volumes: true } [Tell(Die { code: 0, lasted: 1s }), CleanUp, Remove { volumes: true }]"
+        ]],
+    );
     let starting = Phase::Starting { last: None, tally: Tally::default(), after: None };
-    check(&starting, Input::StartFailed(failure()), policy, expect_test::expect![[
-        "Removing { volumes: true } [CleanUp, Remove { volumes: true }]"
-    ]]);
+    check(
+        &starting,
+        Input::StartFailed(failure()),
+        policy,
+        expect_test::expect![["Removing { volumes: true } [CleanUp, Remove { volumes: true }]"]],
+    );
 }
 
 #[test]
 fn what_docker_refuses_is_refused() {
     let none = policy(RestartPolicy::No);
     let created = Phase::Created { failure: None };
-    check(&created, Input::Kill { signal: 9, ends: true }, none, expect_test::expect!["refused: NotRunning"]);
+    check(
+        &created,
+        Input::Kill { signal: 9, ends: true },
+        none,
+        expect_test::expect!["refused: NotRunning"],
+    );
     check(&created, Input::Stop(HOW), none, expect_test::expect!["unchanged"]);
     let running = Phase::Running { run: run() };
     check(&running, Input::Start, none, expect_test::expect!["unchanged"]);
@@ -294,5 +339,10 @@ fn what_docker_refuses_is_refused() {
     let paused = Phase::Paused { run: run() };
     check(&paused, Input::Pause, none, expect_test::expect!["refused: AlreadyPaused"]);
     check(&paused, plain.clone(), none, expect_test::expect!["refused: RemovePaused"]);
-    check(&Phase::Removing { volumes: false }, plain, none, expect_test::expect!["refused: RemovalInProgress"]);
+    check(
+        &Phase::Removing { volumes: false },
+        plain,
+        none,
+        expect_test::expect!["refused: RemovalInProgress"],
+    );
 }

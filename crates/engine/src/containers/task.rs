@@ -15,11 +15,13 @@ use monitor::wire::{AttachOptions, DetachCause, Request, Target};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, warn};
 
+use super::health::{self, Check};
 use super::link::{Link, News};
 use super::record::{Life, Record};
 use super::registry::Container;
-use super::step::{Effect, End, Exit, Input, Phase, Refusal, Run, StartFailure, Tell, Verdict, step};
-use super::health::{self, Check};
+use super::step::{
+    Effect, End, Exit, Input, Phase, Refusal, Run, StartFailure, Tell, Verdict, step,
+};
 use super::views::{HealthResult, HealthView, Outcome};
 use super::world::{self, Started};
 use crate::Inner;
@@ -66,16 +68,33 @@ pub(crate) enum Denied {
 pub(crate) type Reply = oneshot::Sender<std::result::Result<Outcome, Denied>>;
 
 pub(crate) enum Message {
-    Input { input: Input, until: Until, reply: Reply },
+    Input {
+        input: Input,
+        until: Until,
+        reply: Reply,
+    },
     /// From the task's own helpers.
-    Timer { generation: u64, input: Input },
+    Timer {
+        generation: u64,
+        input: Input,
+    },
     Spawned(Box<std::result::Result<Started, StartFailure>>),
     Removed(Result<()>),
-    Attach { client: PendingAttach, reply: oneshot::Sender<Result<()>> },
+    Attach {
+        client: PendingAttach,
+        reply: oneshot::Sender<Result<()>>,
+    },
     /// From the container's prober.
-    Probed { result: HealthResult, check: Check, began: SystemTime },
+    Probed {
+        result: HealthResult,
+        check: Check,
+        began: SystemTime,
+    },
     /// Changes the wish (rename, update, networks).
-    Change { change: Change, reply: oneshot::Sender<Result<()>> },
+    Change {
+        change: Change,
+        reply: oneshot::Sender<Result<()>>,
+    },
 }
 
 /// A change of the record and the attachment, made on the task's own copy. When it fails, nothing
@@ -437,7 +456,12 @@ impl Task {
         self.health = Some(next);
         self.publish();
         if changed && let Some(health) = &self.health {
-            world::tell(&self.engine, &self.record, &format!("health_status: {}", health.status.name()), &[]);
+            world::tell(
+                &self.engine,
+                &self.record,
+                &format!("health_status: {}", health.status.name()),
+                &[],
+            );
         }
     }
 
@@ -466,7 +490,8 @@ impl Task {
             Effect::CleanUp => {
                 self.attachment = None;
                 let (engine, record) = (Arc::clone(&self.engine), Arc::clone(&self.record));
-                self.cleaning = Some(tokio::task::spawn_blocking(move || world::clean_up(&engine, &record)));
+                self.cleaning =
+                    Some(tokio::task::spawn_blocking(move || world::clean_up(&engine, &record)));
             }
             Effect::Remove { volumes } => self.remove(volumes),
             Effect::ReportStuck => self.fail_stops(),
@@ -550,7 +575,10 @@ impl Task {
             Tell::Stop => ("stop", none),
             Tell::Die { code, lasted } => (
                 "die",
-                vec![("exitCode", code.to_string()), ("execDuration", lasted.as_secs().to_string())],
+                vec![
+                    ("exitCode", code.to_string()),
+                    ("execDuration", lasted.as_secs().to_string()),
+                ],
             ),
             Tell::Oom => ("oom", none),
             Tell::Pause => ("pause", none),
@@ -579,18 +607,26 @@ impl Task {
             (Until::Started, Phase::Starting { .. }) => None,
             (Until::Started, Phase::Running { .. } | Phase::Paused { .. }) => done,
             // On its way to a new start, or started and told to stop at once.
-            (Until::Started, Phase::Stopping { .. } | Phase::Backoff { .. }) => match &self.failure {
+            (Until::Started, Phase::Stopping { .. } | Phase::Backoff { .. }) => match &self.failure
+            {
                 Some(failure) => Some(Err(Denied::StartFailed(failure.clone()))),
                 None if matches!(self.phase, Phase::Backoff { .. }) => done,
                 None => None,
             },
-            (Until::Started, Phase::Created { .. } | Phase::Exited { .. } | Phase::Removing { .. } | Phase::Dead { .. } | Phase::Gone) => {
-                match &self.failure {
-                    Some(failure) => Some(Err(Denied::StartFailed(failure.clone()))),
-                    None => done,
-                }
+            (
+                Until::Started,
+                Phase::Created { .. }
+                | Phase::Exited { .. }
+                | Phase::Removing { .. }
+                | Phase::Dead { .. }
+                | Phase::Gone,
+            ) => match &self.failure {
+                Some(failure) => Some(Err(Denied::StartFailed(failure.clone()))),
+                None => done,
+            },
+            (Until::Stopped, Phase::Starting { after: Some(_), .. } | Phase::Stopping { .. }) => {
+                None
             }
-            (Until::Stopped, Phase::Starting { after: Some(_), .. } | Phase::Stopping { .. }) => None,
             (
                 Until::Stopped,
                 Phase::Created { .. }
@@ -604,7 +640,9 @@ impl Task {
                 | Phase::Gone,
             ) => done,
             (Until::Gone, Phase::Gone) => done,
-            (Until::Gone, Phase::Dead { reason, .. }) => Some(Err(Denied::Failed(Error::internal(reason.clone())))),
+            (Until::Gone, Phase::Dead { reason, .. }) => {
+                Some(Err(Denied::Failed(Error::internal(reason.clone()))))
+            }
             (
                 Until::Gone,
                 Phase::Created { .. }
@@ -620,9 +658,10 @@ impl Task {
     }
 
     fn fail_stops(&mut self) {
-        let (stuck, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)
-            .into_iter()
-            .partition(|waiting| matches!(waiting.until, Until::Stopped | Until::Gone | Until::Started));
+        let (stuck, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|waiting| {
+                matches!(waiting.until, Until::Stopped | Until::Gone | Until::Started)
+            });
         self.waiting = rest;
         for waiting in stuck {
             let _ = waiting.reply.send(Err(Denied::Stuck));

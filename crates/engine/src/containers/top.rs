@@ -10,9 +10,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::step::Phase;
-use super::views::{
-    BlockIoStat, CpuStats, InterfaceStats, MemoryStats, PidsStats, Stats, Top,
-};
+use super::views::{BlockIoStat, CpuStats, InterfaceStats, MemoryStats, PidsStats, Stats, Top};
 use super::world::{self, blocking};
 use crate::error::{Error, Kind, Result};
 use crate::{Engine, words};
@@ -71,12 +69,16 @@ impl Engine {
             let moment = Moment::now();
             let pids = group.processes()?;
             let processes = pids.iter().filter_map(|pid| read(pid.as_raw_nonzero().get()));
-            let rows = processes.map(|process| columns.iter().map(|column| column.value(&process, &moment)).collect());
+            let rows = processes.map(|process| {
+                columns.iter().map(|column| column.value(&process, &moment)).collect()
+            });
             let titles = columns.iter().map(|column| column.title.to_owned()).collect();
             Ok(Top { titles, processes: rows.collect() })
         })
         .await
-        .map_err(|source| Error::because(Kind::Internal, "cannot list the container's processes", source))?;
+        .map_err(|source| {
+            Error::because(Kind::Internal, "cannot list the container's processes", source)
+        })?;
         world::tell(&self.inner, &view.record, "top", &[]);
         Ok(top)
     }
@@ -116,7 +118,10 @@ fn fill(stats: &mut Stats, found: &sys::cgroup::Stats) {
         user: found.cpu.user_ns,
         kernel: found.cpu.system_ns,
         system: system_cpu(),
-        online: u32::try_from(std::thread::available_parallelism().map_or(1, std::num::NonZero::get)).unwrap_or(1),
+        online: u32::try_from(
+            std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        )
+        .unwrap_or(1),
         per_cpu: found.cpu.per_cpu_ns.clone(),
         periods: found.cpu.throttling.periods,
         throttled_periods: found.cpu.throttling.throttled_periods,
@@ -159,10 +164,24 @@ fn interfaces(pid: i32) -> BTreeMap<String, InterfaceStats> {
     let mut found = BTreeMap::new();
     for line in text.lines() {
         let Some((name, rest)) = line.split_once(':') else { continue };
-        let numbers: Vec<u64> = rest.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let numbers: Vec<u64> =
+            rest.split_whitespace().filter_map(|word| word.parse().ok()).collect();
         let name = name.trim();
-        if let [rx_bytes, rx_packets, rx_errors, rx_dropped, _, _, _, _, tx_bytes, tx_packets, tx_errors, tx_dropped, ..] =
-            numbers[..]
+        if let [
+            rx_bytes,
+            rx_packets,
+            rx_errors,
+            rx_dropped,
+            _,
+            _,
+            _,
+            _,
+            tx_bytes,
+            tx_packets,
+            tx_errors,
+            tx_dropped,
+            ..,
+        ] = numbers[..]
             && name != "lo"
         {
             let stats = InterfaceStats {
@@ -188,7 +207,8 @@ fn read(pid: i32) -> Option<Process> {
     let (head, rest) = stat.rsplit_once(')')?;
     let comm = head.split_once('(')?.1.to_owned();
     let fields: Vec<&str> = rest.split_whitespace().collect();
-    let number = |field: usize| fields.get(field).and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+    let number =
+        |field: usize| fields.get(field).and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let id = |key: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(key));
@@ -222,11 +242,35 @@ struct Column {
 }
 
 const KNOWN: &[(&str, &str)] = &[
-    ("pid", "PID"), ("ppid", "PPID"), ("uid", "UID"), ("user", "USER"), ("gid", "GID"), ("comm", "COMMAND"),
-    ("cmd", "CMD"), ("args", "COMMAND"), ("command", "COMMAND"), ("stime", "STIME"), ("start", "START"),
-    ("start_time", "START"), ("time", "TIME"), ("cputime", "TIME"), ("etime", "ELAPSED"), ("tty", "TT"),
-    ("tt", "TT"), ("tname", "TTY"), ("stat", "STAT"), ("s", "S"), ("state", "S"), ("pcpu", "%CPU"),
-    ("%cpu", "%CPU"), ("pmem", "%MEM"), ("%mem", "%MEM"), ("vsz", "VSZ"), ("rss", "RSS"), ("c", "C"), ("nlwp", "NLWP"),
+    ("pid", "PID"),
+    ("ppid", "PPID"),
+    ("uid", "UID"),
+    ("user", "USER"),
+    ("gid", "GID"),
+    ("comm", "COMMAND"),
+    ("cmd", "CMD"),
+    ("args", "COMMAND"),
+    ("command", "COMMAND"),
+    ("stime", "STIME"),
+    ("start", "START"),
+    ("start_time", "START"),
+    ("time", "TIME"),
+    ("cputime", "TIME"),
+    ("etime", "ELAPSED"),
+    ("tty", "TT"),
+    ("tt", "TT"),
+    ("tname", "TTY"),
+    ("stat", "STAT"),
+    ("s", "S"),
+    ("state", "S"),
+    ("pcpu", "%CPU"),
+    ("%cpu", "%CPU"),
+    ("pmem", "%MEM"),
+    ("%mem", "%MEM"),
+    ("vsz", "VSZ"),
+    ("rss", "RSS"),
+    ("c", "C"),
+    ("nlwp", "NLWP"),
 ];
 
 /// Reads the arguments of `ps` that are in use: none or `-ef`, `aux`, and `-o`/`-eo` lists.
@@ -235,7 +279,9 @@ fn columns(ps_args: &str) -> Result<Vec<Column>> {
         pairs.iter().map(|(key, title)| Column { key, title: (*title).to_owned() }).collect()
     };
     let words: Vec<&str> = ps_args.split_whitespace().collect();
-    let wish = words.iter().position(|word| word.starts_with('-') && word.ends_with('o') || *word == "o" || *word == "axo");
+    let wish = words.iter().position(|word| {
+        word.starts_with('-') && word.ends_with('o') || *word == "o" || *word == "axo"
+    });
     if let Some(at) = wish {
         let keys = words[at + 1..].iter().flat_map(|word| word.split(','));
         return keys.filter(|key| !key.is_empty()).map(column).collect();
@@ -271,7 +317,9 @@ fn columns(ps_args: &str) -> Result<Vec<Column>> {
 fn column(wish: &str) -> Result<Column> {
     let (key, title) = wish.split_once('=').map_or((wish, None), |(key, title)| (key, Some(title)));
     let found = KNOWN.iter().find(|(known, _)| *known == key);
-    let (key, default) = found.ok_or_else(|| Error::invalid(format!("ps: error: unknown user-defined format specifier \"{key}\"")))?;
+    let (key, default) = found.ok_or_else(|| {
+        Error::invalid(format!("ps: error: unknown user-defined format specifier \"{key}\""))
+    })?;
     Ok(Column { key, title: title.unwrap_or(default).to_owned() })
 }
 
@@ -294,7 +342,11 @@ impl Column {
             "cmd" | "args" | "command" => process.args.clone(),
             "stime" | "start" | "start_time" => moment.clock(age),
             "time" | "cputime" => clock(process.cpu / TICKS),
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive age in seconds")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a positive age in seconds"
+            )]
             "etime" => clock(age as u64),
             "tty" | "tt" | "tname" => tty(process.tty),
             "stat" | "s" | "state" => process.state.clone(),
@@ -360,7 +412,9 @@ mod tests {
     #[test]
     fn the_usual_arguments_of_ps_are_understood() {
         let check = |args: &str, want: &str| {
-            let titles = columns(args).map(|found| found.iter().map(|column| column.title.clone()).collect::<Vec<_>>().join(" "));
+            let titles = columns(args).map(|found| {
+                found.iter().map(|column| column.title.clone()).collect::<Vec<_>>().join(" ")
+            });
             assert_eq!(titles.unwrap_or_else(|error| error.message), want, "{args}");
         };
         check("", "UID PID PPID C STIME TTY TIME CMD");

@@ -36,7 +36,9 @@ pub(crate) fn overlay(now: &mut Resources, wish: &Resources) {
     number(&mut now.memory_reservation, wish.memory_reservation);
     number(&mut now.kernel_memory, wish.kernel_memory);
     number(&mut now.kernel_memory_tcp, wish.kernel_memory_tcp);
-    for (now, wish) in [(&mut now.cpuset_cpus, &wish.cpuset_cpus), (&mut now.cpuset_mems, &wish.cpuset_mems)] {
+    for (now, wish) in
+        [(&mut now.cpuset_cpus, &wish.cpuset_cpus), (&mut now.cpuset_mems, &wish.cpuset_mems)]
+    {
         if !wish.is_empty() {
             now.clone_from(wish);
         }

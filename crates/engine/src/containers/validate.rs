@@ -66,7 +66,9 @@ fn modes(spec: &ContainerSpec) -> Result<()> {
             return conflict("hostname and the network mode");
         }
         if !host.links.is_empty() {
-            return conflict("host type networking can't be used with links. This would result in undefined behavior");
+            return conflict(
+                "host type networking can't be used with links. This would result in undefined behavior",
+            );
         }
         if !host.dns.is_empty() {
             return conflict("dns and the network mode");
@@ -85,7 +87,9 @@ fn modes(spec: &ContainerSpec) -> Result<()> {
         }
     }
     if host.network == NetworkMode::Host && !host.links.is_empty() {
-        return conflict("host type networking can't be used with links. This would result in undefined behavior");
+        return conflict(
+            "host type networking can't be used with links. This would result in undefined behavior",
+        );
     }
     if host.uts == UtsMode::Host && !spec.hostname.is_empty() {
         return conflict("hostname and the UTS mode");
@@ -113,7 +117,9 @@ fn host(host: &HostSpec) -> Result<()> {
             return Err(Error::invalid(format!("bad format for add-host: \"{text}\"")));
         };
         let address = address.trim_start_matches('[').trim_end_matches(']');
-        if name.is_empty() || (address != "host-gateway" && address.parse::<std::net::IpAddr>().is_err()) {
+        if name.is_empty()
+            || (address != "host-gateway" && address.parse::<std::net::IpAddr>().is_err())
+        {
             return Err(Error::invalid(format!("invalid IP address in add-host: \"{address}\"")));
         }
     }
@@ -121,11 +127,18 @@ fn host(host: &HostSpec) -> Result<()> {
     let joined_ipc = matches!(host.ipc, IpcMode::Host);
     for key in host.sysctls.keys() {
         if host_network && key.starts_with("net.") {
-            return Err(Error::invalid(format!("sysctl '{key}' not allowed in host network namespace")));
+            return Err(Error::invalid(format!(
+                "sysctl '{key}' not allowed in host network namespace"
+            )));
         }
-        let of_ipc = key.starts_with("fs.mqueue.") || key.starts_with("kernel.msg") || key.starts_with("kernel.sem") || key.starts_with("kernel.shm");
+        let of_ipc = key.starts_with("fs.mqueue.")
+            || key.starts_with("kernel.msg")
+            || key.starts_with("kernel.sem")
+            || key.starts_with("kernel.shm");
         if joined_ipc && of_ipc {
-            return Err(Error::invalid(format!("sysctl '{key}' not allowed in host ipc namespace")));
+            return Err(Error::invalid(format!(
+                "sysctl '{key}' not allowed in host ipc namespace"
+            )));
         }
         if !of_ipc && !key.starts_with("net.") && key != "kernel.domainname" {
             return Err(Error::invalid(format!("sysctl '{key}' is not allowed")));
@@ -151,34 +164,55 @@ fn resources(limits: &Resources) -> Result<Vec<String>> {
         return refuse("Minimum memory limit allowed is 6MB".to_owned());
     }
     if limits.memory > 0 && limits.memory_swap > 0 && limits.memory_swap < limits.memory {
-        return refuse("Minimum memoryswap limit should be larger than memory limit, see usage".to_owned());
+        return refuse(
+            "Minimum memoryswap limit should be larger than memory limit, see usage".to_owned(),
+        );
     }
     if limits.memory == 0 && limits.memory_swap > 0 {
-        return refuse("You should always set the Memory limit when using Memoryswap limit, see usage".to_owned());
+        return refuse(
+            "You should always set the Memory limit when using Memoryswap limit, see usage"
+                .to_owned(),
+        );
     }
     if let Some(swappiness) = limits.memory_swappiness
         && !(-1..=100).contains(&swappiness)
     {
-        return refuse(format!("Invalid value: {swappiness}, valid memory swappiness range is 0-100"));
+        return refuse(format!(
+            "Invalid value: {swappiness}, valid memory swappiness range is 0-100"
+        ));
     }
     if limits.memory_reservation != 0 && limits.memory_reservation < MEMORY_MIN {
         return refuse("Minimum memory reservation allowed is 6MB".to_owned());
     }
     if limits.memory > 0 && limits.memory_reservation > limits.memory {
-        return refuse("Minimum memory limit can not be less than memory reservation limit, see usage".to_owned());
+        return refuse(
+            "Minimum memory limit can not be less than memory reservation limit, see usage"
+                .to_owned(),
+        );
     }
     if limits.nano_cpus > 0 && limits.cpu_period > 0 {
-        return refuse("Conflicting options: Nano CPUs and CPU Period cannot both be set".to_owned());
+        return refuse(
+            "Conflicting options: Nano CPUs and CPU Period cannot both be set".to_owned(),
+        );
     }
     if limits.nano_cpus > 0 && limits.cpu_quota > 0 {
-        return refuse("Conflicting options: Nano CPUs and CPU Quota cannot both be set".to_owned());
+        return refuse(
+            "Conflicting options: Nano CPUs and CPU Quota cannot both be set".to_owned(),
+        );
     }
-    let cpus = i64::try_from(std::thread::available_parallelism().map_or(1, std::num::NonZero::get)).unwrap_or(1);
+    let cpus =
+        i64::try_from(std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
+            .unwrap_or(1);
     if limits.nano_cpus < 0 || limits.nano_cpus > cpus * 1_000_000_000 {
-        return refuse(format!("range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"));
+        return refuse(format!(
+            "range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
+        ));
     }
     if limits.cpu_period != 0 && !(1_000..=1_000_000).contains(&limits.cpu_period) {
-        return refuse("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)".to_owned());
+        return refuse(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"
+                .to_owned(),
+        );
     }
     if limits.cpu_quota > 0 && limits.cpu_quota < 1_000 {
         return refuse("CPU cfs quota can not be less than 1ms (i.e. 1000)".to_owned());
@@ -232,7 +266,10 @@ mod tests {
             |spec| spec.config.working_dir = "app".to_owned(),
             expect!["the working directory 'app' is invalid, it needs to be an absolute path"],
         );
-        check(|spec| spec.host.resources.memory = 4 << 20, expect!["Minimum memory limit allowed is 6MB"]);
+        check(
+            |spec| spec.host.resources.memory = 4 << 20,
+            expect!["Minimum memory limit allowed is 6MB"],
+        );
         check(
             |spec| {
                 spec.host.resources.nano_cpus = 1;
@@ -254,8 +291,17 @@ mod tests {
             },
             expect!["conflicting options: hostname and the network mode"],
         );
-        check(|spec| spec.host.cap_add = vec!["nope".to_owned()], expect![[r#"invalid capability: "nope""#]]);
-        check(|spec| spec.host.security_opt = vec!["x".to_owned()], expect![[r#"invalid --security-opt 1: "x""#]]);
-        check(|spec| spec.config.stop_signal = "SIGFOO".to_owned(), expect!["Invalid signal: SIGFOO"]);
+        check(
+            |spec| spec.host.cap_add = vec!["nope".to_owned()],
+            expect![[r#"invalid capability: "nope""#]],
+        );
+        check(
+            |spec| spec.host.security_opt = vec!["x".to_owned()],
+            expect![[r#"invalid --security-opt 1: "x""#]],
+        );
+        check(
+            |spec| spec.config.stop_signal = "SIGFOO".to_owned(),
+            expect!["Invalid signal: SIGFOO"],
+        );
     }
 }

@@ -505,4 +505,3 @@ pub struct InterfaceStats {
     pub tx_errors: u64,
     pub tx_dropped: u64,
 }
-

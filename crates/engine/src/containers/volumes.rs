@@ -23,8 +23,10 @@ pub(crate) fn ensure(engine: &Inner, mount: &Mount) -> Result<PathBuf> {
         labels: labels(mount),
         anonymous: mount.anonymous,
     };
-    let (volume, creation) =
-        engine.store.volume_create(&mount.name, &wish).map_err(|source| Error::caused(Kind::Invalid, source))?;
+    let (volume, creation) = engine
+        .store
+        .volume_create(&mount.name, &wish)
+        .map_err(|source| Error::caused(Kind::Invalid, source))?;
     if creation == Creation::Created {
         let attributes = BTreeMap::from([("driver".to_owned(), volume.driver.clone())]);
         engine.events.publish(EventType::Volume, "create", volume.name.clone(), attributes);
@@ -67,9 +69,16 @@ pub(crate) fn create_all(engine: &Inner, record: &Record) -> Result<()> {
 }
 
 /// An image's tree for `--mount type=image`, by a descriptor that is put into `held`.
-pub(crate) fn image_tree(engine: &Inner, mount: &Mount, held: &mut Vec<OwnedFd>) -> Result<PathBuf> {
+pub(crate) fn image_tree(
+    engine: &Inner,
+    mount: &Mount,
+    held: &mut Vec<OwnedFd>,
+) -> Result<PathBuf> {
     let image = super::create::find_image(engine, &mount.name)?;
-    let tree = engine.store.mount_chain(&image.layers).map_err(|source| Error::caused(Kind::Internal, source))?;
+    let tree = engine
+        .store
+        .mount_chain(&image.layers)
+        .map_err(|source| Error::caused(Kind::Internal, source))?;
     let path = fd_path(&tree);
     held.push(tree);
     Ok(path)
@@ -77,7 +86,9 @@ pub(crate) fn image_tree(engine: &Inner, mount: &Mount, held: &mut Vec<OwnedFd>)
 
 /// Removes the volumes that were made for this container alone and that nobody else uses.
 pub(crate) fn remove_anonymous(engine: &Inner, record: &Record) {
-    for mount in record.mounts.iter().filter(|mount| mount.anonymous && mount.kind == MountKind::Volume) {
+    for mount in
+        record.mounts.iter().filter(|mount| mount.anonymous && mount.kind == MountKind::Volume)
+    {
         let used = users(engine, &mount.name).into_iter().any(|id| id != record.id);
         if used {
             continue;
@@ -88,7 +99,9 @@ pub(crate) fn remove_anonymous(engine: &Inner, record: &Record) {
                 engine.events.publish(EventType::Volume, "destroy", mount.name.clone(), attributes);
             }
             Err(store::VolumeError::Missing(_)) => {}
-            Err(error) => warn!(volume = mount.name, error = chain(&error), "anonymous volume left behind"),
+            Err(error) => {
+                warn!(volume = mount.name, error = chain(&error), "anonymous volume left behind")
+            }
         }
     }
 }
@@ -98,5 +111,11 @@ pub(crate) fn users(engine: &Inner, name: &str) -> Vec<spec::Id> {
     let uses = |record: &Record| {
         record.mounts.iter().any(|mount| mount.kind == MountKind::Volume && mount.name == name)
     };
-    engine.containers.all().iter().filter(|container| uses(&container.now().record)).map(|container| container.id).collect()
+    engine
+        .containers
+        .all()
+        .iter()
+        .filter(|container| uses(&container.now().record))
+        .map(|container| container.id)
+        .collect()
 }

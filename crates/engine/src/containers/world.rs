@@ -13,7 +13,8 @@ use jiff::Timestamp;
 use monitor::client::{SpawnOptions, Spawned, spawn};
 use monitor::exit::ExitRecord;
 use monitor::settings::{
-    Durability as ExitDurability, LogDriver, LogSettings, MonitorSettings, ProxyPort, Rootfs, RuntimeChoice,
+    Durability as ExitDurability, LogDriver, LogSettings, MonitorSettings, ProxyPort, Rootfs,
+    RuntimeChoice,
 };
 use monitor::wire::{Event, Request};
 use spec::Id;
@@ -96,7 +97,8 @@ pub(crate) async fn write_life(
         Durability::Lazy => life.write(&id, engine.store.records(), &engine.config, durability),
         Durability::Durable => {
             let engine = Arc::clone(engine);
-            blocking(move || life.write(&id, engine.store.records(), &engine.config, durability)).await
+            blocking(move || life.write(&id, engine.store.records(), &engine.config, durability))
+                .await
         }
     };
     written.map_err(|source| Error::caused(Kind::Internal, source))
@@ -106,7 +108,9 @@ pub(crate) async fn write_life(
 pub(crate) fn exit_record(engine: &Inner, id: &Id, run: Option<&Run>) -> Option<ExitRecord> {
     let path = engine.config.container_dir(id).join(EXIT_FILE);
     match ExitRecord::find(&path) {
-        Ok(found) => found.filter(|record| run.is_none_or(|run| run.pid == record.pid && run.started_at == record.started_at)),
+        Ok(found) => found.filter(|record| {
+            run.is_none_or(|run| run.pid == record.pid && run.started_at == record.started_at)
+        }),
         Err(error) => {
             warn!(container = %id, error = chain(&error), "exit record not readable");
             None
@@ -135,7 +139,9 @@ pub(crate) async fn kill_group(engine: &Arc<Inner>, record: &Arc<Record>) {
 pub(crate) async fn freeze(engine: &Arc<Inner>, record: &Arc<Record>, wish: Freeze) -> Result<()> {
     let (engine, record) = (Arc::clone(engine), Arc::clone(record));
     let outcome = blocking(move || cgroup(&engine, &record).freeze(wish)).await;
-    outcome.map_err(|source| Error::because(Kind::Internal, "Cannot pause or unpause the container", source))
+    outcome.map_err(|source| {
+        Error::because(Kind::Internal, "Cannot pause or unpause the container", source)
+    })
 }
 
 /// Starts a run: network, files, document, monitor, process.
@@ -157,8 +163,8 @@ pub(crate) async fn hand_over(
     let Ready { spawned, netns, listeners, attachment, held } = ready;
     let Spawned { pidfd, connection, .. } = spawned;
     let watched = pidfd.try_clone().map_err(|source| lost("cannot watch the monitor", source))?;
-    let (link, news) =
-        Link::start(connection, Some(watched)).map_err(|source| lost("cannot hear the monitor", source))?;
+    let (link, news) = Link::start(connection, Some(watched))
+        .map_err(|source| lost("cannot hear the monitor", source))?;
     let outcome = hand_start(&link, netns, &listeners, pending).await;
     drop(held);
     match outcome {
@@ -189,8 +195,11 @@ async fn hand_start(
         link.demand(&Request::Publish { ports }, &fds).await?;
     }
     let attach = pending.iter().map(|client| client.options.clone()).collect();
-    let fds: Vec<_> =
-        netns.iter().map(AsFd::as_fd).chain(pending.iter().map(|client| client.socket.as_fd())).collect();
+    let fds: Vec<_> = netns
+        .iter()
+        .map(AsFd::as_fd)
+        .chain(pending.iter().map(|client| client.socket.as_fd()))
+        .collect();
     match link.ask(&Request::Start { netns: netns.is_some(), attach }, &fds).await? {
         Event::Started { pid, started_at } => Ok((pid, started_at)),
         Event::StartFailed { exit_code, message } => {
@@ -271,16 +280,22 @@ fn prepare(engine: &Inner, record: &Record) -> std::result::Result<Ready, StartF
 }
 
 /// Writes `config.json` and `monitor.json`.
-pub(crate) fn write_bundle(run: &Path, document: &spec::runtime::Spec, settings: &MonitorSettings) -> Result<()> {
+pub(crate) fn write_bundle(
+    run: &Path,
+    document: &spec::runtime::Spec,
+    settings: &MonitorSettings,
+) -> Result<()> {
     let path = run.join("config.json");
-    let bytes = serde_json::to_vec(document).map_err(|source| Error::caused(Kind::Internal, source))?;
+    let bytes =
+        serde_json::to_vec(document).map_err(|source| Error::caused(Kind::Internal, source))?;
     fs::write(&path, bytes).map_err(|source| file_error("write", &path, source))?;
     settings.write(run).map_err(|source| Error::caused(Kind::Internal, source))
 }
 
 /// Starts a monitor from the sealed copy of our own program.
 pub(crate) fn spawn_monitor(engine: &Inner, run: &Path) -> Result<Spawned> {
-    let options = SpawnOptions { program: &engine.program, bundle: run, cgroup: engine.monitors.as_deref() };
+    let options =
+        SpawnOptions { program: &engine.program, bundle: run, cgroup: engine.monitors.as_deref() };
     spawn(&options).map_err(|source| Error::caused(Kind::Internal, source))
 }
 
@@ -297,7 +312,9 @@ pub(crate) fn make_dir(path: &Path) -> Result<()> {
 
 fn remove_file(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file_error("remove", path, error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(file_error("remove", path, error))
+        }
         Ok(()) | Err(_) => Ok(()),
     }
 }
@@ -312,7 +329,9 @@ fn joined_pids(engine: &Inner, record: &Record) -> Result<BTreeMap<String, i32>>
     };
     let ipc = match &host.ipc {
         IpcMode::Container(other) => Some((other, "ipc")),
-        IpcMode::Unset | IpcMode::None | IpcMode::Private | IpcMode::Shareable | IpcMode::Host => None,
+        IpcMode::Unset | IpcMode::None | IpcMode::Private | IpcMode::Shareable | IpcMode::Host => {
+            None
+        }
     };
     let pid = match &host.pid {
         PidMode::Container(other) => Some((other, "PID")),
@@ -322,7 +341,10 @@ fn joined_pids(engine: &Inner, record: &Record) -> Result<BTreeMap<String, i32>>
         let container = engine.containers.resolve(other)?;
         let view = container.now();
         let Some(run) = view.phase.run() else {
-            let text = format!("cannot join {what} namespace of a non running container: {}", container.id);
+            let text = format!(
+                "cannot join {what} namespace of a non running container: {}",
+                container.id
+            );
             return Err(Error::conflict(text));
         };
         found.insert(other.clone(), run.pid);
@@ -363,7 +385,9 @@ fn host_mounts(engine: &Inner, record: &Record, held: &mut Vec<OwnedFd>) -> Resu
                 volume_mounted(engine, record, mount);
                 subpath(root, mount, held)?
             }
-            MountKind::Image => subpath(super::volumes::image_tree(engine, mount, held)?, mount, held)?,
+            MountKind::Image => {
+                subpath(super::volumes::image_tree(engine, mount, held)?, mount, held)?
+            }
         };
         all.push(HostMount { mount: mount.clone(), source });
     }
@@ -397,7 +421,8 @@ fn subpath(root: PathBuf, mount: &Mount, held: &mut Vec<OwnedFd>) -> Result<Path
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let top = rustix::fs::open(&root, flags | OFlags::DIRECTORY, Mode::empty()).map_err(failed)?;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let found = rustix::fs::openat2(&top, mount.subpath.as_str(), flags, Mode::empty(), resolve).map_err(failed)?;
+    let found = rustix::fs::openat2(&top, mount.subpath.as_str(), flags, Mode::empty(), resolve)
+        .map_err(failed)?;
     let path = fd_path(&found);
     held.push(found);
     Ok(path)
@@ -420,7 +445,11 @@ fn volume_mounted(engine: &Inner, record: &Record, mount: &Mount) {
 }
 
 /// Writes hosts, hostname and resolv.conf, or points to those of the joined container.
-fn managed_files(engine: &Inner, record: &Record, network: &networks::Prepared) -> Result<ManagedFiles> {
+fn managed_files(
+    engine: &Inner,
+    record: &Record,
+    network: &networks::Prepared,
+) -> Result<ManagedFiles> {
     if let NetworkMode::Container(other) = &record.spec.host.network {
         return Ok(files_in(&engine.config.container_dir(&engine.containers.resolve(other)?.id)));
     }
@@ -477,11 +506,16 @@ fn settings(engine: &Inner, record: &Record, run: &Path) -> Result<MonitorSettin
         .store
         .snapshot(&record.id.to_string())
         .map_err(|source| Error::caused(Kind::Internal, source))?;
-    let user_network = matches!(spec.host.network, NetworkMode::Named(_)) || spec.endpoints.len() > 1;
+    let user_network =
+        matches!(spec.host.network, NetworkMode::Named(_)) || spec.endpoints.len() > 1;
     Ok(MonitorSettings {
         container: record.id,
         config: run.join("config.json"),
-        rootfs: Rootfs::Overlay { lowers: snapshot.lowers, upper: snapshot.upper, work: snapshot.work },
+        rootfs: Rootfs::Overlay {
+            lowers: snapshot.lowers,
+            upper: snapshot.upper,
+            work: snapshot.work,
+        },
         user: Some(spec.config.user.clone()),
         groups: spec.host.group_add.clone(),
         tty: spec.tty,
@@ -490,11 +524,16 @@ fn settings(engine: &Inner, record: &Record, run: &Path) -> Result<MonitorSettin
         stdin_once: spec.stdin_once,
         log: log_settings(&record.log, &engine.config.container_dir(&record.id), record)?,
         exit_record: engine.config.container_dir(&record.id).join(EXIT_FILE),
-        durability: if spec.host.auto_remove { ExitDurability::Lazy } else { ExitDurability::Fsync },
+        durability: if spec.host.auto_remove {
+            ExitDurability::Lazy
+        } else {
+            ExitDurability::Fsync
+        },
         runtime: runtime_choice(engine, &spec.host.runtime, run)?,
         cgroup: Some(PathBuf::from(derive::cgroup_path(&record.id, spec, &engine.config))),
         init: spec.host.init.unwrap_or(engine.config.init),
-        resolver: (user_network || bridged(&spec.host.network)).then(|| run.join(net::zone::RESOLVER_FILE)),
+        resolver: (user_network || bridged(&spec.host.network))
+            .then(|| run.join(net::zone::RESOLVER_FILE)),
     })
 }
 
@@ -507,7 +546,8 @@ fn bridged(mode: &NetworkMode) -> bool {
 }
 
 pub(crate) fn console_size(size: Option<(u16, u16)>) -> Option<spec::runtime::ConsoleSize> {
-    size.filter(|size| *size != (0, 0)).map(|(height, width)| spec::runtime::ConsoleSize { height, width })
+    size.filter(|size| *size != (0, 0))
+        .map(|(height, width)| spec::runtime::ConsoleSize { height, width })
 }
 
 /// # Errors
@@ -524,7 +564,9 @@ pub(crate) fn runtime_choice(engine: &Inner, wish: &str, run: &Path) -> Result<R
     match name {
         "tug" | "io.containerd.runc.v2" => Ok(RuntimeChoice::Builtin),
         "runc" => match find_program("runc") {
-            Some(program) => Ok(RuntimeChoice::External { program, args: Vec::new(), root: run.join("runtime") }),
+            Some(program) => {
+                Ok(RuntimeChoice::External { program, args: Vec::new(), root: run.join("runtime") })
+            }
             None => Ok(RuntimeChoice::Builtin),
         },
         other => Err(Error::invalid(format!("unknown or invalid runtime name: {other}"))),
@@ -542,7 +584,11 @@ pub(crate) fn log_settings(log: &LogSpec, dir: &Path, record: &Record) -> Result
         "json-file" => (LogDriver::JsonFile, log_path(log, dir, &record.id), None, 1, false),
         "local" => (LogDriver::Local, log_path(log, dir, &record.id), Some(20 << 20), 5, true),
         "none" => return Ok(LogSettings::default()),
-        other => return Err(Error::invalid(format!("logger: no log driver named '{other}' is registered"))),
+        other => {
+            return Err(Error::invalid(format!(
+                "logger: no log driver named '{other}' is registered"
+            )));
+        }
     };
     let mut settings = LogSettings {
         driver,
@@ -607,7 +653,9 @@ fn remove_blocking(engine: &Inner, record: &Record, volumes: bool) -> Result<()>
     }
     let dir = engine.config.container_dir(&record.id);
     match fs::remove_dir_all(&dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(file_error("remove", &dir, error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(file_error("remove", &dir, error))
+        }
         Ok(()) | Err(_) => Ok(()),
     }
 }
