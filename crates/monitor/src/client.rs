@@ -74,12 +74,11 @@ pub fn spawn(options: &SpawnOptions<'_>) -> Result<Spawned, SpawnError> {
         command.arg("--cgroup").arg(cgroup);
     }
     // The control socket is stdin: no other descriptor can be handed on without code between
-    // fork and exec, which would cost std its posix_spawn (vfork) path. The monitor makes its own
-    // session.
+    // fork and exec, which would cost std its posix_spawn (vfork) path; a static libc loses it by a
+    // working directory too. The monitor makes its own session and goes to / itself.
     command
         .env_clear()
         .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
-        .current_dir("/")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
         .stderr(stderr);

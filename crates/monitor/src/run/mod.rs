@@ -111,6 +111,8 @@ impl Monitor {
         let said = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
         // Fails only for the leader of a group, who has left its terminal's session already.
         let _leader = rustix::process::setsid();
+        // What the daemon's directory is on may be unmounted while we live.
+        rustix::process::chdir("/").map_err(|error| said("cannot go to /")(error.into()))?;
         if let Some(cgroup) = cgroup
             && let Err(error) = std::fs::write(cgroup.join("cgroup.procs"), "0")
         {
