@@ -62,7 +62,8 @@ fn crates_use_only_what_the_architecture_allows() {
 }
 
 fn sources() -> Vec<PathBuf> {
-    let mut open: Vec<PathBuf> = ["src", "crates", "tests", "benches"].iter().map(|name| root().join(name)).collect();
+    let mut open: Vec<PathBuf> =
+        ["src", "crates", "tests", "benches"].iter().map(|name| root().join(name)).collect();
     let mut found = Vec::new();
     while let Some(directory) = open.pop() {
         for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {

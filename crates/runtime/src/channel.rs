@@ -16,13 +16,18 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use crate::error::{Kind, LaunchError};
 
 /// A record never has to be larger: paths are bounded by 4 KiB each.
 const RECORD_BYTES_MAX: usize = 32 << 10;
+
+/// How often a silent child is looked at.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 /// What a child tells.
 #[derive(Debug)]
@@ -86,6 +91,25 @@ impl Channel {
             match rustix::io::read(&self.socket, &mut byte) {
                 Ok(count) => return Ok(count > 0 && byte[0] == b'G'),
                 Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// As [`Self::hear`], of a child that others may hold up: whoever shares its PID namespace can stop
+    /// it before execve, and in a control group whose memory is used up it may wait for ever. Whoever
+    /// waits here can do nothing else meanwhile, so a container could not be ended any more.
+    pub fn hear_of(&self, child: &OwnedFd, patience: Duration) -> io::Result<Told> {
+        let began = Instant::now();
+        loop {
+            let mut polled = [PollFd::new(&self.socket, PollFlags::IN)];
+            match rustix::event::poll(&mut polled, Some(&LOOK)) {
+                Ok(0) if sys::process::is_stopped(child).unwrap_or(false) => {
+                    return Err(io::Error::other("the process was stopped before its program was executed"));
+                }
+                Ok(0) if began.elapsed() > patience => return Err(io::ErrorKind::TimedOut.into()),
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) => return self.hear(),
                 Err(error) => return Err(error.into()),
             }
         }

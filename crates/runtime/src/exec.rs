@@ -8,6 +8,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use spec::runtime::Process;
@@ -22,6 +23,9 @@ use crate::inside::procfs::Procfs;
 use crate::inside::{self, Confinement, identity, program};
 use crate::launch::children_into;
 use crate::request::{ExecLaunched, ExecRequest, Stdio};
+
+/// How long the process may take for each step towards its program.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Namespaces by their names in /proc/PID/ns.
 const NAMESPACES: [(&str, Namespaces); 8] = [
@@ -175,7 +179,7 @@ fn attend(child: Child, channel: &Channel) -> Result<ExecLaunched, LaunchError> 
     let mut launched = ExecLaunched { pid, pidfd, terminal: None, warnings: Vec::new() };
     let mut executing = false;
     let error = loop {
-        match channel.hear().map_err(at("hear from the process")) {
+        match channel.hear_of(&launched.pidfd, PATIENCE).map_err(at("hear from the process")) {
             Ok(Told::Executing) => executing = true,
             Ok(Told::Closed) if executing => return Ok(launched),
             Ok(Told::Terminal(master)) => launched.terminal = Some(master),

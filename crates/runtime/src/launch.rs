@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use spec::runtime::{IdMapping, Linux};
@@ -16,6 +17,9 @@ use crate::inside::{self, Gate};
 use crate::plan::Plan;
 use crate::request::{CgroupPlan, LaunchRequest, Launched};
 use crate::resources;
+
+/// How long the child may take for each step towards its program, hooks included.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A container that is ready but for its program.
 #[derive(Debug)]
@@ -266,7 +270,8 @@ fn until_executed(
 }
 
 fn hear(launched: &mut Launched, channel: &Channel) -> Result<Told, LaunchError> {
-    match channel.hear().map_err(at("hear from the container's process"))? {
+    let told = channel.hear_of(&launched.pidfd, PATIENCE);
+    match told.map_err(at("hear from the container's process"))? {
         Told::Terminal(master) => {
             launched.terminal = Some(master);
             Ok(Told::Warning(String::new()))

@@ -210,6 +210,28 @@ pub fn wait_process(pidfd: impl AsFd, wait: Wait) -> io::Result<Option<Exit>> {
     }))
 }
 
+/// Whether the child behind `pidfd` is stopped (SIGSTOP and its like); takes no status away.
+///
+/// # Errors
+/// `ECHILD` when it is not our child or was reaped already.
+pub fn is_stopped(pidfd: impl AsFd) -> io::Result<bool> {
+    // SAFETY: `siginfo_t` is a plain record for which all zeroes is a valid value.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `info` is a writable siginfo_t that outlives the call; the rest are integers.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_waitid,
+            libc::P_PIDFD,
+            pidfd.as_fd().as_raw_fd(),
+            &raw mut info,
+            libc::WSTOPPED | libc::WNOHANG | libc::WNOWAIT | libc::__WALL,
+            std::ptr::null::<libc::rusage>(),
+        )
+    })?;
+    // SAFETY: waitid filled the child members, or left the zeroes from above.
+    Ok(unsafe { info.si_pid() } != 0)
+}
+
 /// Gives every signal its default action and unblocks all: what a fresh program expects. Rust's
 /// own start-up ignores SIGPIPE, which an exec would hand on.
 pub fn reset_signals() {

@@ -246,7 +246,10 @@ fn the_cache_is_keyed_by_content(suite: &Suite) -> Outcome {
     let directory = context(
         suite,
         &[
-            ("Dockerfile", "FROM busybox\nCOPY a /a\nRUN cat /proc/sys/kernel/random/uuid > /stamp\nCMD cat /stamp\n"),
+            (
+                "Dockerfile",
+                "FROM busybox\nCOPY a /a\nRUN cat /proc/sys/kernel/random/uuid > /stamp\nCMD cat /stamp\n",
+            ),
             ("a", "1"),
             ("b", "1"),
         ],

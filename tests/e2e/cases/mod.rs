@@ -1,5 +1,6 @@
 //! The cases, by what they are about. A case is a sentence and a function.
 
+mod attack;
 mod build;
 mod faults;
 mod images;
@@ -24,6 +25,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         networks::CASES,
         faults::CASES,
         survive::CASES,
+        attack::CASES,
     ]
     .into_iter()
     .flatten()

@@ -29,6 +29,9 @@ use crate::error::{Error, Result, chain};
 use crate::events::EventType;
 use crate::networks::Attachment;
 
+/// How long a monitor may take to pass a signal on.
+const SIGNAL_PATIENCE: Duration = Duration::from_secs(2);
+
 /// What everybody may know of a container at one instant.
 #[derive(Clone)]
 pub(crate) struct View {
@@ -530,7 +533,12 @@ impl Task {
 
     async fn signal(&self, signal: i32) -> Result<()> {
         let sent = match &self.link {
-            Some(link) => link.demand(&Request::Signal { target: Target::Main, signal }, &[]).await,
+            Some(link) => {
+                let request = Request::Signal { target: Target::Main, signal };
+                // A monitor that is held up must not hold up the container's end.
+                let sent = tokio::time::timeout(SIGNAL_PATIENCE, link.demand(&request, &[])).await;
+                sent.unwrap_or_else(|_| Err(Error::internal("the container's monitor does not answer")))
+            }
             None => Err(Error::internal("the container has no monitor")),
         };
         if let Err(error) = sent {
