@@ -66,8 +66,13 @@ impl Reference {
             Some((path, tag)) => (path, Some(tag)),
             None => (rest, None),
         };
+        let path = if domain == DEFAULT_DOMAIN && !path.contains('/') && !path.is_empty() {
+            format!("{OFFICIAL}/{path}")
+        } else {
+            path.to_owned()
+        };
         if path.chars().any(|c| c.is_ascii_uppercase()) {
-            return Err(ReferenceError::Uppercase(path.to_owned()));
+            return Err(ReferenceError::Uppercase(path));
         }
         if !is_domain(&domain) || !path.split('/').all(is_component) {
             return Err(ReferenceError::Format);
@@ -75,11 +80,6 @@ impl Reference {
         if tag.is_some_and(|tag| !is_tag(tag)) {
             return Err(ReferenceError::Format);
         }
-        let path = if domain == DEFAULT_DOMAIN && !path.contains('/') {
-            format!("{OFFICIAL}/{path}")
-        } else {
-            path.to_owned()
-        };
         if domain.len() + 1 + path.len() > NAME_BYTES_MAX {
             return Err(ReferenceError::TooLong);
         }
@@ -285,7 +285,7 @@ mod tests {
         check("-x", "invalid reference format");
         check("a..b", "invalid reference format");
         check("a:b:c", "invalid reference format");
-        check("Busybox", "invalid reference format: repository name (Busybox) must be lowercase");
+        check("Busybox", "invalid reference format: repository name (library/Busybox) must be lowercase");
         check("a@sha256:12", "invalid reference format");
         check(&"a".repeat(300), "repository name must not be more than 255 characters");
         check(&format!("a:{}", "t".repeat(129)), "invalid reference format");

@@ -23,7 +23,7 @@ use sys::mount::{self, Attributes, Change, Depth, Propagation};
 use sys::namespace::{self, Namespaces};
 use sys::path::Root;
 use sys::process::Dumpable;
-use sys::tty::{self, Pty, Size};
+use sys::tty::{self, Size};
 
 use self::procfs::Procfs;
 use crate::channel::Channel;
@@ -104,7 +104,11 @@ fn prepare(plan: &Plan<'_>, channel: &Channel) -> Result<Prepared, LaunchError> 
     let proc = Procfs::open().map_err(at("error preparing a proc file system"))?;
     set_kernel_settings(plan, &proc)?;
     set_process_settings(process, &proc, channel)?;
-    connect_streams(&plan.request.stdio, process, devpts.as_ref(), &plan.null, channel)?;
+    let terminal =
+        connect_streams(&plan.request.stdio, process, devpts.as_ref(), &plan.null, channel)?;
+    if let Some(slave) = terminal {
+        show_console(&slave).map_err(at(CONSOLE_STEP))?;
+    }
     if plan.request.keyring == Keyring::New {
         let name = CString::new(format!("_ses.{}", plan.request.id)).unwrap_or_default();
         // As in runc, a kernel without keyrings or a full quota is no reason not to run.
@@ -281,14 +285,16 @@ pub(crate) fn set_process_settings(
     Ok(())
 }
 
-/// Puts the standard streams in place.
+const CONSOLE_STEP: &str = "error setting up the console";
+
+/// Puts the standard streams in place; gives the terminal, if there is one.
 pub(crate) fn connect_streams(
     stdio: &Stdio<'_>,
     process: &Process,
     devpts: Option<&OwnedFd>,
     null: &OwnedFd,
     channel: &Channel,
-) -> Result<(), LaunchError> {
+) -> Result<Option<OwnedFd>, LaunchError> {
     let put = |fd: BorrowedFd<'_>, number| {
         sys::process::set_standard_stream(fd, number).map_err(at("connect the standard streams"))
     };
@@ -306,7 +312,7 @@ pub(crate) fn connect_streams(
             }
         }
         Stdio::Terminal { size } => {
-            let step = "error setting up the console";
+            let step = CONSOLE_STEP;
             let devpts = devpts.ok_or_else(|| {
                 LaunchError::new(
                     Kind::Other,
@@ -323,17 +329,19 @@ pub(crate) fn connect_streams(
             for number in 0..=2 {
                 put(pty.slave.as_fd(), number)?;
             }
-            give_terminal(&pty, channel).map_err(at(step))?;
+            channel.tell_with(b'T', "", &[pty.master.as_fd()]).map_err(at(step))?;
+            return Ok(Some(pty.slave));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
-fn give_terminal(pty: &Pty, channel: &Channel) -> io::Result<()> {
-    channel.tell_with(b'T', "", &[pty.master.as_fd()])?;
+/// Shows the first process's terminal as /dev/console. Those of later ones are nobody's console, and
+/// over a terminal that is gone nothing can be mounted.
+fn show_console(slave: &OwnedFd) -> io::Result<()> {
     // Some images have no /dev at all; then there is nowhere to show it.
     let Ok(console) = filesystem::console() else { return Ok(()) };
-    let shown = mount::clone_tree(&pty.slave, "".as_ref(), Depth::Only)?;
+    let shown = mount::clone_tree(slave, "".as_ref(), Depth::Only)?;
     mount::attach(shown, console)
 }
 
