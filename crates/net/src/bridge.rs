@@ -133,6 +133,14 @@ pub fn exists(socket: &mut Socket, name: &str) -> Result<bool, NetlinkError> {
     Ok(route::find_link(socket, Link::Name(name))?.is_some())
 }
 
+/// All bridges of the host, by name.
+pub fn names(socket: &mut Socket) -> Result<Vec<String>, NetlinkError> {
+    let bridges = route::dump_links(socket)?.into_iter().filter(|link| link.kind == "bridge");
+    let mut names: Vec<String> = bridges.map(|link| link.name).collect();
+    names.sort();
+    Ok(names)
+}
+
 /// Subnets that a new network must not overlap: the host's addresses and routes, but not default
 /// routes, link-local ranges, and what the bridge `own` has from an earlier daemon.
 pub fn taken_subnets(socket: &mut Socket, own: &str) -> Result<Vec<Subnet>, NetlinkError> {

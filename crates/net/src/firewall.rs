@@ -18,8 +18,7 @@
 //! Invariant: kernel state equals [`Firewall`]'s items; a change is one transaction, and when the
 //! table has vanished the same transaction is replaced by making everything anew.
 //!
-//! An accept in our table does not overrule a drop in another one, such as the `FORWARD` policy
-//! that a neighbouring dockerd sets: see [`foreign_forward_drop`].
+//! An accept in our table does not overrule a drop in another one: see [`neighbours`].
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -32,7 +31,10 @@ use sys::netlink::{NetlinkError, Protocol, Socket};
 
 use crate::{Mac, Subnet};
 
+pub mod neighbours;
 mod rules;
+
+use neighbours::{Bridges, Obstacle};
 
 /// A bridge of ours and what may pass it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -254,6 +256,13 @@ impl Set {
 }
 
 impl Item {
+    fn bridge(&self) -> Option<String> {
+        match self {
+            Item::Bridge(bridge) => Some(bridge.interface.clone()),
+            Item::Guard(_) | Item::Forward(_) => None,
+        }
+    }
+
     fn elements(&self) -> Vec<(Set, Element)> {
         match self {
             Item::Bridge(bridge) => bridge.elements(),
@@ -458,8 +467,18 @@ impl Firewall {
         Ok(false)
     }
 
+    /// Lets our bridges pass the rules of other programs, as far as these can be taught; gives what
+    /// may still be in the way. `bridges` are all of the host.
+    pub fn pass_neighbours(&mut self, bridges: &[String]) -> Result<Vec<Obstacle>, NetlinkError> {
+        let ours: Vec<String> = self.items.iter().filter_map(Item::bridge).collect();
+        let others: Vec<String> =
+            bridges.iter().filter(|bridge| !ours.contains(bridge)).cloned().collect();
+        neighbours::pass(&mut self.socket, &self.name, Bridges { ours: &ours, others: &others })
+    }
+
     /// Deletes our tables; the object is of no use afterwards.
     pub fn remove(mut self) -> Result<(), NetlinkError> {
+        neighbours::withdraw(&mut self.socket, &self.name)?;
         let families = match self.ports {
             Ports::Guarded => &[Family::Inet, Family::Bridge][..],
             Ports::Unguarded => &[Family::Inet],
@@ -552,20 +571,6 @@ impl Firewall {
             None => false,
         }
     }
-}
-
-/// A chain of another program that drops forwarded packets by its policy, if there is one: then
-/// containers reach nothing outside, and only the user-mode proxy serves published ports, until
-/// that program is told to accept our bridges. Rules of iptables-legacy are not seen here.
-///
-/// Tug makes no rules in other programs' chains.
-pub fn foreign_forward_drop() -> Result<Option<nft::ChainInfo>, NetlinkError> {
-    let mut socket = Socket::open(Protocol::Netfilter)?;
-    let chains = nft::dump_base_chains(&mut socket)?;
-    let routed = [Family::Inet as u8, Family::Ip as u8];
-    Ok(chains.into_iter().find(|chain| {
-        chain.drops && chain.hook == Hook::Forward as u32 && routed.contains(&chain.family)
-    }))
 }
 
 fn base(kind: ChainKind, hook: Hook, priority: i32) -> Option<Base> {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use net::Subnet;
 use net::bridge::{self, Bridge, BridgeWish, Others};
+use net::firewall::neighbours::Obstacle;
 use net::firewall::{Between, BridgeRules, Direct, Exit, Firewall, Item, Ports};
 use net::ports::PortAllocator;
 use net::sandbox::{PoolBridge, SandboxPool};
@@ -37,6 +38,8 @@ pub(super) struct Kernel {
     pub ports: PortAllocator,
     pub pool: Option<SandboxPool>,
     sweeper: Sender<Vec<String>>,
+    /// What may drop our containers' packets, as it was last seen.
+    obstacles: Vec<Obstacle>,
 }
 
 pub(super) fn internal(source: impl std::error::Error + Send + Sync + 'static) -> Error {
@@ -91,23 +94,15 @@ impl Shared {
                 "this kernel has no nftables for bridges: containers can use one another's addresses"
             );
         }
-        match net::firewall::foreign_forward_drop() {
-            Ok(Some(chain)) => tracing::warn!(
-                table = chain.table,
-                chain = chain.name,
-                bridge = self.instance.bridge,
-                remedy = "iptables -I DOCKER-USER -i BRIDGE -j ACCEPT; iptables -I DOCKER-USER -o BRIDGE -j ACCEPT",
-                "another program's firewall drops forwarded packets: containers reach nothing outside, and are reached \
-                 by the user-mode proxy only, until that firewall accepts our bridges"
-            ),
-            Ok(None) | Err(_) => {}
-        }
         let pool = match pool_bridge {
             Some(bridge) => Some(SandboxPool::start(SANDBOXES_READY, bridge).map_err(internal)?),
             None => None,
         };
         let sweeper = sweep(Weak::clone(&self.weak))?;
-        Ok(Kernel { host, firewall, ports, pool, sweeper })
+        let obstacles = Vec::new();
+        let mut kernel = Kernel { host, firewall, ports, pool, sweeper, obstacles };
+        kernel.pass_neighbours();
+        Ok(kernel)
     }
 
     /// Makes a bridge network's bridge, or brings it up to date.
@@ -167,6 +162,7 @@ impl Shared {
                 }
                 return Err(internal(error));
             }
+            kernel.pass_neighbours();
         }
         Ok(())
     }
@@ -204,8 +200,35 @@ impl Kernel {
         }
     }
 
+    /// Keeps other firewalls from dropping what our own lets pass. They are the user's: whatever
+    /// goes wrong there is told, and keeps nothing of ours from working.
+    fn pass_neighbours(&mut self) {
+        let outcome = bridge::names(&mut self.host)
+            .and_then(|bridges| self.firewall.pass_neighbours(&bridges));
+        let obstacles = match outcome {
+            Ok(obstacles) => obstacles,
+            Err(error) => {
+                tracing::warn!(
+                    error = crate::error::chain(&error),
+                    "cannot teach another firewall our bridges"
+                );
+                return;
+            }
+        };
+        for obstacle in obstacles.iter().filter(|obstacle| !self.obstacles.contains(obstacle)) {
+            tracing::warn!(
+                %obstacle,
+                remedy = "let that firewall accept forwarded packets from and to our bridges",
+                "another firewall may drop forwarded packets: then containers reach nothing outside, and are \
+                 reached by the user-mode proxy only"
+            );
+        }
+        self.obstacles = obstacles;
+    }
+
     pub fn remove_bridge(&mut self, record: &NetworkRecord, bridge: &Bridge) -> Result<()> {
         self.firewall.change(&[Item::Bridge(rules(record, bridge))], &[]).map_err(internal)?;
+        self.pass_neighbours();
         if record.adopted {
             Ok(())
         } else {
@@ -318,4 +341,5 @@ fn look_after_firewall(shared: &Shared) {
             tracing::error!(error = crate::error::chain(&error), "cannot look after the firewall")
         }
     }
+    kernel.pass_neighbours();
 }

@@ -113,3 +113,101 @@ fn a_vanished_table_is_made_again_with_all_its_elements() {
         assert_eq!(elements().unwrap(), before.replace("6 . 80 :", "6 . 81 :"));
     });
 }
+
+/// Runs a shell line that must succeed, and gives its output.
+#[track_caller]
+fn shell(line: &str) -> String {
+    let output = Command::new("sh").args(["-euc", line]).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{line}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn beside_iptables(before: &'static str, check: impl FnOnce(&mut Firewall) + Send) {
+    in_own_namespace(|| {
+        if Command::new("iptables-nft").arg("-V").output().is_err() {
+            sys::testing::ignored("there is no iptables-nft to be the other firewall");
+            return;
+        }
+        shell(before);
+        let mut firewall = Firewall::open("tug-0a1b2c").unwrap();
+        firewall.change(&[], &[bridge()]).unwrap();
+        check(&mut firewall);
+        firewall.remove().unwrap();
+        assert!(!shell("iptables-nft -S").contains("TUG"));
+    });
+}
+
+const BRIDGES: [&str; 2] = ["docker0", "tug0"];
+
+fn pass(firewall: &mut Firewall) -> Vec<Obstacle> {
+    firewall.pass_neighbours(&BRIDGES.map(str::to_owned)).unwrap()
+}
+
+#[test]
+fn beside_docker_the_users_own_drops_come_first() {
+    let docker = "iptables-nft -P FORWARD DROP; iptables-nft -N DOCKER-USER; \
+                  iptables-nft -A FORWARD -j DOCKER-USER; iptables-nft -A FORWARD -o docker0 -j ACCEPT";
+    beside_iptables(docker, |firewall| {
+        for _ in 0..2 {
+            assert_eq!(pass(firewall), []);
+            expect![[r#"
+                -P INPUT ACCEPT
+                -P FORWARD DROP
+                -P OUTPUT ACCEPT
+                -N DOCKER-USER
+                -N TUG-0A1B2C
+                -A FORWARD -j DOCKER-USER
+                -A FORWARD -j TUG-0A1B2C
+                -A FORWARD -o docker0 -j ACCEPT
+                -A TUG-0A1B2C -o tug0 -m comment --comment "tug: to tug0" -j ACCEPT
+                -A TUG-0A1B2C -i tug0 -o docker0 -m comment --comment "tug: tug0 to docker0 is not ours to allow" -j RETURN
+                -A TUG-0A1B2C -i tug0 -m comment --comment "tug: from tug0" -j ACCEPT
+            "#]]
+            .assert_eq(&shell("iptables-nft -S"));
+        }
+        shell("iptables-nft-save > /dev/null");
+        // dockerd puts its chain first again when it starts.
+        shell("iptables-nft -D FORWARD -j DOCKER-USER; iptables-nft -A FORWARD -j DOCKER-USER");
+        pass(firewall);
+        let forward = shell("iptables-nft -S FORWARD");
+        assert!(forward.contains("-j DOCKER-USER\n-A FORWARD -j TUG-0A1B2C\n"), "{forward}");
+        assert_eq!(forward.matches("TUG").count(), 1, "{forward}");
+    });
+}
+
+#[test]
+fn a_policy_that_drops_is_passed_at_the_top_while_it_lasts() {
+    beside_iptables("iptables-nft -P FORWARD DROP; ip6tables-nft -P FORWARD DROP", |firewall| {
+        let first = |program: &str| {
+            let forward = shell(&format!("{program} -S FORWARD"));
+            forward.lines().nth(1).map(str::to_owned)
+        };
+        shell("iptables-nft -A FORWARD -j REJECT");
+        pass(firewall);
+        assert_eq!(first("iptables-nft").as_deref(), Some("-A FORWARD -j TUG-0A1B2C"));
+        assert_eq!(first("ip6tables-nft").as_deref(), Some("-A FORWARD -j TUG-0A1B2C"));
+        shell("iptables-nft -F; iptables-nft -X");
+        pass(firewall);
+        assert_eq!(first("iptables-nft").as_deref(), Some("-A FORWARD -j TUG-0A1B2C"));
+        shell("iptables-nft -P FORWARD ACCEPT");
+        pass(firewall);
+        assert!(!shell("iptables-nft -S").contains("TUG"));
+        assert!(shell("ip6tables-nft -S").contains("TUG"));
+    });
+}
+
+#[test]
+fn what_we_do_not_change_is_told() {
+    in_own_namespace(|| {
+        let mut firewall = Firewall::open("tug").unwrap();
+        let own = "nft add table inet mine; \
+                   nft add chain inet mine passing '{ type filter hook forward priority 0; policy drop; }'";
+        if Command::new("nft").arg("-v").output().is_err() {
+            return;
+        }
+        shell(own);
+        let chain = Obstacle::Chain { table: "mine".into(), chain: "passing".into() };
+        assert_eq!(pass(&mut firewall), [chain]);
+    });
+}

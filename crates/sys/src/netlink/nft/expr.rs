@@ -6,7 +6,8 @@
 
 use std::net::IpAddr;
 
-use super::{DATA_VALUE, LIST_ELEMENT, Message, Verdict};
+use super::super::{attributes, find, text_of};
+use super::{DATA_VALUE, DATA_VERDICT, LIST_ELEMENT, Message, VERDICT_CHAIN, Verdict};
 
 const EXPRESSION_NAME: u16 = 1;
 const EXPRESSION_DATA: u16 = 2;
@@ -63,6 +64,7 @@ pub enum NatFamily {
 pub struct Rule {
     list: Message,
     iptables_protocol: Option<u8>,
+    comment: Option<String>,
 }
 
 impl Default for Rule {
@@ -73,13 +75,23 @@ impl Default for Rule {
 
 impl Rule {
     pub fn new() -> Rule {
-        Rule { list: Message::new("", 0, 0), iptables_protocol: None }
+        Rule { list: Message::new("", 0, 0), iptables_protocol: None, comment: None }
     }
 
     /// Tells iptables extensions which protocol the rule is for, which some of them demand.
     #[must_use]
     pub fn for_iptables(self, protocol: u8) -> Rule {
         Rule { iptables_protocol: Some(protocol), ..self }
+    }
+
+    /// What nft and iptables show beside the rule; at most 254 bytes.
+    #[must_use]
+    pub fn commented(self, comment: &str) -> Rule {
+        Rule { comment: Some(comment.to_owned()), ..self }
+    }
+
+    pub(super) fn comment(&self) -> Option<&str> {
+        self.comment.as_deref()
     }
 
     pub(super) fn iptables_protocol(&self) -> Option<u8> {
@@ -272,6 +284,13 @@ impl Rule {
 
     // What rules are mostly made of.
 
+    /// Goes on for packets that come (`InputName`) or leave (`OutputName`) by this interface. The
+    /// name is compared with its terminating zero, which is the form that iptables lists.
+    pub fn by_interface(self, key: Meta, name: &str) -> Rule {
+        let bytes = [name.as_bytes(), &[0]].concat();
+        self.meta(key, 0).compare(0, Relation::Equal, &bytes)
+    }
+
     /// Goes on for IPv4 or IPv6 packets only, as `like` is.
     pub fn only_family(self, like: NatFamily, register: u32) -> Rule {
         self.meta(Meta::NetworkFamily, register).compare(register, Relation::Equal, &[like as u8])
@@ -313,4 +332,16 @@ impl Rule {
             ),
         }
     }
+}
+
+/// The chain to which a rule with these expressions jumps or goes.
+pub(super) fn jump_of(expressions: &[u8]) -> Option<String> {
+    const IMMEDIATE_DATA: u16 = 2;
+    attributes(expressions).find_map(|(_, expression)| {
+        if text_of(find(expression, EXPRESSION_NAME)?) != "immediate" {
+            return None;
+        }
+        let data = find(find(expression, EXPRESSION_DATA)?, IMMEDIATE_DATA)?;
+        find(find(data, DATA_VERDICT)?, VERDICT_CHAIN).map(text_of)
+    })
 }

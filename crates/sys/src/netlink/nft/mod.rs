@@ -28,6 +28,8 @@ const MSG_NEWCHAIN: u16 = SUBSYSTEM_NFTABLES | 3;
 const MSG_GETCHAIN: u16 = SUBSYSTEM_NFTABLES | 4;
 const MSG_DELCHAIN: u16 = SUBSYSTEM_NFTABLES | 5;
 const MSG_NEWRULE: u16 = SUBSYSTEM_NFTABLES | 6;
+const MSG_GETRULE: u16 = SUBSYSTEM_NFTABLES | 7;
+const MSG_DELRULE: u16 = SUBSYSTEM_NFTABLES | 8;
 const MSG_NEWSET: u16 = SUBSYSTEM_NFTABLES | 9;
 const MSG_NEWSETELEM: u16 = SUBSYSTEM_NFTABLES | 12;
 const MSG_DELSETELEM: u16 = SUBSYSTEM_NFTABLES | 14;
@@ -57,13 +59,19 @@ const ELEMENT_DATA: u16 = 2;
 const ELEMENT_FLAGS: u16 = 3;
 const RULE_TABLE: u16 = 1;
 const RULE_CHAIN: u16 = 2;
+const RULE_HANDLE: u16 = 3;
 const RULE_EXPRESSIONS: u16 = 4;
 const RULE_COMPATIBILITY: u16 = 5;
+const RULE_POSITION: u16 = 6;
+const RULE_USERDATA: u16 = 7;
 const COMPATIBILITY_PROTOCOL: u16 = 1;
 const COMPATIBILITY_FLAGS: u16 = 2;
 pub(super) const LIST_ELEMENT: u16 = 1;
 pub(super) const DATA_VALUE: u16 = 1;
 pub(super) const DATA_VERDICT: u16 = 2;
+
+const VERDICT_CODE: u16 = 1;
+const VERDICT_CHAIN: u16 = 2;
 
 const SET_INTERVAL: u32 = 0x4;
 const SET_MAP: u32 = 0x8;
@@ -262,8 +270,6 @@ pub enum Verdict {
 
 impl Verdict {
     pub(super) fn encode(&self, message: &mut Message) {
-        const VERDICT_CODE: u16 = 1;
-        const VERDICT_CHAIN: u16 = 2;
         let (code, chain) = match self {
             Verdict::Accept => (1, None),
             Verdict::Drop => (0, None),
@@ -337,6 +343,15 @@ pub struct SetRef<'a> {
     /// Number of fields of the key, and of the data.
     pub key_fields: usize,
     pub data_fields: usize,
+}
+
+/// Where in its chain a rule goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    First,
+    Last,
+    /// After the rule with this handle.
+    After(u64),
 }
 
 /// Changes to be made together.
@@ -493,8 +508,18 @@ impl Batch {
 
     /// Appends a rule to a chain.
     pub fn rule_add(&mut self, table: Table<'_>, chain: &str, rule: &Rule) {
+        self.rule(table, chain, Place::Last, rule);
+    }
+
+    /// Puts a rule into a chain.
+    pub fn rule(&mut self, table: Table<'_>, chain: &str, place: Place, rule: &Rule) {
         let what = format!("add a rule to chain {chain}");
-        let flags = libc::NLM_F_CREATE | libc::NLM_F_APPEND;
+        let (append, beside) = match place {
+            Place::First => (0, None),
+            Place::Last => (libc::NLM_F_APPEND, None),
+            Place::After(handle) => (libc::NLM_F_APPEND, Some(handle)),
+        };
+        let flags = libc::NLM_F_CREATE | append;
         self.push(what, MSG_NEWRULE, flags, table.family, |message| {
             message.text(RULE_TABLE, table.name).text(RULE_CHAIN, chain);
             message.nest(RULE_EXPRESSIONS, |list| rule.encode(list));
@@ -504,6 +529,28 @@ impl Batch {
                         .u32_be(COMPATIBILITY_FLAGS, 0);
                 });
             }
+            if let Some(handle) = beside {
+                message.attribute(RULE_POSITION, &handle.to_be_bytes());
+            }
+            if let Some(comment) = rule.comment() {
+                message.attribute(RULE_USERDATA, &comment_record(comment));
+            }
+        });
+    }
+
+    /// Deletes a rule by its handle.
+    pub fn rule_delete(&mut self, table: Table<'_>, chain: &str, handle: u64) {
+        let what = format!("delete a rule of chain {chain}");
+        self.push(what, MSG_DELRULE, 0, table.family, |message| {
+            message.text(RULE_TABLE, table.name).text(RULE_CHAIN, chain);
+            message.attribute(RULE_HANDLE, &handle.to_be_bytes());
+        });
+    }
+
+    /// Deletes all rules of a chain.
+    pub fn rules_delete(&mut self, table: Table<'_>, chain: &str) {
+        self.push(format!("flush chain {chain}"), MSG_DELRULE, 0, table.family, |message| {
+            message.text(RULE_TABLE, table.name).text(RULE_CHAIN, chain);
         });
     }
 
@@ -614,6 +661,67 @@ pub fn dump_base_chains(socket: &mut Socket) -> Result<Vec<ChainInfo>, NetlinkEr
         chains.push(chain);
     }
     Ok(chains)
+}
+
+/// A rule of any program's chain: what is needed to find it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleInfo {
+    pub handle: u64,
+    pub comment: Option<String>,
+    /// The chain to which it jumps.
+    pub jump: Option<String>,
+}
+
+/// The rules of a chain in their order; none when there is no such chain.
+pub fn dump_rules(
+    socket: &mut Socket,
+    table: Table<'_>,
+    chain: &str,
+) -> Result<Vec<RuleInfo>, NetlinkError> {
+    let what = format!("list the rules of chain {chain}");
+    let mut message = Message::new(what, MSG_GETRULE, libc::NLM_F_DUMP);
+    header(&mut message, table.family as u8, 0);
+    message.text(RULE_TABLE, table.name).text(RULE_CHAIN, chain);
+    let objects = match socket.dump(&message) {
+        Err(error) if error.is_missing() => return Ok(Vec::new()),
+        outcome => outcome?,
+    };
+    let mut rules = Vec::new();
+    for object in objects {
+        let body = object.get(4..).ok_or(NetlinkError::Malformed)?;
+        // Kernels before 4.10 list the rules of all chains.
+        let is_ours = |kind, name| find(body, kind).is_some_and(|value| text_of(value) == name);
+        if !is_ours(RULE_TABLE, table.name) || !is_ours(RULE_CHAIN, chain) {
+            continue;
+        }
+        let handle = find(body, RULE_HANDLE).and_then(<[u8]>::first_chunk);
+        rules.push(RuleInfo {
+            handle: u64::from_be_bytes(*handle.ok_or(NetlinkError::Malformed)?),
+            comment: find(body, RULE_USERDATA).and_then(comment_of),
+            jump: find(body, RULE_EXPRESSIONS).and_then(expr::jump_of),
+        });
+    }
+    Ok(rules)
+}
+
+/// Userdata as nft and iptables write it: records of type, length and value; type 0 is a comment
+/// with its terminating zero.
+///
+/// Source: libnftnl `include/libnftnl/udata.h`.
+fn comment_record(comment: &str) -> Vec<u8> {
+    let length = u8::try_from(comment.len() + 1).expect("a comment is short");
+    [&[0, length], comment.as_bytes(), &[0]].concat()
+}
+
+fn comment_of(mut records: &[u8]) -> Option<String> {
+    loop {
+        let [kind, length, rest @ ..] = records else { return None };
+        let value = rest.get(..usize::from(*length))?;
+        if *kind == 0 {
+            return Some(text_of(value));
+        }
+        records = &rest[value.len()..];
+    }
 }
 
 #[cfg(test)]
