@@ -1,6 +1,7 @@
 //! Everything that talks to the kernel in ways Rust cannot check: the only crate with `unsafe`.
 pub mod capability;
 pub mod cgroup;
+pub mod datagram;
 pub mod epoll;
 pub mod fs;
 pub mod mount;

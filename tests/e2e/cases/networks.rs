@@ -18,6 +18,8 @@ super::cases! {
     a_container_joins_anothers_network,
     ephemeral_ports_and_ranges,
     containers_reach_the_lan_by_nat,
+    containers_work_beside_another_firewall,
+    published_udp_ports_answer_from_where_they_were_asked,
 }
 
 const SERVER: &str = "mkdir /www; echo served > /www/index.html; exec httpd -f -p 80 -h /www";
@@ -181,21 +183,7 @@ fn names_resolve_on_a_network_of_their_own(suite: &Suite) -> Outcome {
             let url = format!("http://{name}/");
             wait_for(name, Duration::from_secs(10), || {
                 suite
-                    .run(
-                        cli,
-                        [
-                            "run",
-                            "--rm",
-                            "--network",
-                            "mesh",
-                            "busybox",
-                            "wget",
-                            "-qO-",
-                            "-T",
-                            "3",
-                            &url,
-                        ],
-                    )
+                    .run(cli, ["run", "--rm", "--network", "mesh", "busybox", "fetch", &url])
                     .stdout
                     == "served\n"
             });
@@ -279,17 +267,10 @@ fn networks_are_isolated_from_each_other(suite: &Suite) -> Outcome {
     let url = format!("http://{address}/");
     wait_until_served(&url);
     assert_eq!(
-        suite
-            .tug(["run", "--rm", "--network", "one", "busybox", "wget", "-qO-", "-T", "3", &url])
-            .ok(),
+        suite.tug(["run", "--rm", "--network", "one", "busybox", "fetch", &url]).ok(),
         "served"
     );
-    assert_ne!(
-        suite
-            .tug(["run", "--rm", "--network", "two", "busybox", "wget", "-qO-", "-T", "2", &url])
-            .code,
-        0
-    );
+    assert_ne!(suite.tug(["run", "--rm", "--network", "two", "busybox", "fetch", &url]).code, 0);
     Outcome::Passed
 }
 
@@ -303,20 +284,13 @@ fn a_running_container_joins_and_leaves_networks(suite: &Suite) -> Outcome {
             )
             .ok();
         suite.run(cli, ["run", "-d", "--name", "mover", "busybox", "sleep", "60"]).ok();
-        assert_ne!(
-            suite.run(cli, ["exec", "mover", "wget", "-qO-", "-T", "2", "http://web/"]).code,
-            0
-        );
+        assert_ne!(suite.run(cli, ["exec", "mover", "fetch", "http://web/"]).code, 0);
         suite.run(cli, ["network", "connect", "later", "mover"]).ok();
         wait_for("the name", Duration::from_secs(10), || {
-            suite.run(cli, ["exec", "mover", "wget", "-qO-", "-T", "2", "http://web/"]).stdout
-                == "served\n"
+            suite.run(cli, ["exec", "mover", "fetch", "http://web/"]).stdout == "served\n"
         });
         suite.run(cli, ["network", "disconnect", "later", "mover"]).ok();
-        assert_ne!(
-            suite.run(cli, ["exec", "mover", "wget", "-qO-", "-T", "2", "http://web/"]).code,
-            0
-        );
+        assert_ne!(suite.run(cli, ["exec", "mover", "fetch", "http://web/"]).code, 0);
         suite.run(cli, ["rm", "-f", "web", "mover"]).ok();
         suite.run(cli, ["network", "rm", "later"]).ok();
     }
@@ -419,10 +393,7 @@ fn a_container_joins_anothers_network(suite: &Suite) -> Outcome {
                 "--network",
                 "container:web",
                 "busybox",
-                "wget",
-                "-qO-",
-                "-T",
-                "2",
+                "fetch",
                 "http://127.0.0.1/",
             ])
             .stdout
@@ -493,5 +464,143 @@ fn containers_reach_the_lan_by_nat(suite: &Suite) -> Outcome {
     server.kill().unwrap();
     server.wait().unwrap();
     assert!(answer.stdout.contains("reached"), "{} {}", answer.stdout, answer.stderr);
+    Outcome::Passed
+}
+
+/// The rules of another program: iptables-nft as dockerd sets it up.
+struct OtherFirewall;
+
+impl OtherFirewall {
+    fn open() -> Option<OtherFirewall> {
+        let rules = "for p in iptables-nft ip6tables-nft; do \
+                     $p -P FORWARD DROP && $p -N DOCKER-USER && $p -A FORWARD -j DOCKER-USER || exit; done";
+        (shell(rules).code == 0).then_some(OtherFirewall)
+    }
+}
+
+impl Drop for OtherFirewall {
+    fn drop(&mut self) {
+        shell("nft delete table ip filter; nft delete table ip6 filter");
+    }
+}
+
+fn containers_work_beside_another_firewall(suite: &Suite) -> Outcome {
+    let lan = Lan::open();
+    let Some(_other) = OtherFirewall::open() else {
+        return Outcome::Ignored("there is no iptables-nft to be the other firewall".to_owned());
+    };
+    let www = suite.scratch();
+    std::fs::write(www.join("index.html"), "from the LAN\n").unwrap();
+    let mut server = std::process::Command::new("ip")
+        .args(["netns", "exec", "lan", "busybox", "httpd", "-f", "-p", "80", "-h"])
+        .arg(&www)
+        .spawn()
+        .unwrap();
+    suite.tug(["network", "create", "beside"]).ok();
+    suite
+        .tug([
+            "run",
+            "-d",
+            "--name",
+            "web",
+            "--network",
+            "beside",
+            "-p",
+            "8084:80",
+            "busybox",
+            "sh",
+            "-c",
+            SERVER,
+        ])
+        .ok();
+    wait_until_served("http://127.0.0.1:8084/");
+    let ask = |url: &str| {
+        suite.tug(["run", "--rm", "--network", "beside", "busybox", "fetch", url]).stdout
+    };
+    let (neighbour, outside) = (ask("http://web/"), ask("http://10.99.0.2/"));
+    let published = lan.fetch("http://10.99.0.1:8084/");
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert_eq!(neighbour, "served\n");
+    assert_eq!(outside, "from the LAN\n");
+    assert_eq!(published, "served");
+    let rules = shell("iptables-nft -S").ok();
+    assert!(rules.contains("-A FORWARD -j DOCKER-USER\n-A FORWARD -j TUG"), "{rules}");
+    suite.tug(["rm", "-f", "web"]).ok();
+    suite.tug(["network", "rm", "beside"]).ok();
+    let after = shell("iptables-nft -S").ok();
+    assert!(!after.contains("br-"), "the bridge's rules go with it: {after}");
+    Outcome::Passed
+}
+
+/// Sends a datagram from a port and gives the answer, which a connected socket takes only from where
+/// it sent to. `at` is a prefix such as `ip netns exec lan`.
+fn ask_by_udp(at: &str, from: u16, to: &str) -> String {
+    let line = format!("echo ping | {at} busybox nc -u -w 1 -p {from} {to}");
+    shell(&line).stdout.trim().to_owned()
+}
+
+fn published_udp_ports_answer_from_where_they_were_asked(suite: &Suite) -> Outcome {
+    let _lan = Lan::open();
+    suite.tug(["network", "create", "--ipv6", "six"]).ok();
+    let start = |name: &str| {
+        let answer = format!(
+            "while :; do nc -u -l -s :: -p 53 -e sh -c 'dd bs=1500 count=1 >/dev/null 2>&1; echo {name}'; done"
+        );
+        suite
+            .tug([
+                "run",
+                "-d",
+                "--name",
+                name,
+                "--network",
+                "six",
+                "-p",
+                "8053:53/udp",
+                "busybox",
+                "sh",
+                "-c",
+                &answer,
+            ])
+            .ok();
+    };
+    start("first");
+    let lan = "ip netns exec lan";
+    let mut from = 5000;
+    let places = [
+        ("", "127.0.0.1"),
+        ("", "::1"),
+        ("", "10.99.0.1"),
+        ("", "fd99::1"),
+        (lan, "10.99.0.1"),
+        (lan, "fd99::1"),
+    ];
+    for (at, host) in places {
+        wait_for(&format!("{at} {host}"), Duration::from_secs(10), || {
+            from += 1;
+            ask_by_udp(at, from, &format!("{host} 8053")) == "first"
+        });
+    }
+    for host in ["10.99.0.1", "fd99::1"] {
+        let to = format!("echo ping | nc -u -w 1 {host} 8053");
+        wait_for(&format!("a container at {host}"), Duration::from_secs(10), || {
+            suite.tug(["run", "--rm", "--network", "six", "busybox", "sh", "-c", &to]).stdout
+                == "first\n"
+        });
+    }
+    // The same flow goes on to whoever has the port now.
+    wait_for("the flow", Duration::from_secs(10), || {
+        ask_by_udp(lan, 5999, "10.99.0.1 8053") == "first"
+    });
+    suite
+        .tug(["run", "-d", "--name", "between", "--network", "six", "busybox", "sleep", "60"])
+        .ok();
+    suite.tug(["rm", "-f", "first"]).ok();
+    ask_by_udp(lan, 5999, "10.99.0.1 8053");
+    start("second");
+    wait_for("the flow's new end", Duration::from_secs(6), || {
+        ask_by_udp(lan, 5999, "10.99.0.1 8053") == "second"
+    });
+    suite.tug(["rm", "-f", "second", "between"]).ok();
     Outcome::Passed
 }

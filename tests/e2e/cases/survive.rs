@@ -107,7 +107,7 @@ fn ports_and_names_work_while_the_daemon_is_dead(suite: &Suite) -> Outcome {
             "busybox",
             "sh",
             "-c",
-            "while :; do wget -qO- -T 1 http://web/ || echo lost; sleep 0.1; done",
+            "while :; do fetch http://web/ || echo lost; sleep 0.1; done",
         ])
         .ok();
     let fetch = |url: &str| shell(&format!("curl -sg --max-time 3 {url}")).stdout;

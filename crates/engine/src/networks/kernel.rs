@@ -228,12 +228,11 @@ impl Kernel {
 
     pub fn remove_bridge(&mut self, record: &NetworkRecord, bridge: &Bridge) -> Result<()> {
         self.firewall.change(&[Item::Bridge(rules(record, bridge))], &[]).map_err(internal)?;
-        self.pass_neighbours();
-        if record.adopted {
-            Ok(())
-        } else {
-            bridge::remove(&mut self.host, &record.interface).map_err(internal)
+        if !record.adopted {
+            bridge::remove(&mut self.host, &record.interface).map_err(internal)?;
         }
+        self.pass_neighbours();
+        Ok(())
     }
 
     pub fn tear_down<'a>(self, records: impl Iterator<Item = &'a NetworkRecord>) -> Result<()> {
@@ -321,10 +320,15 @@ fn sweep(shared: Weak<Shared>) -> Result<Sender<Vec<String>>> {
 
 fn remove_interfaces(socket: &mut Socket, interfaces: &[String]) {
     for interface in interfaces {
-        let outcome: std::result::Result<(), NetlinkError> = socket.send(&[link_delete(Link::Name(interface))]);
+        let outcome: std::result::Result<(), NetlinkError> =
+            socket.send(&[link_delete(Link::Name(interface))]);
         match outcome {
             Err(error) if !error.is_missing() => {
-                tracing::warn!(interface, error = crate::error::chain(&error), "interface is left behind");
+                tracing::warn!(
+                    interface,
+                    error = crate::error::chain(&error),
+                    "interface is left behind"
+                );
             }
             Ok(()) | Err(_) => {}
         }

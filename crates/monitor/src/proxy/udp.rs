@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use sys::datagram::{self, Arrival, Local};
 use sys::epoll::{Interest, Poller};
 
 use crate::run::watch::{Kind, Watch};
@@ -31,12 +32,16 @@ pub struct UdpPort {
 struct Session {
     id: u32,
     sender: SocketAddr,
+    /// Where the sender asked, from where it expects the answer.
+    at: Option<Local>,
     socket: Watch,
     used: Instant,
 }
 
 impl UdpPort {
     pub fn new(to: SocketAddr, socket: OwnedFd, id: u32, poller: &Poller) -> io::Result<UdpPort> {
+        let ipv4 = rustix::net::getsockname(&socket)?.address_family() == AddressFamily::INET;
+        datagram::tell_arrivals(&socket, ipv4)?;
         let mut socket = Watch::new(socket, Kind::Proxy, id);
         socket.set(poller, Some(Interest::Read))?;
         Ok(UdpPort { to, socket, sessions: Vec::new() })
@@ -47,10 +52,12 @@ impl UdpPort {
     pub fn receive(&mut self, next: u32, poller: &Poller, scratch: &mut [u8]) -> (bool, Vec<u32>) {
         let mut gone = Vec::new();
         for _ in 0..TURN_DATAGRAMS {
-            let received = rustix::net::recvfrom(&self.socket, &mut *scratch, RecvFlags::DONTWAIT);
-            let Ok((_, count, Some(sender))) = received else { break };
-            let Ok(sender) = SocketAddr::try_from(sender) else { continue };
-            let known = self.sessions.iter_mut().find(|session| session.sender == sender);
+            let Ok(arrival) = datagram::receive(&self.socket, scratch) else { break };
+            let Arrival { bytes: count, sender, at } = arrival;
+            let known = self
+                .sessions
+                .iter_mut()
+                .find(|session| session.sender == sender && session.at == at);
             if let Some(session) = known {
                 session.forward(&scratch[..count]);
                 continue;
@@ -58,7 +65,7 @@ impl UdpPort {
             if self.sessions.len() >= SESSIONS_MAX {
                 gone.extend(self.drop_idlest(poller));
             }
-            match Session::open(sender, self.to, next, poller) {
+            match Session::open(arrival, self.to, next, poller) {
                 Ok(mut session) => {
                     session.forward(&scratch[..count]);
                     self.sessions.push(session);
@@ -80,10 +87,9 @@ impl UdpPort {
             let received = rustix::net::recv(&session.socket, &mut *scratch, RecvFlags::DONTWAIT);
             let Ok((_, count)) = received else { break };
             session.used = Instant::now();
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             // A datagram that does not go is lost, as datagrams are.
             let _lost =
-                rustix::net::sendto(&self.socket, &scratch[..count], flags, &session.sender);
+                datagram::send(&self.socket, &scratch[..count], session.sender, session.at);
         }
     }
 
@@ -110,14 +116,15 @@ impl UdpPort {
 }
 
 impl Session {
-    fn open(sender: SocketAddr, to: SocketAddr, id: u32, poller: &Poller) -> io::Result<Session> {
+    fn open(arrival: Arrival, to: SocketAddr, id: u32, poller: &Poller) -> io::Result<Session> {
         let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(family, SocketType::DGRAM, flags, None)?;
         rustix::net::connect(&socket, &to)?;
         let mut socket = Watch::new(socket, Kind::Proxy, id);
         socket.set(poller, Some(Interest::Read))?;
-        Ok(Session { id, sender, socket, used: Instant::now() })
+        let Arrival { sender, at, .. } = arrival;
+        Ok(Session { id, sender, at, socket, used: Instant::now() })
     }
 
     fn forward(&mut self, bytes: &[u8]) {

@@ -129,9 +129,10 @@ fn pass_one(
         ([], _) => !needed,
         _ => false,
     };
-    let same = present.iter().map(|rule| rule.comment.as_deref()).eq(wanted
+    let same = present
         .iter()
-        .map(|(comment, _)| Some(comment.as_str())));
+        .map(|rule| rule.comment.as_deref())
+        .eq(wanted.iter().map(|(comment, _)| Some(comment.as_str())));
     if in_place && same {
         return Ok(());
     }
@@ -170,10 +171,7 @@ fn rules(bridges: Bridges<'_>) -> Vec<(String, Rule)> {
         }
     }
     for ours in bridges.ours {
-        rules.push((
-            format!("tug: from {ours}"),
-            from(ours).counter().verdict(&Verdict::Accept),
-        ));
+        rules.push((format!("tug: from {ours}"), from(ours).counter().verdict(&Verdict::Accept)));
     }
     rules
 }
