@@ -355,7 +355,7 @@ impl Shared {
         names::links(attachment, container, networks, attached);
         self.choose_upstreams(attachment, container, networks);
         let items = publish::items(attachment, networks);
-        kernel.firewall.change(&[], &items).map_err(internal)?;
+        kernel.change(&[], &items).map_err(internal)?;
         attached.insert(container.id, Attached { attachment: attachment.clone(), items });
         Ok((sandbox, listeners))
     }
@@ -410,7 +410,7 @@ impl Shared {
     fn release(&self, state: &mut State, id: &Id) {
         let Some(attached) = state.attached.remove(id) else { return };
         if let Some(kernel) = &mut state.kernel
-            && let Err(error) = kernel.firewall.change(&attached.items, &[])
+            && let Err(error) = kernel.change(&attached.items, &[])
         {
             tracing::warn!(container = %id, error = crate::error::chain(&error), "firewall entries are left");
         }
@@ -559,7 +559,7 @@ impl Shared {
             let gone: Vec<Item> =
                 old.iter().filter(|item| !items.contains(item)).cloned().collect();
             let new: Vec<Item> = items.iter().filter(|item| !old.contains(item)).cloned().collect();
-            kernel.firewall.change(&gone, &new).map_err(internal)?;
+            kernel.change(&gone, &new).map_err(internal)?;
         }
         attached.insert(*id, Attached { attachment, items });
         Ok(())

@@ -4,6 +4,8 @@
 //! firewall transaction. A thread of its own removes interfaces of stopped containers, and makes
 //! the firewall anew when somebody flushed it.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Weak;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
@@ -15,11 +17,12 @@ use net::firewall::{Between, BridgeRules, Direct, Exit, Firewall, Item, Ports};
 use net::ports::PortAllocator;
 use net::sandbox::{PoolBridge, SandboxPool};
 use net::sysctl;
-use sys::netlink::route::{Link, link_delete};
-use sys::netlink::{NetlinkError, Protocol, Socket};
+use sys::netlink::route::{self, Link, link_delete};
+use sys::netlink::{NetlinkError, Protocol, Socket, conntrack};
 
 use super::record::{Driver, NetworkRecord};
-use super::{Network, Shared, State, publish};
+use super::publish::{self, Moved};
+use super::{Network, Shared, State};
 use crate::error::{Error, Kind, Result};
 
 /// Prepared sandboxes: enough for a burst of starts, few enough to cost nothing worth counting.
@@ -31,13 +34,21 @@ const FIREWALL_CHECK: Duration = Duration::from_secs(10);
 /// removed one by one: the kernel removes many at once at the price of one.
 const INTERFACE_GRACE: Duration = Duration::from_secs(2);
 
+/// What the sweeper does off the callers' path.
+enum Chore {
+    /// Interfaces to remove, should they not go by themselves.
+    Interfaces(Vec<String>),
+    /// Published ports that came or went, whose old flows must not go on.
+    Flows(Vec<Moved>),
+}
+
 pub(super) struct Kernel {
     /// In the host's namespace.
     pub host: Socket,
     pub firewall: Firewall,
     pub ports: PortAllocator,
     pub pool: Option<SandboxPool>,
-    sweeper: Sender<Vec<String>>,
+    sweeper: Sender<Chore>,
     /// What may drop our containers' packets, as it was last seen.
     obstacles: Vec<Obstacle>,
 }
@@ -61,7 +72,7 @@ impl Shared {
             sysctl::forward_ipv4().map_err(internal)?;
         }
         let mut host = Socket::open(Protocol::Route).map_err(internal)?;
-        let mut items = std::collections::BTreeSet::new();
+        let mut items = BTreeSet::new();
         let mut pool_bridge = None;
         for network in state.networks.values_mut() {
             match self.ensure_bridge(&mut host, network) {
@@ -196,8 +207,18 @@ impl Kernel {
     pub fn sweep(&self, interfaces: Vec<String>) {
         if !interfaces.is_empty() {
             // A thread that is gone means that the daemon is going, too.
-            let _ = self.sweeper.send(interfaces);
+            let _ = self.sweeper.send(Chore::Interfaces(interfaces));
         }
+    }
+
+    /// Changes the firewall, and has UDP flows of ports that came or went begin anew.
+    pub fn change(&mut self, gone: &[Item], new: &[Item]) -> std::result::Result<(), NetlinkError> {
+        self.firewall.change(gone, new)?;
+        let moved = publish::moved(gone, new);
+        if !moved.is_empty() {
+            let _ = self.sweeper.send(Chore::Flows(moved));
+        }
+        Ok(())
     }
 
     /// Keeps other firewalls from dropping what our own lets pass. They are the user's: whatever
@@ -290,8 +311,8 @@ pub(super) fn mtu(record: &NetworkRecord) -> Option<u32> {
 }
 
 /// Starts the thread that removes interfaces and looks after the firewall.
-fn sweep(shared: Weak<Shared>) -> Result<Sender<Vec<String>>> {
-    let (sender, chores) = mpsc::channel::<Vec<String>>();
+fn sweep(shared: Weak<Shared>) -> Result<Sender<Chore>> {
+    let (sender, chores) = mpsc::channel::<Chore>();
     let mut socket = Socket::open(Protocol::Route).map_err(internal)?;
     let work = move || {
         let mut doomed: Vec<String> = Vec::new();
@@ -299,8 +320,12 @@ fn sweep(shared: Weak<Shared>) -> Result<Sender<Vec<String>>> {
         loop {
             let patience = if doomed.is_empty() { FIREWALL_CHECK } else { INTERFACE_GRACE };
             match chores.recv_timeout(patience) {
-                Ok(interfaces) => {
+                Ok(Chore::Interfaces(interfaces)) => {
                     doomed.extend(interfaces);
+                    continue;
+                }
+                Ok(Chore::Flows(moved)) => {
+                    delete_flows(&mut socket, &moved);
                     continue;
                 }
                 Err(RecvTimeoutError::Timeout) => {}
@@ -332,6 +357,22 @@ fn remove_interfaces(socket: &mut Socket, interfaces: &[String]) {
             }
             Ok(()) | Err(_) => {}
         }
+    }
+}
+
+fn delete_flows(socket: &mut Socket, moved: &[Moved]) {
+    let outcome = route::dump_addresses(socket).and_then(|addresses| {
+        let local: BTreeSet<IpAddr> = addresses.iter().map(|info| info.address).collect();
+        let mut netfilter = Socket::open(Protocol::Netfilter)?;
+        conntrack::delete_flows(&mut netfilter, |flow| {
+            moved.iter().any(|port| port.outdates(flow, &local))
+        })
+    });
+    if let Err(error) = outcome {
+        tracing::warn!(
+            error = crate::error::chain(&error),
+            "UDP flows that began earlier may go to where a port led before"
+        );
     }
 }
 

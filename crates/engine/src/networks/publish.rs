@@ -1,6 +1,6 @@
 //! Published ports of a container: wishes read, sockets reserved, firewall items.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use net::firewall::{Forward, Guard, Item, Way};
@@ -8,6 +8,7 @@ use net::ports::{
     BoundPort, PortAllocator, PortError, PortWish, PublishedPort as NetPort, Transport,
 };
 use spec::Id;
+use sys::netlink::conntrack::Flow;
 
 use super::kernel::gateway_mode;
 use super::view::{Attachment, Listener, PublishedPort};
@@ -210,6 +211,47 @@ pub(super) fn items(attachment: &Attachment, networks: &BTreeMap<Id, Network>) -
     items
 }
 
+/// A UDP port whose way to a container came or went. TCP notices by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moved {
+    Gone(Forward),
+    New(Forward),
+}
+
+/// The UDP ports among changed items.
+pub(super) fn moved(gone: &[Item], new: &[Item]) -> Vec<Moved> {
+    let udp = |item: &Item| match item {
+        Item::Forward(forward) if forward.protocol == Transport::Udp.number() => Some(*forward),
+        Item::Forward(_) | Item::Bridge(_) | Item::Guard(_) => None,
+    };
+    let gone = gone.iter().filter_map(udp).map(Moved::Gone);
+    gone.chain(new.iter().filter_map(udp).map(Moved::New)).collect()
+}
+
+impl Moved {
+    /// Whether the flow still goes as it went before. `local` are the host's addresses.
+    pub fn outdates(&self, flow: &Flow, local: &BTreeSet<IpAddr>) -> bool {
+        if flow.protocol != Transport::Udp.number() {
+            return false;
+        }
+        let target = |forward: &Forward| SocketAddr::new(forward.target, forward.target_port);
+        match self {
+            Moved::Gone(forward) => {
+                flow.answerer == target(forward) && flow.destination != flow.answerer
+            }
+            Moved::New(forward) => {
+                let (host, port) = (flow.destination.ip(), flow.destination.port());
+                let asked = if forward.host.is_unspecified() {
+                    host.is_ipv4() == forward.host.is_ipv4() && local.contains(&host)
+                } else {
+                    host == forward.host
+                };
+                asked && port == forward.host_port && flow.answerer != target(forward)
+            }
+        }
+    }
+}
+
 /// The container's addresses on the networks that its default routes go by.
 pub(super) fn targets(attachment: &Attachment, networks: &BTreeMap<Id, Network>) -> Targets {
     let find = |ipv4: bool| {
@@ -221,4 +263,47 @@ pub(super) fn targets(attachment: &Attachment, networks: &BTreeMap<Id, Network>)
         endpoint.addresses().find(|address| address.is_ipv4() == ipv4)
     };
     Targets { ipv4: find(true), ipv6: find(false) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forward(host: &str) -> Forward {
+        let target = [172, 17, 0, 2].into();
+        let host = host.parse().unwrap();
+        Forward { protocol: 17, host, host_port: 53, target, target_port: 5353, way: Way::Nat }
+    }
+
+    #[track_caller]
+    fn check(moved: Moved, destination: &str, answerer: &str, outdated: bool) {
+        let flow = Flow {
+            protocol: 17,
+            source: "192.0.2.1:4000".parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            answerer: answerer.parse().unwrap(),
+        };
+        let local = BTreeSet::from([IpAddr::from([192, 0, 2, 9])]);
+        assert_eq!(moved.outdates(&flow, &local), outdated);
+    }
+
+    #[test]
+    fn flows_through_a_port_that_is_gone_begin_anew() {
+        let gone = Moved::Gone(forward("0.0.0.0"));
+        check(gone, "192.0.2.9:53", "172.17.0.2:5353", true);
+        check(gone, "192.0.2.9:53", "172.17.0.3:5353", false);
+        check(gone, "172.17.0.2:5353", "172.17.0.2:5353", false);
+    }
+
+    #[test]
+    fn flows_past_a_new_port_begin_anew() {
+        let new = Moved::New(forward("0.0.0.0"));
+        check(new, "192.0.2.9:53", "192.0.2.9:53", true);
+        check(new, "192.0.2.9:53", "172.17.0.7:5353", true);
+        check(new, "192.0.2.9:53", "172.17.0.2:5353", false);
+        check(new, "192.0.2.9:54", "192.0.2.9:54", false);
+        // A query to a name server elsewhere.
+        check(new, "198.51.100.1:53", "198.51.100.1:53", false);
+        check(Moved::New(forward("192.0.2.9")), "192.0.2.9:53", "192.0.2.9:53", true);
+    }
 }

@@ -10,6 +10,7 @@
 //! Source: `include/uapi/linux/netlink.h`, netlink(7).
 
 pub mod announce;
+pub mod conntrack;
 pub mod netns;
 pub mod nft;
 pub mod route;
