@@ -1,3 +1,5 @@
+//! Rules and elements as the programs nft and iptables list them.
+
 use std::process::Command;
 
 use super::*;
