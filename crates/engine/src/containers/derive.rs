@@ -704,3 +704,7 @@ fn block_io(limits: &Resources, nodes: &BTreeMap<String, Vec<DeviceNode>>) -> Bl
         throttle_write_iops_device: throttles(&limits.blkio_device_write_iops),
     }
 }
+
+#[cfg(test)]
+#[path = "derive_tests.rs"]
+mod tests;

@@ -223,6 +223,11 @@ fn resources(limits: &Resources) -> Result<Vec<String>> {
     if limits.oom_kill_disable == Some(true) && limits.memory == 0 {
         warnings.push("OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.".to_owned());
     }
+    for rule in &limits.device_cgroup_rules {
+        if super::derive::parse_device_rule(rule).is_none() {
+            return refuse(format!("invalid device cgroup rule format: '{rule}'"));
+        }
+    }
     for ulimit in &limits.ulimits {
         if super::derive::rlimit_name(&ulimit.name).is_none() {
             return refuse(format!("invalid ulimit type: {}", ulimit.name));

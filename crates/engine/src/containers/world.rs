@@ -477,9 +477,12 @@ pub(crate) fn files_in(dir: &Path) -> ManagedFiles {
 fn devices(record: &Record) -> Result<BTreeMap<String, Vec<DeviceNode>>> {
     let limits = &record.spec.host.resources;
     if let Some(request) = limits.device_requests.first() {
+        // As Go prints a list of lists.
+        let sets = request.capabilities.iter().map(|set| format!("[{}]", set.join(" ")));
+        let sets = sets.collect::<Vec<_>>().join(" ");
+        let driver = &request.driver;
         return Err(Error::internal(format!(
-            "could not select device driver \"{}\" with capabilities: {:?}",
-            request.driver, request.capabilities
+            "could not select device driver \"{driver}\" with capabilities: [{sets}]"
         )));
     }
     let mut found = BTreeMap::new();

@@ -1,0 +1,260 @@
+use expect_test::{Expect, expect};
+
+use super::super::spec::{DeviceMapping, RestartPolicy};
+use super::*;
+
+fn host() -> Host {
+    Host {
+        cgroup_v2: false,
+        kernel: (6, 12),
+        architecture: "amd64".to_owned(),
+        last_capability: 40,
+        thermal_paths: Vec::new(),
+        apparmor: false,
+    }
+}
+
+/// The document of a wish; `mounts` are (kind, source, destination, read-only).
+fn document(spec: &ContainerSpec, mounts: &[(MountKind, &str, &str, bool)]) -> Result<Spec> {
+    let mounts: Vec<HostMount> = mounts
+        .iter()
+        .map(|(kind, source, destination, read_only)| HostMount {
+            mount: Mount {
+                kind: *kind,
+                destination: (*destination).to_owned(),
+                read_only: *read_only,
+                ..Mount::default()
+            },
+            source: PathBuf::from(source),
+        })
+        .collect();
+    let node = DeviceNode {
+        path: "/dev/kvm".to_owned(),
+        kind: 'c',
+        major: 10,
+        minor: 232,
+        mode: 0o660,
+        uid: 0,
+        gid: 104,
+    };
+    let id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef".parse().unwrap();
+    let files = ManagedFiles {
+        hosts: "/data/hosts".into(),
+        hostname: "/data/hostname".into(),
+        resolv_conf: "/data/resolv.conf".into(),
+    };
+    derive(&Inputs {
+        id: &id,
+        spec,
+        config: &EngineConfig::default(),
+        host: &host(),
+        hostname: "0123456789ab",
+        mounts: &mounts,
+        files: &files,
+        joined: &BTreeMap::from([("other".to_owned(), 77)]),
+        devices: &BTreeMap::from([("/dev/kvm".to_owned(), vec![node])]),
+        shm: None,
+        link_env: &[],
+    })
+}
+
+fn shell() -> ContainerSpec {
+    let mut spec = ContainerSpec::default();
+    spec.config.cmd = Some(vec!["sh".to_owned()]);
+    spec.host.security_opt = vec!["seccomp=unconfined".to_owned()];
+    spec
+}
+
+/// One line for each mount, namespace and so on, so that a difference is seen at once.
+fn render(spec: &Spec) -> String {
+    let process = spec.process.as_ref().unwrap();
+    let linux = spec.linux.as_ref().unwrap();
+    let mut lines = vec![
+        format!("args {:?} cwd {} tty {}", process.args, process.cwd, process.terminal),
+        format!("env {:?}", process.env),
+        format!("caps {}", process.capabilities.as_ref().unwrap().bounding.len()),
+        format!("hostname {:?} readonly {}", spec.hostname, spec.root.as_ref().unwrap().readonly),
+        format!("cgroup {}", linux.cgroups_path),
+    ];
+    let namespaces =
+        linux.namespaces.iter().map(|namespace| format!("{:?}{}", namespace.kind, namespace.path));
+    lines.push(format!("namespaces {}", namespaces.collect::<Vec<_>>().join(" ")));
+    lines.push(format!(
+        "masked {} readonly {} seccomp {}",
+        linux.masked_paths.len(),
+        linux.readonly_paths.len(),
+        linux.seccomp.is_some()
+    ));
+    lines.push(format!("sysctl {:?}", linux.sysctl));
+    for mount in &spec.mounts {
+        lines.push(format!(
+            "{} {} {} {}",
+            mount.destination,
+            mount.kind,
+            mount.source,
+            mount.options.join(",")
+        ));
+    }
+    lines.extend(
+        linux
+            .devices
+            .iter()
+            .map(|device| format!("device {} {}:{}", device.path, device.major, device.minor)),
+    );
+    let resources = linux.resources.as_ref().unwrap();
+    lines.push(format!("rules {}", resources.devices.len()));
+    lines.push(format!(
+        "memory {:?}",
+        resources.memory.as_ref().map(|memory| (memory.limit, memory.swap))
+    ));
+    lines.push(format!(
+        "cpu {:?}",
+        resources.cpu.as_ref().map(|cpu| (cpu.quota, cpu.period, cpu.shares))
+    ));
+    lines.join("\n") + "\n"
+}
+
+#[track_caller]
+fn check(spec: &ContainerSpec, mounts: &[(MountKind, &str, &str, bool)], want: Expect) {
+    want.assert_eq(&render(&document(spec, mounts).unwrap()));
+}
+
+#[test]
+fn a_plain_container_gets_dockers_defaults() {
+    check(
+        &shell(),
+        &[],
+        expect![[r#"
+        args ["sh"] cwd / tty false
+        env ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOSTNAME=0123456789ab"]
+        caps 14
+        hostname "0123456789ab" readonly false
+        cgroup /tug/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+        namespaces Mount Network Uts Pid Ipc
+        masked 12 readonly 5 seccomp false
+        sysctl {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+        /proc proc proc nosuid,noexec,nodev
+        /dev tmpfs tmpfs nosuid,strictatime,mode=755,size=65536k
+        /sys sysfs sysfs nosuid,noexec,nodev,ro
+        /dev/pts devpts devpts nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5
+        /dev/mqueue mqueue mqueue nosuid,noexec,nodev
+        /dev/shm tmpfs shm nosuid,noexec,nodev,mode=1777,size=67108864
+        /etc/resolv.conf bind /data/resolv.conf rbind,rprivate,rw
+        /etc/hostname bind /data/hostname rbind,rprivate,rw
+        /etc/hosts bind /data/hosts rbind,rprivate,rw
+        /sys/fs/cgroup cgroup cgroup ro,nosuid,noexec,nodev,relatime
+        rules 13
+        memory None
+        cpu None
+    "#]],
+    );
+}
+
+#[test]
+fn a_privileged_container_sees_the_host() {
+    let mut spec = shell();
+    spec.host.privileged = true;
+    spec.host.network = NetworkMode::Host;
+    spec.host.pid = PidMode::Host;
+    spec.host.ipc = IpcMode::Host;
+    spec.host.uts = UtsMode::Host;
+    check(
+        &spec,
+        &[],
+        expect![[r#"
+        args ["sh"] cwd / tty false
+        env ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOSTNAME=0123456789ab"]
+        caps 41
+        hostname "" readonly false
+        cgroup /tug/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+        namespaces Mount
+        masked 0 readonly 0 seccomp false
+        sysctl {}
+        /proc proc proc nosuid,noexec,nodev
+        /dev tmpfs tmpfs nosuid,strictatime,mode=755,size=65536k
+        /sys sysfs sysfs nosuid,noexec,nodev,rw
+        /dev/pts devpts devpts nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5
+        /dev/mqueue mqueue mqueue nosuid,noexec,nodev
+        /dev/shm bind /dev/shm rbind,nosuid,noexec,nodev
+        /etc/resolv.conf bind /data/resolv.conf rbind,rprivate,rw
+        /etc/hostname bind /data/hostname rbind,rprivate,rw
+        /etc/hosts bind /data/hosts rbind,rprivate,rw
+        /sys/fs/cgroup cgroup cgroup rw,nosuid,noexec,nodev,relatime
+        rules 1
+        memory None
+        cpu None
+    "#]],
+    );
+}
+
+#[test]
+fn wishes_show_in_the_document() {
+    let mut spec = shell();
+    spec.tty = true;
+    spec.config.env = vec!["A=1".to_owned(), "HOSTNAME".to_owned(), "PATH=/bin".to_owned()];
+    spec.config.working_dir = "/a/../b".to_owned();
+    spec.host.read_only_rootfs = true;
+    spec.host.restart = RestartPolicy::Always;
+    spec.host.resources.memory = 64 << 20;
+    spec.host.resources.nano_cpus = 1_500_000_000;
+    spec.host.resources.cgroup_parent = "/mine/".to_owned();
+    spec.host.resources.devices = vec![DeviceMapping {
+        host: "/dev/kvm".to_owned(),
+        container: "/dev/mine".to_owned(),
+        permissions: "r".to_owned(),
+    }];
+    spec.host.network = NetworkMode::Container("other".to_owned());
+    let mounts = [
+        (MountKind::Volume, "/vol", "/data/deep", false),
+        (MountKind::Bind, "/src", "/data", true),
+        (MountKind::Bind, "/own/hosts", "/etc/hosts", false),
+        (MountKind::Tmpfs, "", "/dev/shm", false),
+    ];
+    check(
+        &spec,
+        &mounts,
+        expect![[r#"
+        args ["sh"] cwd /b tty true
+        env ["PATH=/bin", "TERM=xterm", "A=1"]
+        caps 14
+        hostname "0123456789ab" readonly true
+        cgroup /mine/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+        namespaces Mount Network/proc/77/ns/net Uts Pid Ipc
+        masked 12 readonly 5 seccomp false
+        sysctl {}
+        /proc proc proc nosuid,noexec,nodev
+        /dev tmpfs tmpfs nosuid,strictatime,mode=755,size=65536k
+        /sys sysfs sysfs nosuid,noexec,nodev,ro
+        /data bind /src rbind,rprivate,rro
+        /dev/pts devpts devpts nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5
+        /dev/mqueue mqueue mqueue nosuid,noexec,nodev
+        /etc/resolv.conf bind /data/resolv.conf rbind,rprivate,ro
+        /etc/hostname bind /data/hostname rbind,rprivate,ro
+        /data/deep bind /vol rbind,rprivate,rw
+        /etc/hosts bind /own/hosts rbind,rprivate,rw
+        /dev/shm tmpfs tmpfs noexec,nosuid,nodev
+        /sys/fs/cgroup cgroup cgroup ro,nosuid,noexec,nodev,relatime
+        device /dev/mine 10:232
+        rules 14
+        memory Some((Some(67108864), Some(134217728)))
+        cpu Some((Some(150000), Some(100000), None))
+    "#]],
+    );
+}
+
+#[test]
+fn a_namespace_of_a_stopped_container_cannot_be_joined() {
+    let mut spec = shell();
+    spec.host.pid = PidMode::Container("gone".to_owned());
+    let error = document(&spec, &[]).unwrap_err();
+    assert_eq!(error.message, "container gone is not running");
+}
+
+#[test]
+fn device_rules_are_read_or_refused() {
+    assert!(parse_device_rule("c 1:3 mr").is_some());
+    assert!(parse_device_rule("a *:* rwm").is_some());
+    assert!(parse_device_rule("x 1:3 r").is_none());
+    assert!(parse_device_rule("c 1 r").is_none());
+    assert!(parse_device_rule("c 1:3 q").is_none());
+}
