@@ -89,7 +89,9 @@ pub fn stat_path(root: BorrowedFd<'_>, path: &Path) -> Result<PathStat, ArchiveE
 pub fn tar_path(root: BorrowedFd<'_>, path: &Path, out: &mut dyn Write) -> Result<(), ArchiveError> {
     let place = place(root, path)?;
     let base = base_name(path);
-    let base = if base == "/" { b".".to_vec() } else { base.into_encoded_bytes() };
+    // A path that ends in "." names what is in the directory, and so do the archive's names.
+    let is_inside = path.as_os_str().as_encoded_bytes().ends_with(b"/.");
+    let base = if base == "/" || is_inside { b".".to_vec() } else { base.into_encoded_bytes() };
     let mut visit = |node: &Node<'_>| {
         write_node(node, node.path.to_vec(), out)?;
         Ok::<_, ArchiveError>(Descend::Yes)

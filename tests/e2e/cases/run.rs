@@ -542,6 +542,10 @@ fn files_are_copied_in_and_out(suite: &Suite) -> Outcome {
         suite.run(cli, ["stop", "-t", "0", "box"]).ok();
         suite.run(cli, ["cp", "box:/root/in", &to]).ok();
         assert_eq!(std::fs::read_to_string(&to).unwrap(), "payload\n");
+        let inside = scratch.join("inside");
+        std::fs::create_dir(&inside).unwrap();
+        suite.run(cli, ["cp", "box:/root/.", inside.to_str().unwrap()]).ok();
+        assert_eq!(std::fs::read_to_string(inside.join("in")).unwrap(), "payload\n");
         let missing = suite.run(cli, ["cp", "box:/nowhere", &to]).fails(1);
         assert!(missing.contains("Could not find the file /nowhere in container box"), "{missing}");
         suite.run(cli, ["rm", "box"]).ok();
