@@ -25,10 +25,11 @@ impl Failure {
 
     /// What to print on stderr, if anything.
     pub fn words(&self) -> Option<String> {
-        match self {
-            Failure::Said { text, .. } => Some(text.clone()),
-            Failure::Daemon(error) => Some(daemon_words(error)),
-        }
+        let text = match self {
+            Failure::Said { text, .. } => text.clone(),
+            Failure::Daemon(error) => daemon_words(error),
+        };
+        Some(spec::errno::in_go_words(&text).into_owned())
     }
 }
 

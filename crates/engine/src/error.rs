@@ -6,6 +6,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use spec::errno::in_go_words;
+
 /// What sort of refusal this is; decides the HTTP status and nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -35,7 +37,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     #[must_use]
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        let message = message.into();
+        Self { kind, message: in_go_words(&message).into_owned(), source: None }
     }
 
     #[must_use]
@@ -77,7 +80,7 @@ impl Error {
         message: impl fmt::Display,
         source: impl StdError + Send + Sync + 'static,
     ) -> Self {
-        let message = format!("{message}: {}", chain(&source));
+        let message = in_go_words(&format!("{message}: {}", chain(&source))).into_owned();
         Self { kind, message, source: Some(Box::new(source)) }
     }
 
@@ -101,33 +104,17 @@ impl StdError for Error {
     }
 }
 
-/// An error and its causes in one line, outermost first.
+/// An error and its causes in one line, outermost first, the kernel's in Go's words.
 #[must_use]
 pub fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = worded(error);
+    let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
         text.push_str(": ");
-        text.push_str(&worded(inner));
+        text.push_str(&inner.to_string());
         cause = inner.source();
     }
-    text
-}
-
-/// The system's errors are worded as Go words them, because clients look for "no space left on
-/// device" and its like.
-fn worded(error: &(dyn StdError + 'static)) -> String {
-    let system = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
-    let text = error.to_string();
-    match (system, text.rsplit_once(" (os error ")) {
-        (Some(_), Some((words, _))) => {
-            let mut letters = words.chars();
-            letters
-                .next()
-                .map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
-        }
-        (Some(_) | None, _) => text,
-    }
+    in_go_words(&text).into_owned()
 }
 
 #[cfg(test)]

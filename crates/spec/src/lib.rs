@@ -4,6 +4,7 @@
 //! instead of strings, so a value that exists is valid.
 
 pub mod digest;
+pub mod errno;
 pub mod glob;
 pub mod id;
 pub mod ignore;

@@ -91,14 +91,7 @@ fn parse(
 
 /// An I/O error in the words that Go, and so every Docker user, knows.
 pub fn reason(error: &io::Error) -> String {
-    let Some(number) = error.raw_os_error() else { return error.to_string() };
-    let text = io::Error::from_raw_os_error(number).to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut letters = text.chars();
-    match letters.next() {
-        Some(first) => first.to_lowercase().chain(letters).collect(),
-        None => String::new(),
-    }
+    spec::errno::in_go_words(&error.to_string()).into_owned()
 }
 
 #[cfg(test)]
