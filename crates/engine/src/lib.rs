@@ -73,7 +73,10 @@ impl Engine {
         let inner = containers::world::blocking(move || host::open(config)).await?;
         let inner = Arc::new(inner);
         let found = containers::reconcile::look(&inner).await?;
-        let running = found.iter().filter_map(|found| Some((found.record.id, found.life.attachment.clone()?))).collect();
+        let running = found
+            .iter()
+            .filter_map(|found| Some((found.record.id, found.life.attachment.clone()?)))
+            .collect();
         let networks = inner.networks.clone();
         containers::world::blocking(move || networks.restore(running)).await;
         containers::reconcile::adopt(&inner, found);
@@ -84,7 +87,12 @@ impl Engine {
     /// need; where none runs, the bridges and the firewall table go, and the next start makes them
     /// again from the records.
     pub async fn close(&self) {
-        let alive = self.inner.containers.all().iter().any(|container| container.now().phase.run().is_some());
+        let alive = self
+            .inner
+            .containers
+            .all()
+            .iter()
+            .any(|container| container.now().phase.run().is_some());
         if alive {
             return;
         }

@@ -80,7 +80,9 @@ impl Engine {
             filters.pattern("name", &volume.name)
                 && filters.exact("driver", &volume.driver)
                 && filters.labels(&volume.labels)
-                && dangling.is_none_or(|dangling| volume_users(engine, &volume.name).is_empty() == dangling)
+                && dangling.is_none_or(|dangling| {
+                    volume_users(engine, &volume.name).is_empty() == dangling
+                })
         };
         Ok(engine.store.volumes().into_iter().filter(fits).collect())
     }
@@ -108,7 +110,11 @@ impl Engine {
     ///
     /// # Errors
     /// `Invalid` for an unknown filter; `Conflict` while another prune runs.
-    pub async fn prune_volumes(&self, filters: Filters, named: PruneNamed) -> Result<VolumePruneReport> {
+    pub async fn prune_volumes(
+        &self,
+        filters: Filters,
+        named: PruneNamed,
+    ) -> Result<VolumePruneReport> {
         let _alone = self.inner.pruning_volumes.try_lock().map_err(|_| words::prune_running())?;
         let engine = Arc::clone(&self.inner);
         blocking(move || prune(&engine, &filters, named)).await
@@ -137,7 +143,8 @@ fn create(engine: &Inner, request: VolumeRequest) -> Result<Volume> {
         labels.insert(ANONYMOUS_LABEL.to_owned(), String::new());
     }
     let spec = VolumeSpec { driver, options, labels, anonymous };
-    let (volume, creation) = engine.store.volume_create(&name, &spec).map_err(|error| create_error(&name, error))?;
+    let (volume, creation) =
+        engine.store.volume_create(&name, &spec).map_err(|error| create_error(&name, error))?;
     if creation == Creation::Created {
         tell(engine, "create", &volume);
     }
@@ -152,7 +159,9 @@ fn create_error(name: &str, error: VolumeError) -> Error {
         VolumeError::NameTooShort
         | VolumeError::Name(_)
         | VolumeError::Option(_)
-        | VolumeError::OptionMissing(_) => Error::because(Kind::Invalid, format!("create {name}"), error),
+        | VolumeError::OptionMissing(_) => {
+            Error::because(Kind::Invalid, format!("create {name}"), error)
+        }
         VolumeError::Missing(_)
         | VolumeError::Create { .. }
         | VolumeError::CopyUp { .. }
@@ -167,7 +176,10 @@ fn remove(engine: &Inner, name: &str) -> Result<()> {
     let users = volume_users(engine, name);
     if !users.is_empty() {
         let ids: Vec<String> = users.iter().map(ToString::to_string).collect();
-        return Err(Error::conflict(format!("remove {name}: volume is in use - [{}]", ids.join(", "))));
+        return Err(Error::conflict(format!(
+            "remove {name}: volume is in use - [{}]",
+            ids.join(", ")
+        )));
     }
     match engine.store.volume_remove(name) {
         Ok(()) => {

@@ -115,6 +115,25 @@ fn shorten(path: &Path) -> io::Result<(Option<OwnedFd>, PathBuf)> {
     Ok((Some(directory), short))
 }
 
+/// How many bytes (with the kernel's own overhead) a peer on this host has not read yet; zero on
+/// other kinds of sockets than Unix ones, where it could not be told.
+///
+/// # Errors
+/// `EBADF` and its like for what is no socket.
+pub fn unread_by_peer(socket: impl AsFd) -> io::Result<usize> {
+    let socket = socket.as_fd();
+    if rustix::net::sockopt::socket_domain(socket)? != rustix::net::AddressFamily::UNIX {
+        return Ok(0);
+    }
+    let mut count: libc::c_int = 0;
+    // SAFETY: unix(7): SIOCOUTQ (TIOCOUTQ) stores one int, and `count` is one that we may write.
+    let outcome = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    if outcome < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(count).unwrap_or(0))
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;

@@ -34,7 +34,8 @@ impl Drop for Directory {
                 warn!(?path, %error, "build context left behind");
             }
         };
-        if let Err(error) = std::thread::Builder::new().name("tug-context".to_owned()).spawn(remove) {
+        if let Err(error) = std::thread::Builder::new().name("tug-context".to_owned()).spawn(remove)
+        {
             warn!(%error, "no thread to remove a build context");
         }
     }

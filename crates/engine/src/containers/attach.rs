@@ -383,8 +383,10 @@ impl Engine {
             spec.console_size = options.console_size;
         }
         let detach_keys = detach_keys(spec.detach_keys.as_deref())?;
+        // The stream is framed as the start says, whatever terminal the create asked for: a client
+        // unpacks what it asked for last. Source: moby 28.2 `api/server/router/container/exec.go`.
         Ok(ExecStarting {
-            tty: spec.tty,
+            tty: options.tty,
             engine: self.clone(),
             container,
             exec: id,

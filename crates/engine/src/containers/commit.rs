@@ -28,9 +28,13 @@ impl Engine {
         let mut config = request.config.clone().unwrap_or_default();
         super::merge::merge(&mut config, &view.record.spec.config);
         crate::changes::apply(&mut config, &request.changes)?;
-        let pause = request.pause && matches!(view.phase, Phase::Running { .. });
-        if pause {
-            self.pause_container(asked).await?;
+        let mut pause = request.pause && matches!(view.phase, Phase::Running { .. });
+        if pause && let Err(error) = self.pause_container(asked).await {
+            // It ended this instant, or another paused it.
+            if error.kind != Kind::Conflict {
+                return Err(error);
+            }
+            pause = false;
         }
         let (engine, record) = (Arc::clone(&self.inner), Arc::clone(&view.record));
         let reference = request.reference.clone();

@@ -34,7 +34,9 @@ impl Waiter {
     pub async fn finished(mut self) -> WaitResult {
         let (condition, exits) = (self.condition, self.exits);
         let met = |view: &Arc<View>| match condition {
-            WaitCondition::NotRunning => !busy(&view.phase),
+            // An end that the restart policy undoes is an end too.
+            // Source: moby `container/state.go`, `SetRestarting`.
+            WaitCondition::NotRunning => view.exits > exits || !busy(&view.phase),
             WaitCondition::NextExit => view.exits > exits || view.phase == Phase::Gone,
             WaitCondition::Removed => matches!(view.phase, Phase::Gone | Phase::Dead { .. }),
         };

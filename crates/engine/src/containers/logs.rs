@@ -49,9 +49,6 @@ pub(crate) fn apply_options(log: &LogSpec, settings: &mut LogSettings) -> Result
         }
     }
     let rotates = settings.file_bytes_max.is_some();
-    if settings.driver == LogDriver::JsonFile && !rotates && settings.files_max > 1 {
-        return Err(Error::invalid("max-file must be used with max-size".to_owned()));
-    }
     if settings.driver == LogDriver::JsonFile
         && settings.compress
         && (settings.files_max < 2 || !rotates)

@@ -537,7 +537,9 @@ impl Task {
                 let request = Request::Signal { target: Target::Main, signal };
                 // A monitor that is held up must not hold up the container's end.
                 let sent = tokio::time::timeout(SIGNAL_PATIENCE, link.demand(&request, &[])).await;
-                sent.unwrap_or_else(|_| Err(Error::internal("the container's monitor does not answer")))
+                sent.unwrap_or_else(|_| {
+                    Err(Error::internal("the container's monitor does not answer"))
+                })
             }
             None => Err(Error::internal("the container has no monitor")),
         };

@@ -138,9 +138,12 @@ pub(crate) async fn kill_group(engine: &Arc<Inner>, record: &Arc<Record>) {
 
 pub(crate) async fn freeze(engine: &Arc<Inner>, record: &Arc<Record>, wish: Freeze) -> Result<()> {
     let (engine, record) = (Arc::clone(engine), Arc::clone(record));
+    let id = record.id;
     let outcome = blocking(move || cgroup(&engine, &record).freeze(wish)).await;
-    outcome.map_err(|source| {
-        Error::because(Kind::Internal, "Cannot pause or unpause the container", source)
+    outcome.map_err(|source| match source.kind() {
+        // The monitor removed the group, and its news are on the way.
+        io::ErrorKind::NotFound => words::not_running(id),
+        _ => Error::because(Kind::Internal, "Cannot pause or unpause the container", source),
     })
 }
 

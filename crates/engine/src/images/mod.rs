@@ -111,7 +111,8 @@ impl Engine {
         let image = find_image(engine, asked)?;
         let (tags, digests) = names_of(&engine.store.references(&image.id));
         let lowers = engine.store.lowers(&image.layers);
-        let tagged_at = image.tagged_at.and_then(|nanos| Timestamp::from_nanosecond(i128::from(nanos)).ok());
+        let tagged_at =
+            image.tagged_at.and_then(|nanos| Timestamp::from_nanosecond(i128::from(nanos)).ok());
         Ok(ImageDetails { image, tags, digests, tagged_at, lowers })
     }
 
@@ -147,7 +148,8 @@ impl Engine {
 
 /// Names an image and tells about it; gives the image that had the name before.
 pub(crate) fn tag(engine: &Inner, name: &Reference, id: &ImageId) -> Result<Option<ImageId>> {
-    let before = engine.store.tag(name, id).map_err(|source| Error::caused(Kind::Internal, source))?;
+    let before =
+        engine.store.tag(name, id).map_err(|source| Error::caused(Kind::Internal, source))?;
     tell(engine, "tag", id, &name.familiar());
     Ok(before)
 }
@@ -184,7 +186,8 @@ fn names_of(references: &[Reference]) -> (Vec<String>, Vec<String>) {
     (familiar(tags), familiar(digests))
 }
 
-const LIST_FILTERS: [&str; 7] = ["before", "dangling", "label", "label!", "reference", "since", "until"];
+const LIST_FILTERS: [&str; 7] =
+    ["before", "dangling", "label", "label!", "reference", "since", "until"];
 
 fn list(engine: &Inner, query: &ImagesQuery) -> Result<Vec<ImageSummary>> {
     let filters = &query.filters;

@@ -20,10 +20,11 @@ fn glob(pattern: &[u8], text: &[u8]) -> bool {
             (0..=reach).any(|length| glob(rest, &text[length..]))
         }
         (Some((b'?', rest)), Some((first, more))) => *first != b'/' && glob(rest, more),
-        (Some((b'[', rest)), Some((first, more))) => {
-            class(rest, *first).is_some_and(|(fits, rest)| fits && *first != b'/' && glob(rest, more))
+        (Some((b'[', rest)), Some((first, more))) => class(rest, *first)
+            .is_some_and(|(fits, rest)| fits && *first != b'/' && glob(rest, more)),
+        (Some((b'\\', [wanted, rest @ ..])), Some((first, more))) => {
+            wanted == first && glob(rest, more)
         }
-        (Some((b'\\', [wanted, rest @ ..])), Some((first, more))) => wanted == first && glob(rest, more),
         (Some((wanted, rest)), Some((first, more))) => wanted == first && glob(rest, more),
         (Some(_), None) => false,
     }

@@ -91,11 +91,16 @@ fn remove(engine: &Inner, asked: &str, removal: Removal) -> Result<Vec<Removed>>
     let mut quiet = Quiet::No;
     if by_id(&id, asked) && !is_name(engine, asked) {
         if one_repository(&references) {
-            check_conflicts(engine, &id, Checks { references: false, soft: removal.force == Force::No })?;
+            check_conflicts(
+                engine,
+                &id,
+                Checks { references: false, soft: removal.force == Force::No },
+            )?;
             untag_all(engine, &references, &id, &mut removed)?;
         }
     } else {
-        let name = Reference::parse(asked).map_err(|source| Error::caused(Kind::Invalid, source))?;
+        let name =
+            Reference::parse(asked).map_err(|source| Error::caused(Kind::Invalid, source))?;
         if removal.force == Force::No
             && one_repository(&references)
             && let Some(user) = users(engine, &id).first()
@@ -143,7 +148,12 @@ fn drop_lonely_digests(
     Ok(())
 }
 
-fn untag(engine: &Inner, name: &Reference, id: &ImageId, removed: &mut Vec<Removed>) -> Result<bool> {
+fn untag(
+    engine: &Inner,
+    name: &Reference,
+    id: &ImageId,
+    removed: &mut Vec<Removed>,
+) -> Result<bool> {
     let gone = engine.store.untag(name).map_err(|source| Error::caused(Kind::Internal, source))?;
     if gone.is_some() {
         tell(engine, "untag", id, &id.to_string());
@@ -190,7 +200,10 @@ fn delete(
         let Some(image) = engine.store.image(&id) else { return Ok(()) };
         let references = engine.store.references(&id);
         untag_all(engine, &references, &id, removed)?;
-        let layers = engine.store.image_remove(&id).map_err(|source| Error::caused(Kind::Internal, source))?;
+        let layers = engine
+            .store
+            .image_remove(&id)
+            .map_err(|source| Error::caused(Kind::Internal, source))?;
         let attributes = std::collections::BTreeMap::from([("name".to_owned(), id.to_string())]);
         engine.events.publish(EventType::Image, "delete", id.to_string(), attributes);
         removed.push(Removed::Deleted(id.to_string()));
@@ -212,7 +225,10 @@ struct Checks {
 
 fn check_conflicts(engine: &Inner, id: &ImageId, checks: Checks) -> Result<()> {
     let conflict = |forced: &str, why: String| {
-        Err(Error::conflict(format!("conflict: unable to delete {} ({forced}) - {why}", id.short())))
+        Err(Error::conflict(format!(
+            "conflict: unable to delete {} ({forced}) - {why}",
+            id.short()
+        )))
     };
     let (never, must) = ("cannot be forced", "must be forced");
     if !engine.store.image_children(id).is_empty() {
@@ -220,13 +236,19 @@ fn check_conflicts(engine: &Inner, id: &ImageId, checks: Checks) -> Result<()> {
     }
     let users = users(engine, id);
     if let Some(user) = users.iter().find(|user| user.running) {
-        return conflict(never, format!("image is being used by running container {}", user.id.short()));
+        return conflict(
+            never,
+            format!("image is being used by running container {}", user.id.short()),
+        );
     }
     if checks.references && !engine.store.references(id).is_empty() {
         return conflict(must, "image is referenced in multiple repositories".to_owned());
     }
     if let (true, Some(user)) = (checks.soft, users.first()) {
-        return conflict(must, format!("image is being used by stopped container {}", user.id.short()));
+        return conflict(
+            must,
+            format!("image is being used by stopped container {}", user.id.short()),
+        );
     }
     Ok(())
 }
@@ -250,7 +272,8 @@ fn prune(engine: &Inner, filters: &Filters) -> Result<PruneReport> {
     images.sort_by_key(|image| image.id);
     for image in images {
         let references = engine.store.references(&image.id);
-        let intermediate = references.is_empty() && !engine.store.image_children(&image.id).is_empty();
+        let intermediate =
+            references.is_empty() && !engine.store.image_children(&image.id).is_empty();
         let tagged = references.iter().any(|name| name.digest().is_none());
         if intermediate
             || (dangling && tagged)
@@ -275,7 +298,8 @@ fn prune(engine: &Inner, filters: &Filters) -> Result<PruneReport> {
     }
     let after: u64 = engine.store.layers().iter().map(|layer| layer.size).sum();
     report.reclaimed = before.saturating_sub(after);
-    let attributes = std::collections::BTreeMap::from([("reclaimed".to_owned(), report.reclaimed.to_string())]);
+    let attributes =
+        std::collections::BTreeMap::from([("reclaimed".to_owned(), report.reclaimed.to_string())]);
     engine.events.publish(EventType::Image, "prune", "", attributes);
     Ok(report)
 }
@@ -291,7 +315,8 @@ mod tests {
 
     #[track_caller]
     fn check(names: &[&str], want: bool) {
-        let names: Vec<Reference> = names.iter().map(|name| Reference::parse(name).unwrap()).collect();
+        let names: Vec<Reference> =
+            names.iter().map(|name| Reference::parse(name).unwrap()).collect();
         assert_eq!(one_repository(&names), want);
     }
 

@@ -42,7 +42,11 @@ impl Engine {
     ///
     /// # Errors
     /// `Invalid` for a bad change or archive.
-    pub async fn import_image(&self, archive: ByteStream, request: ImportRequest) -> Result<ImageId> {
+    pub async fn import_image(
+        &self,
+        archive: ByteStream,
+        request: ImportRequest,
+    ) -> Result<ImageId> {
         let engine = Arc::clone(&self.inner);
         blocking(move || import(&engine, archive, &request)).await
     }
@@ -51,7 +55,11 @@ impl Engine {
     ///
     /// # Errors
     /// `Invalid` for a bad archive. Images loaded before the failure stay.
-    pub async fn load_images(&self, archive: ByteStream, output: mpsc::Sender<LoadOutput>) -> Result<()> {
+    pub async fn load_images(
+        &self,
+        archive: ByteStream,
+        output: mpsc::Sender<LoadOutput>,
+    ) -> Result<()> {
         let engine = Arc::clone(&self.inner);
         blocking(move || load(&engine, archive, &output)).await
     }
@@ -109,7 +117,8 @@ fn import(engine: &Inner, archive: ByteStream, request: &ImportRequest) -> Resul
         rootfs: RootFs { diff_ids: vec![layer.key.diff_id()], ..RootFs::default() },
         ..ImageConfig::default()
     };
-    let bytes = serde_json::to_vec(&image).map_err(|source| Error::caused(Kind::Internal, source))?;
+    let bytes =
+        serde_json::to_vec(&image).map_err(|source| Error::caused(Kind::Internal, source))?;
     let id = engine
         .store
         .image_create(&bytes, None, &lease)
@@ -126,14 +135,18 @@ fn load(engine: &Inner, archive: ByteStream, output: &mpsc::Sender<LoadOutput>) 
         // Whoever asked may have gone; the load goes on, like any transition.
         let _ = output.blocking_send(LoadOutput::Progress(progress));
     };
-    let loaded = engine.store.image_load(stream::reader(archive), &mut progress).map_err(load_error)?;
+    let loaded =
+        engine.store.image_load(stream::reader(archive), &mut progress).map_err(load_error)?;
     for LoadedImage { id, names } in loaded {
         for name in &names {
             if let Some(before) = tag(engine, name, &id)? {
-                say(output, format!(
-                    "The image {} already exists, renaming the old one with ID {before} to empty string\n",
-                    name.familiar()
-                ));
+                say(
+                    output,
+                    format!(
+                        "The image {} already exists, renaming the old one with ID {before} to empty string\n",
+                        name.familiar()
+                    ),
+                );
             }
             say(output, format!("Loaded image: {}\n", name.familiar()));
         }
@@ -178,10 +191,14 @@ fn items(engine: &Inner, asked: &[String]) -> Result<Vec<SaveItem>> {
         known.extend(name.filter(|name| !known.contains(name)));
     };
     for text in asked {
-        let bare = Reference::parse_untagged(text).ok().filter(|name| name.tag().is_none() && name.digest().is_none());
+        let bare = Reference::parse_untagged(text)
+            .ok()
+            .filter(|name| name.tag().is_none() && name.digest().is_none());
         let repository: Vec<(Reference, ImageId)> = match &bare {
             Some(bare) => {
-                let same = |(name, _): &(Reference, ImageId)| name.name() == bare.name() && name.tag().is_some();
+                let same = |(name, _): &(Reference, ImageId)| {
+                    name.name() == bare.name() && name.tag().is_some()
+                };
                 engine.store.names().into_iter().filter(same).collect()
             }
             None => Vec::new(),
@@ -196,8 +213,12 @@ fn items(engine: &Inner, asked: &[String]) -> Result<Vec<SaveItem>> {
             Kind::NotFound => not_found(text),
             _ => error,
         })?;
-        let name = Reference::parse(text).ok().filter(|name| engine.store.resolve_tag(name).is_some());
+        let name =
+            Reference::parse(text).ok().filter(|name| engine.store.resolve_tag(name).is_some());
         add(image.id, name.filter(|_| !by_id(&image.id, text)));
     }
-    Ok(order.into_iter().map(|image| SaveItem { image, names: names.remove(&image).unwrap_or_default() }).collect())
+    Ok(order
+        .into_iter()
+        .map(|image| SaveItem { image, names: names.remove(&image).unwrap_or_default() })
+        .collect())
 }

@@ -20,8 +20,8 @@ use net::sysctl;
 use sys::netlink::route::{self, Link, link_delete};
 use sys::netlink::{NetlinkError, Protocol, Socket, conntrack};
 
-use super::record::{Driver, NetworkRecord};
 use super::publish::{self, Moved};
+use super::record::{Driver, NetworkRecord};
 use super::{Network, Shared, State};
 use crate::error::{Error, Kind, Result};
 

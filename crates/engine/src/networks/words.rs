@@ -26,8 +26,10 @@ pub fn predefined_remove(name: &str) -> Error {
 }
 
 pub fn active_endpoints(name: &str, members: &[(String, String)]) -> Error {
-    let members: Vec<String> =
-        members.iter().map(|(name, endpoint)| format!("name:\"{name}\" id:\"{endpoint}\"")).collect();
+    let members: Vec<String> = members
+        .iter()
+        .map(|(name, endpoint)| format!("name:\"{name}\" id:\"{endpoint}\""))
+        .collect();
     Error::forbidden(format!(
         "error while removing network: network {name} has active endpoints ({})",
         members.join(" ")
