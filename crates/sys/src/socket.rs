@@ -141,6 +141,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_the_peer_has_not_read_is_counted() {
+        use std::io::{Read as _, Write as _};
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        assert_eq!(unread_by_peer(&ours).unwrap(), 0);
+        ours.write_all(b"hello").unwrap();
+        assert!(unread_by_peer(&ours).unwrap() > 0);
+        theirs.read_exact(&mut [0; 5]).unwrap();
+        assert_eq!(unread_by_peer(&ours).unwrap(), 0);
+    }
+
+    #[test]
     fn descriptors_arrive_with_the_bytes_and_close_on_exec() {
         let (left, right) = UnixStream::pair().unwrap();
         let file = std::fs::File::open("/proc/self/status").unwrap();

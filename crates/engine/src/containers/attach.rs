@@ -49,7 +49,16 @@ impl Attaching {
                 (self.engine.clone(), self.request.clone(), Arc::clone(&view));
             blocking(move || replay(&engine, &past, &request, client.socket)).await?
         } else {
-            client.socket
+            let running = view.link.is_some();
+            let socket = client.socket;
+            blocking(move || {
+                // What does not run yet is started by a client that has its answer.
+                if running {
+                    await_head_read(&socket);
+                }
+                socket
+            })
+            .await
         };
         world::tell(&self.engine.inner, &view.record, "attach", &[]);
         if !self.request.stream {
@@ -85,6 +94,7 @@ fn replay(
     let query =
         LogsQuery { stdout: request.stdout, stderr: request.stderr, ..LogsQuery::default() };
     let lines = super::logs::replay(engine, view, &query)?;
+    await_head_read(&socket);
     for line in lines {
         if write_all(&socket, &framed(&line, view.record.spec.tty)).is_err() {
             break;
@@ -111,6 +121,22 @@ fn frame(stream: u8, bytes: &[u8]) -> Vec<u8> {
     frame.extend(length.to_be_bytes());
     frame.extend_from_slice(bytes);
     frame
+}
+
+/// Waits, but not for long, until the client has read the answer's head.
+///
+/// Clients on Python's `http.client` (docker-py, and with it Ansible and others) read the head
+/// through a buffer and then go on with the bare socket: output that arrives together with the head
+/// is lost to them. Docker starts an exec so slowly that nobody ever noticed.
+fn await_head_read(socket: &OwnedFd) {
+    const PATIENCE: std::time::Duration = std::time::Duration::from_millis(50);
+    const PAUSE: std::time::Duration = std::time::Duration::from_micros(50);
+    let since = std::time::Instant::now();
+    while since.elapsed() < PATIENCE
+        && sys::socket::unread_by_peer(socket).is_ok_and(|count| count > 0)
+    {
+        std::thread::sleep(PAUSE);
+    }
 }
 
 /// Waits while the client does not read, on a socket that may be non-blocking.
@@ -179,6 +205,11 @@ impl ExecStarting {
         };
         let tty = self.tty;
         let socket = client.socket;
+        let socket = blocking(move || {
+            await_head_read(&socket);
+            socket
+        })
+        .await;
         let outcome = self.run(Some((options, &socket))).await;
         if let Err(error) = &outcome {
             let text = format!("{}\r\n", error.message);

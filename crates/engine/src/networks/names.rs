@@ -72,7 +72,12 @@ pub(super) fn links(
             let there =
                 other.endpoints.values().find(|there| there.network_id == endpoint.network_id);
             let addresses = found.entry(alias.to_lowercase()).or_default();
-            addresses.extend(there.into_iter().flat_map(super::Endpoint::addresses));
+            for address in there.into_iter().flat_map(super::Endpoint::addresses) {
+                // One link may be among the network's and among the container's.
+                if !addresses.contains(&address) {
+                    addresses.push(address);
+                }
+            }
         }
     }
     attachment.links = found;
