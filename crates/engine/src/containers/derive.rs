@@ -393,7 +393,6 @@ fn mounts(inputs: &Inputs<'_>, security: &SecurityOptions) -> Vec<OciMount> {
     let privileged = spec.host.privileged;
     let access = if privileged { "rw" } else { "ro" };
     let cgroup_access = if privileged || security.writable_cgroups { "rw" } else { "ro" };
-    let shm_size = spec.host.shm_size.unwrap_or(inputs.config.default_shm_size);
     let mut all = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
@@ -411,6 +410,43 @@ fn mounts(inputs: &Inputs<'_>, security: &SecurityOptions) -> Vec<OciMount> {
             &[cgroup_access, "nosuid", "noexec", "nodev", "relatime"],
         ),
     ];
+    all.extend(ipc_mounts(inputs));
+    // A user's mount takes the place of a default one and of what lies in it.
+    let taken = |path: &str| {
+        inputs.mounts.iter().any(|host| {
+            let place = &host.mount.destination;
+            path == place
+                || path.strip_prefix(place.as_str()).is_some_and(|rest| rest.starts_with('/'))
+        })
+    };
+    all.retain(|default| !taken(&default.destination) || default.destination == "/dev");
+    let file_access = if spec.host.read_only_rootfs { "ro" } else { "rw" };
+    for (place, source) in [
+        ("/etc/resolv.conf", &inputs.files.resolv_conf),
+        ("/etc/hostname", &inputs.files.hostname),
+        ("/etc/hosts", &inputs.files.hosts),
+    ] {
+        let exact = inputs.mounts.iter().any(|host| host.mount.destination == place);
+        if !exact && !source.as_os_str().is_empty() {
+            all.push(mount(
+                place,
+                "bind",
+                &source.to_string_lossy(),
+                &["rbind", "rprivate", file_access],
+            ));
+        }
+    }
+    all.extend(inputs.mounts.iter().map(user_mount));
+    // Parents first; the sort is stable, so the order above holds at one depth.
+    all.sort_by_key(|mount| mount.destination.split('/').filter(|part| !part.is_empty()).count());
+    all
+}
+
+/// What an IPC namespace shows in `/dev`.
+fn ipc_mounts(inputs: &Inputs<'_>) -> Vec<OciMount> {
+    let spec = inputs.spec;
+    let shm_size = spec.host.shm_size.unwrap_or(inputs.config.default_shm_size);
+    let mut all = Vec::new();
     match spec.host.ipc {
         IpcMode::Host => {
             // In the host's namespace this shows the host's queues.
@@ -444,34 +480,6 @@ fn mounts(inputs: &Inputs<'_>, security: &SecurityOptions) -> Vec<OciMount> {
             });
         }
     }
-    // A user's mount takes the place of a default one and of what lies in it.
-    let taken = |path: &str| {
-        inputs.mounts.iter().any(|host| {
-            let place = &host.mount.destination;
-            path == place
-                || path.strip_prefix(place.as_str()).is_some_and(|rest| rest.starts_with('/'))
-        })
-    };
-    all.retain(|default| !taken(&default.destination) || default.destination == "/dev");
-    let file_access = if spec.host.read_only_rootfs { "ro" } else { "rw" };
-    for (place, source) in [
-        ("/etc/resolv.conf", &inputs.files.resolv_conf),
-        ("/etc/hostname", &inputs.files.hostname),
-        ("/etc/hosts", &inputs.files.hosts),
-    ] {
-        let exact = inputs.mounts.iter().any(|host| host.mount.destination == place);
-        if !exact && !source.as_os_str().is_empty() {
-            all.push(mount(
-                place,
-                "bind",
-                &source.to_string_lossy(),
-                &["rbind", "rprivate", file_access],
-            ));
-        }
-    }
-    all.extend(inputs.mounts.iter().map(user_mount));
-    // Parents first; the sort is stable, so the order above holds at one depth.
-    all.sort_by_key(|mount| mount.destination.split('/').filter(|part| !part.is_empty()).count());
     all
 }
 

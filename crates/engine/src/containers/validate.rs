@@ -158,7 +158,17 @@ fn security(host: &HostSpec) -> Result<()> {
 }
 
 fn resources(limits: &Resources) -> Result<Vec<String>> {
+    memory(limits)?;
+    cpu(limits)?;
+    lists(limits)?;
     let mut warnings = Vec::new();
+    if limits.oom_kill_disable == Some(true) && limits.memory == 0 {
+        warnings.push("OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.".to_owned());
+    }
+    Ok(warnings)
+}
+
+fn memory(limits: &Resources) -> Result<()> {
     let refuse = |text: String| Err(Error::invalid(text));
     if limits.memory != 0 && limits.memory < MEMORY_MIN {
         return refuse("Minimum memory limit allowed is 6MB".to_owned());
@@ -190,6 +200,11 @@ fn resources(limits: &Resources) -> Result<Vec<String>> {
                 .to_owned(),
         );
     }
+    Ok(())
+}
+
+fn cpu(limits: &Resources) -> Result<()> {
+    let refuse = |text: String| Err(Error::invalid(text));
     if limits.nano_cpus > 0 && limits.cpu_period > 0 {
         return refuse(
             "Conflicting options: Nano CPUs and CPU Period cannot both be set".to_owned(),
@@ -220,9 +235,11 @@ fn resources(limits: &Resources) -> Result<Vec<String>> {
     if limits.blkio_weight > 0 && !(10..=1000).contains(&limits.blkio_weight) {
         return refuse("Range of blkio weight is from 10 to 1000".to_owned());
     }
-    if limits.oom_kill_disable == Some(true) && limits.memory == 0 {
-        warnings.push("OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.".to_owned());
-    }
+    Ok(())
+}
+
+fn lists(limits: &Resources) -> Result<()> {
+    let refuse = |text: String| Err(Error::invalid(text));
     for rule in &limits.device_cgroup_rules {
         if super::derive::parse_device_rule(rule).is_none() {
             return refuse(format!("invalid device cgroup rule format: '{rule}'"));
@@ -239,7 +256,7 @@ fn resources(limits: &Resources) -> Result<Vec<String>> {
             ));
         }
     }
-    Ok(warnings)
+    Ok(())
 }
 
 #[cfg(test)]
