@@ -54,7 +54,11 @@ impl Platform {
         if self.os != offered.os || wanted_arch != arch {
             return false;
         }
-        level(variant.as_deref()) <= level(wanted_variant.as_deref()).max(default_level(&arch))
+        let most = match &wanted_variant {
+            Some(wanted) => level(Some(wanted)),
+            None => default_level(&arch),
+        };
+        level(variant.as_deref()) <= most
     }
 }
 
@@ -173,6 +177,7 @@ mod tests {
         let v6: Platform = "linux/arm/v6".parse().unwrap();
         assert!(v7.runs(&v6));
         assert!(!v6.runs(&"linux/arm/v8".parse().unwrap()));
+        assert!(!v6.runs(&v7));
         assert!(!v7.runs(&"linux/amd64".parse().unwrap()));
     }
 }

@@ -1,0 +1,334 @@
+//! Who we are to a registry: challenges, Basic, and Bearer tokens.
+//!
+//! A registry answers 401 with challenges. For Basic the name and password go along with each
+//! request. For Bearer a token is fetched from the realm, with the password (GET) or an identity
+//! token (POST, OAuth 2), for the scopes that the work needs, and kept for as long as it says, at
+//! least [`TOKEN_LIFE_MIN`]. Without credentials the token is an anonymous one.
+//!
+//! Source: RFC 9110, 11; distribution `docs/spec/auth/token.md`, `oauth.md`,
+//! `registry/client/auth/session.go`.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::{Method, Uri};
+use serde::Deserialize;
+
+use crate::error::{Refusal, RequestError, TransportError};
+use crate::transport::{Payload, Transport, TrustOf};
+
+/// Source: distribution `registry/client/auth/session.go`, `minimumTokenLifetimeSeconds`.
+const TOKEN_LIFE_MIN: Duration = Duration::from_secs(60);
+const TOKEN_BYTES_MAX: usize = 1 << 20;
+const CLIENT_ID: &str = "docker";
+
+/// What a user gave for a registry. Empty fields were not given.
+#[derive(Clone, Default, PartialEq, Eq, Hash)]
+pub struct Credentials {
+    pub user: String,
+    pub password: String,
+    /// A refresh token that a login gave instead of the password.
+    pub identity_token: String,
+    /// Sent as it is.
+    pub registry_token: String,
+}
+
+impl Credentials {
+    pub fn is_anonymous(&self) -> bool {
+        *self == Credentials::default()
+    }
+}
+
+/// Secrets stay out of logs.
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// One challenge of a `WWW-Authenticate` header. Scheme and names are lower case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Challenge {
+    pub scheme: String,
+    pub parameters: Vec<(String, String)>,
+}
+
+impl Challenge {
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        self.parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// All challenges of an answer, whether in one header or several.
+pub fn challenges(headers: &HeaderMap) -> Vec<Challenge> {
+    let texts = headers.get_all("www-authenticate").iter().filter_map(|value| value.to_str().ok());
+    texts.flat_map(parse_challenges).collect()
+}
+
+/// Reads `Bearer realm="…",service="…", Basic realm=…`.
+pub fn parse_challenges(text: &str) -> Vec<Challenge> {
+    let mut found: Vec<Challenge> = Vec::new();
+    let mut rest = text.trim_start_matches([' ', ',', '\t']);
+    while !rest.is_empty() {
+        let end = rest.find([' ', '=', ',', '\t']).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(end);
+        let after_blank = after.trim_start();
+        match (after_blank.strip_prefix('='), found.last_mut()) {
+            (Some(value), Some(challenge)) => {
+                let (value, after) = value_of(value.trim_start());
+                challenge.parameters.push((word.to_ascii_lowercase(), value));
+                rest = after;
+            }
+            // A parameter of nothing.
+            (Some(_), None) => return found,
+            (None, _) => {
+                found.push(Challenge { scheme: word.to_ascii_lowercase(), parameters: Vec::new() });
+                rest = after_blank;
+            }
+        }
+        rest = rest.trim_start_matches([' ', ',', '\t']);
+    }
+    found
+}
+
+/// A token or a quoted string, and what follows.
+fn value_of(text: &str) -> (String, &str) {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find([',', ' ', '\t']).unwrap_or(text.len());
+        return (text[..end].to_owned(), &text[end..]);
+    };
+    let mut value = String::new();
+    let mut letters = quoted.char_indices();
+    while let Some((place, letter)) = letters.next() {
+        match letter {
+            '"' => return (value, &quoted[place + 1..]),
+            '\\' => value.extend(letters.next().map(|(_, letter)| letter)),
+            other => value.push(other),
+        }
+    }
+    (value, "")
+}
+
+struct Token {
+    text: String,
+    until: Instant,
+}
+
+/// What is known of one registry's demands, and the tokens got so far.
+#[derive(Default)]
+pub(crate) struct Session {
+    challenges: Vec<Challenge>,
+    /// By scopes.
+    tokens: HashMap<String, Token>,
+}
+
+impl Session {
+    pub(crate) fn learn(&mut self, challenges: Vec<Challenge>) {
+        if !challenges.is_empty() {
+            self.challenges = challenges;
+        }
+    }
+
+    /// Forgets the token that was refused.
+    pub(crate) fn forget(&mut self, scope: &str) {
+        self.tokens.remove(scope);
+    }
+
+    /// The challenge that asks for a token.
+    pub(crate) fn bearer(&self) -> Option<Challenge> {
+        self.challenge("bearer").cloned()
+    }
+
+    fn challenge(&self, scheme: &str) -> Option<&Challenge> {
+        self.challenges.iter().find(|challenge| challenge.scheme == scheme)
+    }
+
+    /// The value of `Authorization` for work that needs `scope`; None where nothing is asked.
+    pub(crate) async fn authorization(
+        &mut self,
+        transport: &Transport,
+        credentials: &Credentials,
+        scope: &str,
+        trust_of: TrustOf<'_>,
+    ) -> Result<Option<HeaderValue>, TransportError> {
+        if let Some(bearer) = self.bearer() {
+            if let Some(token) = self.tokens.get(scope).filter(|token| token.until > Instant::now()) {
+                return secret(format!("Bearer {}", token.text)).map(Some);
+            }
+            let token = fetch(transport, credentials, &bearer, scope, trust_of).await?;
+            let header = secret(format!("Bearer {}", token.text))?;
+            self.tokens.insert(scope.to_owned(), token);
+            return Ok(Some(header));
+        }
+        if self.challenge("basic").is_some() {
+            if credentials.user.is_empty() && credentials.password.is_empty() {
+                return Err(TransportError::Auth("no basic auth credentials".to_owned()));
+            }
+            return basic(credentials).map(Some);
+        }
+        Ok(None)
+    }
+}
+
+fn basic(credentials: &Credentials) -> Result<HeaderValue, TransportError> {
+    secret(format!("Basic {}", STANDARD.encode(format!("{}:{}", credentials.user, credentials.password))))
+}
+
+fn secret(text: String) -> Result<HeaderValue, TransportError> {
+    let mut value = HeaderValue::from_str(&text)
+        .map_err(|_| TransportError::Auth("credentials have characters that no header may have".to_owned()))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// What token servers answer; both names are in use.
+#[derive(Deserialize)]
+struct Answered {
+    #[serde(default)]
+    token: Option<String>,
+    #[serde(default)]
+    access_token: Option<String>,
+    #[serde(default)]
+    expires_in: Option<u64>,
+    #[serde(default)]
+    refresh_token: Option<String>,
+}
+
+async fn fetch(
+    transport: &Transport,
+    credentials: &Credentials,
+    challenge: &Challenge,
+    scope: &str,
+    trust_of: TrustOf<'_>,
+) -> Result<Token, TransportError> {
+    if !credentials.registry_token.is_empty() {
+        let until = Instant::now() + Duration::from_secs(3600);
+        return Ok(Token { text: credentials.registry_token.clone(), until });
+    }
+    let answered = ask(transport, credentials, challenge, scope, Offline::No, trust_of).await?;
+    let text = answered.token.filter(|text| !text.is_empty()).or(answered.access_token);
+    let text = text
+        .filter(|text| !text.is_empty())
+        .ok_or_else(|| TransportError::Auth("authorization server did not include a token in the response".to_owned()))?;
+    let life = Duration::from_secs(answered.expires_in.unwrap_or(0)).max(TOKEN_LIFE_MIN);
+    Ok(Token { text, until: Instant::now() + life })
+}
+
+/// Whether a refresh token is wanted too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Offline {
+    No,
+    Yes,
+}
+
+async fn ask(
+    transport: &Transport,
+    credentials: &Credentials,
+    challenge: &Challenge,
+    scope: &str,
+    offline: Offline,
+    trust_of: TrustOf<'_>,
+) -> Result<Answered, TransportError> {
+    let realm = challenge.parameter("realm").unwrap_or_default();
+    let service = challenge.parameter("service").unwrap_or_default();
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    let mut headers = HeaderMap::new();
+    if !service.is_empty() {
+        query.append_pair("service", service);
+    }
+    let with_identity = !credentials.identity_token.is_empty();
+    if with_identity {
+        query.append_pair("client_id", CLIENT_ID);
+        query.append_pair("grant_type", "refresh_token");
+        query.append_pair("refresh_token", &credentials.identity_token);
+        query.append_pair("scope", scope);
+    } else {
+        for one in scope.split(' ').filter(|one| !one.is_empty()) {
+            query.append_pair("scope", one);
+        }
+        if offline == Offline::Yes {
+            query.append_pair("offline_token", "true");
+            query.append_pair("client_id", CLIENT_ID);
+        }
+        if !credentials.user.is_empty() {
+            query.append_pair("account", &credentials.user);
+            headers.insert(AUTHORIZATION, basic(credentials)?);
+        }
+    }
+    let query = query.finish();
+    let (method, address, payload) = if with_identity {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        (Method::POST, realm.to_owned(), Payload::Bytes(Bytes::from(query)))
+    } else {
+        let mark = if realm.contains('?') { '&' } else { '?' };
+        (Method::GET, format!("{realm}{mark}{query}"), Payload::empty())
+    };
+    let address: Uri = address
+        .parse()
+        .map_err(|_| TransportError::Auth(format!("invalid realm {realm:?} of the registry's challenge")))?;
+    let sent = transport.send(method, &address, &headers, payload, trust_of).await;
+    let mut answer = sent.map_err(flat)?;
+    let broken = |error: std::io::Error| TransportError::Auth(format!("token answer: {error}"));
+    let body = answer.bytes(TOKEN_BYTES_MAX).await.map_err(broken)?.unwrap_or_default();
+    if !answer.status.is_success() {
+        let refusal = Refusal::read(answer.status, &[], &body);
+        return Err(TransportError::Refused(Box::new(refusal)));
+    }
+    serde_json::from_slice(&body)
+        .map_err(|error| TransportError::Auth(format!("unable to decode token response: {error}")))
+}
+
+/// A failed request within a request, as Go prints the two.
+fn flat(error: RequestError) -> TransportError {
+    TransportError::Auth(format!("{error}: {}", error.source))
+}
+
+/// What a login brings: an identity token where the registry gives one.
+///
+/// # Errors
+/// When the registry does not take the credentials, or cannot be asked.
+pub(crate) async fn refresh_token(
+    transport: &Transport,
+    credentials: &Credentials,
+    challenge: &Challenge,
+    trust_of: TrustOf<'_>,
+) -> Result<Option<String>, TransportError> {
+    let answered = ask(transport, credentials, challenge, "", Offline::Yes, trust_of).await?;
+    Ok(answered.refresh_token.filter(|text| !text.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use expect_test::{Expect, expect};
+
+    #[track_caller]
+    fn check(text: &str, want: Expect) {
+        let shown = parse_challenges(text).into_iter().map(|challenge| {
+            let parameters: Vec<String> =
+                challenge.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            format!("{}[{}]", challenge.scheme, parameters.join(" | "))
+        });
+        want.assert_eq(&shown.collect::<Vec<_>>().join(" "));
+    }
+
+    #[test]
+    fn challenges_are_read_one_after_another() {
+        check(
+            r#"Bearer realm="https://auth.example/token",service="reg, \"the\" one",scope="repository:a/b:pull,push""#,
+            expect![[r#"bearer[realm=https://auth.example/token | service=reg, "the" one | scope=repository:a/b:pull,push]"#]],
+        );
+        check(
+            r#"Basic realm="Registry Realm", Bearer realm=x , error = "invalid_token""#,
+            expect!["basic[realm=Registry Realm] bearer[realm=x | error=invalid_token]"],
+        );
+        check("Negotiate", expect!["negotiate[]"]);
+        check("", expect![""]);
+        check("=x", expect![""]);
+        check(r#"Basic realm="never ends"#, expect!["basic[realm=never ends]"]);
+    }
+}

@@ -1,0 +1,277 @@
+//! The client against small servers on loopback, honest ones and hostile ones.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use spec::Digest;
+use tokio::net::TcpListener;
+
+use crate::client::{Access, Client, Mount, Trusting, login};
+use crate::dial::Trust;
+use crate::policy::{HostFiles, Policy};
+use crate::{Credentials, Endpoint, Error, Transport};
+
+/// What a server saw of a request.
+#[derive(Debug, Clone)]
+struct Seen {
+    method: Method,
+    path: String,
+    authorization: String,
+    range: String,
+    body: Bytes,
+}
+
+type Reply = Response<Full<Bytes>>;
+type Log = Arc<Mutex<Vec<Seen>>>;
+
+/// Serves `answer` until the test's runtime ends; gives the address and what was asked.
+async fn serve(answer: impl Fn(&Seen, &str) -> Reply + Send + Sync + 'static) -> (String, Log) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let (answer, log, own) = (Arc::new(answer), Log::default(), address.clone());
+    let seen = Arc::clone(&log);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (answer, seen, own) = (Arc::clone(&answer), Arc::clone(&seen), own.clone());
+            let service = service_fn(move |request: Request<Incoming>| {
+                let (answer, seen, own) = (Arc::clone(&answer), Arc::clone(&seen), own.clone());
+                async move {
+                    let text = |name: &str| {
+                        let value = request.headers().get(name).and_then(|value| value.to_str().ok());
+                        value.unwrap_or_default().to_owned()
+                    };
+                    let mut one = Seen {
+                        method: request.method().clone(),
+                        path: request.uri().to_string(),
+                        authorization: text("authorization"),
+                        range: text("range"),
+                        body: Bytes::new(),
+                    };
+                    one.body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+                    seen.lock().unwrap().push(one.clone());
+                    Ok::<_, Infallible>(answer(&one, &own))
+                }
+            });
+            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            tokio::spawn(connection);
+        }
+    });
+    (address, log)
+}
+
+fn reply(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Reply {
+    let mut response = Response::builder().status(status);
+    for (name, value) in headers {
+        response = response.header(*name, *value);
+    }
+    response.body(Full::new(body.into())).unwrap()
+}
+
+fn trusting() -> Trusting {
+    Arc::new(|_| Arc::new(Trust::default()))
+}
+
+/// The plain endpoint, which is the last one of loopback.
+fn endpoint(address: &str) -> Endpoint {
+    Policy::default().pull_endpoints(address, &|_| HostFiles::default()).pop().unwrap()
+}
+
+async fn open(address: &str, credentials: Credentials, access: Access) -> Result<Client, Error> {
+    Client::open(Transport::default(), endpoint(address), "a/b", credentials, access, trusting()).await
+}
+
+fn credentials() -> Credentials {
+    Credentials { user: "me".to_owned(), password: "secret".to_owned(), ..Credentials::default() }
+}
+
+/// An error and its causes, as users see it.
+fn words(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
+
+fn paths(log: &Log) -> Vec<String> {
+    log.lock().unwrap().iter().map(|seen| format!("{} {}", seen.method, seen.path)).collect()
+}
+
+#[tokio::test]
+async fn a_token_is_fetched_once_and_sent_to_the_registry() {
+    let (address, log) = serve(|seen, own| match seen.path.split('?').next().unwrap() {
+        "/token" if seen.authorization == "Basic bWU6c2VjcmV0" => {
+            reply(200, &[], r#"{"token":"t1","expires_in":300}"#)
+        }
+        "/token" => reply(401, &[], r#"{"details":"incorrect username or password"}"#),
+        _ if seen.authorization == "Bearer t1" => reply(200, &[("content-type", "x/y")], "{}"),
+        _ => reply(401, &[("www-authenticate", &format!("Bearer realm=\"http://{own}/token\",service=\"s\""))], ""),
+    })
+    .await;
+    let client = open(&address, credentials(), Access::Pull).await.unwrap();
+    client.manifest("latest").await.unwrap();
+    client.manifest("other").await.unwrap();
+    assert_eq!(paths(&log), [
+        "GET /v2/",
+        "GET /token?service=s&scope=repository%3Aa%2Fb%3Apull&account=me",
+        "GET /v2/a/b/manifests/latest",
+        "GET /v2/a/b/manifests/other",
+    ]);
+    let client = open(&address, Credentials::default(), Access::Pull).await.unwrap();
+    let error = client.manifest("latest").await.unwrap_err();
+    assert_eq!(
+        words(&error),
+        format!("Get \"http://{address}/v2/a/b/manifests/latest\": unauthorized: incorrect username or password")
+    );
+}
+
+#[tokio::test]
+async fn a_login_is_checked_by_the_registry() {
+    let (address, _) = serve(|seen, _| match seen.authorization.as_str() {
+        "Basic bWU6c2VjcmV0" => reply(200, &[], "{}"),
+        _ => reply(401, &[("www-authenticate", "Basic realm=\"r\"")], ""),
+    })
+    .await;
+    let good = login(Transport::default(), endpoint(&address), credentials(), trusting()).await;
+    assert_eq!(good.unwrap(), None);
+    let wrong = Credentials { password: "wrong".to_owned(), ..credentials() };
+    let error = login(Transport::default(), endpoint(&address), wrong, trusting()).await.unwrap_err();
+    assert_eq!(words(&error), "unauthorized: authentication required");
+    let nobody = open(&address, Credentials::default(), Access::Pull).await.unwrap();
+    let error = nobody.find_manifest("latest").await.unwrap_err();
+    assert_eq!(words(&error), format!("Head \"http://{address}/v2/a/b/manifests/latest\": no basic auth credentials"));
+}
+
+#[tokio::test]
+async fn credentials_do_not_follow_a_redirect_to_another_host() {
+    let (other, seen_there) = serve(|_, _| reply(200, &[], "blob")).await;
+    let location = format!("http://{other}/elsewhere");
+    let (address, _) = serve(move |seen, _| match seen.authorization.is_empty() {
+        true => reply(401, &[("www-authenticate", "Basic realm=\"r\"")], ""),
+        false => reply(307, &[("location", &location)], ""),
+    })
+    .await;
+    let client = open(&address, credentials(), Access::Pull).await.unwrap();
+    let blob = client.small_blob(&Digest::of(b"blob"), 100).await.unwrap();
+    assert_eq!(&blob[..], b"blob");
+    assert_eq!(seen_there.lock().unwrap()[0].authorization, "");
+}
+
+#[tokio::test]
+async fn a_blob_goes_on_where_it_broke_off() {
+    for honours_ranges in [true, false] {
+        let (address, log) = serve(move |seen, _| match seen.range.as_str() {
+            "bytes=3-" if honours_ranges => reply(206, &[("content-range", "bytes 3-5/6")], "def"),
+            _ => reply(200, &[], "abcdef"),
+        })
+        .await;
+        let client = open(&address, Credentials::default(), Access::Pull).await.unwrap();
+        let mut stream = client.blob(&Digest::of(b"abcdef"), 3).await.unwrap();
+        let mut got = Vec::new();
+        while let Some(chunk) = stream.chunk().await.unwrap() {
+            got.extend_from_slice(&chunk);
+        }
+        assert_eq!(got, b"def");
+        assert_eq!(log.lock().unwrap().last().unwrap().range, "bytes=3-");
+    }
+}
+
+#[tokio::test]
+async fn lies_about_manifests_are_found() {
+    let right = Digest::of(b"{}").to_string();
+    let stated = right.clone();
+    let (address, _) = serve(move |seen, _| match seen.path.rsplit('/').next().unwrap() {
+        "large" => reply(200, &[], vec![b' '; 5 << 20]),
+        "mislabelled" => reply(200, &[("docker-content-digest", &stated)], "{} "),
+        "around" => reply(302, &[("location", "around")], ""),
+        "denied" => reply(403, &[], r#"{"errors":[{"code":"DENIED","message":"no"}]}"#),
+        _ => reply(200, &[], "other"),
+    })
+    .await;
+    let client = open(&address, Credentials::default(), Access::Pull).await.unwrap();
+    let refused = async |reference: &str| words(&client.manifest(reference).await.unwrap_err());
+    assert_eq!(refused("large").await, "manifest large is larger than 4194304 bytes");
+    let unfit = format!("manifest verification failed for digest {right}");
+    assert_eq!(refused("mislabelled").await, unfit);
+    assert_eq!(refused(&right).await, unfit);
+    let around = format!("Get \"http://{address}/v2/a/b/manifests/around\": stopped after 10 redirects");
+    assert_eq!(refused("around").await, around);
+    assert_eq!(refused("denied").await, "denied: no");
+}
+
+#[tokio::test]
+async fn an_upload_follows_its_locations() {
+    let (address, log) = serve(|seen, _| match (&seen.method, seen.path.as_str()) {
+        (&Method::POST, path) if path.contains("from=c") => reply(201, &[], ""),
+        (&Method::POST, _) => reply(202, &[("location", "/v2/a/b/blobs/uploads/1?state=x")], ""),
+        (&Method::PATCH, _) => reply(202, &[("location", "/v2/a/b/blobs/uploads/1?state=y")], ""),
+        _ => reply(201, &[], ""),
+    })
+    .await;
+    let client = open(&address, Credentials::default(), Access::Push).await.unwrap();
+    let digest = Digest::of(b"abc");
+    assert_eq!(client.mount(&digest, "c").await.unwrap(), Mount::Mounted);
+    assert!(matches!(client.mount(&digest, "d").await.unwrap(), Mount::Wanted(_)));
+    let upload = client.begin_upload().await.unwrap();
+    let (sender, receiver) = tokio::sync::mpsc::channel(4);
+    for piece in ["a", "bc"] {
+        sender.send(Ok(Bytes::from(piece))).await.unwrap();
+    }
+    drop(sender);
+    let upload = client.send_upload(upload, receiver).await.unwrap();
+    client.finish_upload(upload, &digest, Bytes::new()).await.unwrap();
+    let all = log.lock().unwrap().clone();
+    let patch = all.iter().find(|seen| seen.method == Method::PATCH).unwrap();
+    assert_eq!(&patch.body[..], b"abc");
+    let put = all.last().unwrap();
+    let want = format!("/v2/a/b/blobs/uploads/1?state=y&digest=sha256%3A{}", digest.hex());
+    assert_eq!((put.method.clone(), put.path.clone()), (Method::PUT, want));
+}
+
+#[tokio::test]
+async fn tags_come_in_pages() {
+    let (address, _) = serve(|seen, _| match seen.path.as_str() {
+        "/v2/a/b/tags/list" => {
+            reply(200, &[("link", "</v2/a/b/tags/list?last=x>; rel=\"next\"")], r#"{"tags":["x"]}"#)
+        }
+        "/v2/a/b/tags/list?last=x" => reply(200, &[], r#"{"tags":["y"]}"#),
+        _ => reply(200, &[], "{}"),
+    })
+    .await;
+    let client = open(&address, Credentials::default(), Access::Pull).await.unwrap();
+    assert_eq!(client.tags().await.unwrap(), ["x", "y"]);
+}
+
+#[tokio::test]
+async fn who_is_not_there_is_named_in_gos_words() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let Err(error) = open(&address, Credentials::default(), Access::Pull).await else { panic!("answered") };
+    assert_eq!(
+        words(&error),
+        format!("Get \"http://{address}/v2/\": dial tcp {address}: connect: connection refused")
+    );
+}
+
+#[tokio::test]
+async fn plain_http_on_a_tls_port_is_told() {
+    let (address, _) = serve(|_, _| reply(200, &[], "")).await;
+    let tls = Policy::default().pull_endpoints(&address, &|_| HostFiles::default()).swap_remove(0);
+    let opened =
+        Client::open(Transport::default(), tls, "a", Credentials::default(), Access::Pull, trusting()).await;
+    let Err(error) = opened else { panic!("answered") };
+    assert_eq!(
+        words(&error),
+        format!("Get \"https://{address}/v2/\": http: server gave HTTP response to HTTPS client")
+    );
+}

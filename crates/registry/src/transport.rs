@@ -1,0 +1,464 @@
+//! HTTP/1.1 over kept connections, with proxies and redirects.
+//!
+//! A connection carries one request at a time. It goes back to the pool when its answer was read to
+//! the end, and is used again for a request that can be sent twice: the server may have closed it in
+//! the meantime.
+//!
+//! Redirects are followed for GET and HEAD only, at most [`REDIRECTS_MAX`]. To another host no
+//! Authorization goes along, and from https nothing leads to http.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body, Frame, Incoming};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
+use hyper::{Method, Request, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::dial::{self, Stream, TlsSettings, Trust};
+use crate::error::{RequestError, TransportError};
+use crate::policy::Range;
+
+const REDIRECTS_MAX: usize = 10;
+const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest time between two pieces of a body.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
+const IDLE_MAX: usize = 8;
+const AGENT: &str = concat!("tug/", env!("CARGO_PKG_VERSION"));
+
+/// The addresses of proxies, and who is reached without. Empty means none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Proxies {
+    pub http: String,
+    pub https: String,
+    pub no: String,
+}
+
+impl Proxies {
+    /// Source: Go `golang.org/x/net/http/httpproxy`.
+    fn of(&self, is_tls: bool, host: &str, port: u16) -> Option<Uri> {
+        let text = if is_tls { &self.https } else { &self.http };
+        let text = if text.is_empty() || text.contains("://") { text.clone() } else { format!("http://{text}") };
+        let proxy: Uri = text.parse().ok()?;
+        let address: Option<IpAddr> = host.parse().ok();
+        if host == "localhost" || address.is_some_and(|address| address.is_loopback()) {
+            return None;
+        }
+        let direct = self.no.split(',').map(str::trim).filter(|rule| !rule.is_empty()).any(|rule| {
+            let (name, wanted) = match rule.rsplit_once(':') {
+                Some((name, digits)) if !name.contains(':') => (name, digits.parse::<u16>().ok()),
+                _ => (rule, None),
+            };
+            let suffix = name.trim_start_matches('*').trim_start_matches('.');
+            let matches = match (address, Range::parse(name)) {
+                (Some(address), Some(range)) => range.contains(address),
+                _ => name == "*" || host == suffix || host.ends_with(&format!(".{suffix}")),
+            };
+            matches && wanted.is_none_or(|wanted| wanted == port)
+        });
+        (!direct).then_some(proxy)
+    }
+}
+
+/// What is sent as a body.
+#[derive(Debug)]
+pub enum Payload {
+    Bytes(Bytes),
+    /// Sent as it comes, in chunks; cannot be sent twice.
+    Stream(mpsc::Receiver<io::Result<Bytes>>),
+}
+
+impl Payload {
+    pub fn empty() -> Payload {
+        Payload::Bytes(Bytes::new())
+    }
+}
+
+/// The body that hyper pulls from.
+struct Sending(Payload);
+
+impl Body for Sending {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match &mut self.0 {
+            Payload::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Payload::Bytes(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Payload::Stream(stream) => {
+                stream.poll_recv(context).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(&self.0, Payload::Bytes(bytes) if bytes.is_empty())
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        match &self.0 {
+            Payload::Bytes(bytes) => hyper::body::SizeHint::with_exact(bytes.len() as u64),
+            Payload::Stream(_) => hyper::body::SizeHint::default(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Origin {
+    is_tls: bool,
+    host: String,
+    port: u16,
+    trust: Arc<Trust>,
+}
+
+struct Idle {
+    sender: SendRequest<Sending>,
+    since: Instant,
+}
+
+#[derive(Default)]
+struct Shared {
+    proxies: Proxies,
+    tls: TlsSettings,
+    idle: Mutex<HashMap<Origin, Vec<Idle>>>,
+}
+
+/// Sends requests. Clones share connections.
+#[derive(Clone, Default)]
+pub struct Transport {
+    shared: Arc<Shared>,
+}
+
+/// An answer whose body is still to be read.
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    /// Where it came from, after redirects.
+    pub url: Uri,
+    body: Incoming,
+    connection: Option<(Origin, SendRequest<Sending>)>,
+    transport: Transport,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The next piece of the body.
+    ///
+    /// # Errors
+    /// When the connection breaks, or nothing comes for a minute.
+    pub async fn chunk(&mut self) -> io::Result<Option<Bytes>> {
+        loop {
+            let frame = timeout(STALL_TIMEOUT, self.body.frame()).await;
+            let frame = frame.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "i/o timeout"))?;
+            match frame {
+                None => {
+                    if let Some((origin, sender)) = self.connection.take() {
+                        self.transport.keep(origin, sender);
+                    }
+                    return Ok(None);
+                }
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+                Some(Err(error)) => {
+                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("unexpected EOF: {error}")));
+                }
+            }
+        }
+    }
+
+    /// The whole body; None when it is longer than `max` bytes.
+    ///
+    /// # Errors
+    /// As [`Answer::chunk`].
+    pub async fn bytes(&mut self, max: usize) -> io::Result<Option<Bytes>> {
+        let mut all = BytesMut::new();
+        while let Some(chunk) = self.chunk().await? {
+            if all.len() + chunk.len() > max {
+                return Ok(None);
+            }
+            all.extend_from_slice(&chunk);
+        }
+        Ok(Some(all.freeze()))
+    }
+}
+
+/// Who is trusted how; asked again for each host that a redirect leads to.
+pub type TrustOf<'a> = &'a (dyn Fn(&str) -> Arc<Trust> + Send + Sync);
+
+impl Transport {
+    #[must_use]
+    pub fn new(proxies: Proxies) -> Transport {
+        Transport { shared: Arc::new(Shared { proxies, ..Shared::default() }) }
+    }
+
+    /// Sends a request and follows where it is led. `trust_of` gets `host:port`.
+    ///
+    /// # Errors
+    /// When there is no answer; a refusal is an answer.
+    pub async fn send(
+        &self,
+        method: Method,
+        url: &Uri,
+        headers: &HeaderMap,
+        payload: Payload,
+        trust_of: TrustOf<'_>,
+    ) -> Result<Answer, RequestError> {
+        let failed = |url: &Uri, source| RequestError { method: method.clone(), url: url.to_string(), source };
+        let (mut place, mut headers, mut payload) = (url.clone(), headers.clone(), payload);
+        let may_follow = method == Method::GET || method == Method::HEAD;
+        for _ in 0..=REDIRECTS_MAX {
+            let origin = origin(&place, trust_of).map_err(|source| failed(&place, source))?;
+            let sent = self.exchange(&method, &place, &headers, payload, origin).await;
+            let answer = sent.map_err(|source| failed(&place, source))?;
+            let is_redirect = matches!(answer.status.as_u16(), 301 | 302 | 303 | 307 | 308);
+            if !may_follow || !is_redirect {
+                return Ok(answer);
+            }
+            let location = answer.header(LOCATION.as_str()).unwrap_or_default();
+            let next = redirected(&place, location)
+                .ok_or_else(|| failed(&place, TransportError::BadRedirect(location.to_owned())))?;
+            if place.scheme_str() == Some("https") && next.scheme_str() != Some("https") {
+                return Err(failed(&place, TransportError::Downgrade(location.to_owned())));
+            }
+            if next.authority() != place.authority() {
+                headers.remove(AUTHORIZATION);
+            }
+            (place, payload) = (next, Payload::empty());
+        }
+        Err(failed(&place, TransportError::Redirects))
+    }
+
+    async fn exchange(
+        &self,
+        method: &Method,
+        url: &Uri,
+        headers: &HeaderMap,
+        payload: Payload,
+        origin: Origin,
+    ) -> Result<Answer, TransportError> {
+        let proxy = self.shared.proxies.of(origin.is_tls, &origin.host, origin.port);
+        let through = proxy.as_ref().filter(|_| !origin.is_tls);
+        let request = |payload| request(method, url, headers, payload, through);
+        if let Payload::Bytes(bytes) = &payload {
+            while let Some(mut sender) = self.idle(&origin) {
+                // A kept connection may be dead; then a new one is made.
+                if sender.ready().await.is_err() {
+                    continue;
+                }
+                let sent = sender.send_request(request(Payload::Bytes(bytes.clone()))?);
+                if let Ok(Ok(response)) = timeout(HEADER_TIMEOUT, sent).await {
+                    return Ok(self.answer(response, url, origin, sender));
+                }
+            }
+        }
+        let stream = self.connect(&origin, proxy.as_ref()).await?;
+        let broken = |error: hyper::Error| TransportError::Http(http_error(&error));
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        // Ends when the answer was read and the sender is gone.
+        tokio::spawn(connection);
+        let is_stream = matches!(payload, Payload::Stream(_));
+        let sent = sender.send_request(request(payload)?);
+        let response = match is_stream {
+            // As long as the body flows the time of the answer has not begun.
+            true => sent.await.map_err(broken)?,
+            false => {
+                let answered = timeout(HEADER_TIMEOUT, sent).await;
+                answered.map_err(|_| TransportError::HeaderTimeout)?.map_err(broken)?
+            }
+        };
+        Ok(self.answer(response, url, origin, sender))
+    }
+
+    fn answer(
+        &self,
+        response: hyper::Response<Incoming>,
+        url: &Uri,
+        origin: Origin,
+        sender: SendRequest<Sending>,
+    ) -> Answer {
+        let (parts, body) = response.into_parts();
+        Answer {
+            status: parts.status,
+            headers: parts.headers,
+            url: url.clone(),
+            body,
+            connection: Some((origin, sender)),
+            transport: self.clone(),
+        }
+    }
+
+    async fn connect(
+        &self,
+        origin: &Origin,
+        proxy: Option<&Uri>,
+    ) -> Result<Pin<Box<dyn Stream>>, TransportError> {
+        let stream = match proxy {
+            None => dial::connect(&origin.host, origin.port).await?,
+            Some(proxy) => {
+                let host = proxy.host().unwrap_or_default().trim_matches(['[', ']']);
+                let connected = dial::connect(host, proxy.port_u16().unwrap_or(80)).await;
+                let connected =
+                    connected.map_err(|error| TransportError::Proxy(format!("proxyconnect tcp: {error}")))?;
+                match origin.is_tls {
+                    true => dial::tunnel(connected, proxy, &origin.host, origin.port).await?,
+                    false => connected,
+                }
+            }
+        };
+        if !origin.is_tls {
+            return Ok(Box::pin(stream));
+        }
+        let config = self.shared.tls.of(&origin.trust)?;
+        dial::handshake(config, &origin.host, Box::pin(stream)).await
+    }
+
+    fn idle(&self, origin: &Origin) -> Option<SendRequest<Sending>> {
+        let mut idle = self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = idle.get_mut(origin)?;
+        while let Some(Idle { sender, since }) = kept.pop() {
+            if since.elapsed() < IDLE_TIME_MAX && !sender.is_closed() {
+                return Some(sender);
+            }
+        }
+        None
+    }
+
+    fn keep(&self, origin: Origin, sender: SendRequest<Sending>) {
+        if sender.is_closed() {
+            return;
+        }
+        let mut idle = self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.retain(|_, kept| {
+            kept.retain(|idle| idle.since.elapsed() < IDLE_TIME_MAX && !idle.sender.is_closed());
+            !kept.is_empty()
+        });
+        let kept = idle.entry(origin).or_default();
+        if kept.len() < IDLE_MAX {
+            kept.push(Idle { sender, since: Instant::now() });
+        }
+    }
+}
+
+fn http_error(error: &hyper::Error) -> String {
+    if error.is_incomplete_message() || error.is_canceled() {
+        return "EOF".to_owned();
+    }
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text = inner.to_string();
+        cause = inner.source();
+    }
+    if error.is_parse() { format!("malformed HTTP response: {text}") } else { text }
+}
+
+fn origin(url: &Uri, trust_of: TrustOf<'_>) -> Result<Origin, TransportError> {
+    let is_tls = match url.scheme_str() {
+        Some("https") => true,
+        Some("http") => false,
+        other => {
+            let scheme = other.unwrap_or_default();
+            return Err(TransportError::Http(format!("unsupported protocol scheme {scheme:?}")));
+        }
+    };
+    let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let port = url.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
+    let name = url.authority().map(|authority| authority.as_str()).unwrap_or_default();
+    Ok(Origin { is_tls, host, port, trust: trust_of(name) })
+}
+
+fn request(
+    method: &Method,
+    url: &Uri,
+    headers: &HeaderMap,
+    payload: Payload,
+    proxy: Option<&Uri>,
+) -> Result<Request<Sending>, TransportError> {
+    let path = url.path_and_query().map_or("/", |path| path.as_str());
+    let authority = url.authority().map(|authority| authority.as_str()).unwrap_or_default();
+    let target = if proxy.is_some() { url.to_string() } else { path.to_owned() };
+    let mut request = Request::builder().method(method.clone()).uri(target);
+    if let Some(all) = request.headers_mut() {
+        all.extend(headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        let host = HeaderValue::from_str(authority).map_err(|error| TransportError::Http(error.to_string()))?;
+        all.insert(HOST, host);
+        all.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        let authorization = proxy.and_then(dial::proxy_authorization);
+        if let Some(value) = authorization.and_then(|value| HeaderValue::from_str(&value).ok()) {
+            all.insert("proxy-authorization", value);
+        }
+    }
+    request.body(Sending(payload)).map_err(|error| TransportError::Http(error.to_string()))
+}
+
+/// Where a Location leads that was given by `from`.
+pub(crate) fn redirected(from: &Uri, location: &str) -> Option<Uri> {
+    if location.is_empty() {
+        return None;
+    }
+    if let Some(rest) = location.strip_prefix("//") {
+        return format!("{}://{rest}", from.scheme_str()?).parse().ok();
+    }
+    let to: Uri = location.parse().ok()?;
+    if to.scheme().is_some() {
+        return to.authority().is_some().then_some(to);
+    }
+    let path = match location.starts_with('/') {
+        true => location.to_owned(),
+        false => format!("{}/{location}", from.path().rsplit_once('/').map_or("", |(directory, _)| directory)),
+    };
+    format!("{}://{}{path}", from.scheme_str()?, from.authority()?).parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redirects_may_be_relative() {
+        let from: Uri = "http://host:8080/a/b".parse().unwrap();
+        let to = |location: &str| redirected(&from, location).map(|uri| uri.to_string());
+        assert_eq!(to("/c?d=e").as_deref(), Some("http://host:8080/c?d=e"));
+        assert_eq!(to("c").as_deref(), Some("http://host:8080/a/c"));
+        assert_eq!(to("//other/x").as_deref(), Some("http://other/x"));
+        assert_eq!(to("https://other/x").as_deref(), Some("https://other/x"));
+        assert_eq!(to(""), None);
+    }
+
+    #[test]
+    fn some_hosts_need_no_proxy() {
+        let proxies = Proxies {
+            http: "proxy:3128".to_owned(),
+            https: "http://secure:3129".to_owned(),
+            no: "10.0.0.0/8, .inner.example, exact:5000".to_owned(),
+        };
+        let of = |is_tls, host, port| proxies.of(is_tls, host, port).map(|uri| uri.to_string());
+        assert_eq!(of(false, "registry.example", 80).as_deref(), Some("http://proxy:3128/"));
+        assert_eq!(of(true, "registry.example", 443).as_deref(), Some("http://secure:3129/"));
+        for (host, port) in [("10.1.2.3", 443), ("a.inner.example", 443), ("exact", 5000), ("127.0.0.1", 1), ("localhost", 1)] {
+            assert_eq!(of(true, host, port), None, "{host}");
+        }
+        assert!(of(true, "exact", 443).is_some());
+        assert!(of(true, "11.1.2.3", 443).is_some());
+    }
+}
