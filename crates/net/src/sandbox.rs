@@ -304,6 +304,7 @@ const REFILL_PAUSE: Duration = Duration::from_millis(25);
 #[derive(Debug)]
 pub struct SandboxPool {
     shared: Arc<Shared>,
+    bridge: PoolBridge,
 }
 
 #[derive(Debug)]
@@ -328,7 +329,7 @@ impl SandboxPool {
         std::thread::Builder::new()
             .name("sandbox-pool".to_owned())
             .spawn(move || theirs.fill(bridge))?;
-        Ok(SandboxPool { shared })
+        Ok(SandboxPool { shared, bridge })
     }
 
     /// Takes one that is ready, without waiting.
@@ -336,6 +337,17 @@ impl SandboxPool {
         let taken = self.shared.lock().ready.pop_front();
         self.shared.changed.notify_all();
         taken
+    }
+
+    /// Takes one that is ready, or makes one in the calling thread, whose network namespace is the
+    /// host's: a burst of starts does not wait for the pool's one thread.
+    pub fn take_or_make(&self) -> Result<Ready, SandboxError> {
+        if let Some(ready) = self.take() {
+            return Ok(ready);
+        }
+        let mut host =
+            Socket::open(Protocol::Route).map_err(|source| SandboxError::Netlink { source })?;
+        prepare(&mut host, self.bridge)
     }
 
     /// How many are ready.
@@ -368,6 +380,14 @@ impl Shared {
                     |state: &mut PoolState| state.ready.len() >= state.wanted && !state.closing;
                 let state =
                     self.changed.wait_while(waiting, full).unwrap_or_else(PoisonError::into_inner);
+                // Making one now would take locks and a processor from the start that took the last.
+                let plenty = |state: &mut PoolState| {
+                    state.ready.len() * 2 > state.wanted && !state.closing
+                };
+                let (state, _) = self
+                    .changed
+                    .wait_timeout_while(state, REFILL_PAUSE, plenty)
+                    .unwrap_or_else(PoisonError::into_inner);
                 if state.closing {
                     return;
                 }

@@ -26,6 +26,26 @@ use crate::error::{Error, Kind, Result};
 
 const IFNAME: &str = "com.docker.network.endpoint.ifname";
 
+/// A sandbox that is being filled.
+enum Spare {
+    /// As the pool makes them, on the default bridge.
+    Plugged(Ready),
+    Bare(Sandbox),
+}
+
+impl Spare {
+    /// The sandbox without the pool's interface.
+    fn bare(self) -> Result<Sandbox> {
+        match self {
+            Spare::Bare(sandbox) => Ok(sandbox),
+            Spare::Plugged(Ready { mut sandbox, port }) => {
+                sandbox.remove(&port.name).map_err(internal)?;
+                Ok(sandbox)
+            }
+        }
+    }
+}
+
 /// The rules that need no network to exist.
 pub(super) fn validate(spec: &ContainerSpec) -> Result<()> {
     let mode = &spec.host.network;
@@ -128,8 +148,11 @@ impl Networks {
         }
         // What an earlier run may have left, when its exit was not seen.
         self.release(&container.id);
-        let mut state = self.lock();
-        self.shared.prepare(&mut state, container).map_err(|error| words::setting_up(&error))
+        let prepare = || {
+            let spare = self.shared.spare(container)?;
+            self.shared.prepare(&mut self.lock(), container, spare)
+        };
+        prepare().map_err(|error: Error| words::setting_up(&error))
     }
 
     /// Takes a container's networks back. Does nothing when it has none.
@@ -289,7 +312,23 @@ impl Shared {
         Ok(())
     }
 
-    fn prepare(&self, state: &mut State, container: &Container<'_>) -> Result<Prepared> {
+    /// A sandbox to begin with. Making one takes milliseconds, so it is made without the lock.
+    fn spare(&self, container: &Container<'_>) -> Result<Spare> {
+        let alone =
+            container.spec.host.network == NetworkMode::None || container.spec.network_disabled;
+        let pool = self.kernel(&mut self.lock())?.pool.clone();
+        match pool.filter(|_| !alone) {
+            Some(pool) => pool.take_or_make().map(Spare::Plugged).map_err(internal),
+            None => Sandbox::create().map(Spare::Bare).map_err(internal),
+        }
+    }
+
+    fn prepare(
+        &self,
+        state: &mut State,
+        container: &Container<'_>,
+        spare: Spare,
+    ) -> Result<Prepared> {
         self.kernel(state)?;
         let mut attachment = self.bare_attachment(container);
         let ids = if container.spec.network_disabled {
@@ -297,7 +336,7 @@ impl Shared {
         } else {
             networks_of(state, container.spec)?
         };
-        let outcome = self.build(state, container, &ids, &mut attachment);
+        let outcome = self.build(state, container, &ids, &mut attachment, spare);
         match outcome {
             Ok((sandbox, listeners)) => {
                 for id in &ids {
@@ -329,13 +368,14 @@ impl Shared {
         container: &Container<'_>,
         ids: &[Id],
         attachment: &mut Attachment,
+        spare: Spare,
     ) -> Result<(Sandbox, Vec<super::Listener>)> {
         for (place, id) in ids.iter().enumerate() {
             let (name, mut endpoint) = lease(state, container, id, None)?;
             endpoint.interface = interface_name(container, &state.networks[id].record, place);
             attachment.endpoints.insert(name, endpoint);
         }
-        let sandbox = self.plug_all(state, ids, attachment)?;
+        let sandbox = self.plug_all(state, ids, attachment, spare)?;
         let targets = publish::targets(attachment, &state.networks);
         let wishes = publish::wishes(container.spec, self.settings.host_ip)?;
         attachment.open_ports = wishes.iter().map(publish::container_port).collect();
@@ -366,6 +406,7 @@ impl Shared {
         state: &mut State,
         ids: &[Id],
         attachment: &mut Attachment,
+        spare: Spare,
     ) -> Result<Sandbox> {
         let settings: Vec<Settings> = ids
             .iter()
@@ -377,7 +418,7 @@ impl Shared {
         let Some(kernel) = kernel else {
             return Err(Error::internal("container networks are not available"));
         };
-        let mut sandbox: Option<Sandbox> = None;
+        let mut spare = spare;
         for (id, settings) in ids.iter().zip(&settings) {
             let network = &networks[id];
             let Some(endpoint) = attachment.endpoints.get_mut(&network.record.name) else {
@@ -386,25 +427,17 @@ impl Shared {
             if network.record.driver == Driver::Null {
                 continue;
             }
-            let prepared = match (&sandbox, network.bridge) {
-                (None, Some(_)) => kernel.pool.as_ref().and_then(sandbox::SandboxPool::take),
-                (None | Some(_), _) => None,
-            };
-            let (mut inside, port) = match (prepared, sandbox.take()) {
-                (Some(ready), _) => adapt(kernel, networks, network, endpoint, ready)?,
-                (None, Some(sandbox)) => plug(kernel, network, endpoint, sandbox)?,
-                (None, None) => {
-                    plug(kernel, network, endpoint, Sandbox::create().map_err(internal)?)?
+            let (mut inside, port) = match (spare, network.bridge) {
+                (Spare::Plugged(ready), Some(_)) => {
+                    adapt(kernel, networks, network, endpoint, ready)?
                 }
+                (other, _) => plug(kernel, network, endpoint, other.bare()?)?,
             };
             inside.configure(&port, settings).map_err(internal)?;
             endpoint.mac = Some(port.mac);
-            sandbox = Some(inside);
+            spare = Spare::Bare(inside);
         }
-        match sandbox {
-            Some(sandbox) => Ok(sandbox),
-            None => Sandbox::create().map_err(internal),
-        }
+        spare.bare()
     }
 
     fn release(&self, state: &mut State, id: &Id) {

@@ -6,8 +6,8 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Weak;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use net::Subnet;
@@ -47,7 +47,8 @@ pub(super) struct Kernel {
     pub host: Socket,
     pub firewall: Firewall,
     pub ports: PortAllocator,
-    pub pool: Option<SandboxPool>,
+    /// Shared with starts that take from it without the networks' lock.
+    pub pool: Option<Arc<SandboxPool>>,
     sweeper: Sender<Chore>,
     /// What may drop our containers' packets, as it was last seen.
     obstacles: Vec<Obstacle>,
@@ -106,7 +107,9 @@ impl Shared {
             );
         }
         let pool = match pool_bridge {
-            Some(bridge) => Some(SandboxPool::start(SANDBOXES_READY, bridge).map_err(internal)?),
+            Some(bridge) => {
+                Some(Arc::new(SandboxPool::start(SANDBOXES_READY, bridge).map_err(internal)?))
+            }
             None => None,
         };
         let sweeper = sweep(Weak::clone(&self.weak))?;
