@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::derive;
 use super::execs::ExecPhase;
-use super::registry::Container;
+use super::registry::{Arrival, Container};
 use super::step::Phase;
 use super::task::{Message, PendingAttach, View};
 use super::views::{
@@ -35,6 +35,8 @@ pub struct Attaching {
     container: Arc<Container>,
     request: AttachRequest,
     detach_keys: Vec<u8>,
+    /// Lets a start wait until the connection is there.
+    _arrival: Arrival,
 }
 
 impl Attaching {
@@ -49,16 +51,17 @@ impl Attaching {
                 (self.engine.clone(), self.request.clone(), Arc::clone(&view));
             blocking(move || replay(&engine, &past, &request, client.socket)).await?
         } else {
-            let running = view.link.is_some();
             let socket = client.socket;
-            blocking(move || {
-                // What does not run yet is started by a client that has its answer.
-                if running {
+            // What does not run yet is started by a client that has its answer.
+            if view.link.is_some() {
+                blocking(move || {
                     await_head_read(&socket);
-                }
+                    socket
+                })
+                .await
+            } else {
                 socket
-            })
-            .await
+            }
         };
         world::tell(&self.engine.inner, &view.record, "attach", &[]);
         if !self.request.stream {
@@ -351,7 +354,8 @@ impl Engine {
             | Phase::Gone => {}
         }
         let tty = view.record.spec.tty;
-        Ok(Attaching { tty, engine: self.clone(), container, request, detach_keys })
+        let _arrival = container.arrivals.announce();
+        Ok(Attaching { tty, engine: self.clone(), container, request, detach_keys, _arrival })
     }
 
     /// Sets the size of a container's terminal: rows (height) and columns (width).

@@ -165,6 +165,7 @@ impl Engine {
     /// With the words by which clients tell 125, 126 and 127 apart.
     pub async fn start_container(&self, asked: &str) -> Result<Outcome> {
         let container = self.container(asked)?;
+        container.arrivals.settle().await;
         submit(&container, Input::Start, Until::Started)
             .await
             .map_err(|denied| worded(denied, &container))

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use spec::Id;
 use tokio::sync::{mpsc, watch};
@@ -22,6 +23,44 @@ pub(crate) struct Container {
     pub inbox: mpsc::UnboundedSender<Message>,
     pub view: watch::Receiver<Arc<View>>,
     pub execs: Execs,
+    pub arrivals: Arrivals,
+}
+
+/// Attaches that were accepted and whose connections are still on their way. A client sends `start`
+/// as soon as its attach is answered, over another connection, and must not miss what a short
+/// program prints; so a start awaits them.
+#[derive(Clone)]
+pub(crate) struct Arrivals(watch::Sender<usize>);
+
+/// One attach on its way, until dropped.
+pub(crate) struct Arrival(Arrivals);
+
+impl Default for Arrivals {
+    fn default() -> Self {
+        Self(watch::Sender::new(0))
+    }
+}
+
+impl Arrivals {
+    pub(crate) fn announce(&self) -> Arrival {
+        self.0.send_modify(|count| *count += 1);
+        Arrival(self.clone())
+    }
+
+    /// Waits until none is on its way, but not for ever: a client may hang up at that very moment.
+    pub(crate) async fn settle(&self) {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let mut count = self.0.subscribe();
+        let none = count.wait_for(|count| *count == 0);
+        // A client that never came gets nothing, the others should not wait longer.
+        let _ = tokio::time::timeout(PATIENCE, none).await;
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|count| *count -= 1);
+    }
 }
 
 impl Container {

@@ -177,6 +177,7 @@ pub(crate) fn launch(
         inbox: inbox.clone(),
         view: windows,
         execs: super::execs::Execs::default(),
+        arrivals: super::registry::Arrivals::default(),
     });
     engine.containers.insert(Arc::clone(&container));
     let task = Task {
