@@ -26,6 +26,7 @@ pub(crate) fn open(mut config: EngineConfig) -> Result<Inner> {
     containers::world::make_dir(&config.exec_root)?;
     config.exec_root = config.exec_root.canonicalize().unwrap_or(config.exec_root);
     let events = Events::default();
+    let registries = crate::images::registries::Registries::open(&config)?;
     let networks = Networks::open(&config, events.clone())?;
     let (program, sealed) = program(&config);
     Ok(Inner {
@@ -34,6 +35,7 @@ pub(crate) fn open(mut config: EngineConfig) -> Result<Inner> {
         config,
         events,
         store,
+        registries,
         networks,
         containers: containers::Registry::default(),
         cache_locks: std::sync::Arc::default(),

@@ -48,6 +48,7 @@ pub(crate) struct Inner {
     pub host: containers::derive::Host,
     pub events: Events,
     pub store: store::Store,
+    pub registries: images::registries::Registries,
     pub networks: networks::Networks,
     pub containers: containers::Registry,
     /// Caches of `RUN --mount=type=cache` that a step has for itself.

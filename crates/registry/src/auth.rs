@@ -235,31 +235,12 @@ async fn ask(
 ) -> Result<Answered, TransportError> {
     let realm = challenge.parameter("realm").unwrap_or_default();
     let service = challenge.parameter("service").unwrap_or_default();
-    let mut query = form_urlencoded::Serializer::new(String::new());
     let mut headers = HeaderMap::new();
-    if !service.is_empty() {
-        query.append_pair("service", service);
-    }
     let with_identity = !credentials.identity_token.is_empty();
-    if with_identity {
-        query.append_pair("client_id", CLIENT_ID);
-        query.append_pair("grant_type", "refresh_token");
-        query.append_pair("refresh_token", &credentials.identity_token);
-        query.append_pair("scope", scope);
-    } else {
-        for one in scope.split(' ').filter(|one| !one.is_empty()) {
-            query.append_pair("scope", one);
-        }
-        if offline == Offline::Yes {
-            query.append_pair("offline_token", "true");
-            query.append_pair("client_id", CLIENT_ID);
-        }
-        if !credentials.user.is_empty() {
-            query.append_pair("account", &credentials.user);
-            headers.insert(AUTHORIZATION, basic(credentials)?);
-        }
+    if !with_identity && !credentials.user.is_empty() {
+        headers.insert(AUTHORIZATION, basic(credentials)?);
     }
-    let query = query.finish();
+    let query = token_query(credentials, service, scope, offline);
     let (method, address, payload) = if with_identity {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
         (Method::POST, realm.to_owned(), Payload::Bytes(Bytes::from(query)))
@@ -280,6 +261,31 @@ async fn ask(
     }
     serde_json::from_slice(&body)
         .map_err(|error| TransportError::Auth(format!("unable to decode token response: {error}")))
+}
+
+fn token_query(credentials: &Credentials, service: &str, scope: &str, offline: Offline) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    if !service.is_empty() {
+        query.append_pair("service", service);
+    }
+    if !credentials.identity_token.is_empty() {
+        query.append_pair("client_id", CLIENT_ID);
+        query.append_pair("grant_type", "refresh_token");
+        query.append_pair("refresh_token", &credentials.identity_token);
+        query.append_pair("scope", scope);
+        return query.finish();
+    }
+    for one in scope.split(' ').filter(|one| !one.is_empty()) {
+        query.append_pair("scope", one);
+    }
+    if offline == Offline::Yes {
+        query.append_pair("offline_token", "true");
+        query.append_pair("client_id", CLIENT_ID);
+    }
+    if !credentials.user.is_empty() {
+        query.append_pair("account", &credentials.user);
+    }
+    query.finish()
 }
 
 /// A failed request within a request, as Go prints the two.

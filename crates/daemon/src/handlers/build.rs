@@ -16,6 +16,7 @@ use engine::containers::spec::{Resources, Ulimit as Limit};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
+use super::registry::registry_config;
 use crate::http::reply::{self, Result};
 use crate::http::{Call, Failure};
 
@@ -163,6 +164,7 @@ fn request(call: &Call) -> std::result::Result<BuildRequest, Failure> {
         arguments: json::<BTreeMap<String, Option<String>>>(call, "buildargs")?,
         labels: json(call, "labels")?,
         cache: if query.flag("nocache") { CacheUse::Ignore } else { CacheUse::Use },
+        credentials: registry_config(call),
         pull: if query.flag("pull") { Pull::Always } else { Pull::Missing },
         containers,
         verbosity: if query.flag("q") { Verbosity::Quiet } else { Verbosity::Full },

@@ -1,6 +1,7 @@
 //! Images.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 
 use api::body::Body;
 use api::compat::{self, Answer as Shape};
@@ -8,6 +9,7 @@ use api::container::{GraphDriver, StrSlice, Unit};
 use api::image as docker;
 use api::progress::{Message, Progress};
 use engine::images::{
+    PullRequest, TransferOutput,
     Force, HistoryStep, ImageDetails, ImageSummary, ImagesQuery, ImportRequest, Intermediate,
     LoadOutput, Parents, Removal, Removed, SharedSize,
 };
@@ -15,6 +17,7 @@ use hyper::StatusCode;
 use spec::Reference;
 use tokio::sync::mpsc;
 
+use super::registry::registry_auth;
 use super::streams::spawn_feed;
 use crate::convert::view::health_config;
 use crate::http::reply::{self, Result};
@@ -216,14 +219,83 @@ pub async fn create(call: Call) -> Result {
             "importing from {url} is not supported yet: download it, then import the file"
         ))),
         (image, _) => {
-            let name =
-                named(image, query.text("tag").trim_start_matches('@')).or_else(|failure| {
-                    if query.text("tag").contains(':') { Ok(image.parse()?) } else { Err(failure) }
-                })?;
-            Err(Failure::not_implemented(format!(
-                "cannot pull {}: this version of Tug does not talk to registries yet; use docker load, import or build",
-                name.familiar()
-            )))
+            let name = match (query.text("tag").trim_start_matches('@'), Reference::parse_untagged(image)?) {
+                // All tags, where no tag is written either.
+                ("", name) => name,
+                (digest, name) if digest.contains(':') => {
+                    let digest = digest.parse().map_err(|error| Failure::bad(&error as &spec::digest::DigestError))?;
+                    name.with_digest(digest)
+                }
+                (tag, name) => name.with_tag(tag)?,
+            };
+            pull(call, name).await
+        }
+    }
+}
+
+async fn pull(call: Call, name: Reference) -> Result {
+    let platform = match call.query.text("platform") {
+        "" => None,
+        text => Some(text.parse()?),
+    };
+    let request = PullRequest { name, platform, credentials: registry_auth(&call) };
+    let (sender, output) = mpsc::channel(QUEUE_LENGTH);
+    let engine = call.engine.clone();
+    transferred(output, async move { engine.pull_image(request, sender).await }).await
+}
+
+/// Sends what a pull or push tells. What fails before it has told anything is a status; later it
+/// is the last message. The work ends when the client goes.
+async fn transferred(
+    mut output: mpsc::Receiver<TransferOutput>,
+    work: impl Future<Output = engine::Result<()>> + Send + 'static,
+) -> Result {
+    let mut work: Pin<Box<dyn Future<Output = engine::Result<()>> + Send>> = Box::pin(work);
+    let first = tokio::select! {
+        biased;
+        first = output.recv() => first,
+        done = &mut work => {
+            done?;
+            work = Box::pin(std::future::ready(Ok(())));
+            output.try_recv().ok()
+        }
+    };
+    let Some(first) = first else {
+        return Ok(reply::stream("application/json", Body::empty()).into());
+    };
+    let body = spawn_feed(|sender| async move {
+        let tell = async {
+            let mut next = Some(first);
+            while let Some(told) = next {
+                if !sender.send(transfer_message(told).to_line()).await {
+                    return;
+                }
+                next = output.recv().await;
+            }
+        };
+        let ((), done) = tokio::join!(tell, work);
+        if let Err(error) = done {
+            sender.send(Message::error(error.message, 0).to_line()).await;
+        }
+    });
+    Ok(reply::stream("application/json", body).into())
+}
+
+fn transfer_message(output: TransferOutput) -> Message {
+    match output {
+        TransferOutput::Line { id, text } => Message { status: text, id, ..Message::default() },
+        TransferOutput::Layer { id, text, progress } => {
+            let (current, total) = progress.unwrap_or_default();
+            let detail = Progress { current: bytes(current), total: bytes(total), ..Progress::default() };
+            Message { status: text, id, progress_detail: Some(detail), ..Message::default() }
+        }
+        TransferOutput::Pushed { tag, digest, size } => {
+            let digest = digest.to_string();
+            // The stream has an empty object of progress here, and so have we.
+            Message {
+                progress_detail: Some(Progress::default()),
+                ..Message::aux(serde_json::json!({ "Tag": tag, "Digest": digest, "Size": size }))
+            }
         }
     }
 }

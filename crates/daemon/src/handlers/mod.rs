@@ -9,6 +9,7 @@ mod containers;
 mod exec;
 mod images;
 mod networks;
+mod registry;
 mod streams;
 mod swarm;
 mod system;

@@ -33,6 +33,7 @@ use spec::ImageId;
 
 use crate::containers::spec::Resources;
 use crate::error::Error;
+use crate::images::Credentials;
 use crate::stream::ByteStream;
 
 pub(crate) use mounts::CacheLocks;
@@ -51,6 +52,8 @@ pub struct BuildRequest {
     pub labels: BTreeMap<String, String>,
     pub cache: CacheUse,
     pub pull: Pull,
+    /// For the registries of base images, by the names under which clients keep them.
+    pub credentials: BTreeMap<String, Credentials>,
     pub containers: Containers,
     pub verbosity: Verbosity,
     /// `--network`; empty is the default.

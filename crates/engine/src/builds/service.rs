@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::context::Context;
-use super::worker::{EngineWorker, RunOptions, SNAPSHOT_PREFIX, Sink};
+use super::worker::{Bases, EngineWorker, RunOptions, SNAPSHOT_PREFIX, Sink};
 use super::{
     BuildFailure, BuildRequest, BuildSource, CacheUse, Containers, Output, Squash, Style,
     Verbosity, fetch,
@@ -61,8 +61,8 @@ impl Engine {
         }
     }
 
-    /// The image that a Dockerfile's FROM names.
-    pub(super) fn base_image(&self, name: &str) -> Result<Arc<Image>> {
+    /// The image that a Dockerfile's FROM names, if it is here.
+    pub(super) fn base_image(&self, name: &str) -> Result<Option<Arc<Image>>> {
         let store = &self.inner.store;
         let reference = Reference::parse(name).map_err(|error| {
             Error::invalid(format!("failed to parse stage name {name:?}: {}", chain(&error)))
@@ -78,12 +78,7 @@ impl Engine {
                 _ => None,
             }
         };
-        by_name.or_else(by_id).and_then(|id| store.image(&id)).ok_or_else(|| {
-            Error::not_found(format!(
-                "pull access denied for {}, repository does not exist or may require 'docker login': denied: requested access to the resource is denied",
-                reference.familiar_name()
-            ))
-        })
+        Ok(by_name.or_else(by_id).and_then(|id| store.image(&id)))
     }
 }
 
@@ -124,6 +119,7 @@ impl Service {
             return Err(Error::new(Kind::NotImplemented, text).into());
         }
         let run = run_options(&request);
+        let bases = Bases { pull: request.pull, credentials: request.credentials };
         let options = Options {
             arguments: request.arguments,
             labels: request.labels,
@@ -155,6 +151,7 @@ impl Service {
             context,
             locks: Arc::clone(&self.engine.inner.cache_locks),
             run,
+            bases,
             sink,
             cancel: self.cancel,
             roots: Mutex::new(HashMap::new()),

@@ -63,6 +63,7 @@ fn request(body: stream::ByteStream) -> BuildRequest {
         labels: BTreeMap::new(),
         cache: CacheUse::Use,
         pull: Pull::Missing,
+        credentials: BTreeMap::new(),
         containers: Containers::RemoveAfterSuccess,
         verbosity: Verbosity::Full,
         network: String::new(),
@@ -301,10 +302,10 @@ fn what_is_wrong_is_said_in_dockers_words() {
     "#]],
     );
     check(
-        "FROM nowhere\n",
+        "FROM 127.0.0.1:1/nowhere\n",
         &[],
         expect![[r#"
-        pull access denied for nowhere, repository does not exist or may require 'docker login': denied: requested access to the resource is denied
+        Get "http://127.0.0.1:1/v2/": dial tcp 127.0.0.1:1: connect: connection refused
     "#]],
     );
     check(

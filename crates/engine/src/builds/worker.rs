@@ -4,7 +4,7 @@
 //! runtime's handle. New layers live as long as the lease, then through the cache records and the
 //! image that name them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -16,8 +16,8 @@ use build::worker::{
     WriteStep,
 };
 use spec::image::ImageConfig;
-use spec::{DiffId, Digest, Id, ImageId, Platform};
-use store::{LayerKey, Lease, Store};
+use spec::{DiffId, Digest, Id, ImageId, Platform, Reference};
+use store::{Image, LayerKey, Lease, Store};
 use sys::path::Root;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
@@ -26,11 +26,12 @@ use tracing::{debug, warn};
 use super::context::Context;
 use super::files::{Owners, Tree};
 use super::mounts::CacheLocks;
-use super::{Output, Style, Verbosity, fetch};
+use super::{Output, Pull, Style, Verbosity, fetch};
 use crate::Engine;
 use crate::containers::spec::Resources;
 use crate::containers::views::LogSource;
 use crate::error::{Error, Kind, chain};
+use crate::images::{Credentials, PullRequest};
 use crate::oneshot::{OneShot, OneShotMount, OneShotNetwork};
 
 /// Names of the snapshots of RUN steps.
@@ -44,6 +45,13 @@ pub(super) struct RunOptions {
     pub(super) shm_size: Option<u64>,
     pub(super) extra_hosts: Vec<String>,
     pub(super) security_opt: Vec<String>,
+}
+
+/// How base images are got.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Bases {
+    pub(super) pull: Pull,
+    pub(super) credentials: BTreeMap<String, Credentials>,
 }
 
 /// Where a build's progress goes.
@@ -70,6 +78,7 @@ pub(super) struct EngineWorker {
     pub(super) context: Context,
     pub(super) locks: Arc<CacheLocks>,
     pub(super) run: RunOptions,
+    pub(super) bases: Bases,
     pub(super) sink: Sink,
     pub(super) cancel: watch::Sender<bool>,
     /// Merged trees that were opened, by their layers.
@@ -179,9 +188,45 @@ impl EngineWorker {
     }
 }
 
+impl EngineWorker {
+    /// The image that FROM names, pulled where it is missing or where that is wanted always.
+    fn base(&self, text: &str, platform: Option<&Platform>) -> Result<Arc<Image>, Failure> {
+        let here = self.engine.base_image(text).map_err(|error| failure_of(&error))?;
+        let name = Reference::parse(text).map_err(|error| failure_of(&Error::invalid(chain(&error))))?;
+        match (here, self.bases.pull) {
+            (Some(image), Pull::Missing) => return Ok(image),
+            // By its id, which no registry knows.
+            (Some(image), Pull::Always) if self.store.resolve_tag(&name).is_none() => return Ok(image),
+            (Some(_), Pull::Always) | (None, Pull::Missing | Pull::Always) => {}
+        }
+        let credentials = credentials_for(&self.bases.credentials, name.domain());
+        let request = PullRequest { name, platform: platform.cloned(), credentials };
+        let (sender, mut progress) = mpsc::channel(16);
+        let mut cancel = self.cancel.subscribe();
+        let pulled = self.runtime.block_on(async {
+            let drain = async { while progress.recv().await.is_some() {} };
+            tokio::select! {
+                (pulled, ()) = async { tokio::join!(self.engine.pull_image(request, sender), drain) } => {
+                    pulled.map_err(|error| failure_of(&error))
+                }
+                _ = cancel.wait_for(|is_cancelled| *is_cancelled) => Err(cancelled()),
+            }
+        });
+        pulled?;
+        let here = self.engine.base_image(text).map_err(|error| failure_of(&error))?;
+        here.ok_or_else(|| failure_of(&crate::words::no_such_image(text)))
+    }
+}
+
+/// Clients keep Docker Hub's credentials under its old address.
+fn credentials_for(all: &BTreeMap<String, Credentials>, domain: &str) -> Credentials {
+    let key = if domain == "docker.io" { "https://index.docker.io/v1/" } else { domain };
+    all.get(key).cloned().unwrap_or_default()
+}
+
 impl Worker for EngineWorker {
     fn image(&self, reference: &str, platform: Option<&Platform>) -> Result<Base, Failure> {
-        let image = self.engine.base_image(reference).map_err(|error| failure_of(&error))?;
+        let image = self.base(reference, platform)?;
         if let Some(platform) = platform
             && !platform.runs(&image.config.platform())
         {

@@ -1,10 +1,14 @@
 //! Images as users see them: lists, inspection, history, names.
 //!
-//! What is deleted when, and the conflicts, are in [`remove`]; archives in and out in [`transfer`].
+//! What is deleted when, and the conflicts, are in [`remove`]; archives in and out in [`transfer`]; from
+//! registries in [`pull`].
 //!
 //! Source: moby `daemon/images/images.go`, `image_inspect.go`, `image_history.go`, `image_tag.go`.
 
+pub(crate) mod download;
 mod pattern;
+mod pull;
+pub(crate) mod registries;
 mod remove;
 mod transfer;
 
@@ -23,6 +27,8 @@ use crate::events::EventType;
 use crate::filters::Filters;
 use crate::{Engine, Inner, words};
 
+pub use pull::{PullRequest, TransferOutput};
+pub use registry::Credentials;
 pub use remove::{Force, Parents, PruneReport, Removal, Removed};
 pub use transfer::{ImportRequest, LoadOutput};
 
