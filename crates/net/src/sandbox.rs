@@ -67,6 +67,8 @@ pub struct Settings {
     pub addresses: Vec<Subnet>,
     /// Default routes, of either family.
     pub gateways: Vec<IpAddr>,
+    /// Paths below `/proc/sys/net`, and values.
+    pub sysctls: Vec<(String, String)>,
 }
 
 impl Sandbox {
@@ -206,6 +208,12 @@ impl Sandbox {
             settings.gateways.iter().map(|&gateway| route_add(None, Some(gateway), port.index)),
         );
         self.socket.send(&messages).map_err(failed)?;
+        if !settings.sysctls.is_empty() {
+            let set = || settings.sysctls.iter().try_for_each(|(key, value)| sysctl::set(key, value));
+            netns::within(self.netns.as_fd(), set)
+                .map_err(|source| SandboxError::Namespace { source })?
+                .map_err(|source| SandboxError::Setting { source })?;
+        }
         for address in &settings.addresses {
             // A courtesy to the neighbours' caches; they also learn by asking again.
             let _ = self.announcer.announce(port.index, port.mac.0, address.address());

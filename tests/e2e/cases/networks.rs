@@ -22,6 +22,8 @@ super::cases! {
     containers_reach_the_lan_by_nat,
     containers_work_beside_another_firewall,
     published_udp_ports_answer_from_where_they_were_asked,
+    an_interface_has_its_own_settings_and_addresses,
+    macvlan_puts_a_container_on_the_lan,
 }
 
 const SERVER: &str = "mkdir /www; echo served > /www/index.html; exec httpd -f -p 80 -h /www";
@@ -610,5 +612,92 @@ fn published_udp_ports_answer_from_where_they_were_asked(suite: &Suite) -> Outco
             answer_in(suite, "second");
         }
     }
+    Outcome::Passed
+}
+
+fn an_interface_has_its_own_settings_and_addresses(suite: &Suite) -> Outcome {
+    suite
+        .tug([
+            "network",
+            "create",
+            "-o",
+            "com.docker.network.bridge.host_binding_ipv4=127.0.0.1",
+            "own",
+        ])
+        .ok();
+    let options = "name=own,link-local-ip=169.254.8.9,\"driver-opt=com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1,net.ipv4.conf.IFNAME.forwarding=0\"";
+    for cli in BOTH {
+        let shown = "cat /proc/sys/net/ipv4/conf/eth0/log_martians /proc/sys/net/ipv4/conf/eth0/forwarding; ip -4 addr show eth0";
+        let text = suite
+            .run(cli, ["run", "--rm", "--network", options, "busybox", "sh", "-c", shown])
+            .ok();
+        assert!(text.starts_with("1\n0\n") && text.contains("169.254.8.9/16"), "{text}");
+        let wrong = "name=own,driver-opt=com.docker.network.endpoint.sysctls=net.ipv4.ip_forward=1";
+        let refused =
+            suite.run(cli, ["run", "--rm", "--network", wrong, "busybox", "true"]).fails(125);
+        assert!(refused.contains("invalid sysctl setting"), "{refused}");
+    }
+    suite
+        .tug([
+            "run",
+            "-d",
+            "--name",
+            "near",
+            "--network",
+            "own",
+            "-p",
+            "8085:80",
+            "busybox",
+            "sleep",
+            "60",
+        ])
+        .ok();
+    assert_eq!(suite.tug(["port", "near"]).ok(), "80/tcp -> 127.0.0.1:8085");
+    Outcome::Passed
+}
+
+fn macvlan_puts_a_container_on_the_lan(suite: &Suite) -> Outcome {
+    let _lan = Lan::open();
+    let mut server = std::process::Command::new("ip")
+        .args(["netns", "exec", "lan", "busybox", "httpd", "-f", "-p", "80", "-h"])
+        .arg(suite.scratch())
+        .spawn()
+        .unwrap();
+    let created = suite.tug([
+        "network",
+        "create",
+        "-d",
+        "macvlan",
+        "-o",
+        "parent=lan0",
+        "--subnet",
+        "10.99.0.0/24",
+        "--gateway",
+        "10.99.0.1",
+        "flat",
+    ]);
+    if created.stderr.contains("not supported") {
+        server.kill().unwrap();
+        server.wait().unwrap();
+        return Outcome::Ignored("this kernel has no macvlan".to_owned());
+    }
+    created.ok();
+    let command = "ip -4 addr show eth0; nc -w 3 10.99.0.2 80 </dev/null && echo reached";
+    let answer = suite.tug([
+        "run",
+        "--rm",
+        "--network",
+        "flat",
+        "--ip",
+        "10.99.0.77",
+        "busybox",
+        "sh",
+        "-c",
+        command,
+    ]);
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let text = answer.ok();
+    assert!(text.contains("10.99.0.77/24") && text.contains("reached"), "{text}");
     Outcome::Passed
 }

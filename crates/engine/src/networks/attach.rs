@@ -4,7 +4,7 @@
 //! firewall transaction. Whatever fails, all that was done before is undone, the last first.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use net::firewall::Item;
@@ -17,14 +17,13 @@ use sys::netlink::route::{Link, MacvlanMode, find_link};
 use super::kernel::{Kernel, gateway_mode, internal, isolates_ports, mtu};
 use super::record::{Driver, NetworkRecord};
 use super::view::wish_for;
+use super::wish::{self, IFNAME, parse_address, parse_mac, validate_subnets, validate_wish};
 use super::{
     Attached, Attachment, Connected, Container, Endpoint, Network, Networks, Prepared, Shared,
     State, has_sandbox, names, publish, words,
 };
 use crate::containers::spec::{ContainerSpec, EndpointSpec, NetworkMode};
 use crate::error::{Error, Kind, Result};
-
-const IFNAME: &str = "com.docker.network.endpoint.ifname";
 
 /// A sandbox that is being filled.
 enum Spare {
@@ -44,66 +43,6 @@ impl Spare {
             }
         }
     }
-}
-
-/// The rules that need no network to exist.
-pub(super) fn validate(spec: &ContainerSpec) -> Result<()> {
-    let mode = &spec.host.network;
-    match mode {
-        NetworkMode::Container(_) | NetworkMode::Host if spec.endpoints.len() > 1 => {
-            return Err(words::shares_namespace());
-        }
-        NetworkMode::None if spec.endpoints.len() > 1 => return Err(words::none_mode_alone()),
-        NetworkMode::Bridge
-        | NetworkMode::Host
-        | NetworkMode::None
-        | NetworkMode::Container(_)
-        | NetworkMode::Named(_) => {}
-    }
-    for (name, wish) in &spec.endpoints {
-        validate_wish(matches!(name.as_str(), "bridge" | "default"), wish)?;
-    }
-    if !spec.mac_address.is_empty() {
-        parse_mac(&spec.mac_address)?;
-    }
-    publish::wishes(spec, None).map(drop)
-}
-
-fn validate_wish(default_bridge: bool, wish: &EndpointSpec) -> Result<()> {
-    if default_bridge && !(wish.ipv4_address.is_empty() && wish.ipv6_address.is_empty()) {
-        return Err(words::address_needs_user_network());
-    }
-    if default_bridge && !wish.aliases.is_empty() {
-        return Err(words::alias_needs_user_network());
-    }
-    for (text, family) in [(&wish.ipv4_address, "IPv4"), (&wish.ipv6_address, "IPv6")] {
-        parse_address(text, family)?;
-    }
-    if !wish.mac_address.is_empty() {
-        parse_mac(&wish.mac_address)?;
-    }
-    if let Some(name) = wish.driver_opts.get(IFNAME)
-        && !net::bridge::is_interface_name(name)
-    {
-        return Err(Error::invalid(format!("invalid interface name: {name}")));
-    }
-    Ok(())
-}
-
-fn parse_mac(text: &str) -> Result<Mac> {
-    text.parse().map_err(|error: net::mac::MacError| Error::invalid(error.to_string()))
-}
-
-fn parse_address(text: &str, family: &str) -> Result<Option<IpAddr>> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let wrong = || Error::invalid(format!("invalid {family} address: {text}"));
-    let address = match family {
-        "IPv4" => text.parse::<Ipv4Addr>().map_err(|_| wrong())?.into(),
-        _ => text.parse::<Ipv6Addr>().map_err(|_| wrong())?.into(),
-    };
-    Ok(Some(address))
 }
 
 /// The endpoint that default routes of a family go by: the highest priority, then networks with a
@@ -256,16 +195,6 @@ impl Networks {
     }
 }
 
-/// Addresses are given on request only in subnets that the user chose.
-fn validate_subnets(record: &NetworkRecord, wish: &EndpointSpec) -> Result<()> {
-    for (text, ipv4) in [(&wish.ipv4_address, true), (&wish.ipv6_address, false)] {
-        if !text.is_empty() && record.subnet(ipv4).is_none_or(|subnet| !subnet.chosen) {
-            return Err(words::address_needs_chosen_subnet());
-        }
-    }
-    Ok(())
-}
-
 /// The networks of a container in the order in which they get interfaces: that of `--network`
 /// first.
 fn networks_of(state: &State, spec: &ContainerSpec) -> Result<Vec<Id>> {
@@ -371,13 +300,21 @@ impl Shared {
         spare: Spare,
     ) -> Result<(Sandbox, Vec<super::Listener>)> {
         for (place, id) in ids.iter().enumerate() {
+            let record = &state.networks[id].record;
+            if record.is_default_bridge()
+                && isolates_ports(record)
+                && !container.spec.host.links.is_empty()
+            {
+                return Err(words::links_without_icc());
+            }
             let (name, mut endpoint) = lease(state, container, id, None)?;
             endpoint.interface = interface_name(container, &state.networks[id].record, place);
             attachment.endpoints.insert(name, endpoint);
         }
         let sandbox = self.plug_all(state, ids, attachment, spare)?;
         let targets = publish::targets(attachment, &state.networks);
-        let wishes = publish::wishes(container.spec, self.settings.host_ip)?;
+        let default_ip = publish::default_ip(attachment, &state.networks).or(self.settings.host_ip);
+        let wishes = publish::wishes(container.spec, default_ip)?;
         attachment.open_ports = wishes.iter().map(publish::container_port).collect();
         let State { networks, attached, kernel } = state;
         let Some(kernel) = kernel else {
@@ -611,6 +548,8 @@ fn empty_endpoint(network_id: Id) -> Endpoint {
         dns_names: Vec::new(),
         interface: String::new(),
         host_interface: String::new(),
+        link_local: Vec::new(),
+        sysctls: Vec::new(),
         gw_priority: 0,
     }
 }
@@ -637,6 +576,8 @@ fn lease(
     validate_subnets(&network.record, wish)?;
     let mut endpoint = empty_endpoint(*id);
     endpoint.gw_priority = wish.gw_priority;
+    endpoint.link_local = wish::link_local(wish)?;
+    endpoint.sysctls = wish::sysctls(wish)?;
     if !wish.mac_address.is_empty() {
         endpoint.mac = Some(parse_mac(&wish.mac_address)?);
     }
@@ -697,9 +638,12 @@ fn interface_settings(
             gateways.extend(if ipv4 { endpoint.gateway } else { endpoint.gateway6 });
         }
     }
-    let addresses: Vec<Subnet> =
-        [endpoint.address, endpoint.address6].into_iter().flatten().collect();
-    Settings { addresses, gateways }
+    let leased = [endpoint.address, endpoint.address6].into_iter().flatten();
+    let addresses: Vec<Subnet> = leased.chain(endpoint.link_local.iter().copied()).collect();
+    let settings = endpoint.sysctls.iter();
+    let sysctls = settings
+        .map(|(key, value)| (key.replace(wish::IFNAME_MARK, &endpoint.interface), value.clone()));
+    Settings { addresses, gateways, sysctls: sysctls.collect() }
 }
 
 /// Makes a prepared sandbox fit: another bridge, name, MAC address, MTU.

@@ -1,13 +1,14 @@
 //! Making networks: the request checked, subnets chosen, the record built. Touches no kernel.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::SystemTime;
 
 use net::Subnet;
 use net::pool::{self, Leases, PoolRange, SubnetWish};
 use spec::Id;
 
+use super::publish::HOST_BINDING;
 use super::record::{Driver, NetworkRecord, PREDEFINED, SubnetRecord};
 use super::view::{NetworkRequest, SubnetRequest};
 use super::words;
@@ -92,6 +93,7 @@ fn driver(request: &NetworkRequest) -> Result<Driver> {
     match request.driver.as_str() {
         "" | "default" | "bridge" => Ok(Driver::Bridge),
         "macvlan" => Ok(Driver::Macvlan),
+        "ipvlan" => Err(words::no_ipvlan()),
         "host" | "null" => Err(Error::forbidden(format!(
             "only one instance of \"{}\" network is allowed",
             request.driver
@@ -138,6 +140,22 @@ fn check_options(record: &NetworkRecord) -> Result<()> {
                 ));
             }
             Some(other) => return Err(Error::invalid(format!("unknown gateway mode {other}"))),
+        }
+    }
+    match record.option("macvlan_mode") {
+        None | Some("" | "bridge" | "private" | "vepa" | "passthru") => {}
+        Some(other) => return Err(Error::invalid(format!("unknown macvlan mode: {other}"))),
+    }
+    if let Some(address) = record.option(HOST_BINDING)
+        && address.parse::<Ipv4Addr>().is_err()
+    {
+        return Err(Error::invalid(format!("failed to parse {HOST_BINDING} value: {address:?}")));
+    }
+    for key in ["com.docker.network.host_ipv4", "com.docker.network.host_ipv6"] {
+        if record.option(key).is_some() {
+            let text =
+                format!("option {key} is not supported: the host's routes choose the address");
+            return Err(Error::invalid(text));
         }
     }
     for key in ["enable_ip_masquerade", "enable_icc"] {
@@ -329,5 +347,26 @@ mod tests {
         }
         let overlay = NetworkRequest { driver: "weave".to_owned(), ..request(&[]) };
         check(&overlay, Err("plugin \"weave\" not found"));
+        for (driver, key, value, want) in [
+            ("ipvlan", "parent", "eth0", "network driver ipvlan is not supported: macvlan is"),
+            ("macvlan", "macvlan_mode", "odd", "unknown macvlan mode: odd"),
+            (
+                "bridge",
+                "com.docker.network.bridge.host_binding_ipv4",
+                "here",
+                "failed to parse com.docker.network.bridge.host_binding_ipv4 value: \"here\"",
+            ),
+            (
+                "bridge",
+                "com.docker.network.host_ipv4",
+                "192.0.2.1",
+                "option com.docker.network.host_ipv4 is not supported: the host's routes choose the address",
+            ),
+        ] {
+            let mut options = BTreeMap::from([(key.to_owned(), value.to_owned())]);
+            options.insert("parent".to_owned(), "eth0".to_owned());
+            let request = NetworkRequest { driver: driver.to_owned(), options, ..request(&[]) };
+            check(&request, Err(want));
+        }
     }
 }

@@ -72,6 +72,12 @@ impl Shared {
         if self.settings.ip_forward {
             sysctl::forward_ipv4().map_err(internal)?;
         }
+        if !self.settings.userland_proxy {
+            tracing::warn!(
+                "userland-proxy is off, but connections from loopback have no other way: each container's monitor \
+                 serves them, and no program of its own"
+            );
+        }
         let mut host = Socket::open(Protocol::Route).map_err(internal)?;
         let mut items = BTreeSet::new();
         let mut pool_bridge = None;

@@ -24,6 +24,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 mod view;
+mod wish;
 mod words;
 
 use std::collections::BTreeMap;
@@ -172,7 +173,7 @@ impl Networks {
 
     /// Refuses wishes that no start could fulfil. Networks need not exist before the start.
     pub fn validate(&self, spec: &ContainerSpec) -> Result<()> {
-        attach::validate(spec)
+        wish::validate(spec)
     }
 
     /// The id of the network that a text means: full id, name, or unique prefix of the id.

@@ -16,6 +16,8 @@ use super::{Attached, Network, words};
 use crate::containers::spec::{ContainerSpec, Port, Protocol};
 use crate::error::{Error, Result};
 
+pub(super) const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
+
 /// Ports and where they lead.
 pub(super) struct Published {
     pub ports: Vec<PublishedPort>,
@@ -100,6 +102,17 @@ pub(super) fn wishes(spec: &ContainerSpec, default_ip: Option<IpAddr>) -> Result
     }
     found.sort_by_key(|wish| wish.host_ports.is_none());
     Ok(found)
+}
+
+/// Where the network that the default routes go by has ports published that name no address.
+pub(super) fn default_ip(
+    attachment: &Attachment,
+    networks: &BTreeMap<Id, Network>,
+) -> Option<IpAddr> {
+    let (_, endpoint) = super::attach::gateway_endpoint(attachment, networks, true)?;
+    let record = &networks.get(&endpoint.network_id)?.record;
+    let address: IpAddr = record.option(HOST_BINDING)?.parse().ok()?;
+    (!address.is_unspecified()).then_some(address)
 }
 
 /// Reserves all the ports, or none.

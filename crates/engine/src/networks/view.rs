@@ -86,6 +86,12 @@ pub struct Endpoint {
     pub interface: String,
     /// The outer end; empty unless it is a bridge port.
     pub host_interface: String,
+    /// Beside the leased addresses, on request.
+    #[serde(default)]
+    pub link_local: Vec<Subnet>,
+    /// Settings of the interface: paths below `net/` with a mark for its name, and values.
+    #[serde(default)]
+    pub sysctls: Vec<(String, String)>,
     pub gw_priority: i64,
 }
 

@@ -36,6 +36,18 @@ pub fn active_endpoints(name: &str, members: &[(String, String)]) -> Error {
     ))
 }
 
+/// Docker opens the exposed ports of the other container then; we do not.
+pub fn links_without_icc() -> Error {
+    Error::invalid(
+        "links do not let containers reach each other where inter-container communication is off (icc=false): \
+         put both on a user-defined network",
+    )
+}
+
+pub fn no_ipvlan() -> Error {
+    Error::new(Kind::NotImplemented, "network driver ipvlan is not supported: macvlan is")
+}
+
 pub fn no_such_driver(driver: &str) -> Error {
     Error::not_found(format!("plugin \"{driver}\" not found"))
 }
