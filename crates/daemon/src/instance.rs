@@ -8,8 +8,12 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+
+/// How long the lock of a daemon that was killed may outlive it.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 
 #[derive(Debug, thiserror::Error)]
 pub enum InstanceError {
@@ -46,7 +50,7 @@ impl Instance {
             .truncate(false)
             .open(path)
             .map_err(failed)?;
-        if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        if let Err(error) = lock(&file) {
             if error != rustix::io::Errno::WOULDBLOCK {
                 return Err(failed(error.into()));
             }
@@ -69,6 +73,20 @@ impl Instance {
     /// Ends being the daemon.
     pub fn give_back(self) {
         let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Locks the file, with patience for a daemon that has just been killed: a child of it that has not
+/// reached its execve still holds the lock for moments.
+fn lock(file: &File) -> Result<(), rustix::io::Errno> {
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            done => return done,
+        }
     }
 }
 

@@ -273,10 +273,18 @@ fn lock(root: &Path) -> Result<File, OpenError> {
     let path = root.join("lock");
     let failed = |source| OpenError::Lock { path: path.clone(), source };
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::Locked(root.to_owned())),
-        Err(error) => Err(failed(error.into())),
+    // A child of a killed daemon that has not reached its execve holds the lock for moments.
+    let mut patience = 10;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if patience > 0 => {
+                patience -= 1;
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(OpenError::Locked(root.to_owned())),
+            Err(error) => return Err(failed(error.into())),
+        }
     }
 }
 

@@ -235,9 +235,22 @@ pub fn is_stopped(pidfd: impl AsFd) -> io::Result<bool> {
 /// Gives every signal its default action and unblocks all: what a fresh program expects. Rust's
 /// own start-up ignores SIGPIPE, which an exec would hand on.
 pub fn reset_signals() {
+    // The kernel's own record: SIG_DFL, no flags, no restorer, an empty mask of 64 bits.
+    let default = [0_u64; 4];
     for signal in 1..=64 {
-        // SAFETY: SIG_DFL runs no code of ours; numbers that may not be changed only yield EINVAL.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        // Past glibc, which refuses 32 and 33, and whose posix_spawn leaves them ignored (its
+        // `spawni.c`); the program would inherit that.
+        // SAFETY: SIG_DFL runs no code of ours; `default` is larger than a kernel sigaction without
+        // its mask and holds 8 bytes of mask, the size we tell; KILL and STOP only yield EINVAL.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null_mut::<libc::c_void>(),
+                8_usize,
+            )
+        };
     }
     // SAFETY: the set lives on our stack and is initialised by sigemptyset before it is used.
     unsafe {

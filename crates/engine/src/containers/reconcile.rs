@@ -154,6 +154,17 @@ async fn observe(engine: &Arc<Inner>, record: Record, life: Life) -> Found {
     if observed == Observed::Nothing && found.life.phase.run().is_some() {
         world::kill_group(engine, &Arc::new(found.record.clone())).await;
     }
+    let at_rest = match &found.life.phase {
+        Phase::Created { .. } | Phase::Exited { .. } | Phase::Backoff { .. } => true,
+        Phase::Removing { .. } | Phase::Dead { .. } | Phase::Gone => true,
+        Phase::Starting { .. } | Phase::Running { .. } | Phase::Paused { .. } | Phase::Stopping { .. } => false,
+    };
+    if at_rest && found.adopted.is_none() {
+        // An end is recorded before it is cleaned up after, and the daemon may have died between.
+        found.life.attachment = None;
+        let (engine, id) = (Arc::clone(engine), found.record.clone());
+        world::blocking(move || world::remove_run(&engine, &id)).await;
+    }
     found.inputs = reconcile(&found.life.phase, &observed);
     info!(container = %found.record.id, alive = found.adopted.is_some(), "container found");
     found

@@ -627,6 +627,11 @@ pub(crate) fn clean_up(engine: &Inner, record: &Record) {
         ]);
         engine.events.publish(EventType::Volume, "unmount", mount.name.clone(), attributes);
     }
+    remove_run(engine, record);
+}
+
+/// Removes what a run has on the host beside its network.
+pub(crate) fn remove_run(engine: &Inner, record: &Record) {
     let run = engine.config.run_dir(&record.id);
     if let Err(error) = fs::remove_dir_all(&run)
         && error.kind() != io::ErrorKind::NotFound

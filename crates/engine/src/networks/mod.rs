@@ -475,13 +475,17 @@ impl Shared {
         }
         let Some(network) = state.networks.get(id) else { return Ok(()) };
         let record = network.record.clone();
-        // The record goes first: what the kernel still has is then removed at the next start.
-        record.delete(&self.records_dir)?;
         let bridge = network.bridge;
-        state.networks.remove(id);
+        // The bridge goes first: nothing would tell the next daemon whose it is. With the record still
+        // there, a daemon that dies in between leaves a whole network.
         if let (Some(kernel), Some(bridge)) = (&mut state.kernel, bridge) {
             kernel.remove_bridge(&record, &bridge)?;
         }
+        if let Some(network) = state.networks.get_mut(id) {
+            network.bridge = None;
+        }
+        record.delete(&self.records_dir)?;
+        state.networks.remove(id);
         let zone = self.zone_dir(id);
         if let Err(error) = std::fs::remove_dir_all(&zone)
             && error.kind() != std::io::ErrorKind::NotFound
