@@ -134,7 +134,7 @@ pub async fn connect(mut call: Call, asked: &str) -> Result {
 
 pub async fn disconnect(mut call: Call, asked: &str) -> Result {
     let body: docker::DisconnectRequest = call.json().await?.unwrap_or_default();
-    call.engine.disconnect_network(asked, &body.container, body.force).await?;
+    call.engine.disconnect_network(asked, &body.container).await?;
     Ok(reply::empty(StatusCode::OK).into())
 }
 

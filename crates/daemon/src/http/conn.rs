@@ -136,6 +136,7 @@ pub async fn serve(socket: Socket, engine: Engine, state: Arc<State>) {
         Ok(0) | Err(_) => return,
         Ok(_) => {}
     }
+    escape_target(&mut first);
     if may_be_hijack(&first) {
         match read_head(&mut conn, &mut first).await {
             Ok(Some(head)) if !head.headers.contains_key(UPGRADE) => {
@@ -240,6 +241,27 @@ pub struct Head {
     pub method: Method,
     pub uri: Uri,
     pub headers: HeaderMap,
+}
+
+/// Percent-encodes what has no place in a URL but that Go's server takes: `?filters={"name":["a"]}`
+/// is typed just so after `curl`. Of further requests on the same connection we do not see the head
+/// before hyper does, which refuses them.
+fn escape_target(first: &mut BytesMut) {
+    let Some(end) = first.iter().position(|byte| *byte == b'\n') else { return };
+    let stray = |byte: &u8| matches!(byte, b'"' | b'<' | b'>' | b'`' | b'^' | b'|' | b'\\');
+    if !first[..end].iter().any(stray) {
+        return;
+    }
+    let mut escaped = BytesMut::with_capacity(first.len() + 64);
+    for byte in &first[..end] {
+        if stray(byte) {
+            escaped.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        } else {
+            escaped.extend_from_slice(&[*byte]);
+        }
+    }
+    escaped.extend_from_slice(&first[end..]);
+    *first = escaped;
 }
 
 fn may_be_hijack(first: &[u8]) -> bool {
@@ -408,6 +430,22 @@ async fn read_line(conn: &mut Conn) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_target_may_have_what_gos_server_takes() {
+        for (head, want) in [
+            (
+                "GET /containers/json?filters={\"name\":[\"a\"]} HTTP/1.1\r\nA: \"b\"\r\n",
+                "GET /containers/json?filters={%22name%22:[%22a%22]} HTTP/1.1\r\nA: \"b\"\r\n",
+            ),
+            ("GET /_ping HTTP/1.1\r\n\r\n", "GET /_ping HTTP/1.1\r\n\r\n"),
+            ("GET /\"", "GET /\""),
+        ] {
+            let mut bytes = BytesMut::from(head);
+            escape_target(&mut bytes);
+            assert_eq!(bytes, want);
+        }
+    }
 
     #[test]
     fn only_requests_that_may_take_the_connection_over_are_read_by_hand() {

@@ -10,7 +10,10 @@ use store::Image;
 use super::mounts::{self, Mount};
 use super::record::{Life, Record};
 use super::registry::Container;
-use super::spec::{ContainerSpec, CreateRequest, IpcMode, LogSpec, NetworkMode, PidMode, UtsMode};
+use super::spec::{
+    CgroupnsMode, ContainerSpec, CreateRequest, HostSpec, IpcMode, LogSpec, NetworkMode, PidMode,
+    UtsMode,
+};
 use super::step::Phase;
 use super::views::Created;
 use super::world::{self, blocking};
@@ -69,6 +72,7 @@ fn create(engine: &Arc<Inner>, request: CreateRequest) -> Result<Created> {
     merge::merge(&mut spec.config, &image.config.config);
     warnings.extend(validate::validate(&spec)?);
     resolve_joined(engine, &mut spec)?;
+    settle(engine, &mut spec.host);
     engine.networks.validate(&spec)?;
     let mounts =
         mounts::resolve(&spec, |other| Ok(other_mounts(&*engine.containers.resolve(other)?)))?;
@@ -140,6 +144,27 @@ fn platform_warnings(image: &Image, wanted: Option<&Platform>) -> Result<Vec<Str
     Ok(vec![format!(
         "The requested image's platform ({offered}) does not match the detected host platform ({host}) and no specific platform was requested"
     )])
+}
+
+/// What the wish leaves open is decided now and shown by inspect, so that a later change of the
+/// daemon's defaults does not change an existing container.
+///
+/// Source: moby 28.2 `daemon/daemon_unix.go`, `adaptContainerSettings`.
+fn settle(engine: &Inner, host: &mut HostSpec) {
+    if host.ipc == IpcMode::Unset {
+        host.ipc = engine.config.default_ipc.clone();
+    }
+    if host.cgroupns == CgroupnsMode::Unset {
+        let private = match engine.config.default_cgroupns {
+            CgroupnsMode::Private => true,
+            CgroupnsMode::Host => false,
+            CgroupnsMode::Unset => engine.host.cgroup_v2,
+        };
+        host.cgroupns = if private { CgroupnsMode::Private } else { CgroupnsMode::Host };
+    }
+    if host.resources.memory > 0 && host.resources.memory_swap == 0 {
+        host.resources.memory_swap = host.resources.memory * 2;
+    }
 }
 
 /// `container:NAME` is kept by id, so that a rename does not change its meaning.

@@ -142,10 +142,18 @@ fn restarts(view: &View) -> u32 {
     }
 }
 
-fn network(view: &View) -> NetworkView {
+fn network(engine: &Inner, view: &View) -> NetworkView {
     match (&view.attachment, view.phase.run()) {
         (Some(attachment), Some(_)) => attachment.view(&view.record.spec),
-        (Some(_) | None, _) => networks::stopped_view(&view.record.spec),
+        (Some(_) | None, _) => {
+            let mut shown = networks::stopped_view(&view.record.spec);
+            // Compose recreates a container whose networks have other ids than it expects.
+            for (name, endpoint) in &mut shown.endpoints {
+                let id = engine.networks.resolve(name);
+                endpoint.network_id = id.map(|id| id.to_string()).unwrap_or_default();
+            }
+            shown
+        }
     }
 }
 
@@ -189,7 +197,7 @@ fn describe(
         log_path: world::log_path(&record.log, &dir, &record.id),
         exec_ids: container.execs.live(),
         mounts: record.mounts.iter().filter_map(|mount| mount_point(engine, mount)).collect(),
-        network: network(view),
+        network: network(engine, view),
         storage: storage(engine, view),
         size,
         platform: record.platform.clone(),
@@ -238,16 +246,25 @@ fn mount_point(engine: &Inner, mount: &Mount) -> Option<MountPoint> {
     })
 }
 
+/// Source: moby 28.2 `daemon/container/view.go`: arguments with spaces are quoted, and not more.
+fn command_line(argv: &[String]) -> String {
+    let quoted = argv.iter().enumerate().map(|(place, word)| match place {
+        1.. if word.contains(' ') => format!("'{word}'"),
+        _ => word.clone(),
+    });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
 fn summarize(engine: &Arc<Inner>, view: &View, size: Option<Size>) -> ContainerSummary {
     let record = &view.record;
     let state = state(view);
-    let network = network(view);
+    let network = network(engine, view);
     ContainerSummary {
         id: record.id,
         names: vec![record.name.clone()],
         image: image_shown(engine, &record.spec.image, &record.image),
         image_id: record.image,
-        command: record.spec.argv().join(" "),
+        command: command_line(&record.spec.argv()),
         created_at: record.created_at.into(),
         status: state.status,
         status_text: status_text(&state, SystemTime::now()),
@@ -401,8 +418,8 @@ impl Selection {
         })
     }
 
-    fn takes_network(&self, _engine: &Inner, view: &View) -> bool {
-        let network = network(view);
+    fn takes_network(&self, engine: &Inner, view: &View) -> bool {
+        let network = network(engine, view);
         let port = |wanted: &str, port: &super::spec::Port| {
             let (range, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
             let (low, high) = range.split_once('-').unwrap_or((range, range));
@@ -447,6 +464,12 @@ fn ancestors(engine: &Inner, filters: &Filters) -> Vec<spec::ImageId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_command_line_is_shown_as_docker_shows_it() {
+        let argv = ["my sh", "-c", "echo hi", ""].map(str::to_owned);
+        assert_eq!(command_line(&argv), "my sh -c 'echo hi' ");
+    }
 
     #[test]
     fn durations_are_rounded_like_dockers() {

@@ -154,13 +154,7 @@ impl Networks {
 
     /// Takes a container off a network and gives its new attachment. With `force` a container that
     /// is not there is no error.
-    pub fn disconnect(
-        &self,
-        asked: &str,
-        id: &Id,
-        live: Option<u32>,
-        force: bool,
-    ) -> Result<Attachment> {
+    pub fn disconnect(&self, asked: &str, id: &Id, live: Option<u32>) -> Result<Attachment> {
         let mut state = self.lock();
         let network = state.resolve(asked)?;
         if state.networks[&network].record.driver == Driver::Host {
@@ -172,9 +166,6 @@ impl Networks {
         };
         let name = state.networks[&network].record.name.clone();
         let Some(endpoint) = attachment.endpoints.remove(&name) else {
-            if force {
-                return Ok(attachment);
-            }
             return Err(words::not_connected(&attachment.container_name, &name));
         };
         if let Some(pid) = live {

@@ -112,25 +112,28 @@ impl Engine {
         }
     }
 
-    /// Takes a container off a network. With `force`, one that is not on it is no error.
+    /// Takes a container off a network. Docker's `force` is for endpoints that a lost container
+    /// left, of which there are none here.
+    ///
+    /// Source: moby 28.2 `daemon/network.go`, `DisconnectContainerFromNetwork`.
     ///
     /// # Errors
     /// `Forbidden` when it is not connected.
-    pub async fn disconnect_network(&self, network: &str, asked: &str, force: bool) -> Result<()> {
+    pub async fn disconnect_network(&self, network: &str, asked: &str) -> Result<()> {
         let container = self.container(asked)?;
         let view = container.now();
         let info = self.inspect_network(network).await?;
         let live = view.phase.run().and_then(|run| u32::try_from(run.pid).ok());
         let known = view.record.spec.endpoints.contains_key(&info.name)
             || view.record.spec.host.network.to_string() == info.name;
-        if live.is_none() && !known && !force {
+        if live.is_none() && !known {
             return Err(words::not_connected(&view.record.name, &info.name));
         }
         let gone = view.attachment.iter().filter_map(|now| now.endpoints.get(&info.name));
         let gone: BTreeSet<IpAddr> = gone.flat_map(super::Endpoint::addresses).collect();
         let (networks, id, network) =
             (self.inner.networks.clone(), container.id, info.id.to_string());
-        let attachment = blocking(move || networks.disconnect(&network, &id, live, force)).await?;
+        let attachment = blocking(move || networks.disconnect(&network, &id, live)).await?;
         let name = info.name.clone();
         let keep = move |record: &mut crate::containers::record::Record,
                          now: &mut Option<super::Attachment>| {

@@ -212,7 +212,7 @@ fn a_running_container_is_connected_and_disconnected() {
         assert!(connected.resolv_conf.unwrap().contains("127.0.0.11"));
         let again = host.networks.connect("side", &container, &wish, Some(pid), None).unwrap_err();
         assert_eq!(again.message, "endpoint with name web already exists in network side");
-        let left = host.networks.disconnect("bridge", &id, Some(pid), false).unwrap();
+        let left = host.networks.disconnect("bridge", &id, Some(pid)).unwrap();
         assert_eq!(left.endpoints.keys().collect::<Vec<_>>(), ["side"]);
         drop(done);
         inside.join().unwrap().unwrap();

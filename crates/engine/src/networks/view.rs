@@ -166,7 +166,9 @@ pub fn stopped_view(spec: &ContainerSpec) -> NetworkView {
         .endpoints
         .iter()
         .map(|(name, wish)| {
-            (name.clone(), EndpointView { wish: wish.clone(), ..EndpointView::default() })
+            let mac_address = wish.mac_address.clone();
+            let view = EndpointView { wish: wish.clone(), mac_address, ..EndpointView::default() };
+            (name.clone(), view)
         })
         .collect();
     let mode = match &spec.host.network {
