@@ -71,6 +71,7 @@ fn container(host: &mut Host, last: u8) -> Ready {
     let settings = Settings {
         addresses: vec![format!("172.17.0.{last}/16").parse().unwrap()],
         gateways: vec![[172, 17, 0, 1].into()],
+        sysctls: Vec::new(),
     };
     ready.sandbox.configure(&ready.port, &settings).unwrap();
     let interface = ready.port.host.clone().unwrap().0;
