@@ -9,7 +9,8 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
-use sys::mount::{self, Attributes, Change, Depth, Filesystem};
+use sys::mount::{self, Attributes, Change, Depth};
+use sys::overlay::{self, Overlay};
 
 /// Where a root file system comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +52,6 @@ fn open_overlay(
     writable: Option<&Writable>,
     options: &[String],
 ) -> io::Result<OwnedFd> {
-    use std::os::unix::ffi::OsStrExt;
     // overlayfs.rst: without an upper directory there have to be two lower ones. A single layer has
     // nothing to hide or to merge, so it is its own result.
     if let ([only], None) = (lowers, writable) {
@@ -63,51 +63,8 @@ fn open_overlay(
         )?;
         return Ok(tree);
     }
-    let overlay = Filesystem::open("overlay")?;
-    // The source shows in mountinfo and df.
-    overlay.set("source", b"overlay")?;
-    match append_lowers(&overlay, lowers) {
-        Ok(()) => {}
-        // `lowerdir+` is of Linux 6.5; before, all layers go into one string.
-        Err(error)
-            if error.raw_os_error() == Some(22) || error.kind() == io::ErrorKind::InvalidInput =>
-        {
-            overlay.set("lowerdir", &joined(lowers))?;
-        }
-        Err(error) => return Err(error),
-    }
-    if let Some(Writable { upper, work }) = writable {
-        overlay.set("upperdir", upper.as_os_str().as_bytes())?;
-        overlay.set("workdir", work.as_os_str().as_bytes())?;
-    }
-    overlay.set_options(options.iter().map(String::as_str))?;
-    overlay.mount(if writable.is_some() { Attributes::NONE } else { Attributes::READ_ONLY })
-}
-
-fn append_lowers(overlay: &Filesystem, lowers: &[PathBuf]) -> io::Result<()> {
-    use std::os::unix::ffi::OsStrExt;
-    for lower in lowers {
-        overlay.set("lowerdir+", lower.as_os_str().as_bytes())?;
-    }
-    Ok(())
-}
-
-/// Paths joined by colons, which are escaped inside of them: kernel overlayfs.rst.
-fn joined(lowers: &[PathBuf]) -> Vec<u8> {
-    use std::os::unix::ffi::OsStrExt;
-    let mut text = Vec::new();
-    for lower in lowers {
-        if !text.is_empty() {
-            text.push(b':');
-        }
-        for byte in lower.as_os_str().as_bytes() {
-            if matches!(byte, b':' | b'\\') {
-                text.push(b'\\');
-            }
-            text.push(*byte);
-        }
-    }
-    text
+    let upper = writable.map(|writable| (writable.upper.as_path(), writable.work.as_path()));
+    overlay::mount(&Overlay { lowers, upper, options }, Attributes::NONE)
 }
 
 /// Opens the directory behind a detached mount for reading.
@@ -121,14 +78,4 @@ pub fn open_directory(mount: &OwnedFd) -> io::Result<OwnedFd> {
         OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
         Mode::empty(),
     )?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn colons_in_layer_paths_are_escaped() {
-        assert_eq!(joined(&["/a:b".into(), "/c".into()]), b"/a\\:b:/c");
-    }
 }

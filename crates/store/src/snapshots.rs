@@ -21,6 +21,7 @@ use std::sync::{Arc, Weak};
 use rustix::fs::{Gid, Mode, Uid};
 use serde::{Deserialize, Serialize};
 use spec::{ChainId, DiffId};
+use sys::mount::Attributes;
 
 use crate::draft::{Draft, Hashing, UnpackError, is_opaque};
 use crate::layers::{Layer, LayerKey, Lease};
@@ -191,11 +192,7 @@ impl Store {
         if let Some(mounted) = state.snapshots.mounts.get(id).and_then(Weak::upgrade) {
             return Ok(mounted);
         }
-        let parts = sys::fs::OverlayParts {
-            lowers: &snapshot.lowers,
-            upper: Some((&snapshot.upper, &snapshot.work)),
-        };
-        let mounted = sys::fs::mount_overlay_detached(&parts)
+        let mounted = mount_overlay(&snapshot.lowers, Some((&snapshot.upper, &snapshot.work)))
             .map_err(|source| SnapshotError::Mount { id: id.to_owned(), source })?;
         let mounted = Arc::new(mounted);
         state.snapshots.mounts.insert(id.to_owned(), Arc::downgrade(&mounted));
@@ -218,7 +215,7 @@ impl Store {
         if lowers.len() < 2 {
             lowers.push(empty);
         }
-        sys::fs::mount_overlay_detached(&sys::fs::OverlayParts { lowers: &lowers, upper: None }).map_err(failed)
+        mount_overlay(&lowers, None).map_err(failed)
     }
 
     /// What changed since the image, in the order of paths.
@@ -389,6 +386,14 @@ pub enum CommitError {
 }
 
 /// Init layers depend on all layers below.
+/// Layers must mean the same in every order of use: no redirects or metadata-only copies that only a
+/// particular mount understands, and no index that ties an upper directory to one mount.
+fn mount_overlay(lowers: &[PathBuf], upper: Option<(&Path, &Path)>) -> io::Result<OwnedFd> {
+    let options = ["redirect_dir=off", "metacopy=off", "index=off"].map(String::from);
+    let overlay = sys::overlay::Overlay { lowers, upper, options: &options };
+    sys::overlay::mount(&overlay, Attributes::NO_DEV.with(Attributes::NO_SUID))
+}
+
 fn chain_name(chain: &[LayerKey]) -> String {
     let layers: Vec<DiffId> = chain.iter().map(LayerKey::diff_id).collect();
     ChainId::of(&layers).map_or_else(|| "scratch".to_owned(), |id| id.hex())

@@ -7,6 +7,7 @@ pub mod fs;
 pub mod mount;
 pub mod namespace;
 pub mod netlink;
+pub mod overlay;
 pub mod path;
 pub mod probe;
 pub mod process;
