@@ -12,7 +12,6 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{CWD, Mode, OFlags};
 
@@ -31,9 +30,6 @@ pub struct Overlay<'a> {
     pub options: &'a [String],
 }
 
-/// Set once the kernel has refused layers one by one.
-static ONE_BY_ONE_IS_UNKNOWN: AtomicBool = AtomicBool::new(false);
-
 /// Mounts `overlay` and gives its root directory, attached nowhere.
 ///
 /// # Errors
@@ -43,21 +39,25 @@ pub fn mount(overlay: &Overlay<'_>, attributes: Attributes) -> io::Result<OwnedF
         Some(_) => attributes,
         None => attributes.with(Attributes::READ_ONLY),
     };
-    if ONE_BY_ONE_IS_UNKNOWN.load(Ordering::Relaxed) {
+    if kernel_release() < (6, 5) {
         return mount_in_thread(overlay, attributes);
     }
-    // An old kernel keeps every option unread until the superblock is made, so that is when it
-    // refuses; EINVAL has other causes too, and then the second way fails likewise.
+    // The releases around 6.5 differ in what they take one by one. EINVAL has other causes too, and
+    // then the second way fails likewise.
     match mount_one_by_one(overlay, attributes) {
-        Err(error) if is_invalid(&error) => match mount_in_thread(overlay, attributes) {
-            Ok(mounted) => {
-                ONE_BY_ONE_IS_UNKNOWN.store(true, Ordering::Relaxed);
-                Ok(mounted)
-            }
-            Err(_) => Err(error),
-        },
+        Err(error) if is_invalid(&error) => {
+            mount_in_thread(overlay, attributes).map_err(|_| error)
+        }
         done => done,
     }
+}
+
+/// Major and minor number of `uname -r`; zeros for what is no number.
+fn kernel_release() -> (u32, u32) {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|digits| digits.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
 fn is_invalid(error: &io::Error) -> bool {

@@ -65,6 +65,21 @@ impl Exit {
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 
+/// Whether this process has one thread, given the moment that a thread which was joined may still
+/// take to leave the kernel's list.
+fn becomes_single() -> io::Result<bool> {
+    const PATIENCE: [u64; 6] = [0, 50, 200, 1_000, 5_000, 20_000];
+    for pause_us in PATIENCE {
+        if pause_us > 0 {
+            std::thread::sleep(std::time::Duration::from_micros(pause_us));
+        }
+        if thread_count()? == 1 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Makes a process that runs `body` in a copy of our memory and exits with the code it returns.
 ///
 /// Signal handlers are reset; ignored signals and the signal mask are inherited
@@ -73,7 +88,7 @@ const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 /// # Errors
 /// When this process has more than one thread, or clone3(2) fails.
 pub fn spawn(options: &SpawnOptions<'_>, body: impl FnOnce() -> i32) -> io::Result<Child> {
-    if thread_count()? != 1 {
+    if !becomes_single()? {
         return Err(io::Error::other("a process with several threads cannot be cloned"));
     }
     let mut pidfd: RawFd = -1;
