@@ -11,6 +11,7 @@ super::cases! {
     binds_are_the_hosts_files,
     mounts_by_their_long_form,
     a_used_volume_is_not_removed,
+    a_copy_reaches_the_volumes_of_a_container_that_does_not_run,
 }
 
 fn a_named_volume_outlives_its_container(suite: &Suite) -> Outcome {
@@ -142,6 +143,33 @@ fn a_used_volume_is_not_removed(suite: &Suite) -> Outcome {
         assert!(refused.contains("volume is in use"), "{refused}");
         suite.run(cli, ["rm", "user"]).ok();
         suite.run(cli, ["volume", "rm", "used"]).ok();
+    }
+    Outcome::Passed
+}
+
+fn a_copy_reaches_the_volumes_of_a_container_that_does_not_run(suite: &Suite) -> Outcome {
+    let directory = suite.scratch();
+    let file = directory.join("f");
+    fs::write(&file, "copied").unwrap();
+    let file = file.to_str().unwrap();
+    for cli in BOTH {
+        suite
+            .run(
+                cli,
+                ["create", "--name", "waits", "-v", "filled:/v", "busybox", "cat", "/v/sub/f"],
+            )
+            .ok();
+        let nowhere = suite.run(cli, ["cp", file, "waits:/v/sub/f"]).fails(1);
+        assert!(nowhere.contains("Could not find the file /v/sub"), "{nowhere}");
+        suite.run(cli, ["cp", file, "waits:/v/f"]).ok();
+        let seen =
+            suite.run(cli, ["run", "--rm", "-v", "filled:/w", "busybox", "cat", "/w/f"]).ok();
+        assert_eq!(seen, "copied");
+        let back = directory.join("back");
+        suite.run(cli, ["cp", "waits:/v/f", back.to_str().unwrap()]).ok();
+        assert_eq!(fs::read_to_string(&back).unwrap(), "copied");
+        suite.run(cli, ["rm", "waits"]).ok();
+        suite.run(cli, ["volume", "rm", "filled"]).ok();
     }
     Outcome::Passed
 }

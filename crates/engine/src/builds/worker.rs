@@ -192,11 +192,14 @@ impl EngineWorker {
     /// The image that FROM names, pulled where it is missing or where that is wanted always.
     fn base(&self, text: &str, platform: Option<&Platform>) -> Result<Arc<Image>, Failure> {
         let here = self.engine.base_image(text).map_err(|error| failure_of(&error))?;
-        let name = Reference::parse(text).map_err(|error| failure_of(&Error::invalid(chain(&error))))?;
+        let name =
+            Reference::parse(text).map_err(|error| failure_of(&Error::invalid(chain(&error))))?;
         match (here, self.bases.pull) {
             (Some(image), Pull::Missing) => return Ok(image),
             // By its id, which no registry knows.
-            (Some(image), Pull::Always) if self.store.resolve_tag(&name).is_none() => return Ok(image),
+            (Some(image), Pull::Always) if self.store.resolve_tag(&name).is_none() => {
+                return Ok(image);
+            }
             (Some(_), Pull::Always) | (None, Pull::Missing | Pull::Always) => {}
         }
         let credentials = credentials_for(&self.bases.credentials, name.domain());

@@ -1,7 +1,7 @@
 //! A container's tree from outside: changes, export, copy in and out, commit.
 //!
 //! A running container is looked at through its own root, so that its volumes and mounts show; a
-//! stopped one through a detached mount of its snapshot. Paths are resolved by descriptor and never
+//! stopped one through a detached mount of its snapshot, with its volumes added where they matter. Paths are resolved by descriptor and never
 //! leave the root.
 
 use std::io::{self, Read};
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 use store::archive::{self, ArchiveError};
 
+use super::assemble::{Assembled, assemble};
 use super::step::Phase;
 use super::task::View;
 use super::views::{Change, ChangeKind, ExtractOptions, PathStat};
@@ -24,6 +25,7 @@ use crate::{Engine, Inner, words};
 enum Tree {
     Running(OwnedFd),
     Stopped(Arc<OwnedFd>),
+    WithMounts(Assembled),
 }
 
 impl AsFd for Tree {
@@ -31,6 +33,7 @@ impl AsFd for Tree {
         match self {
             Self::Running(fd) => fd.as_fd(),
             Self::Stopped(fd) => fd.as_fd(),
+            Self::WithMounts(tree) => tree.as_fd(),
         }
     }
 }
@@ -59,10 +62,12 @@ fn tree(engine: &Inner, view: &View) -> Result<Tree> {
             }
         }
     }
-    match engine.store.snapshot_mount(&id.to_string()) {
-        Ok(fd) => Ok(Tree::Stopped(fd)),
-        Err(source) => Err(Error::caused(Kind::Internal, source)),
-    }
+    let snapshot = engine.store.snapshot_mount(&id.to_string());
+    let snapshot = snapshot.map_err(|source| Error::caused(Kind::Internal, source))?;
+    Ok(match assemble(engine, &view.record, &snapshot)? {
+        Some(assembled) => Tree::WithMounts(assembled),
+        None => Tree::Stopped(snapshot),
+    })
 }
 
 /// Docker's words and kinds for what goes wrong with archives.

@@ -9,6 +9,7 @@
 //!   methods of Engine ──messages──→ task (step) ←──────────── link (news) ←──────┘
 //! ```
 
+mod assemble;
 pub mod attach;
 pub mod capabilities;
 mod commit;

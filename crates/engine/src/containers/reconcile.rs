@@ -157,7 +157,10 @@ async fn observe(engine: &Arc<Inner>, record: Record, life: Life) -> Found {
     let at_rest = match &found.life.phase {
         Phase::Created { .. } | Phase::Exited { .. } | Phase::Backoff { .. } => true,
         Phase::Removing { .. } | Phase::Dead { .. } | Phase::Gone => true,
-        Phase::Starting { .. } | Phase::Running { .. } | Phase::Paused { .. } | Phase::Stopping { .. } => false,
+        Phase::Starting { .. }
+        | Phase::Running { .. }
+        | Phase::Paused { .. }
+        | Phase::Stopping { .. } => false,
     };
     if at_rest && found.adopted.is_none() {
         // An end is recorded before it is cleaned up after, and the daemon may have died between.

@@ -412,7 +412,7 @@ fn bind_source(mount: &Mount) -> Result<PathBuf> {
 }
 
 /// A path below a tree that we own, held open so that nobody swaps a part of it for a link.
-fn subpath(root: PathBuf, mount: &Mount, held: &mut Vec<OwnedFd>) -> Result<PathBuf> {
+pub(crate) fn subpath(root: PathBuf, mount: &Mount, held: &mut Vec<OwnedFd>) -> Result<PathBuf> {
     if mount.subpath.is_empty() {
         return Ok(root);
     }

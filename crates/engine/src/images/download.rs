@@ -71,7 +71,13 @@ impl Partial {
         let dir = partial_dir(data_root);
         fs::create_dir_all(&dir).ok()?;
         let path = dir.join(blob.digest.hex());
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).ok()?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .ok()?;
         file.try_lock().ok()?;
         let length = file.metadata().ok()?.len();
         if length > blob.size {
@@ -212,7 +218,9 @@ async fn fetch(source: &Source, blob: &Descriptor) -> std::result::Result<Unpack
                 UnpackError::Digest { .. } if kept > 0 => Err(Fault::Stale),
                 _ if kept > 0 => Err(Fault::Stale),
                 UnpackError::Digest { .. } => Err(verification_failed(&blob.digest).into()),
-                error => Err(Error::because(Kind::Internal, "failed to register layer", error).into()),
+                error => {
+                    Err(Error::because(Kind::Internal, "failed to register layer", error).into())
+                }
             }
         }
     }
@@ -253,7 +261,12 @@ async fn extracted(
 
 /// Receives the blob from byte `at` on, over as many connections as it takes. Ends well when the
 /// unpacking has stopped listening: then that has the error.
-async fn receive(source: &Source, blob: &Descriptor, mut at: u64, queue: &mpsc::Sender<Bytes>) -> Result<()> {
+async fn receive(
+    source: &Source,
+    blob: &Descriptor,
+    mut at: u64,
+    queue: &mpsc::Sender<Bytes>,
+) -> Result<()> {
     let id = blob.digest.short();
     let mut attempts = 0;
     let mut reported = Instant::now();
@@ -267,7 +280,10 @@ async fn receive(source: &Source, blob: &Descriptor, mut at: u64, queue: &mpsc::
                     Ok(Some(chunk)) => {
                         at += chunk.len() as u64;
                         if at > blob.size {
-                            return Err(Error::internal(format!("blob {} is longer than its manifest says", blob.digest)));
+                            return Err(Error::internal(format!(
+                                "blob {} is longer than its manifest says",
+                                blob.digest
+                            )));
                         }
                         if queue.send(chunk).await.is_err() {
                             return Ok(());
@@ -279,7 +295,10 @@ async fn receive(source: &Source, blob: &Descriptor, mut at: u64, queue: &mpsc::
                     }
                     Ok(None) if at == blob.size => return Ok(()),
                     Ok(None) => {
-                        break registry::Error::Body(io::Error::new(io::ErrorKind::UnexpectedEof, "unexpected EOF"));
+                        break registry::Error::Body(io::Error::new(
+                            io::ErrorKind::UnexpectedEof,
+                            "unexpected EOF",
+                        ));
                     }
                     Err(error) => break registry::Error::Body(error),
                 }

@@ -244,8 +244,11 @@ impl Pull {
         let mut last = None;
         for endpoint in self.engine.registries.pull_endpoints(name.domain()) {
             let role = endpoint.role;
-            let opened =
-                self.engine.registries.client(endpoint, name, &self.request.credentials, Access::Pull).await;
+            let opened = self
+                .engine
+                .registries
+                .client(endpoint, name, &self.request.credentials, Access::Pull)
+                .await;
             let client = match opened {
                 Ok(client) => Arc::new(client),
                 Err(error) if may_fall_back(&error, role) => {
@@ -260,7 +263,9 @@ impl Pull {
             match self.from(&client).await {
                 Ok(()) => return Ok(()),
                 Err(Fault::Engine(error)) if role == Role::Registry => return Err(error),
-                Err(Fault::Registry(error)) if role == Role::Registry => return Err(pull_error(error, name)),
+                Err(Fault::Registry(error)) if role == Role::Registry => {
+                    return Err(pull_error(error, name));
+                }
                 // The registry itself is asked next.
                 Err(Fault::Engine(_)) => {}
                 Err(Fault::Registry(error)) => last = Some(error),
@@ -295,7 +300,9 @@ impl Pull {
             Some(digest) => Some(digest),
             None => client.find_manifest(&wanted).await?.map(|known| known.digest),
         };
-        if let Some((digest, id)) = known.and_then(|digest| Some((digest, self.present(name, digest)?))) {
+        if let Some((digest, id)) =
+            known.and_then(|digest| Some((digest, self.present(name, digest)?)))
+        {
             begin();
             return Ok(self.finish(name, digest, &id).await?);
         }
@@ -359,7 +366,8 @@ impl Pull {
     ) -> Result<ImageId> {
         let store = self.engine.store.clone();
         let lease = Arc::new(store.lease());
-        let keys: Vec<LayerKey> = config.rootfs.diff_ids.iter().copied().map(LayerKey::from).collect();
+        let keys: Vec<LayerKey> =
+            config.rootfs.diff_ids.iter().copied().map(LayerKey::from).collect();
         let mut wanted = HashSet::new();
         let mut tasks = JoinSet::new();
         for (place, (key, blob)) in keys.iter().zip(&manifest.layers).enumerate() {
@@ -384,12 +392,17 @@ impl Pull {
             let Some(unpacked) = ready.remove(&place) else { continue };
             wanted.remove(key);
             if unpacked.key() != *key {
-                let text = format!("layers from manifest don't match image configuration: layer {place} is {}, not {key}", unpacked.key());
+                let text = format!(
+                    "layers from manifest don't match image configuration: layer {place} is {}, not {key}",
+                    unpacked.key()
+                );
                 return Err(Error::internal(text));
             }
             let (lease, parents) = (Arc::clone(&lease), keys[..place].to_vec());
             let committed = blocking(move || unpacked.commit(&lease, &parents)).await;
-            committed.map_err(|source| Error::because(Kind::Internal, "failed to register layer", source))?;
+            committed.map_err(|source| {
+                Error::because(Kind::Internal, "failed to register layer", source)
+            })?;
             self.say(layer_line(&manifest.layers[place].digest.short(), "Pull complete"));
         }
         let created = blocking(move || store.image_create(&raw, None, &lease)).await;
@@ -433,10 +446,13 @@ impl Pull {
         .map_err(|source| Error::caused(Kind::Internal, source))?;
         self.say(line("", format!("Digest: {digest}")));
         let shown = name.familiar();
-        self.say(line("", match is_new {
-            true => format!("Status: Downloaded newer image for {shown}"),
-            false => format!("Status: Image is up to date for {shown}"),
-        }));
+        self.say(line(
+            "",
+            match is_new {
+                true => format!("Status: Downloaded newer image for {shown}"),
+                false => format!("Status: Image is up to date for {shown}"),
+            },
+        ));
         let attributes = [("name".to_owned(), name.familiar_name())].into();
         self.engine.events.publish(EventType::Image, "pull", shown, attributes);
         Ok(())
@@ -462,7 +478,12 @@ fn kind_of(fetched: &Fetched) -> std::result::Result<String, registry::Error> {
         #[serde(default)]
         manifests: Option<serde::de::IgnoredAny>,
     }
-    let known = [media_type::OCI_INDEX, media_type::DOCKER_LIST, media_type::OCI_MANIFEST, media_type::DOCKER_MANIFEST];
+    let known = [
+        media_type::OCI_INDEX,
+        media_type::DOCKER_LIST,
+        media_type::OCI_MANIFEST,
+        media_type::DOCKER_MANIFEST,
+    ];
     if known.contains(&fetched.media_type.as_str()) {
         return Ok(fetched.media_type.clone());
     }
@@ -476,13 +497,17 @@ fn kind_of(fetched: &Fetched) -> std::result::Result<String, registry::Error> {
 }
 
 fn document<T: DeserializeOwned>(bytes: &[u8]) -> std::result::Result<T, registry::Error> {
-    serde_json::from_slice(bytes).map_err(|source| registry::Error::Document { what: "a manifest", source })
+    serde_json::from_slice(bytes)
+        .map_err(|source| registry::Error::Document { what: "a manifest", source })
 }
 
 /// The configuration, if it and the manifest fit each other and this engine.
 fn checked(manifest: &Manifest, raw: &[u8]) -> Result<ImageConfig> {
     let kind = manifest.config.media_type.as_str();
-    if !matches!(kind, media_type::OCI_CONFIG | media_type::DOCKER_CONFIG | "application/octet-stream" | "") {
+    if !matches!(
+        kind,
+        media_type::OCI_CONFIG | media_type::DOCKER_CONFIG | "application/octet-stream" | ""
+    ) {
         // Source: moby `distribution/pull_v2.go`, `unsupportedMediaTypeError`.
         return Err(Error::invalid(format!("unsupported media type {kind}")));
     }
@@ -540,7 +565,12 @@ mod tests {
         let oci = media_type::OCI_CONFIG;
         check(oci, 0, r#"{"os":"linux"}"#, "");
         check(oci, 1, "{}", "layers from manifest don't match image configuration");
-        check("application/vnd.cncf.helm.config.v1+json", 0, "{}", "unsupported media type application/vnd.cncf.helm.config.v1+json");
+        check(
+            "application/vnd.cncf.helm.config.v1+json",
+            0,
+            "{}",
+            "unsupported media type application/vnd.cncf.helm.config.v1+json",
+        );
         check(
             oci,
             0,
@@ -548,6 +578,11 @@ mod tests {
             "image operating system \"windows\" cannot be used on this platform: operating system is not supported",
         );
         let digests = vec![format!("\"{}\"", Digest::of(b"")); 126].join(",");
-        check(oci, 126, &format!("{{\"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[{digests}]}}}}"), "max depth exceeded");
+        check(
+            oci,
+            126,
+            &format!("{{\"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[{digests}]}}}}"),
+            "max depth exceeded",
+        );
     }
 }

@@ -83,7 +83,8 @@ impl Registries {
             Role::Registry => credentials.clone(),
             Role::Mirror => Credentials::default(),
         };
-        Client::open(self.transport(), endpoint, name.path(), credentials, access, self.trusting()).await
+        Client::open(self.transport(), endpoint, name.path(), credentials, access, self.trusting())
+            .await
     }
 }
 
@@ -102,7 +103,8 @@ fn read_dir(dir: &Path) -> HostFiles {
             None
         }
     };
-    let mut paths: Vec<PathBuf> = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     paths.sort();
     for path in paths {
         match path.extension().and_then(|extension| extension.to_str()) {

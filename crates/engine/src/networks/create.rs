@@ -28,12 +28,10 @@ pub(super) fn check_name(name: &str) -> Result<()> {
     if PREDEFINED.iter().any(|(predefined, _)| *predefined == name) {
         return Err(words::predefined_create(name));
     }
-    let first = name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
-    let rest = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
-    if !first || !rest {
-        return Err(Error::invalid(format!(
-            "invalid network name \"{name}\": only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
-        )));
+    // All else is a name, spaces included: nothing on the host is called by it.
+    // Source: moby 28.2 `libnetwork/config/config.go`, `ValidateName`; docker-py's own tests.
+    if name.trim().is_empty() {
+        return Err(Error::invalid("invalid name: name is empty"));
     }
     if name.parse::<Id>().is_ok() {
         return Err(Error::invalid(format!("network name \"{name}\" looks like a network id")));
