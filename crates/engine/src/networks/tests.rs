@@ -32,6 +32,10 @@ impl Host {
 }
 
 fn on_a_host(work: impl FnOnce(&Host) + Send) {
+    on_a_host_with(NetworkSettings::default(), work);
+}
+
+fn on_a_host_with(network: NetworkSettings, work: impl FnOnce(&Host) + Send) {
     if !sys::testing::privileged("networks need a network namespace of their own") {
         return;
     }
@@ -45,6 +49,7 @@ fn on_a_host(work: impl FnOnce(&Host) + Send) {
         let config = EngineConfig {
             data_root: root.join("data"),
             exec_root: root.join("run"),
+            network,
             ..EngineConfig::default()
         };
         let events = Events::default();
@@ -269,5 +274,37 @@ fn a_pooled_start_is_fast() {
             times.push((started, began.elapsed()));
         }
         println!("start and release: {times:?}");
+    });
+}
+
+#[test]
+fn a_link_that_could_not_work_is_refused() {
+    on_a_host_with(NetworkSettings { icc: false, ..NetworkSettings::default() }, |host| {
+        let mut spec = on("bridge");
+        host.start(Id::random(), "db", &spec).unwrap();
+        spec.host.links.push("db:alias".to_owned());
+        let error = host.start(Id::random(), "web", &spec).unwrap_err();
+        assert!(error.message.contains("inter-container communication is off"), "{}", error.message);
+    });
+}
+
+#[test]
+fn a_burst_of_starts_is_not_held_up_by_the_pool() {
+    on_a_host(|host| {
+        let (spec, here) = (on("bridge"), netns::current().unwrap());
+        let starts = std::thread::scope(|scope| {
+            let start = |number: u32| {
+                let (spec, here) = (&spec, &here);
+                scope.spawn(move || {
+                    let work = || host.start(Id::random(), &format!("c{number}"), spec).unwrap();
+                    netns::within(std::os::fd::AsFd::as_fd(here), work).unwrap()
+                })
+            };
+            let threads: Vec<_> = (0..20).map(start).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        });
+        let addresses: std::collections::BTreeSet<_> =
+            starts.iter().map(|start| start.attachment.endpoints["bridge"].address).collect();
+        assert_eq!(addresses.len(), 20);
     });
 }
