@@ -13,6 +13,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use hickory_resolver::Resolver;
 use hyper::Uri;
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::server::ParsedCertificate;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
@@ -77,9 +79,11 @@ fn settings(trust: &Trust) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let mut own = Vec::new();
     for pem in &trust.authorities {
         for certificate in CertificateDer::pem_slice_iter(pem) {
             let certificate = certificate.map_err(|error| format!("bad CA certificate: {error}"))?;
+            own.push(certificate.clone());
             roots.add(certificate).map_err(|error| format!("bad CA certificate: {error}"))?;
         }
     }
@@ -87,7 +91,13 @@ fn settings(trust: &Trust) -> Result<ClientConfig, String> {
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
     let builder = match trust.verify {
-        Verify::Yes => builder.with_root_certificates(roots),
+        Verify::Yes if own.is_empty() => builder.with_root_certificates(roots),
+        Verify::Yes => {
+            let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .map_err(|error| format!("bad CA certificate: {error}"))?;
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(Listed { inner, own }))
+        }
         Verify::No => {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
         }
@@ -97,6 +107,60 @@ fn settings(trust: &Trust) -> Result<ClientConfig, String> {
     let chain = chain.map_err(|error| format!("bad client certificate: {error}"))?;
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("bad client key: {error}"))?;
     builder.with_client_auth_cert(chain, key).map_err(|error| format!("bad client certificate: {error}"))
+}
+
+/// Takes a server's certificate also where that very certificate is among the host's authorities,
+/// as Go does: people make one self-signed certificate and copy it to all clients.
+#[derive(Debug)]
+struct Listed {
+    inner: Arc<WebPkiServerVerifier>,
+    own: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for Listed {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let verified =
+            self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        match verified {
+            // webpki takes no authority for a server, whoever signed it.
+            Err(rustls::Error::InvalidCertificate(CertificateError::Other(_)))
+                if self.own.iter().any(|own| own.as_ref() == end_entity.as_ref()) =>
+            {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
 }
 
 /// For registries that the administrator called insecure.

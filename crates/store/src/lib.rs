@@ -24,6 +24,7 @@ pub mod archive;
 mod cache;
 pub mod compress;
 pub mod draft;
+pub mod gzip;
 mod images;
 mod layers;
 mod load;

@@ -9,7 +9,7 @@ use api::container::{GraphDriver, StrSlice, Unit};
 use api::image as docker;
 use api::progress::{Message, Progress};
 use engine::images::{
-    PullRequest, TransferOutput,
+    PullRequest, PushRequest, TransferOutput,
     Force, HistoryStep, ImageDetails, ImageSummary, ImagesQuery, ImportRequest, Intermediate,
     LoadOutput, Parents, Removal, Removed, SharedSize,
 };
@@ -244,6 +244,17 @@ async fn pull(call: Call, name: Reference) -> Result {
     transferred(output, async move { engine.pull_image(request, sender).await }).await
 }
 
+pub async fn push(call: &Call, asked: &str) -> Result {
+    let name = match call.query.text("tag") {
+        "" => Reference::parse_untagged(asked)?,
+        tag => Reference::parse_untagged(asked)?.with_tag(tag)?,
+    };
+    let request = PushRequest { name, credentials: registry_auth(call) };
+    let (sender, output) = mpsc::channel(QUEUE_LENGTH);
+    let engine = call.engine.clone();
+    transferred(output, async move { engine.push_image(request, sender).await }).await
+}
+
 /// Sends what a pull or push tells. What fails before it has told anything is a status; later it
 /// is the last message. The work ends when the client goes.
 async fn transferred(
@@ -255,9 +266,13 @@ async fn transferred(
         biased;
         first = output.recv() => first,
         done = &mut work => {
-            done?;
-            work = Box::pin(std::future::ready(Ok(())));
-            output.try_recv().ok()
+            let first = output.try_recv().ok();
+            if first.is_none() {
+                done?;
+                return Ok(reply::stream("application/json", Body::empty()).into());
+            }
+            work = Box::pin(std::future::ready(done));
+            first
         }
     };
     let Some(first) = first else {
@@ -381,11 +396,4 @@ pub async fn save(call: &Call, names: &[String]) -> Result {
 pub async fn save_all(call: &Call) -> Result {
     let names: Vec<_> = call.query.all("names").map(str::to_owned).collect();
     save(call, &names).await
-}
-
-/// What asks a registry.
-pub fn registry(what: &str) -> Result {
-    Err(Failure::not_implemented(format!(
-        "cannot {what}: this version of Tug does not talk to registries yet"
-    )))
 }

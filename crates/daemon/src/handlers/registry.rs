@@ -1,6 +1,6 @@
-//! Credentials that come with requests.
+//! What is asked of registries besides pull and push, and the credentials that come with requests.
 //!
-//! What cannot be read is taken for no credentials, as Docker does: the registry will tell.
+//! Of credentials, what cannot be read is taken for no credentials, as Docker does: the registry will tell.
 //!
 //! Source: moby 28.2 `api/types/registry/authconfig.go`.
 
@@ -11,8 +11,10 @@ use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use engine::images::Credentials;
 use serde::de::DeserializeOwned;
+use spec::Reference;
 
-use crate::http::Call;
+use crate::http::reply::{self, Result};
+use crate::http::{Call, Failure};
 
 /// URL-safe, with padding or without.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -29,6 +31,27 @@ pub fn registry_auth(call: &Call) -> Credentials {
 pub fn registry_config(call: &Call) -> BTreeMap<String, Credentials> {
     let all: Option<BTreeMap<String, AuthConfig>> = decoded(call.header("x-registry-config"));
     all.into_iter().flatten().map(|(key, config)| (key, credentials(config))).collect()
+}
+
+/// What a name is at its registry.
+///
+/// Source: moby 28.2 `api/server/router/distribution`.
+pub async fn distribution(call: &Call, asked: &str) -> Result {
+    let name = Reference::parse(asked)?;
+    let found = call.engine.inspect_distribution(&name, registry_auth(call)).await?;
+    reply::ok(&serde_json::json!({
+        "Descriptor": {
+            "mediaType": found.media_type,
+            "digest": found.digest.to_string(),
+            "size": found.size,
+        },
+        "Platforms": found.platforms,
+    }))
+}
+
+/// Docker Hub alone can search, by an interface of its own.
+pub fn search() -> Result {
+    Err(Failure::not_implemented("searching Docker Hub is not supported"))
 }
 
 fn decoded<T: DeserializeOwned>(header: &str) -> Option<T> {

@@ -39,7 +39,7 @@ const PARTIAL_LIFE: Duration = Duration::from_secs(24 * 3600);
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 
 /// The directory of partial files.
-pub(crate) fn partial_dir(data_root: &Path) -> PathBuf {
+fn partial_dir(data_root: &Path) -> PathBuf {
     data_root.join("downloads")
 }
 

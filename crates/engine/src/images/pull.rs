@@ -14,6 +14,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use registry::client::is_index;
 use registry::select::{no_match, select};
 use registry::{Access, Client, Credentials, Fetched, Role};
@@ -24,6 +25,7 @@ use store::{LayerKey, Unpacked};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::blobs::KnownBlob;
 use super::download;
 use super::registries::{may_fall_back, plain_error, pull_error};
 use crate::containers::world::blocking;
@@ -309,7 +311,7 @@ impl Pull {
         let fetched = client.manifest(&wanted).await?;
         begin();
         let digest = fetched.digest;
-        let (manifest, platform) = self.manifest(client, fetched).await?;
+        let (manifest, bytes, platform) = self.manifest(client, fetched).await?;
         let raw = client.small_blob(&manifest.config.digest, CONFIG_BYTES_MAX).await?;
         let config = checked(&manifest, &raw)?;
         if let Some(platform) = platform.filter(|wanted| !wanted.runs(&config.platform())) {
@@ -320,6 +322,7 @@ impl Pull {
             )));
         }
         let id = self.layers(client, &manifest, &config, raw.to_vec()).await?;
+        self.remember(name, &id, &manifest, &config, bytes).await;
         Ok(self.finish(name, digest, &id).await?)
     }
 
@@ -338,10 +341,10 @@ impl Pull {
         &self,
         client: &Client,
         fetched: Fetched,
-    ) -> std::result::Result<(Manifest, Option<Platform>), Fault> {
+    ) -> std::result::Result<(Manifest, Bytes, Option<Platform>), Fault> {
         let kind = kind_of(&fetched)?;
         if !is_index(&kind) {
-            return Ok((document(&fetched.bytes)?, self.request.platform.clone()));
+            return Ok((document(&fetched.bytes)?, fetched.bytes, self.request.platform.clone()));
         }
         let index: Index = document(&fetched.bytes)?;
         let platform = self.request.platform.clone().unwrap_or_else(Platform::host);
@@ -353,7 +356,7 @@ impl Pull {
         if is_index(&kind) {
             return Err(registry::Error::MediaType(kind).into());
         }
-        Ok((document(&fetched.bytes)?, None))
+        Ok((document(&fetched.bytes)?, fetched.bytes, None))
     }
 
     /// Gets the missing layers and keeps the image.
@@ -407,6 +410,29 @@ impl Pull {
         }
         let created = blocking(move || store.image_create(&raw, None, &lease)).await;
         created.map_err(|source| Error::caused(Kind::Internal, source))
+    }
+
+    /// For a later push.
+    async fn remember(
+        &self,
+        name: &Reference,
+        id: &ImageId,
+        manifest: &Manifest,
+        config: &ImageConfig,
+        bytes: Bytes,
+    ) {
+        let layers = config.rootfs.diff_ids.iter().zip(&manifest.layers);
+        let learnt = layers.map(|(diff_id, layer)| {
+            let (digest, size, media_type) = (layer.digest, layer.size, layer.media_type.clone());
+            (*diff_id, KnownBlob { digest, size, media_type, repositories: Vec::new() })
+        });
+        let (engine, name, id) = (Arc::clone(&self.engine), name.clone(), *id);
+        let learnt = learnt.collect();
+        blocking(move || {
+            engine.registries.blobs.keep_manifest(&id, &bytes);
+            engine.registries.blobs.learn(&engine.store, &name, learnt);
+        })
+        .await;
     }
 
     fn download(

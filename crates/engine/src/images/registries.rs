@@ -16,6 +16,7 @@ use spec::Reference;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
+use super::blobs::Blobs;
 use super::pull::Pulls;
 use crate::config::EngineConfig;
 use crate::error::{Error, Kind, Result, chain};
@@ -31,6 +32,7 @@ pub(crate) struct Registries {
     policy: Arc<Policy>,
     pub(super) downloads: Arc<Semaphore>,
     pub(super) pulls: Mutex<Pulls>,
+    pub(super) blobs: Blobs,
 }
 
 impl Registries {
@@ -49,6 +51,7 @@ impl Registries {
             policy: Arc::new(policy),
             downloads: Arc::new(Semaphore::new(DOWNLOADS_MAX)),
             pulls: Mutex::default(),
+            blobs: Blobs::new(&config.data_root),
         })
     }
 
