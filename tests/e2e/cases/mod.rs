@@ -5,6 +5,7 @@ mod build;
 mod faults;
 mod images;
 mod networks;
+mod registry;
 mod run;
 mod survive;
 mod volumes;
@@ -23,6 +24,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         build::CASES,
         volumes::CASES,
         networks::CASES,
+        registry::CASES,
         faults::CASES,
         survive::CASES,
         attack::CASES,
