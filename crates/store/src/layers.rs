@@ -9,7 +9,7 @@
 //! background flush has reached the disk; if the machine went down before, the next open verifies
 //! the layer against its digest and drops it if it does not fit.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -262,8 +262,13 @@ impl Store {
     }
 
     /// Directories of `chain` (bottom first) as overlayfs wants them: top first.
+    ///
+    /// A chain may have a layer twice (two equal COPYs, empty layers), which overlayfs refuses with
+    /// ELOOP. The upper one is kept: whatever the lower one shows or hides, it shows or hides too.
     pub fn lowers(&self, chain: &[LayerKey]) -> Vec<PathBuf> {
-        chain.iter().rev().map(|key| self.layer_dir(key).join("diff")).collect()
+        let mut seen = HashSet::new();
+        let distinct = chain.iter().rev().filter(|key| seen.insert(**key));
+        distinct.map(|key| self.layer_dir(key).join("diff")).collect()
     }
 
     pub(crate) fn layer_dir(&self, key: &LayerKey) -> PathBuf {

@@ -17,6 +17,9 @@ super::cases! {
     hostile_user_files_hold_nothing_up,
     a_container_cannot_hold_up_its_own_end,
     copies_do_not_follow_links_that_are_swapped,
+    builds_stay_in_their_tree,
+    a_long_list_of_ignored_files_is_refused,
+    what_ended_before_a_crash_holds_no_address,
 }
 
 /// An image of busybox after `change`, a shell line run in its root.
@@ -230,5 +233,71 @@ fn copies_do_not_follow_links_that_are_swapped(suite: &Suite) -> Outcome {
     assert!(inside > 0, "no copy met the directory");
     untouched(&bait);
     suite.tug(["rm", "-f", &id]).ok();
+    Outcome::Passed
+}
+
+/// CVE-2024-23651, CVE-2024-23652, CVE-2024-1753: destinations, sources and mount targets that are links.
+fn builds_stay_in_their_tree(suite: &Suite) -> Outcome {
+    let bait = bait(suite);
+    let context = suite.scratch();
+    fs::write(context.join("a"), "evil").unwrap();
+    std::os::unix::fs::symlink(format!("{bait}/secret"), context.join("link")).unwrap();
+    let links = format!(
+        "FROM busybox AS links\nRUN ln -s {bait} /out && ln -s ../../../../../..{bait} /out2 && ln -s {bait}/secret /secret\n"
+    );
+    for (what, rest) in [
+        ("destinations", "COPY a /out/a\nADD a /out2/a\nWORKDIR /out/made\nRUN touch /out/ran\n"),
+        ("cache", "RUN --mount=type=cache,target=/out/cache touch /out/cache/x\n"),
+        ("tmpfs", "RUN --mount=type=tmpfs,target=/out2/tmpfs touch /out2/tmpfs/x\n"),
+        ("bind", "RUN --mount=type=bind,target=/out/bind cat /out/bind/a\n"),
+        ("id", "RUN --mount=type=cache,id=../../../../..BAIT,target=/m touch /m/x\n"),
+        ("from", "FROM busybox\nCOPY --from=links /secret /stolen\nRUN cat /stolen\n"),
+        ("from-directory", "FROM busybox\nCOPY --from=links /out/secret /stolen\nRUN cat /stolen\n"),
+        ("source", "RUN --mount=type=bind,from=links,source=/out,target=/m cat /m/secret\n"),
+        ("context", "COPY link /stolen\nRUN cat /stolen\n"),
+    ] {
+        let text = format!("{links}{}", rest.replace("BAIT", &bait));
+        fs::write(context.join("Dockerfile"), text).unwrap();
+        let output = suite.tug(["build", "-t", "attacked", context.to_str().unwrap()]);
+        let said = format!("{}{}", output.stdout, output.stderr);
+        assert!(!said.contains("of the host"), "{what}: {said}");
+        if ["destinations", "cache", "tmpfs", "bind", "id"].contains(&what) {
+            assert_eq!(output.code, 0, "{what}: {said}");
+        }
+        untouched(&bait);
+    }
+    suite.tug(["builder", "prune", "-af"]).ok();
+    Outcome::Passed
+}
+
+fn a_long_list_of_ignored_files_is_refused(suite: &Suite) -> Outcome {
+    let context = suite.scratch();
+    fs::write(context.join("Dockerfile"), "FROM busybox\nCOPY . /c\n").unwrap();
+    fs::write(context.join(".dockerignore"), "**/a*b*c*d\n".repeat(200_000)).unwrap();
+    let tar = suite.scratch().join("context.tar");
+    shell(&format!("tar cf {tar:?} -C {context:?} .")).ok();
+    let line = format!(
+        "curl -s --max-time 20 -X POST -H 'Content-Type: application/x-tar' --data-binary @{} --unix-socket {} http://d/v1.47/build",
+        tar.display(),
+        suite.socket().display()
+    );
+    let said = shell(&line).ok();
+    assert!(said.contains(".dockerignore is longer than"), "{said}");
+    Outcome::Passed
+}
+
+/// An end is recorded before it is cleaned up after; a daemon that starts must not take it for a
+/// running container's network.
+fn what_ended_before_a_crash_holds_no_address(suite: &Suite) -> Outcome {
+    suite.tug(["network", "create", "crash"]).ok();
+    let id = suite.tug(["run", "-d", "--network", "crash", "busybox", "sleep", "60"]).ok();
+    suite.tug(["kill", &id]).ok();
+    suite.tug(["wait", &id]).ok();
+    suite.end_daemon("KILL");
+    suite.start_daemon(&[]);
+    let members = suite.tug(["network", "inspect", "--format", "{{len .Containers}}", "crash"]).ok();
+    assert_eq!(members, "0");
+    suite.tug(["rm", &id]).ok();
+    suite.tug(["network", "rm", "crash"]).ok();
     Outcome::Passed
 }

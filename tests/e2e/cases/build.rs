@@ -21,6 +21,7 @@ super::cases! {
     a_dockerfile_comes_from_standard_input,
     onbuild_runs_in_the_next_build,
     ten_thousand_files_are_copied,
+    the_same_layer_may_come_twice,
 }
 
 /// A build context with these files.
@@ -383,5 +384,14 @@ fn ten_thousand_files_are_copied(suite: &Suite) -> Outcome {
     .ok();
     build(suite, Cli::Docker, "files:1", &directory).ok();
     assert_eq!(suite.tug(["run", "--rm", "files:1"]).ok(), "10000");
+    Outcome::Passed
+}
+
+/// Two equal steps make two equal layers, and images of old tools repeat the empty one.
+fn the_same_layer_may_come_twice(suite: &Suite) -> Outcome {
+    let text = "FROM busybox\nCOPY f /f\nRUN rm /f\nCOPY f /f\nRUN cat /f\n";
+    let directory = context(suite, &[("Dockerfile", text), ("f", "twice")]);
+    build(suite, Cli::Tug, "twice", &directory).ok();
+    assert_eq!(suite.tug(["run", "--rm", "twice", "cat", "/f"]).ok(), "twice");
     Outcome::Passed
 }

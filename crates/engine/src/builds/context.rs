@@ -18,6 +18,9 @@ use tracing::warn;
 
 use crate::error::{Error, Kind, Result, chain};
 
+/// More patterns than anybody writes, and few enough to be matched.
+const IGNORE_BYTES_MAX: usize = 1 << 20;
+
 /// Names of contexts below `tmp`.
 pub(super) const PREFIX: &str = "build-context-";
 const DOCKERFILE_BYTES_MAX: u64 = build::lines::SOURCE_BYTES_MAX as u64;
@@ -111,13 +114,18 @@ impl Context {
     /// Reads what is to be left out: the Dockerfile's own list, else `.dockerignore`. Its bytes' count.
     ///
     /// # Errors
-    /// A pattern that is malformed.
+    /// A pattern that is malformed; too many of them.
     pub(super) fn load_ignore(&mut self, dockerfile: &str) -> Result<usize> {
         let text = match self.read(&format!("{dockerfile}.dockerignore"))? {
             Some(text) => Some(text),
             None => self.read(".dockerignore")?,
         };
         let text = text.unwrap_or_default();
+        // Every file is matched against every pattern.
+        if text.len() > IGNORE_BYTES_MAX {
+            let text = format!("error checking context: .dockerignore is longer than {IGNORE_BYTES_MAX} bytes");
+            return Err(Error::invalid(text));
+        }
         let ignore = Ignore::parse(&String::from_utf8_lossy(&text))
             .map_err(|error| Error::because(Kind::Invalid, "error checking context", error))?;
         self.ignore = Arc::new(ignore);

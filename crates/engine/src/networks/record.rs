@@ -149,6 +149,11 @@ impl NetworkRecord {
         let mut records = Vec::new();
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == "new") {
+                // Half of a record, from a crash or a full disk.
+                let _ = fs::remove_file(&path);
+                continue;
+            }
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }
