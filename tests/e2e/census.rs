@@ -29,20 +29,26 @@ impl Census {
         Census(kinds)
     }
 
-    /// One line for each object that only one of the two has.
+    /// One line for each object that one of the two has more often.
     pub fn difference(&self, after: &Census) -> String {
         let mut text = String::new();
         for (kind, before) in &self.0 {
-            let after = &after.0[kind];
-            for name in before.iter().filter(|name| !after.contains(name)) {
-                let _ = writeln!(text, "  - {kind} {name}");
-            }
-            for name in after.iter().filter(|name| !before.contains(name)) {
-                let _ = writeln!(text, "  + {kind} {name}");
+            for (sign, some, other) in [('-', before, &after.0[kind]), ('+', &after.0[kind], before)] {
+                for name in surplus(some, other) {
+                    let _ = writeln!(text, "  {sign} {kind} {name}");
+                }
             }
         }
         text
     }
+}
+
+/// The names that stand in `some` more often than in `other`; both are sorted.
+fn surplus<'a>(some: &'a [String], other: &[String]) -> Vec<&'a str> {
+    let count = |names: &[String], name: &String| names.iter().filter(|one| *one == name).count();
+    let mut names: Vec<&String> = some.iter().collect();
+    names.dedup();
+    names.into_iter().filter(|name| count(some, name) > count(other, name)).map(String::as_str).collect()
 }
 
 fn mounts() -> Vec<String> {

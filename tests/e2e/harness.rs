@@ -228,6 +228,20 @@ impl Suite {
         Census::take(&self.cgroup_parent, &paths)
     }
 
+    /// The census once nothing moves any more, such as the refill of prepared sandboxes.
+    pub fn census_at_rest(&self) -> Census {
+        let mut last = self.census();
+        for _ in 0..20 {
+            sleep(Duration::from_millis(200));
+            let now = self.census();
+            if now == last {
+                break;
+            }
+            last = now;
+        }
+        last
+    }
+
     /// The census once it equals `before`, else what it is after a while.
     pub fn census_settled(&self, before: &Census) -> Census {
         let deadline = Instant::now() + SETTLE_TIMEOUT;

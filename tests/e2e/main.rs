@@ -80,9 +80,9 @@ fn run(chosen: &[&cases::Case]) -> ExitCode {
     let suite = Suite::open();
     let (mut passed, mut ignored, mut failed) = (0, 0, Vec::new());
     println!("\nrunning {} tests", chosen.len());
+    let mut before = suite.census_at_rest();
     for case in chosen {
         let began = Instant::now();
-        let before = suite.census();
         let outcome = catch_unwind(AssertUnwindSafe(|| (case.run)(&suite)));
         if outcome.is_err() {
             suite.report();
@@ -90,6 +90,7 @@ fn run(chosen: &[&cases::Case]) -> ExitCode {
         let clean = suite.clean_up();
         let after = suite.census_settled(&before);
         let seconds = began.elapsed().as_secs_f32();
+        let left = before.difference(&after);
         match outcome {
             Ok(harness::Outcome::Ignored(why)) => {
                 ignored += 1;
@@ -98,12 +99,12 @@ fn run(chosen: &[&cases::Case]) -> ExitCode {
                     failed.push(case.name);
                 }
             }
-            Ok(harness::Outcome::Passed) if before == after && clean => {
+            Ok(harness::Outcome::Passed) if left.is_empty() && clean => {
                 passed += 1;
                 println!("test {} ... ok ({seconds:.1} s)", case.name);
             }
             Ok(harness::Outcome::Passed) => {
-                println!("left behind (- before, + after):\n{}", before.difference(&after));
+                println!("left behind (- before, + after):\n{left}");
                 println!("test {} ... FAILED: left something behind", case.name);
                 failed.push(case.name);
             }
@@ -112,6 +113,7 @@ fn run(chosen: &[&cases::Case]) -> ExitCode {
                 failed.push(case.name);
             }
         }
+        before = after;
     }
     if !failed.is_empty() {
         println!("\nfailures:\n    {}", failed.join("\n    "));

@@ -116,7 +116,9 @@ fn no_descriptor_reaches_a_program(suite: &Suite) -> Outcome {
         let words = suite.run(Cli::Tug, start.iter().chain(&list)).ok();
         assert_eq!(words.split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3"], "{start:?}");
     }
-    let first = suite.tug(["run", "--rm", "--init", "busybox", "ls", "/proc/1/fd"]).ok();
+    // While it starts the program, the init holds a pipe that tells it whether that went well.
+    let later = "sleep 0.2; ls /proc/1/fd";
+    let first = suite.tug(["run", "--rm", "--init", "busybox", "sh", "-c", later]).ok();
     assert_eq!(first.split_whitespace().collect::<Vec<_>>(), ["0", "1", "2"]);
     suite.tug(["rm", "-f", &id]).ok();
     Outcome::Passed
