@@ -28,10 +28,17 @@ pub enum CacheError {
 
 impl Store {
     /// Keeps `value` and `layers` under `key`, in place of what was there.
-    pub fn cache_put(&self, key: &str, value: serde_json::Value, layers: &[LayerKey]) -> Result<(), CacheError> {
+    pub fn cache_put(
+        &self,
+        key: &str,
+        value: serde_json::Value,
+        layers: &[LayerKey],
+    ) -> Result<(), CacheError> {
         let record = CacheRecord { key: key.to_owned(), value, layers: layers.to_vec() };
         self.state().layers.hold_all(layers).map_err(CacheError::NoLayer)?;
-        if let Err(error) = self.records().write_json(&self.cache_path(key), &record, Durability::Lazy) {
+        if let Err(error) =
+            self.records().write_json(&self.cache_path(key), &record, Durability::Lazy)
+        {
             self.release_layers(layers);
             return Err(error.into());
         }
@@ -41,7 +48,16 @@ impl Store {
     }
 
     pub fn cache_get(&self, key: &str) -> Option<CacheRecord> {
-        self.state().cache.get(key).cloned()
+        let found = self.state().cache.get(key).cloned()?;
+        // The file's time says when it was used last; nothing depends on it but a prune's `until`.
+        let file = std::fs::File::options().write(true).open(self.cache_path(key));
+        let _ = file.and_then(|file| file.set_modified(std::time::SystemTime::now()));
+        Some(found)
+    }
+
+    /// When the record was kept or used last; `None` without a record.
+    pub fn cache_used_at(&self, key: &str) -> Option<std::time::SystemTime> {
+        std::fs::metadata(self.cache_path(key)).and_then(|found| found.modified()).ok()
     }
 
     /// All records in the order of keys.

@@ -22,6 +22,7 @@ super::cases! {
     onbuild_runs_in_the_next_build,
     ten_thousand_files_are_copied,
     the_same_layer_may_come_twice,
+    a_prune_of_the_cache_goes_by_its_filters,
 }
 
 /// A build context with these files.
@@ -393,5 +394,27 @@ fn the_same_layer_may_come_twice(suite: &Suite) -> Outcome {
     let directory = context(suite, &[("Dockerfile", text), ("f", "twice")]);
     build(suite, Cli::Tug, "twice", &directory).ok();
     assert_eq!(suite.tug(["run", "--rm", "twice", "cat", "/f"]).ok(), "twice");
+    Outcome::Passed
+}
+
+fn a_prune_of_the_cache_goes_by_its_filters(suite: &Suite) -> Outcome {
+    let directory = context(
+        suite,
+        &[("Dockerfile", "FROM busybox\nRUN cat /proc/sys/kernel/random/uuid > /when\n")],
+    );
+    for cli in BOTH {
+        let made = |prune: &[&str]| {
+            suite.run(cli, prune).ok();
+            build(suite, cli, "pruned:1", &directory).ok();
+            suite.run(cli, ["run", "--rm", "pruned:1", "cat", "/when"]).ok()
+        };
+        let first = made(&["version"]);
+        // What cron jobs run, and what says which labels it spares.
+        assert_eq!(made(&["system", "prune", "-f", "--filter", "until=1h"]), first);
+        assert_eq!(made(&["system", "prune", "-f", "--filter", "label=none"]), first);
+        assert_ne!(made(&["builder", "prune", "-f"]), first);
+        suite.run(cli, ["rmi", "pruned:1"]).ok();
+        suite.run(cli, ["image", "prune", "-f"]).ok();
+    }
     Outcome::Passed
 }
