@@ -221,6 +221,14 @@ impl Config {
     pub fn registry_auth(&self, domain: &str) -> api::system::AuthConfig {
         use base64::Engine as _;
         let key = if domain == "docker.io" { "https://index.docker.io/v1/" } else { domain };
+        if let Some(helper) = self.credential_helper(key) {
+            let found = helper.get(key).unwrap_or_else(|failure| {
+                crate::terminal::error_text(&format!("WARNING: {failure}\n"));
+                None
+            });
+            let nothing = || api::system::AuthConfig { server_address: key.to_owned(), ..Default::default() };
+            return found.unwrap_or_else(nothing);
+        }
         let entry = &self.root["auths"][key];
         let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
         let decoded = base64::engine::general_purpose::STANDARD
@@ -239,15 +247,22 @@ impl Config {
         }
     }
 
+    /// The program that keeps a server's credentials, if there is one.
+    pub fn credential_helper(&self, server: &str) -> Option<crate::credentials::Helper> {
+        crate::credentials::Helper::of(&self.root, server)
+    }
+
     /// Every stored credential, as `X-Registry-Config` wants them.
     pub fn all_auths(&self) -> String {
         use base64::Engine as _;
-        let auths: std::collections::BTreeMap<&str, api::system::AuthConfig> = self.root["auths"]
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(server, _)| (server.as_str(), self.registry_auth(server)))
-            .collect();
+        let keys = |name: &str| {
+            let known = self.root[name].as_object().into_iter().flatten();
+            known.map(|(server, _)| server.clone()).collect::<Vec<_>>()
+        };
+        let stored = self.credential_helper("").map(|helper| helper.servers()).unwrap_or_default();
+        let servers = keys("auths").into_iter().chain(keys("credHelpers")).chain(stored);
+        let auths: std::collections::BTreeMap<String, api::system::AuthConfig> =
+            servers.map(|server| (server.clone(), self.registry_auth(&server))).collect();
         let json = serde_json::to_vec(&auths).unwrap_or_default();
         base64::engine::general_purpose::URL_SAFE.encode(json)
     }

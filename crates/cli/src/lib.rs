@@ -11,6 +11,7 @@ mod args;
 mod build;
 mod commands;
 mod context;
+mod credentials;
 mod create;
 mod failure;
 mod outcome;

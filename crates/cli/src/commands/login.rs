@@ -1,4 +1,4 @@
-//! `login` and `logout`: credentials in the user's config file.
+//! `login` and `logout`: credentials in the user's config file, or with the helper that it names.
 
 use std::{fs, io::Read as _};
 
@@ -100,6 +100,14 @@ async fn login(session: &Session, matches: &Matches) -> Outcome {
     };
     let answer: AuthResponse =
         session.client().await?.post("/auth").json(&auth).send().await?.json().await?;
+    let status = if answer.status.is_empty() { "Login Succeeded" } else { &answer.status };
+    if let Some(helper) = session.config.credential_helper(&key) {
+        helper.store(&AuthConfig { identity_token: answer.identity_token.clone(), ..auth })?;
+        // The server is listed, its secret is not.
+        change_auths(session, |auths| drop(auths.insert(key.clone(), json!({}))))?;
+        terminal::out(&format!("{status}\n"));
+        return Ok(0);
+    }
     let entry = if answer.identity_token.is_empty() {
         let text = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
         json!({"auth": text})
@@ -115,7 +123,6 @@ async fn login(session: &Session, matches: &Matches) -> Outcome {
         "\nWARNING! Your credentials are stored unencrypted in '{}'.\n\n",
         path.display()
     ));
-    let status = if answer.status.is_empty() { "Login Succeeded" } else { &answer.status };
     terminal::out(&format!("{status}\n"));
     Ok(0)
 }
@@ -124,6 +131,9 @@ async fn logout(session: &Session, matches: &Matches) -> Outcome {
     let key = key_of(matches);
     let mut known = false;
     change_auths(session, |auths| known = auths.remove(&key).is_some())?;
+    if let Some(helper) = session.config.credential_helper(&key).filter(|_| known) {
+        helper.erase(&key)?;
+    }
     let shown = if key == HUB { HUB } else { &key };
     if known {
         terminal::out(&format!("Removing login credentials for {shown}\n"));
