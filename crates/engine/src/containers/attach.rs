@@ -450,7 +450,7 @@ impl Engine {
         let mut view = container.execs.view(container.id, &id).ok_or_else(gone)?;
         // A client asks as soon as its stream has ended, and the news of the exit may still be on
         // its way; the monitor knew before it ended the stream.
-        if view.running
+        if container.execs.is_under_way(&id)
             && let Some(link) = container.now().link.clone()
             && let Ok(state) = link.state().await
             && let Some(code) =

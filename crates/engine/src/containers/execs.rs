@@ -72,6 +72,14 @@ impl Execs {
         }
     }
 
+    /// It was started, and no end of it has been heard of.
+    pub(crate) fn is_under_way(&self, id: &Id) -> bool {
+        self.get(id).is_some_and(|entry| match entry.state {
+            ExecPhase::Starting | ExecPhase::Running { .. } => true,
+            ExecPhase::Created | ExecPhase::Ended { .. } => false,
+        })
+    }
+
     /// Notes the start, unless the end was heard of first.
     pub(crate) fn started(&self, id: &Id, pid: i32) {
         if let Some(entry) = self.lock().get_mut(id)

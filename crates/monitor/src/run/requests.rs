@@ -15,7 +15,9 @@ use super::watch::{Kind, token};
 use super::{MAIN, Monitor, Phase};
 use crate::logs::{LogWriter, Stream};
 use crate::resolver::Resolver;
-use crate::wire::{Asked, AttachOptions, Event, ExecRequest, Request, Running, State, Target};
+use crate::wire::{
+    Asked, AttachOptions, Event, ExecRequest, ExecState, Request, Running, State, Target,
+};
 
 impl Monitor {
     pub(super) fn add_control(&mut self, socket: OwnedFd) -> std::io::Result<()> {
@@ -266,6 +268,8 @@ impl Monitor {
                 Event::ExecStarted { exec: exec.exec, pid }
             }
             Err(Failure { exit_code, message }) => {
+                let state = ExecState { exec: exec.exec, pid: 0, exit_code: Some(exit_code) };
+                self.remember_exec(state);
                 if let (Some(options), Some(socket)) = (exec.attach.clone(), socket) {
                     // The client's answer was a good one already, so the stream says what failed:
                     // moby `daemon/exec.go` and the router's `postContainerExecStart`.

@@ -223,13 +223,18 @@ impl Monitor {
         process.drain_until = Some(Instant::now() + DRAIN_MAX);
         let Target::Exec(exec) = process.target else { return };
         let pid = process.pid.as_raw_nonzero().get();
-        if self.finished.len() >= FINISHED_MAX {
-            self.finished.pop_front();
-        }
-        self.finished.push_back(ExecState { exec, pid, exit_code: Some(exit.code()) });
+        self.remember_exec(ExecState { exec, pid, exit_code: Some(exit.code()) });
         self.watch_process(id);
         // Told before its clients see the end, since they ask for the code then.
         self.tell(&Event::ExecExited { exec, exit_code: exit.code() });
+    }
+
+    /// Keeps how an exec ended, or why it did not start, for a daemon that asks later.
+    pub(super) fn remember_exec(&mut self, state: ExecState) {
+        if self.finished.len() >= FINISHED_MAX {
+            self.finished.pop_front();
+        }
+        self.finished.push_back(state);
     }
 
     pub(super) fn exec_deadline(&self) -> Option<Instant> {
