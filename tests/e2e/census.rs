@@ -33,7 +33,9 @@ impl Census {
     pub fn difference(&self, after: &Census) -> String {
         let mut text = String::new();
         for (kind, before) in &self.0 {
-            for (sign, some, other) in [('-', before, &after.0[kind]), ('+', &after.0[kind], before)] {
+            for (sign, some, other) in
+                [('-', before, &after.0[kind]), ('+', &after.0[kind], before)]
+            {
                 for name in surplus(some, other) {
                     let _ = writeln!(text, "  {sign} {kind} {name}");
                 }
@@ -48,7 +50,11 @@ fn surplus<'a>(some: &'a [String], other: &[String]) -> Vec<&'a str> {
     let count = |names: &[String], name: &String| names.iter().filter(|one| *one == name).count();
     let mut names: Vec<&String> = some.iter().collect();
     names.dedup();
-    names.into_iter().filter(|name| count(some, name) > count(other, name)).map(String::as_str).collect()
+    names
+        .into_iter()
+        .filter(|name| count(some, name) > count(other, name))
+        .map(String::as_str)
+        .collect()
 }
 
 fn mounts() -> Vec<String> {

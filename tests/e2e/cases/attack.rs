@@ -17,6 +17,7 @@ super::cases! {
     hostile_user_files_hold_nothing_up,
     a_container_cannot_hold_up_its_own_end,
     copies_do_not_follow_links_that_are_swapped,
+    limits_hold_for_execs_too,
     builds_stay_in_their_tree,
     a_long_list_of_ignored_files_is_refused,
     what_ended_before_a_crash_holds_no_address,
@@ -238,6 +239,19 @@ fn copies_do_not_follow_links_that_are_swapped(suite: &Suite) -> Outcome {
     Outcome::Passed
 }
 
+/// What is executed later is held as the first process is.
+fn limits_hold_for_execs_too(suite: &Suite) -> Outcome {
+    let run = ["run", "-d", "--ulimit", "nofile=100:200", "busybox", "sleep", "60"];
+    let id = suite.tug(run).ok();
+    let show = "grep -E '^(Cap|NoNewPrivs|Seccomp|Sig)' /proc/PID/status; grep -E 'open files|processes' /proc/PID/limits";
+    let [first, later] = ["1", "self"]
+        .map(|pid| suite.tug(["exec", &id, "sh", "-c", &show.replace("PID", pid)]).ok());
+    assert_eq!(first, later);
+    assert!(later.contains("Max open files            100                  200"), "{later}");
+    suite.tug(["rm", "-f", &id]).ok();
+    Outcome::Passed
+}
+
 /// CVE-2024-23651, CVE-2024-23652, CVE-2024-1753: destinations, sources and mount targets that are links.
 fn builds_stay_in_their_tree(suite: &Suite) -> Outcome {
     let bait = bait(suite);
@@ -254,7 +268,10 @@ fn builds_stay_in_their_tree(suite: &Suite) -> Outcome {
         ("bind", "RUN --mount=type=bind,target=/out/bind cat /out/bind/a\n"),
         ("id", "RUN --mount=type=cache,id=../../../../..BAIT,target=/m touch /m/x\n"),
         ("from", "FROM busybox\nCOPY --from=links /secret /stolen\nRUN cat /stolen\n"),
-        ("from-directory", "FROM busybox\nCOPY --from=links /out/secret /stolen\nRUN cat /stolen\n"),
+        (
+            "from-directory",
+            "FROM busybox\nCOPY --from=links /out/secret /stolen\nRUN cat /stolen\n",
+        ),
         ("source", "RUN --mount=type=bind,from=links,source=/out,target=/m cat /m/secret\n"),
         ("context", "COPY link /stolen\nRUN cat /stolen\n"),
     ] {
@@ -297,7 +314,8 @@ fn what_ended_before_a_crash_holds_no_address(suite: &Suite) -> Outcome {
     suite.tug(["wait", &id]).ok();
     suite.end_daemon("KILL");
     suite.start_daemon(&[]);
-    let members = suite.tug(["network", "inspect", "--format", "{{len .Containers}}", "crash"]).ok();
+    let members =
+        suite.tug(["network", "inspect", "--format", "{{len .Containers}}", "crash"]).ok();
     assert_eq!(members, "0");
     suite.tug(["rm", &id]).ok();
     suite.tug(["network", "rm", "crash"]).ok();

@@ -55,12 +55,16 @@ fn what_was_pushed_is_pulled_again_and_runs(suite: &Suite) -> Outcome {
         let copy = format!("{ADDRESS}/other/box:v1");
         suite.run(cli, ["tag", "busybox", &name]).ok();
         let pushed = suite.run(cli, ["push", &name]).ok();
-        let digest = pushed.split_whitespace().find(|word| word.starts_with("sha256:")).unwrap().to_owned();
+        let digest =
+            pushed.split_whitespace().find(|word| word.starts_with("sha256:")).unwrap().to_owned();
         let again = suite.run(cli, ["push", &name]).ok();
         assert!(again.contains("Layer already exists") && again.contains(&digest), "{again}");
         suite.run(cli, ["tag", &name, &copy]).ok();
         let mounted = suite.run(cli, ["push", &copy]).ok();
-        assert!(mounted.contains("Mounted from group/box") || mounted.contains("already exists"), "{mounted}");
+        assert!(
+            mounted.contains("Mounted from group/box") || mounted.contains("already exists"),
+            "{mounted}"
+        );
         assert!(mounted.contains(&digest), "{mounted}");
         suite.run(cli, ["rmi", &name, &copy]).ok();
         assert_eq!(suite.run(cli, ["run", "--rm", &name, "echo", "hi"]).ok(), "hi");
@@ -78,11 +82,18 @@ fn a_missing_image_is_told_in_dockers_words(suite: &Suite) -> Outcome {
     let Some(_registry) = Registry::start(suite) else { return without() };
     for cli in BOTH {
         let missing = suite.run(cli, ["pull", &format!("{ADDRESS}/nope:x")]).fails(1);
-        let want = format!("manifest for {ADDRESS}/nope:x not found: manifest unknown: manifest unknown");
+        let want =
+            format!("manifest for {ADDRESS}/nope:x not found: manifest unknown: manifest unknown");
         assert!(missing.contains(&want), "{missing}");
         let nobody = suite.run(cli, ["run", "127.0.0.1:5999/x"]).fails(125);
-        assert!(nobody.contains("Unable to find image '127.0.0.1:5999/x:latest' locally"), "{nobody}");
-        assert!(nobody.contains("dial tcp 127.0.0.1:5999: connect: connection refused"), "{nobody}");
+        assert!(
+            nobody.contains("Unable to find image '127.0.0.1:5999/x:latest' locally"),
+            "{nobody}"
+        );
+        assert!(
+            nobody.contains("dial tcp 127.0.0.1:5999: connect: connection refused"),
+            "{nobody}"
+        );
         let unnamed = suite.run(cli, ["push", &format!("{ADDRESS}/nope")]).fails(1);
         assert!(unnamed.contains("An image does not exist locally with the tag"), "{unnamed}");
     }
@@ -99,7 +110,12 @@ fn two_pulls_at_once_get_one_image(suite: &Suite) -> Outcome {
     let pulls: Vec<Child> = (0..2)
         .map(|_| {
             let mut command = suite.command(cli);
-            command.args(["pull", &name]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+            command
+                .args(["pull", &name])
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap()
         })
         .collect();
     for pull in pulls {

@@ -142,11 +142,7 @@ pub fn derive(inputs: &Inputs<'_>) -> Result<Spec> {
 
 fn process(inputs: &Inputs<'_>, security: &SecurityOptions, names: Vec<String>) -> Process {
     let spec = inputs.spec;
-    let apparmor = match security.apparmor.as_str() {
-        "" | "unconfined" | "docker-default" => String::new(),
-        profile if inputs.host.apparmor && !spec.host.privileged => profile.to_owned(),
-        _ => String::new(),
-    };
+    let apparmor = apparmor(security, spec, inputs.host.apparmor);
     let cwd = if spec.config.working_dir.is_empty() { "/" } else { &spec.config.working_dir };
     Process {
         terminal: spec.tty,
@@ -169,6 +165,15 @@ fn process(inputs: &Inputs<'_>, security: &SecurityOptions, names: Vec<String>) 
         apparmor_profile: apparmor,
         oom_score_adj: Some(spec.host.oom_score_adj),
         ..Process::default()
+    }
+}
+
+/// The AppArmor profile of the container's processes, where the host has AppArmor.
+pub(crate) fn apparmor(security: &SecurityOptions, spec: &ContainerSpec, host: bool) -> String {
+    match security.apparmor.as_str() {
+        "" | "unconfined" | "docker-default" => String::new(),
+        profile if host && !spec.host.privileged => profile.to_owned(),
+        _ => String::new(),
     }
 }
 
@@ -222,7 +227,7 @@ pub fn rlimit_name(name: &str) -> Option<String> {
     NAMES.contains(&name).then(|| format!("RLIMIT_{}", name.to_ascii_uppercase()))
 }
 
-fn rlimits(defaults: &[Ulimit], wishes: &[Ulimit]) -> Vec<Rlimit> {
+pub(crate) fn rlimits(defaults: &[Ulimit], wishes: &[Ulimit]) -> Vec<Rlimit> {
     let mut all: BTreeMap<String, Rlimit> = BTreeMap::new();
     for ulimit in defaults.iter().chain(wishes) {
         if let Some(kind) = rlimit_name(&ulimit.name) {
