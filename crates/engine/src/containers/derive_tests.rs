@@ -1,3 +1,5 @@
+//! What a record becomes for the runtime, case by case.
+
 use expect_test::{Expect, expect};
 
 use super::super::spec::{DeviceMapping, RestartPolicy};

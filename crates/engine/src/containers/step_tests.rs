@@ -1,3 +1,5 @@
+//! The state machine under any sequence of inputs.
+
 use proptest::prelude::*;
 
 use super::*;
