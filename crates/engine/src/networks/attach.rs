@@ -178,6 +178,7 @@ impl Networks {
         }
         self.shared.replace(&mut state, id, attachment.clone())?;
         self.shared.write_zone(&state, &network);
+        self.shared.refresh_links(&mut state, &network);
         self.shared.write_resolver(&state, id);
         if let Some(network) = state.networks.get(&network) {
             self.shared.event("disconnect", &network.record, Some(id));
@@ -261,6 +262,7 @@ impl Shared {
             Ok((sandbox, listeners)) => {
                 for id in &ids {
                     self.write_zone(state, id);
+                    self.refresh_links(state, id);
                     self.event("connect", &state.networks[id].record, Some(&container.id));
                 }
                 self.write_resolver(state, &container.id);
@@ -378,6 +380,7 @@ impl Shared {
         self.give_back(state, id, &attached.attachment);
         for endpoint in attached.attachment.endpoints.values() {
             self.write_zone(state, &endpoint.network_id);
+            self.refresh_links(state, &endpoint.network_id);
             if let Some(network) = state.networks.get(&endpoint.network_id) {
                 self.event("disconnect", &network.record, Some(id));
             }
@@ -448,6 +451,7 @@ impl Shared {
             return Err(error);
         }
         self.write_zone(state, id);
+        self.refresh_links(state, id);
         self.write_resolver(state, &container.id);
         self.event("connect", &record, Some(&container.id));
         let (_, resolv_conf) = self.files(state, container, &attachment);

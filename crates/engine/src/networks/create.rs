@@ -337,7 +337,7 @@ mod tests {
 
     #[test]
     fn names_and_drivers_are_checked() {
-        for name in ["host", "", "-x", "a b"] {
+        for name in ["host", "", "  "] {
             assert!(
                 make(&NetworkRequest { name: name.to_owned(), ..request(&[]) }).is_err(),
                 "{name}"

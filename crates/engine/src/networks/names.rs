@@ -9,7 +9,7 @@ use net::zone::{self, From, RESOLVER_FILE, Resolver, Upstream, ZONE_FILE, Zone};
 use spec::Id;
 
 use super::record::Driver;
-use super::view::wish_for;
+use super::view::{LinkWish, wish_for};
 use super::{Attached, Attachment, Container, Network, Shared, State};
 use crate::containers::spec::{EndpointSpec, NetworkMode};
 use crate::error::{Error, Result};
@@ -55,7 +55,7 @@ pub(super) fn links(
     networks: &BTreeMap<Id, Network>,
     attached: &BTreeMap<Id, Attached>,
 ) {
-    let mut found: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+    let mut wishes = Vec::new();
     for (name, endpoint) in &attachment.endpoints {
         if networks
             .get(&endpoint.network_id)
@@ -66,21 +66,34 @@ pub(super) fn links(
         let wish = wish_for(container.spec, name, &endpoint.network_id);
         let primary = container.spec.host.network.to_string() == *name;
         let general = if primary { container.spec.host.links.as_slice() } else { &[] };
-        for link in wish.links.iter().chain(general) {
+        wishes.extend(wish.links.iter().chain(general).map(|link| {
             let (target, alias) = link_parts(link);
-            let Some((_, other)) = linked(attached, target) else { continue };
-            let there =
-                other.endpoints.values().find(|there| there.network_id == endpoint.network_id);
-            let addresses = found.entry(alias.to_lowercase()).or_default();
-            for address in there.into_iter().flat_map(super::Endpoint::addresses) {
-                // One link may be among the network's and among the container's.
-                if !addresses.contains(&address) {
-                    addresses.push(address);
-                }
+            LinkWish {
+                network_id: endpoint.network_id,
+                target: target.to_owned(),
+                alias: alias.to_lowercase(),
+            }
+        }));
+    }
+    attachment.links = follow(&wishes, attached);
+    attachment.link_wishes = wishes;
+}
+
+/// The addresses behind links, of targets that run.
+fn follow(wishes: &[LinkWish], attached: &BTreeMap<Id, Attached>) -> BTreeMap<String, Vec<IpAddr>> {
+    let mut found: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+    for wish in wishes {
+        let Some((_, other)) = linked(attached, &wish.target) else { continue };
+        let there = other.endpoints.values().find(|there| there.network_id == wish.network_id);
+        let addresses = found.entry(wish.alias.clone()).or_default();
+        for address in there.into_iter().flat_map(super::Endpoint::addresses) {
+            // One link may be among the network's and among the container's.
+            if !addresses.contains(&address) {
+                addresses.push(address);
             }
         }
     }
-    attachment.links = found;
+    found
 }
 
 impl Shared {
@@ -115,6 +128,26 @@ impl Shared {
             }
         }
         write(&self.zone_dir(id), ZONE_FILE, &document);
+    }
+
+    /// Follows links anew after somebody came to the network or left it.
+    pub(super) fn refresh_links(&self, state: &mut State, network: &Id) {
+        let mut changed = Vec::new();
+        for (id, one) in &state.attached {
+            let wishes = &one.attachment.link_wishes;
+            if wishes.iter().any(|wish| wish.network_id == *network) {
+                let links = follow(wishes, &state.attached);
+                if links != one.attachment.links {
+                    changed.push((*id, links));
+                }
+            }
+        }
+        for (id, links) in changed {
+            if let Some(one) = state.attached.get_mut(&id) {
+                one.attachment.links = links;
+            }
+            self.write_resolver(state, &id);
+        }
     }
 
     /// Writes which zones a running container sees, if it has a resolver.

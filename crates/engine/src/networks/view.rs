@@ -66,8 +66,20 @@ pub struct Attachment {
     pub open_ports: Vec<Port>,
     /// Names that only this container resolves: `--link` on user-defined networks.
     pub links: BTreeMap<String, Vec<IpAddr>>,
+    /// What `links` is made of, again whenever somebody comes or goes.
+    #[serde(default)]
+    pub link_wishes: Vec<LinkWish>,
     /// Servers that its resolver forwards to; empty when it has no resolver.
     pub upstreams: Vec<net::zone::Upstream>,
+}
+
+/// A name that one container gives to another on a user-defined network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkWish {
+    pub network_id: Id,
+    /// Name or id of a container, which need not run yet.
+    pub target: String,
+    pub alias: String,
 }
 
 /// A running container's place on one network.
