@@ -78,11 +78,14 @@ impl Engine {
         let (networks, record, now) =
             (self.inner.networks.clone(), record.clone(), view.attachment.clone());
         let (id, wanted) = (info.id.to_string(), wish.clone());
+        // With the new wish, whose links count already.
+        let mut spec = record.spec.clone();
+        spec.endpoints.insert(info.name.clone(), wish.clone());
         let connected = blocking(move || {
             let container = Container {
                 id: record.id,
                 name: &record.name,
-                spec: &record.spec,
+                spec: &spec,
                 hostname: &record.hostname,
             };
             networks.connect(&id, &container, &wanted, live, now.as_ref())
