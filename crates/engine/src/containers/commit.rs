@@ -69,11 +69,14 @@ fn make(
     config: spec::image::Config,
     request: &CommitRequest,
 ) -> Result<ImageId> {
+    // Without it the new image would be of the changes alone.
+    let parent = engine.store.image(&record.image).ok_or_else(|| {
+        Error::internal(format!("failed to get digest {}: no such file or directory", record.image))
+    })?;
     let failed = |source: store::CommitError| Error::caused(Kind::Internal, source);
     let lease = engine.store.lease();
     let layer = engine.store.commit_copy(&lease, &record.id.to_string()).map_err(failed)?;
-    let parent = engine.store.image(&record.image);
-    let base = parent.as_ref().map(|image| image.config.clone()).unwrap_or_default();
+    let base = parent.config.clone();
     let now = Timestamp::now().to_string();
     let mut rootfs = base.rootfs.clone();
     rootfs.diff_ids.extend(layer.iter().map(|layer| layer.key.diff_id()));
@@ -106,9 +109,8 @@ fn make(
     };
     let bytes =
         serde_json::to_vec(&image).map_err(|source| Error::caused(Kind::Internal, source))?;
-    let parent = parent.map(|image| image.id);
     engine
         .store
-        .image_create(&bytes, parent.as_ref(), &lease)
+        .image_create(&bytes, Some(&parent.id), &lease)
         .map_err(|source| Error::caused(Kind::Internal, source))
 }
