@@ -161,6 +161,15 @@ pub fn endpoint(settings: EndpointSettings) -> wish::EndpointSpec {
 
 fn host_spec(host: HostConfig) -> Result<wish::HostSpec> {
     let resources = resources(&host)?;
+    // Source: moby 28.2 `runconfig/hostconfig_unix.go`.
+    for (wish, what) in [(host.io_maximum_bandwidth, "bandwidth"), (host.io_maximum_iops, "IOPs")] {
+        if wish != 0 {
+            let text = format!(
+                "Invalid QoS settings: linux does not support configuration of maximum {what}"
+            );
+            return Err(Failure::invalid(text));
+        }
+    }
     Ok(wish::HostSpec {
         resources,
         ports: ports(host.port_bindings.unwrap_or_default())?,

@@ -70,6 +70,7 @@ fn create(engine: &Arc<Inner>, request: CreateRequest) -> Result<Created> {
     let image = find_image(engine, &spec.image)?;
     let mut warnings = platform_warnings(&image, platform.as_ref())?;
     merge::merge(&mut spec.config, &image.config.config);
+    warnings.extend(validate::discard(&mut spec.host.resources, engine.host.cgroup_v2)?);
     warnings.extend(validate::validate(&spec)?);
     resolve_joined(engine, &mut spec)?;
     settle(engine, &mut spec.host);

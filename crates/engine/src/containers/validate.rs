@@ -39,6 +39,29 @@ pub fn validate(spec: &ContainerSpec) -> Result<Vec<String>> {
     resources(&spec.host.resources)
 }
 
+/// Drops the limits that this kernel's control groups do not have; returns Docker's warnings.
+///
+/// # Errors
+/// `Invalid` for real-time limits, which are not dropped silently.
+pub fn discard(limits: &mut Resources, cgroup_v2: bool) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    if !cgroup_v2 {
+        return Ok(warnings);
+    }
+    if limits.cpu_realtime_period != 0 || limits.cpu_realtime_runtime != 0 {
+        return Err(Error::invalid("Your kernel does not support CPU real-time scheduler"));
+    }
+    if limits.memory_swappiness.take().is_some() {
+        warnings.push("Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. Memory swappiness discarded.".to_owned());
+    }
+    if limits.oom_kill_disable.take() == Some(true) {
+        warnings.push(
+            "Your kernel does not support OomKillDisable. OomKillDisable discarded.".to_owned(),
+        );
+    }
+    Ok(warnings)
+}
+
 fn health(spec: &ContainerSpec) -> Result<()> {
     let Some(probe) = &spec.config.healthcheck else { return Ok(()) };
     for (name, value) in [
@@ -98,6 +121,12 @@ fn modes(spec: &ContainerSpec) -> Result<()> {
 }
 
 fn host(host: &HostSpec) -> Result<()> {
+    if !host.storage_opt.is_empty() {
+        // Source: moby 28.2 `daemon/graphdriver/overlay2/overlay.go`.
+        return Err(Error::internal(
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
+        ));
+    }
     if host.auto_remove && host.restart != RestartPolicy::No {
         return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
     }
@@ -325,5 +354,25 @@ mod tests {
             |spec| spec.config.stop_signal = "SIGFOO".to_owned(),
             expect!["Invalid signal: SIGFOO"],
         );
+    }
+
+    #[test]
+    fn what_the_kernel_lacks_is_dropped_with_a_warning() {
+        let check = |limits: &mut Resources, want: Expect| match discard(limits, true) {
+            Ok(warnings) => want.assert_eq(&warnings.join("\n")),
+            Err(error) => want.assert_eq(&error.message),
+        };
+        let mut limits = Resources { memory_swappiness: Some(7), ..Resources::default() };
+        limits.oom_kill_disable = Some(true);
+        check(
+            &mut limits,
+            expect![[r#"
+                Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. Memory swappiness discarded.
+                Your kernel does not support OomKillDisable. OomKillDisable discarded."#]],
+        );
+        assert_eq!((limits.memory_swappiness, limits.oom_kill_disable), (None, None));
+        check(&mut limits, expect![""]);
+        limits.cpu_realtime_runtime = 1;
+        check(&mut limits, expect!["Your kernel does not support CPU real-time scheduler"]);
     }
 }
