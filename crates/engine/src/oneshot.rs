@@ -305,12 +305,12 @@ fn host_mount(mount: OneShotMount, held: &mut Vec<OwnedFd>) -> HostMount {
     };
     match mount {
         OneShotMount::Bind { source, target, read_only } => {
-            HostMount { mount: bind(target, read_only), source }
+            HostMount { mount: bind(target, read_only), source, file_system: None }
         }
         OneShotMount::Tree { root, target, read_only } => {
             let source = fd_path(&root);
             held.push(root);
-            HostMount { mount: bind(target, read_only), source }
+            HostMount { mount: bind(target, read_only), source, file_system: None }
         }
         OneShotMount::Tmpfs { target, size_bytes } => {
             let size_bytes = size_bytes.and_then(|bytes| i64::try_from(bytes).ok()).unwrap_or(0);
@@ -318,6 +318,7 @@ fn host_mount(mount: OneShotMount, held: &mut Vec<OwnedFd>) -> HostMount {
             HostMount {
                 mount: Mount { kind: MountKind::Tmpfs, tmpfs, ..bind(target, false) },
                 source: PathBuf::new(),
+                file_system: None,
             }
         }
     }

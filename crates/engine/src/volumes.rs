@@ -159,6 +159,7 @@ fn create_error(name: &str, error: VolumeError) -> Error {
         VolumeError::NameTooShort
         | VolumeError::Name(_)
         | VolumeError::Option(_)
+        | VolumeError::Quota
         | VolumeError::OptionMissing(_) => {
             Error::because(Kind::Invalid, format!("create {name}"), error)
         }

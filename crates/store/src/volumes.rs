@@ -58,14 +58,30 @@ pub struct VolumeMount {
     pub options: Vec<String>,
 }
 
+impl VolumeMount {
+    /// Whether this shows a directory of the host rather than a file system.
+    pub fn is_bind(&self) -> bool {
+        self.options.iter().any(|option| matches!(option.as_str(), "bind" | "rbind"))
+    }
+}
+
 impl Volume {
+    /// Where the files are, if that is a directory of the host.
+    pub fn directory(&self) -> Option<PathBuf> {
+        match self.mount() {
+            None => Some(self.mountpoint.clone()),
+            Some(mount) => mount.is_bind().then(|| PathBuf::from(mount.source)),
+        }
+    }
+
     /// What is to be mounted; none for a plain directory.
     pub fn mount(&self) -> Option<VolumeMount> {
         let option = |key| self.options.get(key).cloned().unwrap_or_default();
         if !["type", "device", "o"].iter().any(|key| self.options.contains_key(*key)) {
             return None;
         }
-        let options = option("o").split(',').filter(|text| !text.is_empty()).map(str::to_owned).collect();
+        let options =
+            option("o").split(',').filter(|text| !text.is_empty()).map(str::to_owned).collect();
         Some(VolumeMount { fs_type: option("type"), source: option("device"), options })
     }
 }
@@ -91,6 +107,8 @@ pub enum VolumeError {
     Driver(String),
     #[error("invalid option: {0:?}")]
     Option(String),
+    #[error("quota size requested but no quota support")]
+    Quota,
     #[error("missing required option: {0:?}")]
     OptionMissing(&'static str),
     #[error("no such volume")]
@@ -114,7 +132,11 @@ pub(crate) struct Volumes {
 
 impl Store {
     /// Makes a volume, or finds the one of that name, whatever its labels and options.
-    pub fn volume_create(&self, name: &str, spec: &VolumeSpec) -> Result<(Volume, Creation), VolumeError> {
+    pub fn volume_create(
+        &self,
+        name: &str,
+        spec: &VolumeSpec,
+    ) -> Result<(Volume, Creation), VolumeError> {
         check_name(name)?;
         if !matches!(spec.driver.as_str(), "" | LOCAL) {
             return Err(VolumeError::Driver(spec.driver.clone()));
@@ -180,20 +202,30 @@ impl Store {
     /// there is no such directory.
     ///
     /// Source: moby `container/container_unix.go`, `CopyImagePathContent`.
-    pub fn volume_copy_up(&self, name: &str, root: BorrowedFd<'_>, path: &Path) -> Result<(), VolumeError> {
+    pub fn volume_copy_up(
+        &self,
+        name: &str,
+        root: BorrowedFd<'_>,
+        path: &Path,
+    ) -> Result<(), VolumeError> {
         let volume = self.volume(name).ok_or_else(|| VolumeError::Missing(name.to_owned()))?;
-        if volume.mount().is_some() {
-            return Ok(());
-        }
+        // What is copied into another file system would have to be seen again at the next mount; of
+        // a tmpfs nothing is.
+        let Some(directory) = volume.directory() else { return Ok(()) };
         let failed = |source| VolumeError::CopyUp { name: name.to_owned(), source };
-        let data = sys::fs::open_dir(&volume.mountpoint).map_err(failed)?;
+        let data = sys::fs::open_dir(&directory).map_err(failed)?;
         if !sys::fs::entries(data.as_fd()).map_err(failed)?.is_empty() {
             return Ok(());
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
         let source = match sys::fs::open_in_root(root, path, flags, Mode::empty()) {
             Ok(source) => source,
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
                 return Ok(());
             }
             Err(error) => return Err(failed(error)),
@@ -235,9 +267,12 @@ fn check_name(name: &str) -> Result<(), VolumeError> {
 
 /// Source: moby `volume/local/local_unix.go`, which wants these options together.
 fn check_options(options: &BTreeMap<String, String>) -> Result<(), VolumeError> {
-    let known = ["type", "o", "device"];
+    let known = ["type", "o", "device", "size"];
     if let Some(unknown) = options.keys().find(|key| !known.contains(&key.as_str())) {
         return Err(VolumeError::Option(unknown.clone()));
+    }
+    if options.contains_key("size") {
+        return Err(VolumeError::Quota);
     }
     if options.is_empty() {
         return Ok(());

@@ -160,4 +160,5 @@ fn a_volumes_name_and_options_are_checked() {
     assert!(error("a", &[]).contains("too short"));
     assert_eq!(error("ab", &[("x", "y")]), "invalid option: \"x\"");
     assert_eq!(error("ab", &[("type", "tmpfs")]), "missing required option: \"device\"");
+    assert_eq!(error("ab", &[("size", "1m")]), "quota size requested but no quota support");
 }

@@ -11,6 +11,7 @@ super::cases! {
     binds_are_the_hosts_files,
     mounts_by_their_long_form,
     a_used_volume_is_not_removed,
+    a_volume_may_be_a_file_system,
     a_copy_reaches_the_volumes_of_a_container_that_does_not_run,
 }
 
@@ -170,6 +171,30 @@ fn a_copy_reaches_the_volumes_of_a_container_that_does_not_run(suite: &Suite) ->
         assert_eq!(fs::read_to_string(&back).unwrap(), "copied");
         suite.run(cli, ["rm", "waits"]).ok();
         suite.run(cli, ["volume", "rm", "filled"]).ok();
+    }
+    Outcome::Passed
+}
+
+fn a_volume_may_be_a_file_system(suite: &Suite) -> Outcome {
+    let directory = suite.scratch();
+    fs::write(directory.join("f"), "host\n").unwrap();
+    let device = format!("device={}", directory.display());
+    for cli in BOTH {
+        let tmpfs = ["-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=1m", "quick"];
+        suite.run(cli, [&["volume", "create"], &tmpfs[..]].concat()).ok();
+        let kind = "df -k /q | awk 'NR>1 {print $1, $2}'; touch /q/x";
+        let seen = suite.run(cli, ["run", "--rm", "-v", "quick:/q", "busybox", "sh", "-c", kind]);
+        assert_eq!(seen.ok(), "tmpfs 1024");
+        let bind = ["-o", "type=none", "-o", "o=bind", "-o", &device, "shown"];
+        suite.run(cli, [&["volume", "create"], &bind[..]].concat()).ok();
+        let script = "cat /s/f; touch /s/g";
+        let seen = suite.run(cli, ["run", "--rm", "-v", "shown:/s", "busybox", "sh", "-c", script]);
+        assert_eq!(seen.ok(), "host");
+        assert!(directory.join("g").exists());
+        let script = ["run", "--rm", "-v", "shown:/s:ro", "busybox", "touch", "/s/h"];
+        assert_ne!(suite.run(cli, script).code, 0);
+        suite.run(cli, ["volume", "rm", "quick", "shown"]).ok();
+        assert!(directory.join("f").exists());
     }
     Outcome::Passed
 }

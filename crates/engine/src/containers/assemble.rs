@@ -79,7 +79,9 @@ fn pieces(engine: &Inner, record: &Record) -> Result<Vec<Piece>> {
         let mut held = Vec::new();
         let (source, depth) = match mount.kind {
             MountKind::Volume => {
-                let root = volumes::ensure(engine, mount)?;
+                let volume = volumes::ensure(engine, mount)?;
+                // A file system of its own is mounted by a run alone.
+                let Some(root) = volume.directory() else { continue };
                 (world::subpath(root, mount, &mut held)?, Depth::Only)
             }
             MountKind::Bind => (PathBuf::from(&mount.source), Depth::Recursive),

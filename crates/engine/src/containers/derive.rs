@@ -89,6 +89,8 @@ pub struct HostMount {
     pub mount: Mount,
     /// Unused by a tmpfs.
     pub source: PathBuf,
+    /// What a volume with driver options is; a bind's options if it shows a directory.
+    pub file_system: Option<store::VolumeMount>,
 }
 
 /// Everything that the document depends on.
@@ -490,6 +492,16 @@ fn ipc_mounts(inputs: &Inputs<'_>) -> Vec<OciMount> {
 
 fn user_mount(host: &HostMount) -> OciMount {
     let wish = &host.mount;
+    if let Some(file_system) = &host.file_system {
+        let kind = if file_system.is_bind() { "bind" } else { &file_system.fs_type };
+        let mut options: Vec<&str> = file_system.options.iter().map(String::as_str).collect();
+        options.push("rprivate");
+        if wish.read_only {
+            options.retain(|option| *option != "rw");
+            options.push("ro");
+        }
+        return mount(&wish.destination, kind, &host.source.to_string_lossy(), &options);
+    }
     match wish.kind {
         MountKind::Tmpfs => {
             let default = TmpfsOptions::default();

@@ -28,6 +28,7 @@ fn document(spec: &ContainerSpec, mounts: &[(MountKind, &str, &str, bool)]) -> R
                 ..Mount::default()
             },
             source: PathBuf::from(source),
+            file_system: None,
         })
         .collect();
     let node = DeviceNode {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use store::{Creation, VolumeSpec};
+use store::{Creation, Volume, VolumeMount, VolumeSpec};
 use tracing::warn;
 
 use super::mounts::Mount;
@@ -15,8 +15,41 @@ use crate::Inner;
 use crate::error::{Error, Kind, Result, chain};
 use crate::events::EventType;
 
-/// The volume's directory; makes the volume when it does not exist.
-pub(crate) fn ensure(engine: &Inner, mount: &Mount) -> Result<PathBuf> {
+/// What a volume's files are seen through.
+pub(crate) enum Place {
+    Directory(PathBuf),
+    /// To be mounted where it is used.
+    FileSystem(VolumeMount),
+}
+
+/// Where the volume's files are; makes the volume when it does not exist.
+///
+/// # Errors
+/// As mount(2) would say it of a volume that shows a directory which is not there.
+pub(crate) fn place(engine: &Inner, mount: &Mount) -> Result<Place> {
+    let volume = ensure(engine, mount)?;
+    let Some(file_system) = volume.mount() else {
+        return Ok(Place::Directory(volume.mountpoint));
+    };
+    if !file_system.is_bind() {
+        return Ok(Place::FileSystem(file_system));
+    }
+    let source = PathBuf::from(&file_system.source);
+    match std::fs::metadata(&source) {
+        Ok(_) => Ok(Place::FileSystem(file_system)),
+        Err(error) => {
+            let target = volume.mountpoint.display();
+            let text = format!(
+                "error while mounting volume '{target}': failed to mount local volume: mount {}:{target}, flags: 0x1000",
+                source.display()
+            );
+            Err(Error::because(Kind::Internal, text, error))
+        }
+    }
+}
+
+/// The volume; makes it when it does not exist.
+pub(crate) fn ensure(engine: &Inner, mount: &Mount) -> Result<Volume> {
     let wish = VolumeSpec {
         driver: mount.driver.clone(),
         options: mount.driver_options.clone(),
@@ -31,7 +64,7 @@ pub(crate) fn ensure(engine: &Inner, mount: &Mount) -> Result<PathBuf> {
         let attributes = BTreeMap::from([("driver".to_owned(), volume.driver.clone())]);
         engine.events.publish(EventType::Volume, "create", volume.name.clone(), attributes);
     }
-    Ok(volume.mountpoint)
+    Ok(volume)
 }
 
 fn labels(mount: &Mount) -> BTreeMap<String, String> {
@@ -47,7 +80,7 @@ fn labels(mount: &Mount) -> BTreeMap<String, String> {
 pub(crate) fn create_all(engine: &Inner, record: &Record) -> Result<()> {
     let mut root = None;
     for mount in record.mounts.iter().filter(|mount| mount.kind == MountKind::Volume) {
-        ensure(engine, mount)?;
+        place(engine, mount)?;
         if mount.no_copy || !mount.subpath.is_empty() {
             continue;
         }

@@ -30,6 +30,7 @@ use super::record::{EXIT_FILE, Life, Record};
 use super::spec::{IpcMode, LogSpec, MountKind, NetworkMode, PidMode, Protocol};
 use super::step::{Run, StartFailure};
 use super::task::{PendingAttach, event_attributes};
+use super::volumes::Place;
 use crate::Inner;
 use crate::error::{Error, Kind, Result, chain};
 use crate::events::EventType;
@@ -380,19 +381,37 @@ fn joined_shm(record: &Record, joined: &BTreeMap<String, i32>) -> Option<OwnedFd
 fn host_mounts(engine: &Inner, record: &Record, held: &mut Vec<OwnedFd>) -> Result<Vec<HostMount>> {
     let mut all = Vec::with_capacity(record.mounts.len());
     for mount in &record.mounts {
+        let mut file_system = None;
         let source = match mount.kind {
             MountKind::Tmpfs | MountKind::Npipe | MountKind::Cluster => PathBuf::new(),
             MountKind::Bind => bind_source(mount)?,
             MountKind::Volume => {
-                let root = super::volumes::ensure(engine, mount)?;
+                let place = super::volumes::place(engine, mount)?;
                 volume_mounted(engine, record, mount);
-                subpath(root, mount, held)?
+                match place {
+                    Place::Directory(root) => subpath(root, mount, held)?,
+                    Place::FileSystem(wish) if wish.is_bind() => {
+                        let source = subpath(PathBuf::from(&wish.source), mount, held)?;
+                        file_system = Some(wish);
+                        source
+                    }
+                    Place::FileSystem(_) if !mount.subpath.is_empty() => {
+                        let text =
+                            "a subpath of a volume with a file system of its own is not supported";
+                        return Err(Error::new(Kind::NotImplemented, text));
+                    }
+                    Place::FileSystem(wish) => {
+                        let source = PathBuf::from(&wish.source);
+                        file_system = Some(wish);
+                        source
+                    }
+                }
             }
             MountKind::Image => {
                 subpath(super::volumes::image_tree(engine, mount, held)?, mount, held)?
             }
         };
-        all.push(HostMount { mount: mount.clone(), source });
+        all.push(HostMount { mount: mount.clone(), source, file_system });
     }
     Ok(all)
 }
