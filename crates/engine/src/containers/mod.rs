@@ -22,6 +22,7 @@ pub mod health;
 pub mod inspect;
 pub(crate) mod lifecycle;
 pub(crate) mod link;
+mod link_env;
 mod logs;
 pub mod merge;
 pub mod mounts;

@@ -25,6 +25,7 @@ use tracing::warn;
 
 use super::derive::{self, DeviceNode, HostMount, Inputs, ManagedFiles};
 use super::link::{Link, News};
+use super::link_env::{self, Linked};
 use super::mounts::Mount;
 use super::record::{EXIT_FILE, Life, Record};
 use super::spec::{IpcMode, LogSpec, MountKind, NetworkMode, PidMode, Protocol};
@@ -263,6 +264,7 @@ fn prepare(engine: &Inner, record: &Record) -> std::result::Result<Ready, StartF
         held.push(tree);
         path
     });
+    let links = link_env(engine, record);
     let document = derive::derive(&Inputs {
         id: &record.id,
         spec: &record.spec,
@@ -274,7 +276,7 @@ fn prepare(engine: &Inner, record: &Record) -> std::result::Result<Ready, StartF
         joined: &joined,
         devices: &devices,
         shm: shm.as_deref(),
-        link_env: &[],
+        link_env: &links,
     })?;
     let settings = settings(engine, record, &run)?;
     write_bundle(&run, &document, &settings)?;
@@ -464,6 +466,33 @@ fn volume_mounted(engine: &Inner, record: &Record, mount: &Mount) {
         ("read/write".to_owned(), (!mount.read_only).to_string()),
     ]);
     engine.events.publish(EventType::Volume, "mount", mount.name.clone(), attributes);
+}
+
+/// What the links of a container on the default bridge put into its environment. A link to what
+/// does not run there has been refused or is void.
+fn link_env(engine: &Inner, record: &Record) -> Vec<String> {
+    if record.spec.host.network != NetworkMode::Bridge {
+        return Vec::new();
+    }
+    let mut all = Vec::new();
+    for link in &record.spec.host.links {
+        let (target, alias) = networks::link_parts(link);
+        let Ok(container) = engine.containers.resolve(target) else { continue };
+        let view = container.now();
+        let endpoint = view.attachment.as_ref().and_then(|there| there.endpoints.get("bridge"));
+        let Some(address) = endpoint.and_then(|endpoint| endpoint.addresses().next()) else {
+            continue;
+        };
+        let config = &view.record.spec.config;
+        all.extend(link_env::variables(&Linked {
+            parent: &record.name,
+            alias,
+            address,
+            ports: config.exposed_ports.keys().filter_map(|port| port.parse().ok()).collect(),
+            env: &config.env,
+        }));
+    }
+    all
 }
 
 /// Writes hosts, hostname and resolv.conf, or points to those of the joined container.

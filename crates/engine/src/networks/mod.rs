@@ -36,6 +36,7 @@ use net::bridge::Bridge;
 use net::pool::{self, Leases, PoolRange, SubnetWish};
 use spec::Id;
 
+pub(crate) use names::link_parts;
 pub use record::{Driver, NetworkRecord};
 pub use view::{
     Attachment, Connected, Container, CreatedNetwork, Endpoint, Listener, Member, NetworkInfo,

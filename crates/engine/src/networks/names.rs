@@ -31,7 +31,7 @@ pub(super) fn dns_names(container: &Container<'_>, wish: &EndpointSpec) -> Vec<S
 }
 
 /// `name:alias`, where an inspected link (`/db:/web/alias`) counts too.
-fn link_parts(link: &str) -> (&str, &str) {
+pub(crate) fn link_parts(link: &str) -> (&str, &str) {
     let (target, alias) = link.split_once(':').unwrap_or((link, link));
     (target.trim_start_matches('/'), alias.rsplit('/').next().unwrap_or(alias))
 }
