@@ -9,6 +9,8 @@ use bytes::Bytes;
 use expect_test::{Expect, expect};
 use spec::{Id, ImageId};
 use store::LayerKey;
+use sys::netlink::route::{Link, LinkChange, State as LinkState, link_set};
+use sys::netlink::{Protocol as NetlinkProtocol, Socket};
 use tokio::sync::mpsc;
 
 use super::{
@@ -152,9 +154,21 @@ impl Bench {
     }
 }
 
+/// A runtime whose threads have a network of their own, where the engine's bridge and tables stay.
+fn runtime() -> tokio::runtime::Runtime {
+    if rustix::process::geteuid().is_root() {
+        // Threads inherit the namespace of the thread that starts them.
+        sys::namespace::unshare(sys::namespace::Namespaces::NET).expect("root may do that");
+        let up = LinkChange { state: Some(LinkState::Up), ..LinkChange::default() };
+        let mut socket = Socket::open(NetlinkProtocol::Route).expect("the namespace is ours");
+        socket.send(&[link_set(Link::Name("lo"), &up)]).expect("loopback can be set up");
+    }
+    tokio::runtime::Runtime::new().expect("threads can be started")
+}
+
 #[track_caller]
 fn check(dockerfile: &'static str, files: &'static [(&str, &str)], want: Expect) {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let runtime = runtime();
     runtime.block_on(async {
         let Some(bench) = bench().await else { return };
         let (result, _) = bench.build(context(dockerfile, files)).await;
@@ -272,7 +286,7 @@ fn stages_copy_from_each_other_and_keep_owners() {
 
 #[test]
 fn an_added_archive_is_extracted_inside_its_destination() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let runtime = runtime();
     runtime.block_on(async {
         let Some(bench) = bench().await else { return };
         let inner = context("x", &[("p/q", "1")]);
@@ -326,7 +340,7 @@ fn what_is_wrong_is_said_in_dockers_words() {
 
 #[test]
 fn a_context_that_is_no_archive_is_refused() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let runtime = runtime();
     runtime.block_on(async {
         let Some(bench) = bench().await else { return };
         let (result, _) = bench.build(b"not a tar".repeat(200)).await;
