@@ -18,6 +18,8 @@ super::cases! {
     pause_freezes_and_unpause_thaws,
     a_terminal_has_a_size_and_carries_control_characters,
     environment_user_and_directory_are_as_asked,
+    a_link_sets_the_environment,
+    what_cannot_be_had_is_refused,
     names_come_from_the_images_own_files,
     limits_reach_the_kernel,
     a_container_that_takes_too_much_memory_is_killed,
@@ -676,5 +678,33 @@ fn many_containers_start_at_once_and_go_together(suite: &Suite) -> Outcome {
     let names: Vec<String> = (0..20).map(|number| format!("many{number}")).collect();
     run(suite.command(Cli::Docker).args(["rm", "-f"]).args(&names)).ok();
     assert_eq!(suite.tug(["ps", "-aq"]).ok(), "");
+    Outcome::Passed
+}
+
+fn a_link_sets_the_environment(suite: &Suite) -> Outcome {
+    suite
+        .tug([
+            "run", "-d", "--name", "db", "--expose", "80", "-e", "MODE=x", "busybox", "sleep", "60",
+        ])
+        .ok();
+    let script = "echo $STORE_NAME $STORE_ENV_MODE $STORE_PORT_80_TCP_PORT; grep -c store /etc/hosts";
+    let seen = suite.tug([
+        "run", "--rm", "--name", "web", "--link", "db:store", "busybox", "sh", "-c", script,
+    ]);
+    assert_eq!(seen.ok(), "/web/store x 80\n1");
+    suite.tug(["rm", "-f", "db"]).ok();
+    Outcome::Passed
+}
+
+fn what_cannot_be_had_is_refused(suite: &Suite) -> Outcome {
+    let refused = suite.tug(["create", "--storage-opt", "size=1G", "busybox"]).fails(1);
+    assert!(refused.contains("only for overlay over xfs with 'pquota'"), "{refused}");
+    suite.tug(["create", "--name", "first", "busybox"]).ok();
+    suite.tug(["commit", "first", "made:1"]).ok();
+    suite.tug(["create", "--name", "second", "made:1"]).ok();
+    suite.tug(["rmi", "-f", "made:1"]).ok();
+    let refused = suite.tug(["commit", "second", "made:2"]).fails(1);
+    assert!(refused.contains("failed to get digest sha256:"), "{refused}");
+    suite.tug(["rm", "first", "second"]).ok();
     Outcome::Passed
 }
