@@ -29,6 +29,7 @@ pub mod mounts;
 pub mod reconcile;
 pub mod record;
 mod registry;
+pub(crate) mod resolv;
 pub mod security;
 pub mod signals;
 pub mod spec;

@@ -508,10 +508,12 @@ fn managed_files(
     for (path, text) in [
         (&files.hosts, network.hosts.as_str()),
         (&files.hostname, &format!("{}\n", record.hostname)),
-        (&files.resolv_conf, network.resolv_conf.as_str()),
     ] {
         fs::write(path, text).map_err(|source| file_error("write", path, source))?;
     }
+    let path = &files.resolv_conf;
+    super::resolv::write(path, &network.resolv_conf)
+        .map_err(|source| file_error("write", path, source))?;
     Ok(files)
 }
 

@@ -12,6 +12,7 @@ use monitor::wire::Request;
 use super::{Container, CreatedNetwork, NetworkInfo, NetworkRequest, words};
 use crate::Engine;
 use crate::containers::lifecycle::change;
+use crate::containers::resolv;
 use crate::containers::spec::EndpointSpec;
 use crate::containers::world::{blocking, files_in};
 use crate::error::{Error, Kind, Result};
@@ -106,7 +107,10 @@ impl Engine {
         let resolves = resolv_conf.is_some();
         blocking(move || {
             append(&files.hosts, &lines)?;
-            resolv_conf.map_or(Ok(()), |text| rewrite(&files.resolv_conf, &text))
+            let path = &files.resolv_conf;
+            resolv_conf.map_or(Ok(()), |text| {
+                resolv::rewrite(path, &text).map_err(|source| failed(path, source))
+            })
         })
         .await?;
         match &view.link {
