@@ -687,10 +687,10 @@ fn a_link_sets_the_environment(suite: &Suite) -> Outcome {
             "run", "-d", "--name", "db", "--expose", "80", "-e", "MODE=x", "busybox", "sleep", "60",
         ])
         .ok();
-    let script = "echo $STORE_NAME $STORE_ENV_MODE $STORE_PORT_80_TCP_PORT; grep -c store /etc/hosts";
-    let seen = suite.tug([
-        "run", "--rm", "--name", "web", "--link", "db:store", "busybox", "sh", "-c", script,
-    ]);
+    let script =
+        "echo $STORE_NAME $STORE_ENV_MODE $STORE_PORT_80_TCP_PORT; grep -c store /etc/hosts";
+    let seen = suite
+        .tug(["run", "--rm", "--name", "web", "--link", "db:store", "busybox", "sh", "-c", script]);
     assert_eq!(seen.ok(), "/web/store x 80\n1");
     suite.tug(["rm", "-f", "db"]).ok();
     Outcome::Passed
