@@ -63,7 +63,8 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
         }
         let base = &build.bases[index];
         let is_image = base != "scratch" && graph::base(build.file, index, base).is_none();
-        let shown = usize::from(is_image) + stage.steps.iter().filter(|step| is_shown(&step.instruction)).count();
+        let shown = usize::from(is_image)
+            + stage.steps.iter().filter(|step| is_shown(&step.instruction)).count();
         let state = State { escape: build.file.directives.escape, ..State::default() };
         let mut run = Self {
             build,

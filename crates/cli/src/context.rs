@@ -226,7 +226,8 @@ impl Config {
                 crate::terminal::error_text(&format!("WARNING: {failure}\n"));
                 None
             });
-            let nothing = || api::system::AuthConfig { server_address: key.to_owned(), ..Default::default() };
+            let nothing =
+                || api::system::AuthConfig { server_address: key.to_owned(), ..Default::default() };
             return found.unwrap_or_else(nothing);
         }
         let entry = &self.root["auths"][key];

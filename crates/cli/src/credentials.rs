@@ -44,8 +44,9 @@ impl Helper {
             Err(failure) if failure.to_string().contains(NOT_FOUND) => return Ok(None),
             Err(failure) => return Err(failure),
         };
-        let value: Value = serde_json::from_str(&text)
-            .map_err(|error| Failure::new(format!("error getting credentials - err: {error}, out: `{text}`")))?;
+        let value: Value = serde_json::from_str(&text).map_err(|error| {
+            Failure::new(format!("error getting credentials - err: {error}, out: `{text}`"))
+        })?;
         let (user, secret) = (field(&value, "Username"), field(&value, "Secret"));
         let auth = AuthConfig { server_address: server.to_owned(), ..AuthConfig::default() };
         Ok(Some(match user.as_str() {
@@ -78,15 +79,19 @@ impl Helper {
     /// The servers that the helper knows; none where it cannot tell.
     #[must_use]
     pub fn servers(&self) -> Vec<String> {
-        let known = self.ask("list", b"").ok().and_then(|text| {
-            serde_json::from_str::<BTreeMap<String, String>>(&text).ok()
-        });
+        let known = self
+            .ask("list", b"")
+            .ok()
+            .and_then(|text| serde_json::from_str::<BTreeMap<String, String>>(&text).ok());
         known.into_iter().flatten().map(|(server, _)| server).collect()
     }
 
     fn ask(&self, action: &str, input: &[u8]) -> Result<String, Failure> {
         let failed = |error: &dyn std::fmt::Display| {
-            Failure::new(format!("error {action} credentials - err: exec: {:?}: {error}", self.program))
+            Failure::new(format!(
+                "error {action} credentials - err: exec: {:?}: {error}",
+                self.program
+            ))
         };
         let mut child = Command::new(&self.program)
             .arg(action)
@@ -105,7 +110,9 @@ impl Helper {
             return Ok(text);
         }
         let status = output.status.code().unwrap_or(-1);
-        Err(Failure::new(format!("error {action} credentials - err: exit status {status}, out: `{text}`")))
+        Err(Failure::new(format!(
+            "error {action} credentials - err: exit status {status}, out: `{text}`"
+        )))
     }
 }
 

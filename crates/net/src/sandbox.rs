@@ -209,7 +209,8 @@ impl Sandbox {
         );
         self.socket.send(&messages).map_err(failed)?;
         if !settings.sysctls.is_empty() {
-            let set = || settings.sysctls.iter().try_for_each(|(key, value)| sysctl::set(key, value));
+            let set =
+                || settings.sysctls.iter().try_for_each(|(key, value)| sysctl::set(key, value));
             netns::within(self.netns.as_fd(), set)
                 .map_err(|source| SandboxError::Namespace { source })?
                 .map_err(|source| SandboxError::Setting { source })?;
@@ -389,9 +390,8 @@ impl Shared {
                 let state =
                     self.changed.wait_while(waiting, full).unwrap_or_else(PoisonError::into_inner);
                 // Making one now would take locks and a processor from the start that took the last.
-                let plenty = |state: &mut PoolState| {
-                    state.ready.len() * 2 > state.wanted && !state.closing
-                };
+                let plenty =
+                    |state: &mut PoolState| state.ready.len() * 2 > state.wanted && !state.closing;
                 let (state, _) = self
                     .changed
                     .wait_timeout_while(state, REFILL_PAUSE, plenty)

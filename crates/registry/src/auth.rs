@@ -156,7 +156,8 @@ impl Session {
         trust_of: TrustOf<'_>,
     ) -> Result<Option<HeaderValue>, TransportError> {
         if let Some(bearer) = self.bearer() {
-            if let Some(token) = self.tokens.get(scope).filter(|token| token.until > Instant::now()) {
+            if let Some(token) = self.tokens.get(scope).filter(|token| token.until > Instant::now())
+            {
                 return secret(format!("Bearer {}", token.text)).map(Some);
             }
             let token = fetch(transport, credentials, &bearer, scope, trust_of).await?;
@@ -175,12 +176,16 @@ impl Session {
 }
 
 fn basic(credentials: &Credentials) -> Result<HeaderValue, TransportError> {
-    secret(format!("Basic {}", STANDARD.encode(format!("{}:{}", credentials.user, credentials.password))))
+    secret(format!(
+        "Basic {}",
+        STANDARD.encode(format!("{}:{}", credentials.user, credentials.password))
+    ))
 }
 
 fn secret(text: String) -> Result<HeaderValue, TransportError> {
-    let mut value = HeaderValue::from_str(&text)
-        .map_err(|_| TransportError::Auth("credentials have characters that no header may have".to_owned()))?;
+    let mut value = HeaderValue::from_str(&text).map_err(|_| {
+        TransportError::Auth("credentials have characters that no header may have".to_owned())
+    })?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -211,9 +216,11 @@ async fn fetch(
     }
     let answered = ask(transport, credentials, challenge, scope, Offline::No, trust_of).await?;
     let text = answered.token.filter(|text| !text.is_empty()).or(answered.access_token);
-    let text = text
-        .filter(|text| !text.is_empty())
-        .ok_or_else(|| TransportError::Auth("authorization server did not include a token in the response".to_owned()))?;
+    let text = text.filter(|text| !text.is_empty()).ok_or_else(|| {
+        TransportError::Auth(
+            "authorization server did not include a token in the response".to_owned(),
+        )
+    })?;
     let life = Duration::from_secs(answered.expires_in.unwrap_or(0)).max(TOKEN_LIFE_MIN);
     Ok(Token { text, until: Instant::now() + life })
 }
@@ -248,9 +255,9 @@ async fn ask(
         let mark = if realm.contains('?') { '&' } else { '?' };
         (Method::GET, format!("{realm}{mark}{query}"), Payload::empty())
     };
-    let address: Uri = address
-        .parse()
-        .map_err(|_| TransportError::Auth(format!("invalid realm {realm:?} of the registry's challenge")))?;
+    let address: Uri = address.parse().map_err(|_| {
+        TransportError::Auth(format!("invalid realm {realm:?} of the registry's challenge"))
+    })?;
     let sent = transport.send(method, &address, &headers, payload, trust_of).await;
     let mut answer = sent.map_err(flat)?;
     let broken = |error: std::io::Error| TransportError::Auth(format!("token answer: {error}"));
@@ -315,8 +322,11 @@ mod tests {
     #[track_caller]
     fn check(text: &str, want: Expect) {
         let shown = parse_challenges(text).into_iter().map(|challenge| {
-            let parameters: Vec<String> =
-                challenge.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let parameters: Vec<String> = challenge
+                .parameters
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
             format!("{}[{}]", challenge.scheme, parameters.join(" | "))
         });
         want.assert_eq(&shown.collect::<Vec<_>>().join(" "));
@@ -326,7 +336,9 @@ mod tests {
     fn challenges_are_read_one_after_another() {
         check(
             r#"Bearer realm="https://auth.example/token",service="reg, \"the\" one",scope="repository:a/b:pull,push""#,
-            expect![[r#"bearer[realm=https://auth.example/token | service=reg, "the" one | scope=repository:a/b:pull,push]"#]],
+            expect![[
+                r#"bearer[realm=https://auth.example/token | service=reg, "the" one | scope=repository:a/b:pull,push]"#
+            ]],
         );
         check(
             r#"Basic realm="Registry Realm", Bearer realm=x , error = "invalid_token""#,

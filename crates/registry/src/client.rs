@@ -14,7 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE};
+use hyper::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE,
+};
 use hyper::{Method, StatusCode, Uri};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use spec::Digest;
@@ -176,7 +178,9 @@ impl Client {
     fn trusting(&self) -> Box<dyn Fn(&str) -> Arc<Trust> + Send + Sync> {
         let (own, trust) = (self.endpoint.authority.clone(), Arc::clone(&self.endpoint.trust));
         let others = Arc::clone(&self.trusting);
-        Box::new(move |authority| if authority == own { Arc::clone(&trust) } else { others(authority) })
+        Box::new(
+            move |authority| if authority == own { Arc::clone(&trust) } else { others(authority) },
+        )
     }
 
     fn address(&self, path: &str) -> Result<Uri, Error> {
@@ -197,7 +201,8 @@ impl Client {
         payload: Payload,
         scope: &str,
     ) -> Result<Answer, Error> {
-        let is_ours = url.authority().is_some_and(|authority| *authority == self.endpoint.authority);
+        let is_ours =
+            url.authority().is_some_and(|authority| *authority == self.endpoint.authority);
         let trusting = self.trusting();
         let mut payload = Some(payload);
         for is_last in [false, true] {
@@ -205,22 +210,28 @@ impl Client {
             let mut authorized = None;
             if is_ours {
                 let mut session = self.session.lock().await;
-                let wanted = session.authorization(&self.transport, &self.credentials, scope, &*trusting).await;
+                let wanted = session
+                    .authorization(&self.transport, &self.credentials, scope, &*trusting)
+                    .await;
                 authorized = wanted.map_err(|source| RequestError {
                     method: method.clone(),
                     url: url.to_string(),
                     source,
                 })?;
             }
-            let is_basic = authorized.as_ref().is_some_and(|value| value.as_bytes().starts_with(b"Basic "));
+            let is_basic =
+                authorized.as_ref().is_some_and(|value| value.as_bytes().starts_with(b"Basic "));
             headers.extend(authorized.map(|value| (AUTHORIZATION, value)));
             let (now, later) = match payload.take() {
-                Some(Payload::Bytes(bytes)) => (Payload::Bytes(bytes.clone()), Some(Payload::Bytes(bytes))),
+                Some(Payload::Bytes(bytes)) => {
+                    (Payload::Bytes(bytes.clone()), Some(Payload::Bytes(bytes)))
+                }
                 Some(stream @ Payload::Stream(_)) => (stream, None),
                 None => (Payload::empty(), None),
             };
             payload = later;
-            let mut answer = self.transport.send(method.clone(), url, &headers, now, &*trusting).await?;
+            let mut answer =
+                self.transport.send(method.clone(), url, &headers, now, &*trusting).await?;
             let refused = answer.status == StatusCode::UNAUTHORIZED && is_ours;
             if is_last || !refused || is_basic || payload.is_none() {
                 return Ok(answer);
@@ -236,7 +247,13 @@ impl Client {
     }
 
     /// The same, with a refusal as an error.
-    async fn demand(&self, method: Method, url: &Uri, headers: HeaderMap, payload: Payload) -> Result<Answer, Error> {
+    async fn demand(
+        &self,
+        method: Method,
+        url: &Uri,
+        headers: HeaderMap,
+        payload: Payload,
+    ) -> Result<Answer, Error> {
         let answer = self.send(method, url, headers, payload, &self.scope).await?;
         accepted(answer).await
     }
@@ -248,7 +265,8 @@ impl Client {
     /// Only when there is no answer, or none without credentials.
     pub async fn find_manifest(&self, reference: &str) -> Result<Option<Known>, Error> {
         let url = self.place(&format!("manifests/{reference}"))?;
-        let mut answer = self.send(Method::HEAD, &url, accept(), Payload::empty(), &self.scope).await?;
+        let mut answer =
+            self.send(Method::HEAD, &url, accept(), Payload::empty(), &self.scope).await?;
         let _ = answer.bytes(REFUSAL_BYTES_MAX).await;
         if !answer.status.is_success() {
             return Ok(None);
@@ -274,9 +292,10 @@ impl Client {
             max: MANIFEST_BYTES_MAX as u64,
         })?;
         let digest = Digest::of(&bytes);
-        let want = reference.parse().ok().or_else(|| {
-            answer.header("docker-content-digest").and_then(|text| text.parse().ok())
-        });
+        let want = reference
+            .parse()
+            .ok()
+            .or_else(|| answer.header("docker-content-digest").and_then(|text| text.parse().ok()));
         match want {
             Some(want) if want != digest => Err(Error::Digest { want, got: digest }),
             _ => Ok(Fetched { media_type, digest, bytes }),
@@ -291,7 +310,8 @@ impl Client {
         let url = self.place(&format!("blobs/{digest}"))?;
         let mut answer = self.demand(Method::GET, &url, HeaderMap::new(), Payload::empty()).await?;
         let bytes = answer.bytes(max).await.map_err(Error::Body)?;
-        let bytes = bytes.ok_or_else(|| Error::TooLarge { what: format!("blob {digest}"), max: max as u64 })?;
+        let bytes = bytes
+            .ok_or_else(|| Error::TooLarge { what: format!("blob {digest}"), max: max as u64 })?;
         let got = Digest::of(&bytes);
         if got != *digest {
             return Err(Error::Digest { want: *digest, got });
@@ -313,7 +333,8 @@ impl Client {
         let answer = self.demand(Method::GET, &url, headers, Payload::empty()).await?;
         let start = match answer.status {
             StatusCode::PARTIAL_CONTENT => {
-                let range = answer.header("content-range").and_then(|text| text.strip_prefix("bytes "));
+                let range =
+                    answer.header("content-range").and_then(|text| text.strip_prefix("bytes "));
                 let start = range.and_then(|range| range.split('-').next()?.parse::<u64>().ok());
                 start.filter(|start| *start <= offset).ok_or(Error::Header("Content-Range"))?
             }
@@ -328,12 +349,14 @@ impl Client {
     /// When that cannot be told.
     pub async fn find_blob(&self, digest: &Digest) -> Result<Option<u64>, Error> {
         let url = self.place(&format!("blobs/{digest}"))?;
-        let mut answer = self.send(Method::HEAD, &url, HeaderMap::new(), Payload::empty(), &self.scope).await?;
+        let mut answer =
+            self.send(Method::HEAD, &url, HeaderMap::new(), Payload::empty(), &self.scope).await?;
         let _ = answer.bytes(REFUSAL_BYTES_MAX).await;
         match answer.status {
             StatusCode::NOT_FOUND => Ok(None),
             status if status.is_success() => {
-                let size = answer.header(CONTENT_LENGTH.as_str()).and_then(|text| text.parse().ok());
+                let size =
+                    answer.header(CONTENT_LENGTH.as_str()).and_then(|text| text.parse().ok());
                 Ok(Some(size.unwrap_or(0)))
             }
             _ => Err(refusal(answer).await),
@@ -353,11 +376,15 @@ impl Client {
         let mut place = self.place("tags/list")?;
         let mut all = Vec::new();
         for _ in 0..TAG_PAGES_MAX {
-            let mut answer = self.demand(Method::GET, &place, HeaderMap::new(), Payload::empty()).await?;
-            let next = answer.header("link").and_then(next_page).and_then(|next| redirected(&place, next));
+            let mut answer =
+                self.demand(Method::GET, &place, HeaderMap::new(), Payload::empty()).await?;
+            let next =
+                answer.header("link").and_then(next_page).and_then(|next| redirected(&place, next));
             let body = answer.bytes(TAGS_BYTES_MAX).await.map_err(Error::Body)?;
-            let body = body
-                .ok_or_else(|| Error::TooLarge { what: "list of tags".to_owned(), max: TAGS_BYTES_MAX as u64 })?;
+            let body = body.ok_or_else(|| Error::TooLarge {
+                what: "list of tags".to_owned(),
+                max: TAGS_BYTES_MAX as u64,
+            })?;
             let list: List = serde_json::from_slice(&body)
                 .map_err(|source| Error::Document { what: "list of tags", source })?;
             all.extend(list.tags.unwrap_or_default());
@@ -380,7 +407,8 @@ impl Client {
             .finish();
         let url = self.place(&format!("blobs/uploads/?{query}"))?;
         let scope = format!("{} repository:{from}:pull", self.scope);
-        let answer = self.send(Method::POST, &url, HeaderMap::new(), Payload::empty(), &scope).await?;
+        let answer =
+            self.send(Method::POST, &url, HeaderMap::new(), Payload::empty(), &scope).await?;
         let mut answer = accepted(answer).await?;
         let _ = answer.bytes(REFUSAL_BYTES_MAX).await;
         match answer.status {
@@ -395,7 +423,8 @@ impl Client {
     /// Refused.
     pub async fn begin_upload(&self) -> Result<Upload, Error> {
         let url = self.place("blobs/uploads/")?;
-        let mut answer = self.demand(Method::POST, &url, HeaderMap::new(), Payload::empty()).await?;
+        let mut answer =
+            self.demand(Method::POST, &url, HeaderMap::new(), Payload::empty()).await?;
         let _ = answer.bytes(REFUSAL_BYTES_MAX).await;
         begun(&answer, &url)
     }
@@ -420,11 +449,17 @@ impl Client {
     ///
     /// # Errors
     /// Refused: the registry got other bytes.
-    pub async fn finish_upload(&self, upload: Upload, digest: &Digest, rest: Bytes) -> Result<(), Error> {
+    pub async fn finish_upload(
+        &self,
+        upload: Upload,
+        digest: &Digest,
+        rest: Bytes,
+    ) -> Result<(), Error> {
         let place = upload.location.to_string();
         let mark = if place.contains('?') { '&' } else { '?' };
         let digest = digest.to_string();
-        let place = format!("{place}{mark}digest={}", utf8_percent_encode(&digest, NON_ALPHANUMERIC));
+        let place =
+            format!("{place}{mark}digest={}", utf8_percent_encode(&digest, NON_ALPHANUMERIC));
         let url: Uri = place.parse().map_err(|_| Error::Address(place))?;
         let headers = HeaderMap::from_iter([octets()]);
         let mut answer = self.demand(Method::PUT, &url, headers, Payload::Bytes(rest)).await?;
@@ -436,9 +471,15 @@ impl Client {
     ///
     /// # Errors
     /// Refused: blobs are missing, or the tag may not be changed.
-    pub async fn put_manifest(&self, reference: &str, media_type: &str, bytes: Bytes) -> Result<(), Error> {
+    pub async fn put_manifest(
+        &self,
+        reference: &str,
+        media_type: &str,
+        bytes: Bytes,
+    ) -> Result<(), Error> {
         let url = self.place(&format!("manifests/{reference}"))?;
-        let kind = HeaderValue::from_str(media_type).map_err(|_| Error::MediaType(media_type.to_owned()))?;
+        let kind = HeaderValue::from_str(media_type)
+            .map_err(|_| Error::MediaType(media_type.to_owned()))?;
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, kind)]);
         let mut answer = self.demand(Method::PUT, &url, headers, Payload::Bytes(bytes)).await?;
         let _ = answer.bytes(REFUSAL_BYTES_MAX).await;
@@ -456,8 +497,7 @@ pub async fn login(
     credentials: Credentials,
     trusting: Trusting,
 ) -> Result<Option<String>, Error> {
-    let client =
-        Client::open(transport, endpoint, "", credentials, Access::Pull, trusting).await?;
+    let client = Client::open(transport, endpoint, "", credentials, Access::Pull, trusting).await?;
     let url = client.address("")?;
     let failed = |source| RequestError { method: Method::GET, url: url.to_string(), source };
     let trusting = client.trusting();
@@ -516,7 +556,10 @@ mod tests {
 
     #[test]
     fn the_next_page_is_in_the_link() {
-        assert_eq!(next_page(r#"</v2/a/tags/list?last=x&n=2>; rel="next""#), Some("/v2/a/tags/list?last=x&n=2"));
+        assert_eq!(
+            next_page(r#"</v2/a/tags/list?last=x&n=2>; rel="next""#),
+            Some("/v2/a/tags/list?last=x&n=2")
+        );
         assert_eq!(next_page(r#"</v2/>; rel="prev""#), None);
     }
 }

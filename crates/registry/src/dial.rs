@@ -13,13 +13,15 @@ use std::time::Duration;
 use base64::Engine as _;
 use hickory_resolver::Resolver;
 use hyper::Uri;
-use rustls::client::{WebPkiServerVerifier, verify_server_name};
-use rustls::server::ParsedCertificate;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -82,7 +84,8 @@ fn settings(trust: &Trust) -> Result<ClientConfig, String> {
     let mut own = Vec::new();
     for pem in &trust.authorities {
         for certificate in CertificateDer::pem_slice_iter(pem) {
-            let certificate = certificate.map_err(|error| format!("bad CA certificate: {error}"))?;
+            let certificate =
+                certificate.map_err(|error| format!("bad CA certificate: {error}"))?;
             own.push(certificate.clone());
             roots.add(certificate).map_err(|error| format!("bad CA certificate: {error}"))?;
         }
@@ -105,8 +108,11 @@ fn settings(trust: &Trust) -> Result<ClientConfig, String> {
     let Some((chain, key)) = &trust.client else { return Ok(builder.with_no_client_auth()) };
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
     let chain = chain.map_err(|error| format!("bad client certificate: {error}"))?;
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("bad client key: {error}"))?;
-    builder.with_client_auth_cert(chain, key).map_err(|error| format!("bad client certificate: {error}"))
+    let key =
+        PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("bad client key: {error}"))?;
+    builder
+        .with_client_auth_cert(chain, key)
+        .map_err(|error| format!("bad client certificate: {error}"))
 }
 
 /// Takes a server's certificate also where that very certificate is among the host's authorities,
@@ -126,8 +132,13 @@ impl ServerCertVerifier for Listed {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let verified =
-            self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        let verified = self.inner.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        );
         match verified {
             // webpki takes no authority for a server, whoever signed it.
             Err(rustls::Error::InvalidCertificate(CertificateError::Other(_)))
@@ -185,7 +196,12 @@ impl ServerCertVerifier for Unverified {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -194,7 +210,12 @@ impl ServerCertVerifier for Unverified {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            cert,
+            dss,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -219,7 +240,8 @@ pub(crate) async fn handshake(
 
 /// rustls' errors in the words of Go's.
 fn tls_error(host: &str, error: &io::Error) -> TransportError {
-    let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+    let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
+    else {
         return TransportError::Http(match error.kind() {
             io::ErrorKind::UnexpectedEof => "EOF".to_owned(),
             _ => error.to_string(),
@@ -310,10 +332,12 @@ pub(crate) async fn tunnel(
     host: &str,
     port: u16,
 ) -> Result<TcpStream, TransportError> {
-    let failed = |error: &dyn std::fmt::Display| TransportError::Proxy(format!("proxyconnect tcp: {error}"));
-    let target = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-    let authorization =
-        proxy_authorization(proxy).map_or(String::new(), |value| format!("Proxy-Authorization: {value}\r\n"));
+    let failed =
+        |error: &dyn std::fmt::Display| TransportError::Proxy(format!("proxyconnect tcp: {error}"));
+    let target =
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let authorization = proxy_authorization(proxy)
+        .map_or(String::new(), |value| format!("Proxy-Authorization: {value}\r\n"));
     let head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{authorization}\r\n");
     stream.write_all(head.as_bytes()).await.map_err(|error| failed(&error))?;
     let answer = timeout(CONNECT_TIMEOUT, proxy_answer(&mut stream)).await;
@@ -321,7 +345,9 @@ pub(crate) async fn tunnel(
     let status = answer.split(' ').nth(1).unwrap_or_default();
     if status != "200" {
         let words = answer.split_once(' ').map_or("", |(_, rest)| rest);
-        return Err(TransportError::Proxy(words.split_once(' ').map_or("", |(_, rest)| rest).to_owned()));
+        return Err(TransportError::Proxy(
+            words.split_once(' ').map_or("", |(_, rest)| rest).to_owned(),
+        ));
     }
     Ok(stream)
 }

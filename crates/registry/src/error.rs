@@ -95,14 +95,21 @@ impl Refusal {
     }
 
     /// Reads a refusal out of its challenge and its body.
-    pub(crate) fn read(status: StatusCode, challenges: &[crate::auth::Challenge], body: &[u8]) -> Refusal {
+    pub(crate) fn read(
+        status: StatusCode,
+        challenges: &[crate::auth::Challenge],
+        body: &[u8],
+    ) -> Refusal {
         let mut codes = Vec::new();
         if status.is_client_error() {
             codes.extend(challenges.iter().find_map(bearer_code));
         }
         codes.extend(body_codes(status, body));
         if codes.is_empty() && status == StatusCode::UNAUTHORIZED {
-            codes.push(Code { code: "UNAUTHORIZED".to_owned(), message: "authentication required".to_owned() });
+            codes.push(Code {
+                code: "UNAUTHORIZED".to_owned(),
+                message: "authentication required".to_owned(),
+            });
         }
         Refusal { status, codes }
     }
@@ -132,7 +139,8 @@ fn bearer_code(challenge: &crate::auth::Challenge) -> Option<Code> {
         "insufficient_scope" => ("DENIED", "requested access to the resource is denied"),
         _ => return None,
     };
-    let message = challenge.parameter("error_description").filter(|text| !text.is_empty()).unwrap_or(message);
+    let message =
+        challenge.parameter("error_description").filter(|text| !text.is_empty()).unwrap_or(message);
     Some(Code { code: code.to_owned(), message: message.to_owned() })
 }
 
@@ -239,7 +247,9 @@ impl Error {
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
             Error::Refused(refusal) => Some(refusal),
-            Error::Request(RequestError { source: TransportError::Refused(refusal), .. }) => Some(refusal),
+            Error::Request(RequestError { source: TransportError::Refused(refusal), .. }) => {
+                Some(refusal)
+            }
             _ => None,
         }
     }
@@ -271,7 +281,12 @@ mod tests {
             "denied: requested access to the resource is denied",
         );
         check(401, "Basic realm=x", "", "unauthorized: authentication required");
-        check(401, "", r#"{"details":"incorrect username or password"}"#, "unauthorized: incorrect username or password");
+        check(
+            401,
+            "",
+            r#"{"details":"incorrect username or password"}"#,
+            "unauthorized: incorrect username or password",
+        );
         check(500, "", "<html>", "received unexpected HTTP status: 500 Internal Server Error");
     }
 }

@@ -145,9 +145,14 @@ impl Policy {
         if self.insecure_hosts.iter().any(|listed| *listed == authority || listed == host) {
             return true;
         }
-        let address = if host == "localhost" { Some(IpAddr::from([127, 0, 0, 1])) } else { host.parse().ok() };
+        let address = if host == "localhost" {
+            Some(IpAddr::from([127, 0, 0, 1]))
+        } else {
+            host.parse().ok()
+        };
         address.is_some_and(|address: IpAddr| {
-            address.is_loopback() || self.insecure_ranges.iter().any(|range| range.contains(address))
+            address.is_loopback()
+                || self.insecure_ranges.iter().any(|range| range.contains(address))
         })
     }
 
@@ -160,7 +165,8 @@ impl Policy {
     /// Where to pull images of `domain` from, in the order of trying. `files` reads a host's
     /// directory.
     pub fn pull_endpoints(&self, domain: &str, files: &dyn Fn(&str) -> HostFiles) -> Vec<Endpoint> {
-        let mirrors: &[(Scheme, String, String)] = if domain == HUB_DOMAIN { &self.hub_mirrors } else { &[] };
+        let mirrors: &[(Scheme, String, String)] =
+            if domain == HUB_DOMAIN { &self.hub_mirrors } else { &[] };
         let mirrors = mirrors.iter().map(|(scheme, authority, prefix)| Endpoint {
             scheme: *scheme,
             authority: authority.clone(),
@@ -172,7 +178,11 @@ impl Policy {
     }
 
     /// Where to push images of `domain`, in the order of trying.
-    pub fn registry_endpoints(&self, domain: &str, files: &dyn Fn(&str) -> HostFiles) -> Vec<Endpoint> {
+    pub fn registry_endpoints(
+        &self,
+        domain: &str,
+        files: &dyn Fn(&str) -> HostFiles,
+    ) -> Vec<Endpoint> {
         let authority = match domain {
             HUB_DOMAIN | "index.docker.io" => HUB_HOST,
             other => other,
@@ -214,7 +224,8 @@ fn mirror(text: &str) -> Result<(Scheme, String, String), PolicyError> {
             return Err(PolicyError::MirrorScheme { scheme, url: text.to_owned() });
         }
     };
-    let authority = url.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(bad)?;
+    let authority =
+        url.authority().filter(|authority| !authority.as_str().contains('@')).ok_or_else(bad)?;
     Ok((scheme, authority.to_string(), url.path().trim_end_matches('/').to_owned()))
 }
 
@@ -252,8 +263,11 @@ mod tests {
     #[test]
     fn settings_that_mean_nothing_are_refused() {
         let refused = |insecure: &str, mirror: &str| {
-            let list = |text: &str| if text.is_empty() { Vec::new() } else { vec![text.to_owned()] };
-            Policy::parse(&list(insecure), &list(mirror)).map(drop).map_err(|error| error.to_string())
+            let list =
+                |text: &str| if text.is_empty() { Vec::new() } else { vec![text.to_owned()] };
+            Policy::parse(&list(insecure), &list(mirror))
+                .map(drop)
+                .map_err(|error| error.to_string())
         };
         assert!(refused("a/b", "").is_err());
         assert!(refused("", "ftp://mirror").unwrap_err().contains("unsupported scheme"));

@@ -44,7 +44,8 @@ async fn serve(answer: impl Fn(&Seen, &str) -> Reply + Send + Sync + 'static) ->
                 let (answer, seen, own) = (Arc::clone(&answer), Arc::clone(&seen), own.clone());
                 async move {
                     let text = |name: &str| {
-                        let value = request.headers().get(name).and_then(|value| value.to_str().ok());
+                        let value =
+                            request.headers().get(name).and_then(|value| value.to_str().ok());
                         value.unwrap_or_default().to_owned()
                     };
                     let mut one = Seen {
@@ -54,12 +55,18 @@ async fn serve(answer: impl Fn(&Seen, &str) -> Reply + Send + Sync + 'static) ->
                         range: text("range"),
                         body: Bytes::new(),
                     };
-                    one.body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+                    one.body = request
+                        .into_body()
+                        .collect()
+                        .await
+                        .map(|body| body.to_bytes())
+                        .unwrap_or_default();
                     seen.lock().unwrap().push(one.clone());
                     Ok::<_, Infallible>(answer(&one, &own))
                 }
             });
-            let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            let connection = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service);
             tokio::spawn(connection);
         }
     });
@@ -84,7 +91,8 @@ fn endpoint(address: &str) -> Endpoint {
 }
 
 async fn open(address: &str, credentials: Credentials, access: Access) -> Result<Client, Error> {
-    Client::open(Transport::default(), endpoint(address), "a/b", credentials, access, trusting()).await
+    Client::open(Transport::default(), endpoint(address), "a/b", credentials, access, trusting())
+        .await
 }
 
 fn credentials() -> Credentials {
@@ -114,23 +122,32 @@ async fn a_token_is_fetched_once_and_sent_to_the_registry() {
         }
         "/token" => reply(401, &[], r#"{"details":"incorrect username or password"}"#),
         _ if seen.authorization == "Bearer t1" => reply(200, &[("content-type", "x/y")], "{}"),
-        _ => reply(401, &[("www-authenticate", &format!("Bearer realm=\"http://{own}/token\",service=\"s\""))], ""),
+        _ => reply(
+            401,
+            &[("www-authenticate", &format!("Bearer realm=\"http://{own}/token\",service=\"s\""))],
+            "",
+        ),
     })
     .await;
     let client = open(&address, credentials(), Access::Pull).await.unwrap();
     client.manifest("latest").await.unwrap();
     client.manifest("other").await.unwrap();
-    assert_eq!(paths(&log), [
-        "GET /v2/",
-        "GET /token?service=s&scope=repository%3Aa%2Fb%3Apull&account=me",
-        "GET /v2/a/b/manifests/latest",
-        "GET /v2/a/b/manifests/other",
-    ]);
+    assert_eq!(
+        paths(&log),
+        [
+            "GET /v2/",
+            "GET /token?service=s&scope=repository%3Aa%2Fb%3Apull&account=me",
+            "GET /v2/a/b/manifests/latest",
+            "GET /v2/a/b/manifests/other",
+        ]
+    );
     let client = open(&address, Credentials::default(), Access::Pull).await.unwrap();
     let error = client.manifest("latest").await.unwrap_err();
     assert_eq!(
         words(&error),
-        format!("Get \"http://{address}/v2/a/b/manifests/latest\": unauthorized: incorrect username or password")
+        format!(
+            "Get \"http://{address}/v2/a/b/manifests/latest\": unauthorized: incorrect username or password"
+        )
     );
 }
 
@@ -144,11 +161,15 @@ async fn a_login_is_checked_by_the_registry() {
     let good = login(Transport::default(), endpoint(&address), credentials(), trusting()).await;
     assert_eq!(good.unwrap(), None);
     let wrong = Credentials { password: "wrong".to_owned(), ..credentials() };
-    let error = login(Transport::default(), endpoint(&address), wrong, trusting()).await.unwrap_err();
+    let error =
+        login(Transport::default(), endpoint(&address), wrong, trusting()).await.unwrap_err();
     assert_eq!(words(&error), "unauthorized: authentication required");
     let nobody = open(&address, Credentials::default(), Access::Pull).await.unwrap();
     let error = nobody.find_manifest("latest").await.unwrap_err();
-    assert_eq!(words(&error), format!("Head \"http://{address}/v2/a/b/manifests/latest\": no basic auth credentials"));
+    assert_eq!(
+        words(&error),
+        format!("Head \"http://{address}/v2/a/b/manifests/latest\": no basic auth credentials")
+    );
 }
 
 #[tokio::test]
@@ -203,7 +224,8 @@ async fn lies_about_manifests_are_found() {
     let unfit = format!("manifest verification failed for digest {right}");
     assert_eq!(refused("mislabelled").await, unfit);
     assert_eq!(refused(&right).await, unfit);
-    let around = format!("Get \"http://{address}/v2/a/b/manifests/around\": stopped after 10 redirects");
+    let around =
+        format!("Get \"http://{address}/v2/a/b/manifests/around\": stopped after 10 redirects");
     assert_eq!(refused("around").await, around);
     assert_eq!(refused("denied").await, "denied: no");
 }
@@ -256,7 +278,9 @@ async fn who_is_not_there_is_named_in_gos_words() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
-    let Err(error) = open(&address, Credentials::default(), Access::Pull).await else { panic!("answered") };
+    let Err(error) = open(&address, Credentials::default(), Access::Pull).await else {
+        panic!("answered")
+    };
     assert_eq!(
         words(&error),
         format!("Get \"http://{address}/v2/\": dial tcp {address}: connect: connection refused")
@@ -267,8 +291,15 @@ async fn who_is_not_there_is_named_in_gos_words() {
 async fn plain_http_on_a_tls_port_is_told() {
     let (address, _) = serve(|_, _| reply(200, &[], "")).await;
     let tls = Policy::default().pull_endpoints(&address, &|_| HostFiles::default()).swap_remove(0);
-    let opened =
-        Client::open(Transport::default(), tls, "a", Credentials::default(), Access::Pull, trusting()).await;
+    let opened = Client::open(
+        Transport::default(),
+        tls,
+        "a",
+        Credentials::default(),
+        Access::Pull,
+        trusting(),
+    )
+    .await;
     let Err(error) = opened else { panic!("answered") };
     assert_eq!(
         words(&error),

@@ -49,24 +49,31 @@ impl Proxies {
     /// Source: Go `golang.org/x/net/http/httpproxy`.
     fn of(&self, is_tls: bool, host: &str, port: u16) -> Option<Uri> {
         let text = if is_tls { &self.https } else { &self.http };
-        let text = if text.is_empty() || text.contains("://") { text.clone() } else { format!("http://{text}") };
+        let text = if text.is_empty() || text.contains("://") {
+            text.clone()
+        } else {
+            format!("http://{text}")
+        };
         let proxy: Uri = text.parse().ok()?;
         let address: Option<IpAddr> = host.parse().ok();
         if host == "localhost" || address.is_some_and(|address| address.is_loopback()) {
             return None;
         }
-        let direct = self.no.split(',').map(str::trim).filter(|rule| !rule.is_empty()).any(|rule| {
-            let (name, wanted) = match rule.rsplit_once(':') {
-                Some((name, digits)) if !name.contains(':') => (name, digits.parse::<u16>().ok()),
-                _ => (rule, None),
-            };
-            let suffix = name.trim_start_matches('*').trim_start_matches('.');
-            let matches = match (address, Range::parse(name)) {
-                (Some(address), Some(range)) => range.contains(address),
-                _ => name == "*" || host == suffix || host.ends_with(&format!(".{suffix}")),
-            };
-            matches && wanted.is_none_or(|wanted| wanted == port)
-        });
+        let direct =
+            self.no.split(',').map(str::trim).filter(|rule| !rule.is_empty()).any(|rule| {
+                let (name, wanted) = match rule.rsplit_once(':') {
+                    Some((name, digits)) if !name.contains(':') => {
+                        (name, digits.parse::<u16>().ok())
+                    }
+                    _ => (rule, None),
+                };
+                let suffix = name.trim_start_matches('*').trim_start_matches('.');
+                let matches = match (address, Range::parse(name)) {
+                    (Some(address), Some(range)) => range.contains(address),
+                    _ => name == "*" || host == suffix || host.ends_with(&format!(".{suffix}")),
+                };
+                matches && wanted.is_none_or(|wanted| wanted == port)
+            });
         (!direct).then_some(proxy)
     }
 }
@@ -166,7 +173,8 @@ impl Answer {
     pub async fn chunk(&mut self) -> io::Result<Option<Bytes>> {
         loop {
             let frame = timeout(STALL_TIMEOUT, self.body.frame()).await;
-            let frame = frame.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "i/o timeout"))?;
+            let frame =
+                frame.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "i/o timeout"))?;
             match frame {
                 None => {
                     if let Some((origin, sender)) = self.connection.take() {
@@ -180,7 +188,10 @@ impl Answer {
                     }
                 }
                 Some(Err(error)) => {
-                    return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("unexpected EOF: {error}")));
+                    return Err(io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        format!("unexpected EOF: {error}"),
+                    ));
                 }
             }
         }
@@ -223,7 +234,11 @@ impl Transport {
         payload: Payload,
         trust_of: TrustOf<'_>,
     ) -> Result<Answer, RequestError> {
-        let failed = |url: &Uri, source| RequestError { method: method.clone(), url: url.to_string(), source };
+        let failed = |url: &Uri, source| RequestError {
+            method: method.clone(),
+            url: url.to_string(),
+            source,
+        };
         let (mut place, mut headers, mut payload) = (url.clone(), headers.clone(), payload);
         let may_follow = method == Method::GET || method == Method::HEAD;
         for _ in 0..=REDIRECTS_MAX {
@@ -273,7 +288,8 @@ impl Transport {
         }
         let stream = self.connect(&origin, proxy.as_ref()).await?;
         let broken = |error: hyper::Error| TransportError::Http(http_error(&error));
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         // Ends when the answer was read and the sender is gone.
         tokio::spawn(connection);
         let is_stream = matches!(payload, Payload::Stream(_));
@@ -317,8 +333,8 @@ impl Transport {
             Some(proxy) => {
                 let host = proxy.host().unwrap_or_default().trim_matches(['[', ']']);
                 let connected = dial::connect(host, proxy.port_u16().unwrap_or(80)).await;
-                let connected =
-                    connected.map_err(|error| TransportError::Proxy(format!("proxyconnect tcp: {error}")))?;
+                let connected = connected
+                    .map_err(|error| TransportError::Proxy(format!("proxyconnect tcp: {error}")))?;
                 match origin.is_tls {
                     true => dial::tunnel(connected, proxy, &origin.host, origin.port).await?,
                     false => connected,
@@ -400,7 +416,8 @@ fn request(
     let mut request = Request::builder().method(method.clone()).uri(target);
     if let Some(all) = request.headers_mut() {
         all.extend(headers.iter().map(|(name, value)| (name.clone(), value.clone())));
-        let host = HeaderValue::from_str(authority).map_err(|error| TransportError::Http(error.to_string()))?;
+        let host = HeaderValue::from_str(authority)
+            .map_err(|error| TransportError::Http(error.to_string()))?;
         all.insert(HOST, host);
         all.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         let authorization = proxy.and_then(dial::proxy_authorization);
@@ -425,7 +442,10 @@ pub(crate) fn redirected(from: &Uri, location: &str) -> Option<Uri> {
     }
     let path = match location.starts_with('/') {
         true => location.to_owned(),
-        false => format!("{}/{location}", from.path().rsplit_once('/').map_or("", |(directory, _)| directory)),
+        false => format!(
+            "{}/{location}",
+            from.path().rsplit_once('/').map_or("", |(directory, _)| directory)
+        ),
     };
     format!("{}://{}{path}", from.scheme_str()?, from.authority()?).parse().ok()
 }
@@ -455,7 +475,13 @@ mod tests {
         let of = |is_tls, host, port| proxies.of(is_tls, host, port).map(|uri| uri.to_string());
         assert_eq!(of(false, "registry.example", 80).as_deref(), Some("http://proxy:3128/"));
         assert_eq!(of(true, "registry.example", 443).as_deref(), Some("http://secure:3129/"));
-        for (host, port) in [("10.1.2.3", 443), ("a.inner.example", 443), ("exact", 5000), ("127.0.0.1", 1), ("localhost", 1)] {
+        for (host, port) in [
+            ("10.1.2.3", 443),
+            ("a.inner.example", 443),
+            ("exact", 5000),
+            ("127.0.0.1", 1),
+            ("localhost", 1),
+        ] {
             assert_eq!(of(true, host, port), None, "{host}");
         }
         assert!(of(true, "exact", 443).is_some());

@@ -105,7 +105,9 @@ impl Channel {
             let mut polled = [PollFd::new(&self.socket, PollFlags::IN)];
             match rustix::event::poll(&mut polled, Some(&LOOK)) {
                 Ok(0) if sys::process::is_stopped(child).unwrap_or(false) => {
-                    return Err(io::Error::other("the process was stopped before its program was executed"));
+                    return Err(io::Error::other(
+                        "the process was stopped before its program was executed",
+                    ));
                 }
                 Ok(0) if began.elapsed() > patience => return Err(io::ErrorKind::TimedOut.into()),
                 Ok(0) | Err(rustix::io::Errno::INTR) => {}

@@ -61,7 +61,10 @@ mod tests {
     #[test]
     fn errors_of_the_kernel_are_in_gos_words() {
         for (text, want) in [
-            ("write /a: No space left on device (os error 28)", "write /a: no space left on device"),
+            (
+                "write /a: No space left on device (os error 28)",
+                "write /a: no space left on device",
+            ),
             (
                 "Permission denied (os error 13): No such file or directory (os error 2), or so",
                 "permission denied: no such file or directory, or so",

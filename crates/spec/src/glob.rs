@@ -105,12 +105,19 @@ impl Glob {
                 }
                 Token::Dirs => {
                     if let Some(&first) = places.iter().min() {
-                        next.extend((first..text.len()).filter(|&at| text[at] == '/').map(|at| at + 1));
+                        next.extend(
+                            (first..text.len()).filter(|&at| text[at] == '/').map(|at| at + 1),
+                        );
                     }
                     next.extend(&places);
                 }
                 Token::Char(_) | Token::One | Token::Class { .. } => {
-                    next.extend(places.iter().filter(|&&at| at < text.len() && token.takes(text[at])).map(|at| at + 1));
+                    next.extend(
+                        places
+                            .iter()
+                            .filter(|&&at| at < text.len() && token.takes(text[at]))
+                            .map(|at| at + 1),
+                    );
                 }
             }
             if next.is_empty() {
@@ -127,7 +134,9 @@ impl Token {
         match self {
             Self::Char(own) => *own == c,
             Self::One => c != '/',
-            Self::Class { negated, ranges } => ranges.iter().any(|&(low, high)| low <= c && c <= high) != *negated,
+            Self::Class { negated, ranges } => {
+                ranges.iter().any(|&(low, high)| low <= c && c <= high) != *negated
+            }
             Self::Star | Self::Dirs | Self::All => false,
         }
     }

@@ -46,7 +46,9 @@ impl Ignore {
     ///
     /// # Errors
     /// As [`Ignore::parse`].
-    pub fn from_patterns<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<Self, IgnoreError> {
+    pub fn from_patterns<'a>(
+        patterns: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, IgnoreError> {
         let mut rules = Vec::new();
         for line in patterns {
             let (lets_in, pattern) = match line.strip_prefix('!') {
@@ -62,7 +64,8 @@ impl Ignore {
                 // "." and "/" name the context's root, which is never left out itself.
                 continue;
             }
-            let glob = Glob::tree(&text).map_err(|BadPattern| IgnoreError::Pattern { pattern: pattern.to_owned() })?;
+            let glob = Glob::tree(&text)
+                .map_err(|BadPattern| IgnoreError::Pattern { pattern: pattern.to_owned() })?;
             rules.push(Rule { glob, text, lets_in });
         }
         Ok(Self { rules })
@@ -150,7 +153,11 @@ mod tests {
 
     #[test]
     fn a_directory_takes_its_contents_along() {
-        check("node_modules\n", &["node_modules", "node_modules/a/b"], &["src/node_modules", "node_modules2"]);
+        check(
+            "node_modules\n",
+            &["node_modules", "node_modules/a/b"],
+            &["src/node_modules", "node_modules2"],
+        );
     }
 
     #[test]
@@ -158,7 +165,11 @@ mod tests {
         check("*.md\n!README.md\n", &["a.md"], &["README.md", "d/a.md"]);
         check("!README.md\n*.md\n", &["README.md"], &[]);
         check("docs\n!docs/keep.txt\n", &["docs/a.txt"], &["docs/keep.txt"]);
-        check("*\n!src\n!src/**\nsrc/secret\n", &["a", "src/secret", "src/secret/x"], &["src", "src/a", "src/a/b"]);
+        check(
+            "*\n!src\n!src/**\nsrc/secret\n",
+            &["a", "src/secret", "src/secret/x"],
+            &["src", "src/a", "src/a/b"],
+        );
     }
 
     #[test]
@@ -176,7 +187,10 @@ mod tests {
     #[test]
     fn a_malformed_line_is_named() {
         let text = |ignore: &str| Ignore::parse(ignore).unwrap_err().to_string();
-        assert_eq!(text("a\n[b\n"), "failed parsing ignore pattern \"[b\": syntax error in pattern");
+        assert_eq!(
+            text("a\n[b\n"),
+            "failed parsing ignore pattern \"[b\": syntax error in pattern"
+        );
         assert_eq!(text("!\n"), "illegal exclusion pattern: \"!\"");
     }
 
@@ -191,9 +205,14 @@ mod tests {
 
     #[test]
     fn paths_are_cleaned_by_text() {
-        for (path, want) in
-            [("a/./b//c/..", "a/b"), ("/..", "/"), ("", "."), ("../a", "../a"), ("/a/../../b/", "/b"), ("a/..", ".")]
-        {
+        for (path, want) in [
+            ("a/./b//c/..", "a/b"),
+            ("/..", "/"),
+            ("", "."),
+            ("../a", "../a"),
+            ("/a/../../b/", "/b"),
+            ("a/..", "."),
+        ] {
             assert_eq!(clean(path), want, "{path}");
         }
     }

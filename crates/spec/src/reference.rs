@@ -285,7 +285,10 @@ mod tests {
         check("-x", "invalid reference format");
         check("a..b", "invalid reference format");
         check("a:b:c", "invalid reference format");
-        check("Busybox", "invalid reference format: repository name (library/Busybox) must be lowercase");
+        check(
+            "Busybox",
+            "invalid reference format: repository name (library/Busybox) must be lowercase",
+        );
         check("a@sha256:12", "invalid reference format");
         check(&"a".repeat(300), "repository name must not be more than 255 characters");
         check(&format!("a:{}", "t".repeat(129)), "invalid reference format");

@@ -86,7 +86,11 @@ pub fn stat_path(root: BorrowedFd<'_>, path: &Path) -> Result<PathStat, ArchiveE
 }
 
 /// Writes what is at `path` as a tar whose names begin with the path's last component.
-pub fn tar_path(root: BorrowedFd<'_>, path: &Path, out: &mut dyn Write) -> Result<(), ArchiveError> {
+pub fn tar_path(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    out: &mut dyn Write,
+) -> Result<(), ArchiveError> {
     let place = place(root, path)?;
     let base = base_name(path);
     // A path that ends in "." names what is in the directory, and so do the archive's names.
@@ -261,12 +265,14 @@ fn place(root: BorrowedFd<'_>, path: &Path) -> Result<Place, ArchiveError> {
 fn link_end(root: BorrowedFd<'_>, path: &Path) -> PathBuf {
     let resolved = sys::fs::open_in_root(root, path, OFlags::PATH, Mode::empty()).and_then(|end| {
         let (root, end) = (sys::fs::real_path(root)?, sys::fs::real_path(end.as_fd())?);
-        let below = end.strip_prefix(&root).map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
+        let below =
+            end.strip_prefix(&root).map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
         Ok(Path::new("/").join(below))
     });
     resolved.unwrap_or_else(|_| {
         let place = place(root, path);
-        let target = place.ok().and_then(|place| sys::fs::read_link_at(place.dir.as_fd(), &place.name).ok());
+        let target =
+            place.ok().and_then(|place| sys::fs::read_link_at(place.dir.as_fd(), &place.name).ok());
         let target = target.unwrap_or_default();
         let parent = path.parent().unwrap_or(Path::new("/"));
         Path::new("/").join(parent).join(target)

@@ -34,7 +34,10 @@ impl Compression {
     }
 
     /// The plain bytes of `input`. Concatenated members count as one stream.
-    pub fn reader<'a>(self, input: impl BufRead + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
+    pub fn reader<'a>(
+        self,
+        input: impl BufRead + Send + 'a,
+    ) -> io::Result<Box<dyn Read + Send + 'a>> {
         Ok(match self {
             Compression::None => Box::new(input),
             Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
@@ -46,7 +49,8 @@ impl Compression {
             Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
             Compression::Xz => {
                 let flags = liblzma::stream::CONCATENATED;
-                let stream = liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY_BYTES_MAX, flags)?;
+                let stream =
+                    liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY_BYTES_MAX, flags)?;
                 Box::new(liblzma::bufread::XzDecoder::new_stream(input, stream))
             }
         })
@@ -57,7 +61,9 @@ impl Compression {
 /// `ADD` unpacks: a tar, plain or compressed.
 pub fn is_archive(start: &[u8]) -> bool {
     if Compression::sniff(start) == Compression::None {
-        return crate::tar::read::Reader::new(start).next(&mut Vec::new()).is_ok_and(|entry| entry.is_some());
+        return crate::tar::read::Reader::new(start)
+            .next(&mut Vec::new())
+            .is_ok_and(|entry| entry.is_some());
     }
     let mut plain = vec![0u8; 512];
     let Ok(mut reader) = Compression::sniff(start).reader(start) else { return false };
@@ -77,5 +83,6 @@ pub fn sniffed<'a>(mut input: impl BufRead + Send + 'a) -> io::Result<Box<dyn Re
     let mut start = Vec::new();
     (&mut input).take(SNIFF_BYTES as u64).read_to_end(&mut start)?;
     let compression = Compression::sniff(&start);
-    compression.reader(io::BufReader::with_capacity(256 * 1024, io::Cursor::new(start).chain(input)))
+    compression
+        .reader(io::BufReader::with_capacity(256 * 1024, io::Cursor::new(start).chain(input)))
 }

@@ -137,7 +137,11 @@ impl Draft {
     }
 
     /// Unpacks a plain tar stream, read to its very end.
-    pub(crate) fn unpack(&mut self, input: impl BufRead, limits: &UnpackLimits) -> Result<(), UnpackError> {
+    pub(crate) fn unpack(
+        &mut self,
+        input: impl BufRead,
+        limits: &UnpackLimits,
+    ) -> Result<(), UnpackError> {
         let mut reader = Reader::new(input);
         let mut raw = Vec::new();
         loop {
@@ -154,7 +158,11 @@ impl Draft {
         reader.drain(|chunk| self.raw(chunk))
     }
 
-    fn apply<R: BufRead>(&mut self, entry: &Entry, reader: &mut Reader<R>) -> Result<(), UnpackError> {
+    fn apply<R: BufRead>(
+        &mut self,
+        entry: &Entry,
+        reader: &mut Reader<R>,
+    ) -> Result<(), UnpackError> {
         let path = clean(&entry.path)?;
         if self.mark(&path)? {
             return self.payload_as_raw(reader);
@@ -209,7 +217,8 @@ impl Draft {
         if matches!(hidden, b"" | b"." | b"..") {
             return Err(UnpackError::Whiteout(crate::tree::to_path(path)));
         }
-        let hidden = if parent.is_empty() { hidden.to_vec() } else { [parent, b"/", hidden].concat() };
+        let hidden =
+            if parent.is_empty() { hidden.to_vec() } else { [parent, b"/", hidden].concat() };
         self.tree().make_whiteout(&hidden)?;
         Ok(true)
     }
@@ -245,7 +254,11 @@ impl Draft {
     }
 
     /// Adds one entry: to the tree, the recipe and the digest. `content` has [`Entry::size`] bytes.
-    pub(crate) fn add(&mut self, entry: &Entry, content: Option<&mut dyn Read>) -> Result<(), UnpackError> {
+    pub(crate) fn add(
+        &mut self,
+        entry: &Entry,
+        content: Option<&mut dyn Read>,
+    ) -> Result<(), UnpackError> {
         self.entries += 1;
         let path = clean(&entry.path)?;
         self.raw(&header(&with_slash(entry), Precision::Seconds))?;
@@ -314,7 +327,8 @@ impl Draft {
         };
         self.raw(&header(&with_slash(&entry), Precision::Seconds))?;
         if entry.kind == Kind::File && entry.size > 0 {
-            let failed = |source| UnpackError::Write { path: crate::tree::to_path(node.path), source };
+            let failed =
+                |source| UnpackError::Write { path: crate::tree::to_path(node.path), source };
             self.recipe().payload(node.path, 0, entry.size).map_err(failed)?;
             self.hash_file(node, entry.size)?;
             self.pad(entry.size)?;
@@ -334,7 +348,8 @@ impl Draft {
         let mut buffer = vec![0u8; usize::try_from(left.min(256 * 1024)).unwrap_or(1)];
         while left > 0 {
             let want = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-            let got = file.read(&mut buffer[..want]).map_err(|error| WalkError::at(node.path, error))?;
+            let got =
+                file.read(&mut buffer[..want]).map_err(|error| WalkError::at(node.path, error))?;
             if got == 0 {
                 return Err(TarError::Truncated.into());
             }
@@ -368,7 +383,14 @@ impl Draft {
             }
         }
         let digest = self.hash.take().map(HashThread::finish);
-        Ok(Complete { size: self.size, tar_size: self.tar_size, entries: self.entries, digest, implied, kept })
+        Ok(Complete {
+            size: self.size,
+            tar_size: self.tar_size,
+            entries: self.entries,
+            digest,
+            implied,
+            kept,
+        })
     }
 
     fn raw(&mut self, bytes: &[u8]) -> Result<(), UnpackError> {
@@ -409,7 +431,8 @@ impl Drop for Draft {
 /// Removes a directory of ours with everything below.
 pub(crate) fn remove_dir(path: &Path) {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return };
-    let removed = sys::fs::open_dir(parent).and_then(|parent| sys::fs::remove_tree(parent.as_fd(), name));
+    let removed =
+        sys::fs::open_dir(parent).and_then(|parent| sys::fs::remove_tree(parent.as_fd(), name));
     if let Err(error) = removed {
         tracing::warn!(path = %path.display(), %error, "leftover could not be removed");
     }
@@ -425,7 +448,13 @@ pub(crate) fn is_opaque(dir: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 pub(crate) fn meta_of(entry: &Entry) -> Meta<'_> {
-    Meta { mode: entry.mode, uid: entry.uid, gid: entry.gid, mtime: entry.mtime, xattrs: &entry.xattrs }
+    Meta {
+        mode: entry.mode,
+        uid: entry.uid,
+        gid: entry.gid,
+        mtime: entry.mtime,
+        xattrs: &entry.xattrs,
+    }
 }
 
 /// Directories end in a slash, by custom and for readers older than POSIX.
@@ -457,4 +486,3 @@ fn whiteout_entry(path: &[u8], opaque: bool) -> Entry {
         parts: Vec::new(),
     }
 }
-

@@ -90,10 +90,10 @@ impl Store {
         self.state().layers.hold_all(&layers).map_err(|key| ImageError::NoLayer(key.0))?;
         let meta = ImageMeta { parent: parent.copied(), tagged_at: None };
         let dir = self.image_dir(&id);
-        let written = self
-            .records()
-            .write_json(&dir.join("meta.json"), &meta, Durability::Lazy)
-            .and_then(|()| self.records().write(&dir.join("config.json"), config, Durability::Lazy));
+        let written =
+            self.records().write_json(&dir.join("meta.json"), &meta, Durability::Lazy).and_then(
+                |()| self.records().write(&dir.join("config.json"), config, Durability::Lazy),
+            );
         if let Err(error) = written {
             crate::draft::remove_dir(&dir);
             self.release_layers(&layers);
@@ -120,8 +120,14 @@ impl Store {
 
     /// Images whose id begins with these hexadecimal digits.
     pub fn images_by_prefix(&self, prefix: &str) -> Vec<ImageId> {
-        let mut found: Vec<ImageId> =
-            self.state().images.by_id.keys().filter(|id| id.hex().starts_with(prefix)).copied().collect();
+        let mut found: Vec<ImageId> = self
+            .state()
+            .images
+            .by_id
+            .keys()
+            .filter(|id| id.hex().starts_with(prefix))
+            .copied()
+            .collect();
         found.sort_unstable();
         found
     }
@@ -129,7 +135,8 @@ impl Store {
     /// Images made from `id` by the classic builder.
     pub fn image_children(&self, id: &ImageId) -> Vec<ImageId> {
         let state = self.state();
-        let children = state.images.by_id.values().filter(|image| image.parent.as_ref() == Some(id));
+        let children =
+            state.images.by_id.values().filter(|image| image.parent.as_ref() == Some(id));
         children.map(|image| image.id).collect()
     }
 
@@ -165,7 +172,11 @@ impl Store {
         }
         let tagged = Image { tagged_at: Some(now_nanos()), ..(*image).clone() };
         let meta = ImageMeta { parent: tagged.parent, tagged_at: tagged.tagged_at };
-        self.records().write_json(&self.image_dir(id).join("meta.json"), &meta, Durability::Lazy)?;
+        self.records().write_json(
+            &self.image_dir(id).join("meta.json"),
+            &meta,
+            Durability::Lazy,
+        )?;
         state.images.by_id.insert(*id, Arc::new(tagged));
         Ok(before.filter(|before| before != id))
     }
@@ -239,10 +250,14 @@ impl Store {
                 }
             }
         }
-        let names: Option<BTreeMap<Reference, ImageId>> = records::read_json(&dir.join("repositories.json"))?;
+        let names: Option<BTreeMap<Reference, ImageId>> =
+            records::read_json(&dir.join("repositories.json"))?;
         let known = &state.images.by_id;
-        state.images.names =
-            names.unwrap_or_default().into_iter().filter(|(_, id)| known.contains_key(id)).collect();
+        state.images.names = names
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|(_, id)| known.contains_key(id))
+            .collect();
         Ok(())
     }
 
@@ -253,7 +268,8 @@ impl Store {
             return None;
         }
         let config: ImageConfig = serde_json::from_slice(&raw).ok()?;
-        let meta = records::read_json::<ImageMeta>(&dir.join("meta.json")).ok()?.unwrap_or_default();
+        let meta =
+            records::read_json::<ImageMeta>(&dir.join("meta.json")).ok()?.unwrap_or_default();
         let layers: Vec<LayerKey> = config.rootfs.diff_ids.iter().copied().map(LayerKey).collect();
         state.layers.hold_all(&layers).ok()?;
         Some(build(state, id, raw, config, meta, layers))
@@ -268,7 +284,8 @@ fn build(
     meta: ImageMeta,
     layers: Vec<LayerKey>,
 ) -> Image {
-    let size = layers.iter().filter_map(|key| state.layers.get(key)).map(|held| held.record.size).sum();
+    let size =
+        layers.iter().filter_map(|key| state.layers.get(key)).map(|held| held.record.size).sum();
     Image { id, config, raw, parent: meta.parent, layers, size, tagged_at: meta.tagged_at }
 }
 

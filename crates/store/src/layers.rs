@@ -205,7 +205,8 @@ impl Store {
     /// All layers, in no order.
     pub fn layers(&self) -> Vec<Layer> {
         let state = self.state();
-        let all = state.layers.keys().filter_map(|key| Some(state.layers.get(key)?.record.layer(*key)));
+        let all =
+            state.layers.keys().filter_map(|key| Some(state.layers.get(key)?.record.layer(*key)));
         all.collect()
     }
 
@@ -258,7 +259,8 @@ impl Store {
             let held = state.layers.get(key).ok_or(LayerError::Missing(*key))?;
             kept_paths(&held.record.kept)
         };
-        LayerTar::open(&self.layer_dir(key), kept).map_err(|source| LayerError::Read { key: *key, source })
+        LayerTar::open(&self.layer_dir(key), kept)
+            .map_err(|source| LayerError::Read { key: *key, source })
     }
 
     /// Directories of `chain` (bottom first) as overlayfs wants them: top first.
@@ -294,7 +296,8 @@ impl Store {
             unflushed: Some(boot_id()),
         };
         let key = LayerKey(DiffId(digest));
-        Unpacked { store: self.clone(), draft, key, record, implied: complete.implied }.commit(lease, parents)
+        Unpacked { store: self.clone(), draft, key, record, implied: complete.implied }
+            .commit(lease, parents)
     }
 
     /// Lets go of each key once; what nobody holds any more goes to the trash.
@@ -365,8 +368,10 @@ impl Unpacked {
         let diff = self.draft.dir.join("diff");
         let mut merged = Merged::open(&self.store.lowers(parents)).map_err(UnpackError::Below)?;
         for path in &self.implied {
-            adopt(&mut merged, &diff, path)
-                .map_err(|source| UnpackError::Write { path: crate::tree::to_path(path), source })?;
+            adopt(&mut merged, &diff, path).map_err(|source| UnpackError::Write {
+                path: crate::tree::to_path(path),
+                source,
+            })?;
         }
         Ok(())
     }
@@ -374,13 +379,17 @@ impl Unpacked {
 
 fn adopt(merged: &mut Merged, diff: &Path, path: &[u8]) -> io::Result<()> {
     use std::os::fd::AsFd;
-    let Some(found) = merged.find(path)?.filter(crate::merged::Found::is_dir) else { return Ok(()) };
+    let Some(found) = merged.find(path)?.filter(crate::merged::Found::is_dir) else {
+        return Ok(());
+    };
     let root = sys::fs::open_dir(diff)?;
     let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY;
     let path = crate::tree::to_path(path);
     let dir = match sys::fs::open_beneath(root.as_fd(), path, flags, rustix::fs::Mode::empty()) {
         Ok(dir) => dir,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
             return Ok(());
         }
         Err(error) => return Err(error),
@@ -400,11 +409,14 @@ fn adopt(merged: &mut Merged, diff: &Path, path: &[u8]) -> io::Result<()> {
 
 /// Paths in a recipe are bytes; JSON wants text.
 fn kept_names(kept: Kept) -> HashMap<u64, String> {
-    kept.into_iter().map(|(ordinal, path)| (ordinal, path.iter().copied().map(char::from).collect())).collect()
+    kept.into_iter()
+        .map(|(ordinal, path)| (ordinal, path.iter().copied().map(char::from).collect()))
+        .collect()
 }
 
 fn kept_paths(names: &HashMap<u64, String>) -> Kept {
-    let bytes = |name: &String| name.chars().map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?')).collect();
+    let bytes =
+        |name: &String| name.chars().map(|c| u8::try_from(u32::from(c)).unwrap_or(b'?')).collect();
     names.iter().map(|(ordinal, name)| (*ordinal, bytes(name))).collect()
 }
 
@@ -422,4 +434,3 @@ pub(crate) fn verify(dir: &Path, key: LayerKey, record: &LayerRecord) -> io::Res
     }
     Ok(hash.finish() == key.0.0)
 }
-

@@ -97,7 +97,8 @@ impl Store {
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Vec<LoadedImage>, LoadError> {
         let lease = self.lease();
-        let plain = sniffed(BufReader::with_capacity(256 * 1024, archive)).map_err(LoadError::Read)?;
+        let plain =
+            sniffed(BufReader::with_capacity(256 * 1024, archive)).map_err(LoadError::Read)?;
         let mut reader = Reader::new(BufReader::with_capacity(256 * 1024, plain));
         let mut contents = Contents::default();
         let mut raw = Vec::new();
@@ -145,7 +146,9 @@ impl Store {
         let mut content = EntryRead(reader);
         let mut start = Vec::new();
         (&mut content).take(BLOCK as u64).read_to_end(&mut start).map_err(LoadError::Read)?;
-        if matches!(start.trim_ascii_start().first(), Some(b'{' | b'[')) && entry.size <= JSON_BYTES_MAX {
+        if matches!(start.trim_ascii_start().first(), Some(b'{' | b'['))
+            && entry.size <= JSON_BYTES_MAX
+        {
             contents.document_bytes += entry.size;
             if contents.document_bytes > JSON_TOTAL_BYTES_MAX {
                 return Err(LoadError::TooMuch(JSON_TOTAL_BYTES_MAX));
@@ -247,8 +250,8 @@ impl Loading<'_> {
     }
 
     fn image(&mut self, config: &[u8], paths: &[String]) -> Result<ImageId, LoadError> {
-        let parsed: spec::image::ImageConfig =
-            serde_json::from_slice(config).map_err(|error| LoadError::Image(ImageError::Config(error)))?;
+        let parsed: spec::image::ImageConfig = serde_json::from_slice(config)
+            .map_err(|error| LoadError::Image(ImageError::Config(error)))?;
         let wanted = &parsed.rootfs.diff_ids;
         if wanted.len() != paths.len() {
             return Err(LoadError::LayerCount { want: wanted.len(), got: paths.len() });
@@ -269,7 +272,11 @@ impl Loading<'_> {
 
     fn layer(&mut self, path: &str, parents: &[LayerKey]) -> Result<LayerKey, LoadError> {
         let name = self.follow(path);
-        let slot = self.contents.layers.remove(&name).ok_or_else(|| LoadError::Missing(path.to_owned()))?;
+        let slot = self
+            .contents
+            .layers
+            .remove(&name)
+            .ok_or_else(|| LoadError::Missing(path.to_owned()))?;
         let failed = |source| LoadError::Layer { path: path.to_owned(), source };
         let key = match slot {
             Slot::Here(key) => key,
@@ -282,7 +289,8 @@ impl Loading<'_> {
 
     fn document<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, LoadError> {
         let bytes = self.bytes(path)?;
-        serde_json::from_slice(bytes).map_err(|source| LoadError::Document { path: path.to_owned(), source })
+        serde_json::from_slice(bytes)
+            .map_err(|source| LoadError::Document { path: path.to_owned(), source })
     }
 
     fn bytes(&self, path: &str) -> Result<&[u8], LoadError> {
@@ -330,7 +338,9 @@ fn blob_name(digest: &Digest) -> String {
 
 /// What stands for a layer in progress lines: twelve digits where there is a digest.
 fn short_name(name: &str) -> String {
-    let digest = name.split('/').find(|part| Digest::from_hex(&part.chars().take(64).collect::<String>()).is_ok());
+    let digest = name
+        .split('/')
+        .find(|part| Digest::from_hex(&part.chars().take(64).collect::<String>()).is_ok());
     digest.unwrap_or(name).chars().take(12).collect()
 }
 
@@ -338,7 +348,8 @@ fn may_be_layer(start: &[u8]) -> bool {
     if start.is_empty() {
         return false;
     }
-    Compression::sniff(start) != Compression::None || Reader::new(start).next(&mut Vec::new()).is_ok()
+    Compression::sniff(start) != Compression::None
+        || Reader::new(start).next(&mut Vec::new()).is_ok()
 }
 
 /// Reads the current entry's payload.

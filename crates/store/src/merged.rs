@@ -35,7 +35,8 @@ pub(crate) struct Found {
 impl Merged {
     /// `lowers` are directories, top first.
     pub(crate) fn open(lowers: &[PathBuf]) -> io::Result<Merged> {
-        let roots = lowers.iter().map(|lower| sys::fs::open_dir(lower)).collect::<io::Result<Vec<_>>>()?;
+        let roots =
+            lowers.iter().map(|lower| sys::fs::open_dir(lower)).collect::<io::Result<Vec<_>>>()?;
         Ok(Merged { dirs: HashMap::from([(Vec::new(), Some(Arc::new(Parts(roots))))]) })
     }
 

@@ -127,7 +127,8 @@ pub(crate) fn plain<T, E: From<TarError>>(
         let reader = ChunkReader { inbox, chunk: Chunk::default(), at: 0 };
         // The reader dies with `consume`, so a producer that is still sending notices and ends.
         let consumed = consume(reader)?;
-        let passed = producer.join().expect("decompression does not panic").map_err(TarError::Read)?;
+        let passed =
+            producer.join().expect("decompression does not panic").map_err(TarError::Read)?;
         Ok((consumed, passed))
     })
 }
@@ -149,7 +150,12 @@ fn produce(
             return Err(copy);
         }
     };
-    Ok(Passed { blob: blob.unwrap_or(plain), blob_size: counted.size.load(Ordering::Relaxed), plain, plain_size })
+    Ok(Passed {
+        blob: blob.unwrap_or(plain),
+        blob_size: counted.size.load(Ordering::Relaxed),
+        plain,
+        plain_size,
+    })
 }
 
 /// Gives the plain size, and the blob's digest if it is not the plain one.
@@ -171,7 +177,10 @@ fn send_chunks(
     let compressed = Arc::clone(&source.size);
     let mut size = 0u64;
     {
-        let input = io::BufReader::with_capacity(CHUNK_BYTES, Read::chain(io::Cursor::new(start), &mut *source));
+        let input = io::BufReader::with_capacity(
+            CHUNK_BYTES,
+            Read::chain(io::Cursor::new(start), &mut *source),
+        );
         let mut plain = compression.reader(input)?;
         loop {
             let mut chunk = Vec::with_capacity(CHUNK_BYTES);
@@ -185,7 +194,9 @@ fn send_chunks(
             if outbox.send(Ok(chunk)).is_err() {
                 return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the reader stopped"));
             }
-            let reason = swell.free_bytes.max(compressed.load(Ordering::Relaxed).saturating_mul(swell.ratio));
+            let reason = swell
+                .free_bytes
+                .max(compressed.load(Ordering::Relaxed).saturating_mul(swell.ratio));
             if size > reason {
                 return Err(io::Error::other("the archive swells beyond reason"));
             }

@@ -89,7 +89,12 @@ impl Records {
     }
 
     /// Writes `bytes` to `path`. Missing parent directories are made.
-    pub fn write(&self, path: &Path, bytes: &[u8], durability: Durability) -> Result<(), RecordError> {
+    pub fn write(
+        &self,
+        path: &Path,
+        bytes: &[u8],
+        durability: Durability,
+    ) -> Result<(), RecordError> {
         let failed = |source| RecordError::Write { path: path.to_owned(), source };
         let (temporary, file) = self.write_temporary(path, bytes).map_err(failed)?;
         let outcome = match durability {
@@ -147,8 +152,11 @@ impl Records {
             group = self.group.lock().unwrap_or_else(PoisonError::into_inner);
             // The waiters of earlier rounds have long looked.
             group.failed.retain(|(round, _, _)| round + 16 > leading);
-            let number = |error: io::Error| error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
-            group.failed.extend(failures.into_iter().map(|(path, error)| (leading, path, number(error))));
+            let number =
+                |error: io::Error| error.raw_os_error().unwrap_or(Errno::IO.raw_os_error());
+            group
+                .failed
+                .extend(failures.into_iter().map(|(path, error)| (leading, path, number(error))));
             group.done = leading + 1;
             group.leader = false;
             self.flushed.notify_all();
@@ -217,7 +225,10 @@ pub fn set_aside(path: &Path, why: &str) {
 }
 
 /// Reads `dir/*/file`, giving each with its directory's name, in the order of names.
-pub fn load_dir<T: DeserializeOwned>(dir: &Path, file: &str) -> Result<Vec<(String, T)>, RecordError> {
+pub fn load_dir<T: DeserializeOwned>(
+    dir: &Path,
+    file: &str,
+) -> Result<Vec<(String, T)>, RecordError> {
     let mut found = Vec::new();
     for name in names(dir)? {
         if let Some(record) = read_json(&dir.join(&name).join(file))? {
@@ -228,7 +239,10 @@ pub fn load_dir<T: DeserializeOwned>(dir: &Path, file: &str) -> Result<Vec<(Stri
 }
 
 /// Reads `dir/*SUFFIX`, giving each with its name less the suffix, in the order of names.
-pub fn load_files<T: DeserializeOwned>(dir: &Path, suffix: &str) -> Result<Vec<(String, T)>, RecordError> {
+pub fn load_files<T: DeserializeOwned>(
+    dir: &Path,
+    suffix: &str,
+) -> Result<Vec<(String, T)>, RecordError> {
     let mut found = Vec::new();
     for name in names(dir)? {
         let Some(stem) = name.strip_suffix(suffix) else { continue };
@@ -290,7 +304,9 @@ mod tests {
         std::thread::scope(|scope| {
             for writer in 0..16 {
                 let (records, path) = (&records, scratch.path().join(format!("{writer}.json")));
-                scope.spawn(move || records.write_json(&path, &writer, Durability::Durable).unwrap());
+                scope.spawn(move || {
+                    records.write_json(&path, &writer, Durability::Durable).unwrap()
+                });
             }
         });
         assert_eq!(load_files::<u32>(scratch.path(), ".json").unwrap().len(), 16);

@@ -83,11 +83,13 @@ struct Plan {
 
 impl Plan {
     fn dir(&mut self, path: &str) {
-        self.parts.push_back(Part::Bytes(header(&entry(path, Kind::Dir, 0o755, 0), Precision::Seconds)));
+        self.parts
+            .push_back(Part::Bytes(header(&entry(path, Kind::Dir, 0o755, 0), Precision::Seconds)));
     }
 
     fn file(&mut self, path: &str, content: &[u8]) {
-        let mut bytes = header(&entry(path, Kind::File, 0o644, content.len() as u64), Precision::Seconds);
+        let mut bytes =
+            header(&entry(path, Kind::File, 0o644, content.len() as u64), Precision::Seconds);
         bytes.extend_from_slice(content);
         bytes.resize(bytes.len().next_multiple_of(crate::tar::BLOCK), 0);
         self.parts.push_back(Part::Bytes(bytes));
@@ -104,7 +106,8 @@ impl Plan {
     fn layer(&mut self, key: LayerKey, size: u64) {
         let digest = key.diff_id().0;
         if self.blobs.insert(digest) {
-            let head = header(&entry(&blob_path(&digest), Kind::File, 0o644, size), Precision::Seconds);
+            let head =
+                header(&entry(&blob_path(&digest), Kind::File, 0o644, size), Precision::Seconds);
             self.parts.push_back(Part::Bytes(head));
             self.parts.push_back(Part::Layer(key));
             let zeros = usize::try_from(padding(size)).unwrap_or(0);
@@ -126,7 +129,8 @@ impl Store {
             let (descriptor, entry) = self.plan_image(&mut plan, &lease, item)?;
             for name in item.names.iter().filter(|name| name.tag().is_some()) {
                 let tag = name.tag().unwrap_or_default();
-                let top = entry.layers.last().map_or("", |path| path.rsplit('/').next().unwrap_or(""));
+                let top =
+                    entry.layers.last().map_or("", |path| path.rsplit('/').next().unwrap_or(""));
                 repositories
                     .entry(name.familiar_name())
                     .or_default()

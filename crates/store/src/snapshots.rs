@@ -130,7 +130,11 @@ impl Store {
             // The root of an overlay has the attributes of its upper directory.
             let below = rustix::fs::fstat(sys::fs::open_dir(&snapshot.lowers[0])?)?;
             let upper = sys::fs::open_dir_at(dir.as_fd(), "diff")?;
-            rustix::fs::fchown(&upper, Some(Uid::from_raw(below.st_uid)), Some(Gid::from_raw(below.st_gid)))?;
+            rustix::fs::fchown(
+                &upper,
+                Some(Uid::from_raw(below.st_uid)),
+                Some(Gid::from_raw(below.st_gid)),
+            )?;
             rustix::fs::fchmod(&upper, Mode::from_raw_mode(below.st_mode & 0o7777))?;
             rustix::fs::futimens(&upper, &Time::of_modification(&below).timestamps())?;
             let record = serde_json::to_vec(&SnapshotRecord { chain: chain.to_vec() })?;
@@ -226,7 +230,8 @@ impl Store {
         let mut merged = Merged::open(&snapshot.lowers).map_err(failed)?;
         let mut found = std::collections::BTreeMap::new();
         walk(upper.as_fd(), &mut |node| {
-            let kind = change_of(node, &mut merged).map_err(|error| WalkError::at(node.path, error))?;
+            let kind =
+                change_of(node, &mut merged).map_err(|error| WalkError::at(node.path, error))?;
             if let Some(kind) = kind {
                 note_with_parents(&mut found, node.path, kind);
             }
@@ -347,7 +352,9 @@ impl Store {
     }
 
     pub(crate) fn load_snapshots(&self, state: &mut State) -> Result<(), RecordError> {
-        for (id, record) in records::load_dir::<SnapshotRecord>(&self.root().join("rw"), "snapshot.json")? {
+        for (id, record) in
+            records::load_dir::<SnapshotRecord>(&self.root().join("rw"), "snapshot.json")?
+        {
             // A container whose image layers are gone cannot start, but it can still be removed.
             if let Err(missing) = state.layers.hold_all(&record.chain) {
                 tracing::warn!(snapshot = id, layer = %missing, "a layer below is missing");
@@ -357,11 +364,15 @@ impl Store {
             }
             state.snapshots.chains.insert(id, record.chain);
         }
-        for (name, record) in records::load_dir::<SnapshotRecord>(&self.root().join("init"), "init.json")? {
+        for (name, record) in
+            records::load_dir::<SnapshotRecord>(&self.root().join("init"), "init.json")?
+        {
             if record.chain.iter().all(|key| state.layers.get(key).is_some()) {
                 state.snapshots.inits.insert(name, record.chain);
             } else {
-                self.discard(self.to_trash(&self.root().join("init").join(name)).into_iter().collect());
+                self.discard(
+                    self.to_trash(&self.root().join("init").join(name)).into_iter().collect(),
+                );
             }
         }
         Ok(())
@@ -456,7 +467,9 @@ fn fill_init(mut tree: Tree, mut merged: Merged) -> io::Result<()> {
                 let (file, _) = tree.create_file(path, fresh.mode).map_err(other)?;
                 tree.finish_file(path, &file, &fresh).map_err(other)?;
             }
-            Stub::Link(target) => tree.make_symlink(path, target.as_bytes(), &fresh).map_err(other)?,
+            Stub::Link(target) => {
+                tree.make_symlink(path, target.as_bytes(), &fresh).map_err(other)?
+            }
         }
     }
     tree.finish().map(drop)
@@ -524,4 +537,3 @@ fn copy_node(draft: &mut Draft, node: &Node<'_>) -> Result<Descend, UnpackError>
     }
     Ok(Descend::Yes)
 }
-

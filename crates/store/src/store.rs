@@ -272,7 +272,8 @@ impl Store {
 fn lock(root: &Path) -> Result<File, OpenError> {
     let path = root.join("lock");
     let failed = |source| OpenError::Lock { path: path.clone(), source };
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    let file =
+        File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
     // A child of a killed daemon that has not reached its execve holds the lock for moments.
     let mut patience = 10;
     loop {

@@ -78,7 +78,11 @@ pub(crate) struct Dir {
 
 impl Dir {
     fn child(&self, name: &[u8]) -> Vec<u8> {
-        if self.real.is_empty() { name.to_vec() } else { [&self.real, b"/".as_slice(), name].concat() }
+        if self.real.is_empty() {
+            name.to_vec()
+        } else {
+            [&self.real, b"/".as_slice(), name].concat()
+        }
     }
 }
 
@@ -155,9 +159,14 @@ impl Tree {
     }
 
     /// Opens a new file for writing; gives its path below the root, links resolved.
-    pub(crate) fn create_file(&mut self, path: &[u8], mode: u32) -> Result<(File, Vec<u8>), TreeError> {
+    pub(crate) fn create_file(
+        &mut self,
+        path: &[u8],
+        mode: u32,
+    ) -> Result<(File, Vec<u8>), TreeError> {
         let (dir, name) = self.parent(path)?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(mode & 0o777);
         let open = || rustix::fs::openat(&dir.fd, OsStr::from_bytes(name), flags, mode);
         let opened = match open() {
@@ -172,10 +181,19 @@ impl Tree {
     }
 
     /// Sets a new file's attributes. The owner first: chown(2) clears set-id bits and capabilities.
-    pub(crate) fn finish_file(&self, path: &[u8], file: &File, meta: &Meta<'_>) -> Result<(), TreeError> {
+    pub(crate) fn finish_file(
+        &self,
+        path: &[u8],
+        file: &File,
+        meta: &Meta<'_>,
+    ) -> Result<(), TreeError> {
         let set = || -> io::Result<()> {
             if (meta.uid, meta.gid) != self.owner {
-                rustix::fs::fchown(file, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))?;
+                rustix::fs::fchown(
+                    file,
+                    Some(Uid::from_raw(meta.uid)),
+                    Some(Gid::from_raw(meta.gid)),
+                )?;
             }
             if meta.mode & (self.umask | 0o7000) != 0 {
                 rustix::fs::fchmod(file, Mode::from_raw_mode(meta.mode))?;
@@ -222,7 +240,12 @@ impl Tree {
         set().map_err(|source| TreeError::Attributes { path: to_path(path), source })
     }
 
-    pub(crate) fn make_symlink(&mut self, path: &[u8], target: &[u8], meta: &Meta<'_>) -> Result<(), TreeError> {
+    pub(crate) fn make_symlink(
+        &mut self,
+        path: &[u8],
+        target: &[u8],
+        meta: &Meta<'_>,
+    ) -> Result<(), TreeError> {
         let (dir, name) = self.parent(path)?;
         let target = OsStr::from_bytes(target);
         let make = || rustix::fs::symlinkat(target, &dir.fd, OsStr::from_bytes(name));
@@ -246,7 +269,8 @@ impl Tree {
         };
         let mode = Mode::from_raw_mode(meta.mode & 0o777);
         let device = rustix::fs::makedev(rdev.0, rdev.1);
-        let make = || rustix::fs::mknodat(&dir.fd, OsStr::from_bytes(name), file_type, mode, device);
+        let make =
+            || rustix::fs::mknodat(&dir.fd, OsStr::from_bytes(name), file_type, mode, device);
         self.make(&dir, name, path, kind, make)?;
         self.set_entry(&dir, name, path, meta, kind)
     }
@@ -273,7 +297,8 @@ impl Tree {
                 let find = |dir: &Dir, name| {
                     rustix::fs::statat(&dir.fd, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW)
                 };
-                let (old, new) = (find(&from, from_name).map_err(failed)?, find(&dir, name).map_err(failed)?);
+                let (old, new) =
+                    (find(&from, from_name).map_err(failed)?, find(&dir, name).map_err(failed)?);
                 if (old.st_dev, old.st_ino) == (new.st_dev, new.st_ino) {
                     return Ok(());
                 }
@@ -288,17 +313,20 @@ impl Tree {
     pub(crate) fn make_whiteout(&mut self, path: &[u8]) -> Result<(), TreeError> {
         let (dir, name) = self.parent(path)?;
         let os_name = OsStr::from_bytes(name);
-        let made = rustix::fs::mknodat(&dir.fd, os_name, FileType::CharacterDevice, Mode::empty(), 0);
+        let made =
+            rustix::fs::mknodat(&dir.fd, os_name, FileType::CharacterDevice, Mode::empty(), 0);
         match made {
             Ok(()) => Ok(()),
             // A whiteout is about the layers below, whatever its place in the archive.
-            Err(Errno::EXIST) => match rustix::fs::statat(&dir.fd, os_name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
-                    self.make_opaque(path)
+            Err(Errno::EXIST) => {
+                match rustix::fs::statat(&dir.fd, os_name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {
+                        self.make_opaque(path)
+                    }
+                    Ok(_) => Ok(()),
+                    Err(error) => Err(create_error(path, error)),
                 }
-                Ok(_) => Ok(()),
-                Err(error) => Err(create_error(path, error)),
-            },
+            }
             Err(error) => Err(create_error(path, error)),
         }
     }
@@ -330,7 +358,11 @@ impl Tree {
             match sys::fs::open_in_root(self.root.as_fd(), path, flags, Mode::empty()) {
                 Ok(dir) => rustix::fs::futimens(&dir, &time.timestamps())?,
                 // Replaced by a later entry.
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                    ) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -367,7 +399,13 @@ impl Tree {
         let set = || -> io::Result<()> {
             if (meta.uid, meta.gid) != self.owner {
                 let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
-                rustix::fs::chownat(&dir.fd, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+                rustix::fs::chownat(
+                    &dir.fd,
+                    name,
+                    Some(uid),
+                    Some(gid),
+                    AtFlags::SYMLINK_NOFOLLOW,
+                )?;
             }
             if kind != Kind::Symlink && meta.mode & (self.umask | 0o7000) != 0 {
                 let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -375,7 +413,12 @@ impl Tree {
                 sys::fs::chmod_path_fd(node.as_fd(), meta.mode)?;
             }
             set_xattrs(meta, |key, value| sys::fs::set_xattr_at(dir.fd.as_fd(), name, key, value))?;
-            rustix::fs::utimensat(&dir.fd, name, &meta.mtime.timestamps(), AtFlags::SYMLINK_NOFOLLOW)?;
+            rustix::fs::utimensat(
+                &dir.fd,
+                name,
+                &meta.mtime.timestamps(),
+                AtFlags::SYMLINK_NOFOLLOW,
+            )?;
             Ok(())
         };
         set().map_err(|source| TreeError::Attributes { path: to_path(path), source })
@@ -419,7 +462,8 @@ impl Tree {
     fn real(&self, fd: &OwnedFd, asked: &[u8]) -> io::Result<Vec<u8>> {
         let Some(root) = &self.root_real else { return Ok(asked.to_vec()) };
         let real = sys::fs::real_path(fd.as_fd())?;
-        let below = real.strip_prefix(root).map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
+        let below =
+            real.strip_prefix(root).map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
         Ok(below.as_os_str().as_bytes().to_vec())
     }
 
@@ -540,7 +584,9 @@ fn set_xattrs(meta: &Meta<'_>, set: impl Fn(&[u8], &[u8]) -> io::Result<()>) -> 
             continue;
         }
         match set(name, value) {
-            Err(error) if !matches!(Errno::from_io_error(&error), Some(Errno::NOTSUP | Errno::PERM)) => {
+            Err(error)
+                if !matches!(Errno::from_io_error(&error), Some(Errno::NOTSUP | Errno::PERM)) =>
+            {
                 return Err(error);
             }
             Ok(()) | Err(_) => {}

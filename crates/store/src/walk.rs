@@ -145,7 +145,11 @@ impl<E: From<WalkError>> Walker<'_, E> {
 }
 
 /// Opens directories and regular files, and stats what was opened. None: it is gone.
-fn look(dir: BorrowedFd<'_>, name: &OsStr, hint: FileType) -> io::Result<Option<(Stat, Option<OwnedFd>)>> {
+fn look(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    hint: FileType,
+) -> io::Result<Option<(Stat, Option<OwnedFd>)>> {
     let mut stat = None;
     let mut kind = hint;
     if !matches!(hint, FileType::Directory | FileType::RegularFile) {
@@ -193,7 +197,8 @@ impl Node<'_> {
             kind = Kind::HardLink;
             link = first.to_vec();
         } else if kind == Kind::Symlink {
-            link = sys::fs::read_link_at(self.dir, self.name)?.into_os_string().into_encoded_bytes();
+            link =
+                sys::fs::read_link_at(self.dir, self.name)?.into_os_string().into_encoded_bytes();
         }
         let mut xattrs = match &self.opened {
             _ if kind == Kind::HardLink => Vec::new(),
@@ -201,7 +206,8 @@ impl Node<'_> {
             None => sys::fs::xattrs_at(self.dir, self.name)?,
         };
         xattrs.retain(|(name, _)| carries(name));
-        let size = if kind == Kind::File { u64::try_from(self.stat.st_size).unwrap_or(0) } else { 0 };
+        let size =
+            if kind == Kind::File { u64::try_from(self.stat.st_size).unwrap_or(0) } else { 0 };
         let device = matches!(kind, Kind::CharDevice | Kind::BlockDevice);
         let rdev = if device {
             (rustix::fs::major(self.stat.st_rdev), rustix::fs::minor(self.stat.st_rdev))
@@ -226,8 +232,10 @@ impl Node<'_> {
 
     /// The content of a regular file.
     pub(crate) fn file(&self) -> Result<File, WalkError> {
-        let opened = self.opened.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput));
-        let opened = opened.and_then(OwnedFd::try_clone).map_err(|error| WalkError::at(self.path, error))?;
+        let opened =
+            self.opened.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput));
+        let opened =
+            opened.and_then(OwnedFd::try_clone).map_err(|error| WalkError::at(self.path, error))?;
         Ok(opened.into())
     }
 }
@@ -235,5 +243,7 @@ impl Node<'_> {
 /// Which attributes an archive carries: not overlayfs' marks, and not the labels that this host's
 /// security modules put on everything.
 fn carries(name: &[u8]) -> bool {
-    !is_overlay_xattr(name) && name != b"security.selinux" && !name.starts_with(b"system.posix_acl_")
+    !is_overlay_xattr(name)
+        && name != b"security.selinux"
+        && !name.starts_with(b"system.posix_acl_")
 }

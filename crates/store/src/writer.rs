@@ -165,7 +165,9 @@ impl LayerWriter<'_> {
                 let flags = rustix::fs::OFlags::RDONLY;
                 let root = self.draft.tree().root().as_fd();
                 let mode = rustix::fs::Mode::empty();
-                File::from(sys::fs::open_beneath(root, to_path(&real), flags, mode).map_err(failed)?)
+                File::from(
+                    sys::fs::open_beneath(root, to_path(&real), flags, mode).map_err(failed)?,
+                )
             }
             None => return Ok(None),
         };
@@ -243,10 +245,17 @@ impl LayerWriter<'_> {
             true
         } else {
             let stat = rustix::fs::statat(&dir, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW);
-            FileType::from_raw_mode(stat.map_err(|error| failed(error.into()))?.st_mode) == FileType::Directory
+            FileType::from_raw_mode(stat.map_err(|error| failed(error.into()))?.st_mode)
+                == FileType::Directory
         };
         let owner = options.owner.unwrap_or((0, 0));
-        let made = Attrs { uid: owner.0, gid: owner.1, mode: 0o755, mtime: Time::default(), xattrs: Vec::new() };
+        let made = Attrs {
+            uid: owner.0,
+            gid: owner.1,
+            mode: 0o755,
+            mtime: Time::default(),
+            xattrs: Vec::new(),
+        };
         let mut copy = Copy { writer: self, options, to: HashMap::new(), links: HashMap::new() };
         if is_dir {
             let real = copy.writer.real(to.as_os_str().as_bytes(), Last::Follow)?;
@@ -319,7 +328,8 @@ impl LayerWriter<'_> {
         link: Vec<u8>,
         content: Option<(&mut dyn Read, u64)>,
     ) -> Result<(), WriteError> {
-        if kind != Kind::Dir && self.look(real)?.is_some_and(|at| at.kind() == FileType::Directory) {
+        if kind != Kind::Dir && self.look(real)?.is_some_and(|at| at.kind() == FileType::Directory)
+        {
             return Err(WriteError::Directory(to_path(real)));
         }
         self.copy_up_parents(real)?;
@@ -363,13 +373,16 @@ impl LayerWriter<'_> {
             return Ok(());
         }
         match self.look(parent)? {
-            Some(at) if at.kind() != FileType::Directory => Err(WriteError::NotADirectory(to_path(parent))),
+            Some(at) if at.kind() != FileType::Directory => {
+                Err(WriteError::NotADirectory(to_path(parent)))
+            }
             Some(At::Own(_)) => Ok(()),
             None => Err(WriteError::NotADirectory(to_path(parent))),
             Some(At::Below(found)) => {
                 self.copy_up_parents(parent)?;
-                let mut xattrs =
-                    found.xattrs().map_err(|source| WriteError::Look { path: to_path(parent), source })?;
+                let mut xattrs = found
+                    .xattrs()
+                    .map_err(|source| WriteError::Look { path: to_path(parent), source })?;
                 xattrs.retain(|(name, _)| !crate::tree::is_overlay_xattr(name));
                 let stat = &found.stat;
                 let entry = Entry {
@@ -399,7 +412,9 @@ impl LayerWriter<'_> {
             match self.own(below).map_err(failed)? {
                 Some(stat) if is_whiteout(&stat) => return Ok(None),
                 Some(stat) if below.len() == real.len() => return Ok(Some(At::Own(stat))),
-                Some(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::Directory => return Ok(None),
+                Some(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::Directory => {
+                    return Ok(None);
+                }
                 Some(_) => break,
                 None if below.is_empty() => break,
                 None => below = split(below).0,
@@ -444,7 +459,8 @@ impl LayerWriter<'_> {
                 Some(At::Below(found)) => found.link_target().map_err(failed)?,
                 Some(At::Own(_)) | None => {
                     let root = self.draft.tree().root().as_fd();
-                    let target = sys::fs::read_link_at(root, OsStr::from_bytes(&next)).map_err(failed)?;
+                    let target =
+                        sys::fs::read_link_at(root, OsStr::from_bytes(&next)).map_err(failed)?;
                     target.into_os_string().into_encoded_bytes()
                 }
             };

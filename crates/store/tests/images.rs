@@ -22,7 +22,12 @@ fn image_of(store: &Store, scratch: &Scratch, files: &[&str]) -> ImageId {
     let lease = store.lease();
     let mut diff_ids = Vec::new();
     for file in files {
-        sh(scratch.path(), &format!("mkdir -p l; echo {file} > l/{file}; tar --mtime=@0 -C l -cf l.tar {file}; rm -r l"));
+        sh(
+            scratch.path(),
+            &format!(
+                "mkdir -p l; echo {file} > l/{file}; tar --mtime=@0 -C l -cf l.tar {file}; rm -r l"
+            ),
+        );
         let tar = std::fs::File::open(scratch.path().join("l.tar")).unwrap();
         let layer = store.unpack(&lease, tar, &UnpackLimits::default(), None, &[]).unwrap();
         diff_ids.push(layer.key.diff_id().to_string());
@@ -40,7 +45,8 @@ fn saved_images_are_loaded_as_they_were() {
     }
     let scratch = Scratch::new("save");
     let store = open(&scratch, "a");
-    let (one, two) = (image_of(&store, &scratch, &["x", "y"]), image_of(&store, &scratch, &["x", "z"]));
+    let (one, two) =
+        (image_of(&store, &scratch, &["x", "y"]), image_of(&store, &scratch, &["x", "z"]));
     let items = [
         SaveItem { image: one, names: vec![reference("app:1"), reference("app:2")] },
         SaveItem { image: two, names: Vec::new() },
@@ -77,7 +83,10 @@ fn saved_images_are_loaded_as_they_were() {
 fn an_archive_of_something_else_leaves_nothing() {
     let scratch = Scratch::new("nonsense");
     let store = open(&scratch, "a");
-    sh(scratch.path(), "mkdir d; echo x > d/x; tar -C d -cf inner.tar x; tar -cf a.tar inner.tar d");
+    sh(
+        scratch.path(),
+        "mkdir d; echo x > d/x; tar -C d -cf inner.tar x; tar -cf a.tar inner.tar d",
+    );
     let file = std::fs::File::open(scratch.path().join("a.tar")).unwrap();
     let error = store.image_load(file, &mut |_| ()).unwrap_err();
     assert!(error.to_string().contains("neither manifest.json nor index.json"), "{error}");
@@ -93,7 +102,8 @@ fn a_layer_goes_with_its_last_user() {
     }
     let scratch = Scratch::new("gc");
     let store = open(&scratch, "a");
-    let (one, two) = (image_of(&store, &scratch, &["x", "y"]), image_of(&store, &scratch, &["x", "z"]));
+    let (one, two) =
+        (image_of(&store, &scratch, &["x", "y"]), image_of(&store, &scratch, &["x", "z"]));
     assert_eq!(store.image_shared_size(&one), 2);
     let chain = store.image(&two).unwrap().layers.clone();
     store.snapshot_create("c", &chain).unwrap();
@@ -136,7 +146,10 @@ fn an_empty_volume_takes_what_the_image_has() {
     }
     let scratch = Scratch::new("volume");
     let store = open(&scratch, "a");
-    sh(scratch.path(), "mkdir -p root/data/sub; echo x > root/data/sub/x; chown -R 5:6 root/data; chmod 750 root/data");
+    sh(
+        scratch.path(),
+        "mkdir -p root/data/sub; echo x > root/data/sub/x; chown -R 5:6 root/data; chmod 750 root/data",
+    );
     let (volume, _) = store.volume_create("vol", &VolumeSpec::default()).unwrap();
     let root = sys::fs::open_dir(&scratch.path().join("root")).unwrap();
     for _ in 0..2 {

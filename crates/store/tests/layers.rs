@@ -70,7 +70,9 @@ fn every_format_comes_out_as_gnu_tar_has_it_and_goes_back_bit_for_bit() {
     if !privileged("unpacking") {
         return;
     }
-    for format in ["--format=gnu", "--format=posix --xattrs", "--format=gnu -S", "--format=posix -S"] {
+    for format in
+        ["--format=gnu", "--format=posix --xattrs", "--format=gnu -S", "--format=posix -S"]
+    {
         let scratch = Scratch::new("round");
         sh(scratch.path(), SAMPLE);
         sh(scratch.path(), &format!("tar {format} -C src -cf a.tar ."));
@@ -102,9 +104,12 @@ fn a_file_that_comes_twice_is_given_back_twice() {
         return;
     }
     let scratch = Scratch::new("twice");
-    sh(scratch.path(), "mkdir -p d/sub; echo one > d/sub/f; echo 1 > x; tar -cf a.tar d x;
+    sh(
+        scratch.path(),
+        "mkdir -p d/sub; echo one > d/sub/f; echo 1 > x; tar -cf a.tar d x;
         echo two > d/sub/f; tar -rf a.tar d/sub/f; rm -r d; echo now a file > d; tar -rf a.tar d;
-        ln -s elsewhere y; tar -rf a.tar y; rm y x; mkdir x; echo in > x/in; tar -rf a.tar x");
+        ln -s elsewhere y; tar -rf a.tar y; rm y x; mkdir x; echo in > x/in; tar -rf a.tar x",
+    );
     check_round_trip(&scratch, &scratch.path().join("a.tar"), Oracle::None);
 }
 
@@ -125,7 +130,10 @@ fn check_refused(make: &str, words: &str) {
 
 #[test]
 fn an_archive_that_leads_out_is_refused() {
-    check_refused("echo x > f; tar -P --transform 's,f,../../evil,' -cf a.tar f", "leads outside of the root");
+    check_refused(
+        "echo x > f; tar -P --transform 's,f,../../evil,' -cf a.tar f",
+        "leads outside of the root",
+    );
 }
 
 #[test]
@@ -144,7 +152,10 @@ fn a_hard_link_to_nothing_is_refused() {
 
 #[test]
 fn a_truncated_archive_is_refused() {
-    check_refused("head -c 100000 /dev/urandom > f; tar -cf b.tar f; head -c 50000 b.tar > a.tar", "unexpected EOF");
+    check_refused(
+        "head -c 100000 /dev/urandom > f; tar -cf b.tar f; head -c 50000 b.tar > a.tar",
+        "unexpected EOF",
+    );
 }
 
 #[test]
@@ -173,7 +184,13 @@ fn a_link_planted_by_the_archive_leads_nowhere() {
 }
 
 /// Unpacks the tar made of the directory `name` as a layer.
-fn layer_of(store: &Store, lease: &store::Lease, scratch: &Scratch, name: &str, parents: &[Layer]) -> Layer {
+fn layer_of(
+    store: &Store,
+    lease: &store::Lease,
+    scratch: &Scratch,
+    name: &str,
+    parents: &[Layer],
+) -> Layer {
     sh(scratch.path(), &format!("tar -C {name} -cf {name}.tar ."));
     let file = std::fs::File::open(scratch.path().join(format!("{name}.tar"))).unwrap();
     let parents: Vec<_> = parents.iter().map(|layer| layer.key).collect();
@@ -188,13 +205,20 @@ fn a_container_is_changed_diffed_and_committed() {
     let scratch = Scratch::new("commit");
     let store = open(&scratch);
     let lease = store.lease();
-    sh(scratch.path(), "mkdir -p base/etc base/data/old; echo a > base/etc/a; echo b > base/etc/b; echo o > base/data/old/o");
+    sh(
+        scratch.path(),
+        "mkdir -p base/etc base/data/old; echo a > base/etc/a; echo b > base/etc/b; echo o > base/data/old/o",
+    );
     let base = layer_of(&store, &lease, &scratch, "base", &[]);
     store.snapshot_create("c1", &[base.key]).unwrap();
     let mounted = store.snapshot_mount("c1").unwrap();
-    let path = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&*mounted));
+    let path =
+        format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&*mounted));
     assert!(Path::new(&path).join("etc/hosts").exists(), "the init layer is in place");
-    sh(Path::new(&path), "rm etc/a; echo B > etc/b; echo n > etc/new; rm -r data; mkdir -p data/fresh; ln etc/new etc/hard");
+    sh(
+        Path::new(&path),
+        "rm etc/a; echo B > etc/b; echo n > etc/new; rm -r data; mkdir -p data/fresh; ln etc/new etc/hard",
+    );
     drop(mounted);
     let changes: Vec<String> = store
         .snapshot_changes("c1")
@@ -209,7 +233,8 @@ fn a_container_is_changed_diffed_and_committed() {
             format!("{letter} {}", change.path.display())
         })
         .collect();
-    let want = ["C /data", "A /data/fresh", "C /etc", "D /etc/a", "C /etc/b", "A /etc/hard", "A /etc/new"];
+    let want =
+        ["C /data", "A /data/fresh", "C /etc", "D /etc/a", "C /etc/b", "A /etc/hard", "A /etc/new"];
     assert_eq!(changes, want);
     assert_eq!(store.snapshot_size("c1").unwrap(), 4);
     let copied = store.commit_copy(&lease, "c1").unwrap().unwrap();
@@ -222,8 +247,12 @@ fn a_container_is_changed_diffed_and_committed() {
     let again = other.unpack(&other_lease, tar, &UnpackLimits::default(), None, &[]).unwrap();
     assert_eq!(again.key, moved.key);
     let tree = store.mount_chain(&[base.key, moved.key]).unwrap();
-    let path = format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&tree));
-    sh(Path::new(&path), "test ! -e etc/a; grep -q B etc/b; test ! -e data/old; test -d data/fresh; cmp etc/new etc/hard");
+    let path =
+        format!("/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&tree));
+    sh(
+        Path::new(&path),
+        "test ! -e etc/a; grep -q B etc/b; test ! -e data/old; test -d data/fresh; cmp etc/new etc/hard",
+    );
 }
 
 #[test]
@@ -290,6 +319,7 @@ for d, ds, fs in sorted(os.walk(\".\")):
     p = os.path.join(d, n)
     for x in os.listxattr(p, follow_symlinks=False):
       if not x.startswith(\"trusted.overlay\"): print(p, x, os.getxattr(p, x, follow_symlinks=False))'";
-    let output = std::process::Command::new("sh").arg("-c").arg(script).current_dir(dir).output().unwrap();
+    let output =
+        std::process::Command::new("sh").arg("-c").arg(script).current_dir(dir).output().unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

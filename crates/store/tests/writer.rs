@@ -57,8 +57,12 @@ fn a_tree_is_copied_through_the_images_links() {
         let filter = |path: &Path| path != Path::new("data/skip");
         let options = CopyOptions { filter: &filter, ..PLAIN };
         writer.copy_tree(context.as_fd(), Path::new("."), Path::new("/lib"), &options).unwrap();
-        writer.copy_tree(context.as_fd(), Path::new("one"), Path::new("/new/dir/file"), &PLAIN).unwrap();
-        writer.mkdir_all(Path::new("/work/dir"), &Attrs { mode: 0o755, ..Attrs::default() }).unwrap();
+        writer
+            .copy_tree(context.as_fd(), Path::new("one"), Path::new("/new/dir/file"), &PLAIN)
+            .unwrap();
+        writer
+            .mkdir_all(Path::new("/work/dir"), &Attrs { mode: 0o755, ..Attrs::default() })
+            .unwrap();
         writer.remove(Path::new("/srv/keep")).unwrap();
         assert_eq!(writer.read_file(Path::new("/new/dir/file"), 100).unwrap().unwrap(), b"one\n");
         writer.finish().unwrap().unwrap()
@@ -99,8 +103,11 @@ fn an_added_archive_is_unpacked_in_place() {
     let scratch = Scratch::new("add");
     let store = open(&scratch);
     let lease = store.lease();
-    sh(scratch.path(), "mkdir -p base/opt/real; ln -s real base/opt/link; mkdir -p in/sub; echo x > in/sub/x;
-        ln in/sub/x in/y; tar -C in -czf a.tgz sub y");
+    sh(
+        scratch.path(),
+        "mkdir -p base/opt/real; ln -s real base/opt/link; mkdir -p in/sub; echo x > in/sub/x;
+        ln in/sub/x in/y; tar -C in -czf a.tgz sub y",
+    );
     let base = layer_of(&store, &lease, &scratch, "base");
     let mut writer = store.layer_writer(&lease, &[base]).unwrap();
     let file = std::fs::File::open(scratch.path().join("a.tgz")).unwrap();
@@ -126,7 +133,8 @@ fn speed_of_unpacking_and_copying() {
     for name in ["big.tar", "big.tar.gz"] {
         let file = std::fs::File::open(scratch.path().join(name)).unwrap();
         let start = std::time::Instant::now();
-        let layer = store.unpack(&store.lease(), file, &UnpackLimits::default(), None, &[]).unwrap();
+        let layer =
+            store.unpack(&store.lease(), file, &UnpackLimits::default(), None, &[]).unwrap();
         let took = start.elapsed();
         let rate = layer.tar_size as f64 / took.as_secs_f64() / 1e6;
         println!("{name}: {} MB plain in {took:?}: {rate:.0} MB/s", layer.tar_size / 1_000_000);
@@ -138,6 +146,7 @@ fn speed_of_unpacking_and_copying() {
     let layer = writer.finish().unwrap().unwrap();
     println!("10,000 files copied in {:?}", start.elapsed());
     let start = std::time::Instant::now();
-    let copied = std::io::copy(&mut store.layer_tar(&layer.key).unwrap(), &mut std::io::sink()).unwrap();
+    let copied =
+        std::io::copy(&mut store.layer_tar(&layer.key).unwrap(), &mut std::io::sink()).unwrap();
     println!("their tar of {} MB given back in {:?}", copied / 1_000_000, start.elapsed());
 }

@@ -74,9 +74,8 @@ pub fn receive(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<Arrival> {
     header.msg_controllen = CONTROL_BYTES;
     // SAFETY: recvmsg(2) writes at most the stated lengths to the three places, all live locals or
     // the caller's exclusive slice.
-    let count = unsafe {
-        libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT)
-    };
+    let count =
+        unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT) };
     let bytes = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
     // SAFETY: sockaddr_storage is plain data, zeroed above and then written by the kernel.
     let sender = socket_address(&unsafe { name.assume_init() })
@@ -101,7 +100,8 @@ pub fn send(
     };
     let (mut name, name_bytes) = raw_address(to);
     let mut control = Control([MaybeUninit::zeroed(); CONTROL_BYTES]);
-    let mut slice = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let mut slice =
+        libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     // SAFETY: msghdr is plain data, for which zeros are valid.
     let mut header: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
     header.msg_name = (&raw mut name).cast();

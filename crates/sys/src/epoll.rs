@@ -65,9 +65,7 @@ impl Poller {
     /// # Errors
     /// As epoll_create1(2).
     pub fn new() -> io::Result<Poller> {
-        Ok(Poller {
-            fd: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-        })
+        Ok(Poller { fd: epoll::create(epoll::CreateFlags::CLOEXEC)? })
     }
 
     /// Watches `source` under `token`.
@@ -75,12 +73,7 @@ impl Poller {
     /// # Errors
     /// As epoll_ctl(2); `PermissionDenied` for a regular file, which is always ready.
     pub fn add(&self, source: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
-        Ok(epoll::add(
-            &self.fd,
-            source,
-            epoll::EventData::new_u64(token),
-            interest.flags(),
-        )?)
+        Ok(epoll::add(&self.fd, source, epoll::EventData::new_u64(token), interest.flags())?)
     }
 
     /// Changes what is watched of `source`.
@@ -88,12 +81,7 @@ impl Poller {
     /// # Errors
     /// As epoll_ctl(2).
     pub fn modify(&self, source: impl AsFd, token: u64, interest: Interest) -> io::Result<()> {
-        Ok(epoll::modify(
-            &self.fd,
-            source,
-            epoll::EventData::new_u64(token),
-            interest.flags(),
-        )?)
+        Ok(epoll::modify(&self.fd, source, epoll::EventData::new_u64(token), interest.flags())?)
     }
 
     /// Watches `source` no longer.
@@ -115,10 +103,8 @@ impl Poller {
             tv_sec: wait.as_secs().try_into().unwrap_or(i64::MAX),
             tv_nsec: wait.subsec_nanos().into(),
         });
-        let blank = epoll::Event {
-            flags: epoll::EventFlags::empty(),
-            data: epoll::EventData::new_u64(0),
-        };
+        let blank =
+            epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) };
         let mut events = [blank; 64];
         let count = match epoll::wait(&self.fd, &mut events[..], timeout.as_ref()) {
             Ok(count) => count,
@@ -177,10 +163,7 @@ pub fn signals(signals: &[i32]) -> io::Result<OwnedFd> {
 /// # Errors
 /// As eventfd(2).
 pub fn waker() -> io::Result<OwnedFd> {
-    Ok(rustix::event::eventfd(
-        0,
-        EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK,
-    )?)
+    Ok(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
 }
 
 /// Makes `waker` readable until [`drain`]ed.
@@ -210,13 +193,8 @@ mod tests {
         poller.add(&waker, 7, Interest::Read).unwrap();
         wake(&waker);
         let mut ready = Vec::new();
-        poller
-            .wait(&mut ready, Some(Duration::from_secs(5)))
-            .unwrap();
-        assert_eq!(
-            (ready.len(), ready[0].token, ready[0].readable),
-            (1, 7, true)
-        );
+        poller.wait(&mut ready, Some(Duration::from_secs(5))).unwrap();
+        assert_eq!((ready.len(), ready[0].token, ready[0].readable), (1, 7, true));
         assert!(drain(&waker));
         poller.wait(&mut ready, Some(Duration::ZERO)).unwrap();
         assert!(ready.is_empty());

@@ -45,9 +45,7 @@ pub fn mount(overlay: &Overlay<'_>, attributes: Attributes) -> io::Result<OwnedF
     // The releases around 6.5 differ in what they take one by one. EINVAL has other causes too, and
     // then the second way fails likewise.
     match mount_one_by_one(overlay, attributes) {
-        Err(error) if is_invalid(&error) => {
-            mount_in_thread(overlay, attributes).map_err(|_| error)
-        }
+        Err(error) if is_invalid(&error) => mount_in_thread(overlay, attributes).map_err(|_| error),
         done => done,
     }
 }
@@ -56,7 +54,8 @@ pub fn mount(overlay: &Overlay<'_>, attributes: Attributes) -> io::Result<OwnedF
 fn kernel_release() -> (u32, u32) {
     let name = rustix::system::uname();
     let release = name.release().to_string_lossy();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|digits| digits.parse().unwrap_or(0));
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map(|digits| digits.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
@@ -152,7 +151,8 @@ mod tests {
         let base = std::env::temp_dir().join(format!("tug-overlay-{}", std::process::id()));
         let _removed = Directories(base.clone());
         // More layers than 255 bytes name.
-        let lowers: Vec<PathBuf> = (0..40).map(|n| base.join(format!("layer, with: number {n}"))).collect();
+        let lowers: Vec<PathBuf> =
+            (0..40).map(|n| base.join(format!("layer, with: number {n}"))).collect();
         for (number, lower) in lowers.iter().enumerate() {
             std::fs::create_dir_all(lower).unwrap();
             std::fs::write(lower.join(format!("file{number}")), "").unwrap();
@@ -166,7 +166,8 @@ mod tests {
             std::fs::create_dir_all(&upper).unwrap();
             std::fs::create_dir_all(&work).unwrap();
             let options = ["index=off".to_owned()];
-            let overlay = Overlay { lowers: &lowers, upper: Some((&upper, &work)), options: &options };
+            let overlay =
+                Overlay { lowers: &lowers, upper: Some((&upper, &work)), options: &options };
             let mounted = match mount(&overlay, Attributes::NO_DEV) {
                 Err(error) if way == 0 && is_invalid(&error) => continue,
                 mounted => mounted.unwrap(),

@@ -42,12 +42,7 @@ pub fn send_with_fds(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) ->
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let slices = [IoSlice::new(bytes)];
-    Ok(rustix::net::sendmsg(
-        socket,
-        &slices,
-        &mut control,
-        SendFlags::NOSIGNAL,
-    )?)
+    Ok(rustix::net::sendmsg(socket, &slices, &mut control, SendFlags::NOSIGNAL)?)
 }
 
 /// Receives into `bytes`, appending the descriptors that came along to `fds`. 0 is the end of the
@@ -109,9 +104,7 @@ fn shorten(path: &Path) -> io::Result<(Option<OwnedFd>, PathBuf)> {
     };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = rustix::fs::open(parent, flags, Mode::empty())?;
-    let short = Path::new("/proc/self/fd")
-        .join(directory.as_raw_fd().to_string())
-        .join(name);
+    let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
     Ok((Some(directory), short))
 }
 

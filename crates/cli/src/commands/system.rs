@@ -276,7 +276,10 @@ async fn prune_networks(session: &Session, matches: &Matches) -> Outcome {
 
 async fn prune_volumes(session: &Session, matches: &Matches) -> Outcome {
     let (warning, more): (_, &[(&str, &str)]) = if matches.on("all") {
-        ("This will remove all local volumes not used by at least one container.", &[("all", "true")])
+        (
+            "This will remove all local volumes not used by at least one container.",
+            &[("all", "true")],
+        )
     } else {
         ("This will remove anonymous local volumes not used by at least one container.", &[])
     };

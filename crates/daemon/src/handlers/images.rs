@@ -9,9 +9,8 @@ use api::container::{GraphDriver, StrSlice, Unit};
 use api::image as docker;
 use api::progress::{Message, Progress};
 use engine::images::{
-    PullRequest, PushRequest, TransferOutput,
     Force, HistoryStep, ImageDetails, ImageSummary, ImagesQuery, ImportRequest, Intermediate,
-    LoadOutput, Parents, Removal, Removed, SharedSize,
+    LoadOutput, Parents, PullRequest, PushRequest, Removal, Removed, SharedSize, TransferOutput,
 };
 use hyper::StatusCode;
 use spec::Reference;
@@ -219,11 +218,16 @@ pub async fn create(call: Call) -> Result {
             "importing from {url} is not supported yet: download it, then import the file"
         ))),
         (image, _) => {
-            let name = match (query.text("tag").trim_start_matches('@'), Reference::parse_untagged(image)?) {
+            let name = match (
+                query.text("tag").trim_start_matches('@'),
+                Reference::parse_untagged(image)?,
+            ) {
                 // All tags, where no tag is written either.
                 ("", name) => name,
                 (digest, name) if digest.contains(':') => {
-                    let digest = digest.parse().map_err(|error| Failure::bad(&error as &spec::digest::DigestError))?;
+                    let digest = digest
+                        .parse()
+                        .map_err(|error| Failure::bad(&error as &spec::digest::DigestError))?;
                     name.with_digest(digest)
                 }
                 (tag, name) => name.with_tag(tag)?,
@@ -301,7 +305,8 @@ fn transfer_message(output: TransferOutput) -> Message {
         TransferOutput::Line { id, text } => Message { status: text, id, ..Message::default() },
         TransferOutput::Layer { id, text, progress } => {
             let (current, total) = progress.unwrap_or_default();
-            let detail = Progress { current: bytes(current), total: bytes(total), ..Progress::default() };
+            let detail =
+                Progress { current: bytes(current), total: bytes(total), ..Progress::default() };
             Message { status: text, id, progress_detail: Some(detail), ..Message::default() }
         }
         TransferOutput::Pushed { tag, digest, size } => {

@@ -62,7 +62,8 @@ fn decoded<T: DeserializeOwned>(header: &str) -> Option<T> {
 pub fn credentials(config: AuthConfig) -> Credentials {
     let (mut user, mut password) = (config.username, config.password);
     if user.is_empty() && !config.auth.is_empty() {
-        let text = base64::engine::general_purpose::STANDARD.decode(&config.auth).unwrap_or_default();
+        let text =
+            base64::engine::general_purpose::STANDARD.decode(&config.auth).unwrap_or_default();
         if let Some((name, word)) = String::from_utf8_lossy(&text).split_once(':') {
             (user, password) = (name.to_owned(), word.trim_end_matches('\0').to_owned());
         }

@@ -123,7 +123,9 @@ impl Context {
         let text = text.unwrap_or_default();
         // Every file is matched against every pattern.
         if text.len() > IGNORE_BYTES_MAX {
-            let text = format!("error checking context: .dockerignore is longer than {IGNORE_BYTES_MAX} bytes");
+            let text = format!(
+                "error checking context: .dockerignore is longer than {IGNORE_BYTES_MAX} bytes"
+            );
             return Err(Error::invalid(text));
         }
         let ignore = Ignore::parse(&String::from_utf8_lossy(&text))

@@ -34,17 +34,23 @@ impl Engine {
         let mut last = None;
         for endpoint in registries.registry_endpoints(domain) {
             let (role, url) = (endpoint.role, endpoint.url(""));
-            let asked =
-                registry::client::login(registries.transport(), endpoint, credentials.clone(), registries.trusting());
+            let asked = registry::client::login(
+                registries.transport(),
+                endpoint,
+                credentials.clone(),
+                registries.trusting(),
+            );
             match asked.await {
                 Ok(token) => return Ok(token),
                 Err(error) if may_fall_back(&error, role) => last = Some(last.unwrap_or(error)),
                 Err(registry::Error::Refused(refusal)) if refusal.status.as_u16() == 401 => {
-                    let text = format!("login attempt to {url} failed with status: 401 Unauthorized");
+                    let text =
+                        format!("login attempt to {url} failed with status: 401 Unauthorized");
                     return Err(Error::new(Kind::Unauthorized, text));
                 }
                 Err(error) => {
-                    let is_refused = error.refusal().is_some_and(|refusal| refusal.status.as_u16() == 401);
+                    let is_refused =
+                        error.refusal().is_some_and(|refusal| refusal.status.as_u16() == 401);
                     let mut error = plain_error(error, domain);
                     if is_refused {
                         error.kind = Kind::Unauthorized;
@@ -63,7 +69,11 @@ impl Engine {
     ///
     /// # Errors
     /// In Docker's words.
-    pub async fn inspect_distribution(&self, name: &Reference, credentials: Credentials) -> Result<Distribution> {
+    pub async fn inspect_distribution(
+        &self,
+        name: &Reference,
+        credentials: Credentials,
+    ) -> Result<Distribution> {
         let wanted = match (name.digest(), name.tag()) {
             (Some(digest), _) => digest.to_string(),
             (None, tag) => tag.unwrap_or("latest").to_owned(),

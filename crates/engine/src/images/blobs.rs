@@ -45,7 +45,10 @@ impl Blobs {
     fn with<T>(&self, work: impl FnOnce(&mut BTreeMap<DiffId, Vec<KnownBlob>>) -> T) -> T {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let all = known.get_or_insert_with(|| {
-            store::records::read_json(&self.root.join("blobs.json")).ok().flatten().unwrap_or_default()
+            store::records::read_json(&self.root.join("blobs.json"))
+                .ok()
+                .flatten()
+                .unwrap_or_default()
         });
         work(all)
     }
@@ -81,9 +84,13 @@ impl Blobs {
         });
         let Some(all) = changed else { return };
         let path = self.root.join("blobs.json");
-        let written = fs::create_dir_all(&self.root)
-            .map_err(|error| chain(&error))
-            .and_then(|()| store.records().write_json(&path, &all, Durability::Lazy).map_err(|error| chain(&error)));
+        let written =
+            fs::create_dir_all(&self.root).map_err(|error| chain(&error)).and_then(|()| {
+                store
+                    .records()
+                    .write_json(&path, &all, Durability::Lazy)
+                    .map_err(|error| chain(&error))
+            });
         if let Err(error) = written {
             warn!(error, "which registry has which layer is not remembered");
         }

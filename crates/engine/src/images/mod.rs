@@ -5,12 +5,12 @@
 //!
 //! Source: moby `daemon/images/images.go`, `image_inspect.go`, `image_history.go`, `image_tag.go`.
 
+mod ask;
 mod blobs;
 mod download;
 mod pattern;
 mod pull;
 mod push;
-mod ask;
 pub(crate) mod registries;
 mod remove;
 mod transfer;
@@ -30,8 +30,8 @@ use crate::events::EventType;
 use crate::filters::Filters;
 use crate::{Engine, Inner, words};
 
-pub use pull::{PullRequest, TransferOutput};
 pub use ask::Distribution;
+pub use pull::{PullRequest, TransferOutput};
 pub use push::PushRequest;
 pub use registry::Credentials;
 pub use remove::{Force, Parents, PruneReport, Removal, Removed};

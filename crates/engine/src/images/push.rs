@@ -52,18 +52,24 @@ impl Engine {
     ///
     /// # Errors
     /// In Docker's words. What was sent stays at the registry.
-    pub async fn push_image(&self, request: PushRequest, output: mpsc::Sender<TransferOutput>) -> Result<()> {
+    pub async fn push_image(
+        &self,
+        request: PushRequest,
+        output: mpsc::Sender<TransferOutput>,
+    ) -> Result<()> {
         let PushRequest { name, credentials } = request;
         if name.digest().is_some() {
             return Err(Error::invalid("cannot push a digest reference"));
         }
         // The same queue from threads and from tasks.
-        let _ = output.send(line("", format!("The push refers to repository [{}]", name.name()))).await;
+        let _ =
+            output.send(line("", format!("The push refers to repository [{}]", name.name()))).await;
         let images = images(&self.inner, &name)?;
         let mut last = None;
         for endpoint in self.inner.registries.registry_endpoints(name.domain()) {
             let role = endpoint.role;
-            let opened = self.inner.registries.client(endpoint, &name, &credentials, Access::Push).await;
+            let opened =
+                self.inner.registries.client(endpoint, &name, &credentials, Access::Push).await;
             let client = match opened {
                 Ok(client) => Arc::new(client),
                 Err(error) if may_fall_back(&error, role) => {
@@ -87,16 +93,19 @@ impl Engine {
 
 /// The tags to push.
 fn images(engine: &Inner, name: &Reference) -> Result<Vec<(Reference, ImageId)>> {
-    let same = |(known, _): &(Reference, ImageId)| known.name() == name.name() && known.tag().is_some();
+    let same =
+        |(known, _): &(Reference, ImageId)| known.name() == name.name() && known.tag().is_some();
     let all: Vec<(Reference, ImageId)> = engine.store.names().into_iter().filter(same).collect();
     if all.is_empty() {
-        let text = format!("An image does not exist locally with the tag: {}", name.familiar_name());
+        let text =
+            format!("An image does not exist locally with the tag: {}", name.familiar_name());
         return Err(Error::not_found(text));
     }
     if name.tag().is_none() {
         return Ok(all);
     }
-    let chosen: Vec<(Reference, ImageId)> = all.into_iter().filter(|(known, _)| known.tag() == name.tag()).collect();
+    let chosen: Vec<(Reference, ImageId)> =
+        all.into_iter().filter(|(known, _)| known.tag() == name.tag()).collect();
     if chosen.is_empty() {
         return Err(Error::not_found(format!("tag does not exist: {}", name.familiar())));
     }
@@ -116,7 +125,11 @@ impl Push {
     }
 
     async fn one(&self, name: &Reference, id: &ImageId) -> Result<()> {
-        let image = self.engine.store.image(id).ok_or_else(|| crate::words::no_such_image(&name.familiar()))?;
+        let image = self
+            .engine
+            .store
+            .image(id)
+            .ok_or_else(|| crate::words::no_such_image(&name.familiar()))?;
         let blobs = self.layers(name, &image).await?;
         let failed = |error| plain_error(error, name.domain());
         let config = Descriptor::new(media_type::DOCKER_CONFIG, id.0, image.raw.len() as u64);
@@ -134,7 +147,8 @@ impl Push {
         let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
         let tag = name.tag().unwrap_or("latest").to_owned();
         self.client.put_manifest(&tag, &kind, Bytes::from(bytes)).await.map_err(failed)?;
-        let (engine, named, learnt) = (Arc::clone(&self.engine), name.clone(), (image.layers.clone(), blobs));
+        let (engine, named, learnt) =
+            (Arc::clone(&self.engine), name.clone(), (image.layers.clone(), blobs));
         blocking(move || {
             let (layers, blobs) = learnt;
             let learnt = layers.iter().map(LayerKey::diff_id).zip(blobs).collect();
@@ -187,7 +201,9 @@ impl Push {
                 Err(failure) => std::panic::resume_unwind(failure.into_panic()),
             }
         }
-        let blob = |key: &LayerKey| done.iter().find(|(layer, _)| *layer == key.diff_id()).map(|(_, blob)| blob.clone());
+        let blob = |key: &LayerKey| {
+            done.iter().find(|(layer, _)| *layer == key.diff_id()).map(|(_, blob)| blob.clone())
+        };
         Ok(image.layers.iter().filter_map(blob).collect())
     }
 }
@@ -246,7 +262,8 @@ impl Layer {
         let (writer, receiver) = stream::channel();
         let (store, key) = (self.engine.store.clone(), LayerKey::from(self.layer));
         let (output, id) = (self.output.clone(), self.layer.0.short());
-        let compressing = tokio::task::spawn_blocking(move || compress(&store, &key, writer, &output, &id));
+        let compressing =
+            tokio::task::spawn_blocking(move || compress(&store, &key, writer, &output, &id));
         let sent = self.client.send_upload(upload, receiver).await;
         let compressed = match compressing.await {
             Ok(compressed) => compressed,
@@ -326,7 +343,8 @@ impl<R: Read> Read for Reporting<'_, R> {
         self.read += got as u64;
         if self.told.elapsed() > REPORT_EVERY || got == 0 {
             self.told = Instant::now();
-            let _ = self.output.blocking_send(layer_progress(self.id, "Pushing", self.read, self.size));
+            let _ =
+                self.output.blocking_send(layer_progress(self.id, "Pushing", self.read, self.size));
         }
         Ok(got)
     }
@@ -364,7 +382,8 @@ fn compress(
 fn same_blobs(bytes: Vec<u8>, image: ImageId, blobs: &[KnownBlob]) -> Option<(String, Vec<u8>)> {
     let manifest: Manifest = serde_json::from_slice(&bytes).ok()?;
     let digests = manifest.layers.iter().map(|layer| layer.digest);
-    let is_same = manifest.config.digest == image.0 && digests.eq(blobs.iter().map(|blob| blob.digest));
+    let is_same =
+        manifest.config.digest == image.0 && digests.eq(blobs.iter().map(|blob| blob.digest));
     let kind = manifest.media_type.unwrap_or_else(|| media_type::OCI_MANIFEST.to_owned());
     is_same.then_some((kind, bytes))
 }
@@ -373,7 +392,9 @@ fn same_blobs(bytes: Vec<u8>, image: ImageId, blobs: &[KnownBlob]) -> Option<(St
 fn manifest(mut config: Descriptor, blobs: &[KnownBlob]) -> Result<(String, Vec<u8>)> {
     let is_gzip = |blob: &KnownBlob| blob.media_type.ends_with("gzip");
     let (kind, config_kind, gzip) = match blobs.iter().all(is_gzip) {
-        true => (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG, media_type::DOCKER_LAYER_GZIP),
+        true => {
+            (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG, media_type::DOCKER_LAYER_GZIP)
+        }
         false => (media_type::OCI_MANIFEST, media_type::OCI_CONFIG, media_type::OCI_LAYER_GZIP),
     };
     config.media_type = config_kind.to_owned();
@@ -394,7 +415,8 @@ fn manifest(mut config: Descriptor, blobs: &[KnownBlob]) -> Result<(String, Vec<
         subject: None,
         annotations: Default::default(),
     };
-    let bytes = serde_json::to_vec_pretty(&manifest).map_err(|source| Error::caused(Kind::Internal, source))?;
+    let bytes = serde_json::to_vec_pretty(&manifest)
+        .map_err(|source| Error::caused(Kind::Internal, source))?;
     Ok((kind.to_owned(), bytes))
 }
 
@@ -403,7 +425,12 @@ mod tests {
     use super::*;
 
     fn blob(media_type: &str) -> KnownBlob {
-        KnownBlob { digest: Digest::of(b"x"), size: 1, media_type: media_type.to_owned(), repositories: Vec::new() }
+        KnownBlob {
+            digest: Digest::of(b"x"),
+            size: 1,
+            media_type: media_type.to_owned(),
+            repositories: Vec::new(),
+        }
     }
 
     #[track_caller]
@@ -412,7 +439,8 @@ mod tests {
         let config = Descriptor::new("", Digest::of(b"{}"), 2);
         let (kind, bytes) = manifest(config, &blobs).unwrap();
         let manifest: Manifest = serde_json::from_slice(&bytes).unwrap();
-        let kinds: Vec<&str> = manifest.layers.iter().map(|layer| layer.media_type.as_str()).collect();
+        let kinds: Vec<&str> =
+            manifest.layers.iter().map(|layer| layer.media_type.as_str()).collect();
         assert_eq!(format!("{kind} {}", kinds.join(" ")), want);
     }
 

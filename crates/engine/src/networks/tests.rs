@@ -284,7 +284,11 @@ fn a_link_that_could_not_work_is_refused() {
         host.start(Id::random(), "db", &spec).unwrap();
         spec.host.links.push("db:alias".to_owned());
         let error = host.start(Id::random(), "web", &spec).unwrap_err();
-        assert!(error.message.contains("inter-container communication is off"), "{}", error.message);
+        assert!(
+            error.message.contains("inter-container communication is off"),
+            "{}",
+            error.message
+        );
     });
 }
 

@@ -88,8 +88,7 @@ impl UdpPort {
             let Ok((_, count)) = received else { break };
             session.used = Instant::now();
             // A datagram that does not go is lost, as datagrams are.
-            let _lost =
-                datagram::send(&self.socket, &scratch[..count], session.sender, session.at);
+            let _lost = datagram::send(&self.socket, &scratch[..count], session.sender, session.at);
         }
     }
 

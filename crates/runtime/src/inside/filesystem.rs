@@ -152,7 +152,8 @@ fn place(root: &Root, plan: &Plan<'_>, planned: &Planned) -> io::Result<OwnedFd>
 fn show_staged(stage: &OwnedFd, target: &OwnedFd) -> io::Result<OwnedFd> {
     let top = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     mount::attach(stage, top)?;
-    let file = rustix::fs::openat(stage, STAGED_NAME, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let file =
+        rustix::fs::openat(stage, STAGED_NAME, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let clone = mount::clone_tree(file, Path::new(""), Depth::Only)?;
     mount::detach(stage)?;
     let set = Attributes::READ_ONLY.with(Attributes::NO_SUID).with(Attributes::NO_DEV);

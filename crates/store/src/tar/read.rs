@@ -150,7 +150,8 @@ impl<R: BufRead> Reader<R> {
 
     /// The body of an extension header.
     fn extension(&mut self, header: &[u8; BLOCK], raw: &mut Vec<u8>) -> Result<Vec<u8>, TarError> {
-        let size = number(&header[124..136]).and_then(non_negative).ok_or(TarError::Field("size"))?;
+        let size =
+            number(&header[124..136]).and_then(non_negative).ok_or(TarError::Field("size"))?;
         if size > EXTENSION_BYTES_MAX {
             return Err(TarError::ExtensionTooLong(size));
         }
@@ -294,9 +295,8 @@ fn fill<R: BufRead>(input: &mut R) -> Result<&[u8], TarError> {
 }
 
 fn basic(header: &[u8; BLOCK]) -> Result<Entry, TarError> {
-    let field = |range: std::ops::Range<usize>, name| {
-        number(&header[range]).ok_or(TarError::Field(name))
-    };
+    let field =
+        |range: std::ops::Range<usize>, name| number(&header[range]).ok_or(TarError::Field(name));
     let ustar = &header[257..263] == b"ustar\0";
     let posix = ustar || &header[257..263] == b"ustar ";
     let mut path = until_nul(&header[..100]).to_vec();

@@ -58,7 +58,8 @@ pub(crate) fn header(entry: &Entry, precision: Precision) -> Vec<u8> {
 pub(crate) const END: [u8; 2 * BLOCK] = [0; 2 * BLOCK];
 
 fn pax_header(entry: &Entry, records: &[u8]) -> Vec<u8> {
-    let base = entry.path.rsplit(|byte| *byte == b'/').find(|part| !part.is_empty()).unwrap_or(b"x");
+    let base =
+        entry.path.rsplit(|byte| *byte == b'/').find(|part| !part.is_empty()).unwrap_or(b"x");
     let mut name = b"PaxHeaders.0/".to_vec();
     name.extend(base.iter().filter(|byte| byte.is_ascii_graphic()).take(80));
     let mut block = [0u8; BLOCK];

@@ -85,8 +85,7 @@ fn verdicts(filter: &Filter, architecture: Architecture, base: u32) -> Vec<(u32,
     let mut by_number: BTreeMap<u32, Verdict> = BTreeMap::new();
     for rule in &filter.rules {
         for number in rule.syscalls.iter().filter_map(|name| architecture.number(name)) {
-            let entry =
-                by_number.entry(number).or_insert_with(|| Verdict::plain(filter.default));
+            let entry = by_number.entry(number).or_insert_with(|| Verdict::plain(filter.default));
             if rule.conditions.is_empty() {
                 entry.otherwise = rule.action;
             } else {
@@ -143,11 +142,7 @@ fn alternative(
 }
 
 /// Compares an argument by its two halves, the high one first.
-fn compare(
-    condition: &Condition,
-    yes: Vec<Instruction>,
-    no: Vec<Instruction>,
-) -> Vec<Instruction> {
+fn compare(condition: &Condition, yes: Vec<Instruction>, no: Vec<Instruction>) -> Vec<Instruction> {
     let low_at = OFFSET_ARGUMENTS + 8 * u32::from(condition.index);
     let (low_at, high_at) =
         if cfg!(target_endian = "big") { (low_at + 4, low_at) } else { (low_at, low_at + 4) };
@@ -164,9 +159,7 @@ fn compare(
         Compare::NotEqual => halves(None, no, yes),
         Compare::MaskedEqual(mask) => halves(Some((mask as u32, (mask >> 32) as u32)), yes, no),
         Compare::Greater => order(JUMP_GREATER, (low_at, low), (high_at, high), yes, no),
-        Compare::GreaterEqual => {
-            order(JUMP_GREATER_EQUAL, (low_at, low), (high_at, high), yes, no)
-        }
+        Compare::GreaterEqual => order(JUMP_GREATER_EQUAL, (low_at, low), (high_at, high), yes, no),
         Compare::LessEqual => order(JUMP_GREATER, (low_at, low), (high_at, high), no, yes),
         Compare::Less => order(JUMP_GREATER_EQUAL, (low_at, low), (high_at, high), no, yes),
     }
