@@ -175,10 +175,10 @@ impl Client {
         Ok(answer)
     }
 
-    fn trusting(&self) -> Box<dyn Fn(&str) -> Arc<Trust> + Send + Sync> {
+    fn trusting(&self) -> Trusting {
         let (own, trust) = (self.endpoint.authority.clone(), Arc::clone(&self.endpoint.trust));
         let others = Arc::clone(&self.trusting);
-        Box::new(
+        Arc::new(
             move |authority| if authority == own { Arc::clone(&trust) } else { others(authority) },
         )
     }

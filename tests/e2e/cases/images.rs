@@ -267,7 +267,7 @@ fn events_tell_what_happened(suite: &Suite) -> Outcome {
     let since = shell("date +%s.%N").ok();
     suite
         .tug(["run", "--rm", "--name", "eventful", "-l", "mark=1", "busybox", "sh", "-c", "exit 3"])
-        .code;
+        .fails(3);
     let until = shell("sleep 0.3; date +%s.%N").ok();
     for cli in BOTH {
         let args = [

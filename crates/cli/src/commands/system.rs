@@ -453,6 +453,19 @@ fn usage_row(kind: &str, total: usize, active: usize, size: i64, reclaimable: i6
     }
 }
 
+fn cache_row(cache: &api::system::BuildCache) -> Row {
+    Row {
+        fields: vec![
+            ("CacheType", cache.kind.clone()),
+            ("ID", cache.id.chars().take(12).collect()),
+            ("Size", table_size(cache.size as f64)),
+            ("UsageCount", cache.usage_count.to_string()),
+            ("Shared", cache.shared.to_string()),
+        ],
+        ..Row::default()
+    }
+}
+
 fn verbose(usage: &DiskUsage) -> Result<String, Failure> {
     const IMAGES: Headers = &[
         ("Containers", "CONTAINERS"),
@@ -479,21 +492,7 @@ fn verbose(usage: &DiskUsage) -> Result<String, Failure> {
             super::ps::row(&own, false)
         })
         .collect();
-    let caches: Vec<Row> = usage
-        .build_cache
-        .iter()
-        .flatten()
-        .map(|cache| Row {
-            fields: vec![
-                ("CacheType", cache.kind.clone()),
-                ("ID", cache.id.chars().take(12).collect()),
-                ("Size", table_size(cache.size as f64)),
-                ("UsageCount", cache.usage_count.to_string()),
-                ("Shared", cache.shared.to_string()),
-            ],
-            ..Row::default()
-        })
-        .collect();
+    let caches: Vec<Row> = usage.build_cache.iter().flatten().map(cache_row).collect();
     let mut text = String::from("Images space usage:\n\n");
     text.push_str(&format::render(
         "table {{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}\t{{.SharedSize}}\t{{.UniqueSize}}\t{{.Containers}}",
