@@ -153,6 +153,28 @@ impl Suite {
         });
     }
 
+    /// System calls of the named kinds (`fsync,execve`) that the daemon and what it starts make
+    /// during `work`, as strace tells them.
+    pub fn system_calls_during(&self, kinds: &str, work: impl FnOnce()) -> Vec<String> {
+        let daemon = self.daemon.lock().unwrap().as_ref().expect("the daemon runs").id();
+        let file = self.scratch().join("calls");
+        let mut tracer = Command::new("strace")
+            .args(["-f", "-qq", "-e", &format!("trace={kinds}"), "-p", &daemon.to_string(), "-o"])
+            .arg(&file)
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("strace is installed");
+        let status = format!("/proc/{daemon}/status");
+        wait_for("strace", Duration::from_secs(5), || {
+            fs::read_to_string(&status).is_ok_and(|text| !text.contains("TracerPid:\t0"))
+        });
+        work();
+        run(Command::new("kill").arg(tracer.id().to_string())).ok();
+        tracer.wait().expect("the tracer is our child");
+        let text = fs::read_to_string(&file).unwrap_or_default();
+        text.lines().filter(|line| line.contains('(')).map(str::to_owned).collect()
+    }
+
     /// Ends the daemon by `signal` (`KILL`, `TERM`) and waits for its end.
     pub fn end_daemon(&self, signal: &str) {
         let mut child = self.daemon.lock().unwrap().take().expect("the daemon runs");

@@ -34,6 +34,7 @@ super::cases! {
     detach_keys_leave_the_container_running,
     the_other_runtime_runs_containers_too,
     many_containers_start_at_once_and_go_together,
+    a_passing_container_costs_no_flush_and_two_programs,
 }
 
 fn run_prints_what_the_container_prints_and_ends_as_it_ends(suite: &Suite) -> Outcome {
@@ -706,5 +707,20 @@ fn what_cannot_be_had_is_refused(suite: &Suite) -> Outcome {
     let refused = suite.tug(["commit", "second", "made:2"]).fails(1);
     assert!(refused.contains("failed to get digest sha256:"), "{refused}");
     suite.tug(["rm", "first", "second"]).ok();
+    Outcome::Passed
+}
+
+/// What a start may cost, counted: no flush to disk, and no program but the monitor and the
+/// container's own.
+fn a_passing_container_costs_no_flush_and_two_programs(suite: &Suite) -> Outcome {
+    if shell("command -v strace").code != 0 {
+        return Outcome::Ignored("strace is not installed".to_owned());
+    }
+    let calls = suite.system_calls_during("fsync,fdatasync,syncfs,sync,execve,execveat", || {
+        suite.tug(["run", "--rm", "busybox", "true"]).ok();
+    });
+    let programs = calls.iter().filter(|call| call.contains("exec")).count();
+    assert!(programs >= 1 && programs <= 2, "{calls:#?}");
+    assert!(calls.iter().all(|call| !call.contains("sync")), "{calls:#?}");
     Outcome::Passed
 }
