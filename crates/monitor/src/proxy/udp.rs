@@ -54,11 +54,13 @@ impl UdpPort {
         for _ in 0..TURN_DATAGRAMS {
             let Ok(arrival) = datagram::receive(&self.socket, scratch) else { break };
             let Arrival { bytes: count, sender, at } = arrival;
-            let known = self
-                .sessions
-                .iter_mut()
-                .find(|session| session.sender == sender && session.at == at);
+            // What came before the socket was told to say where has no address; the sender's next
+            // datagram brings it.
+            let known = self.sessions.iter_mut().find(|session| {
+                session.sender == sender && (session.at == at || session.at.is_none())
+            });
             if let Some(session) = known {
+                session.at = at;
                 session.forward(&scratch[..count]);
                 continue;
             }
