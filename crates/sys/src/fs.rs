@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, XattrFlags};
 use rustix::io::Errno;
@@ -263,8 +264,10 @@ impl Removal<'_> {
         if depth < DEPTH_MAX {
             return self.empty_and_remove(dir, &entry.name, depth + 1);
         }
-        let mut aside = OsString::from(format!(".deep-{}-", self.lifted.len()));
-        aside.push(std::process::id().to_string());
+        // Removals of one directory may run side by side, also in other processes.
+        static LIFTED: AtomicUsize = AtomicUsize::new(0);
+        let number = LIFTED.fetch_add(1, Ordering::Relaxed);
+        let aside = OsString::from(format!(".deep-{}-{number}", std::process::id()));
         match rustix::fs::renameat(dir, &entry.name, self.top, &aside) {
             Ok(()) => self.lifted.push(aside),
             Err(error) => self.note(error.into()),
