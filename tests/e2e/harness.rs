@@ -72,6 +72,8 @@ impl Suite {
         let directory = std::env::temp_dir().join(format!("tug-e2e-{:x}", unique()));
         fs::create_dir_all(&directory).expect("the temporary directory is writable");
         shell("ip link set lo up").ok();
+        // The names of network namespaces that others left are not ours.
+        shell("mkdir -p /run/netns && mount -t tmpfs tug-netns /run/netns").ok();
         let cgroup_parent = format!("/{}", directory.file_name().unwrap().to_str().unwrap());
         let suite = Suite { directory, daemon: Mutex::new(None), cgroup_parent };
         fs::create_dir_all(suite.directory.join("config")).expect("the directory is ours");

@@ -57,7 +57,7 @@ impl Lan {
 
 impl Drop for Lan {
     fn drop(&mut self) {
-        shell("ip link del lan0; ip netns del lan; umount /run/netns 2>/dev/null");
+        shell("ip link del lan0; ip netns del lan");
     }
 }
 
