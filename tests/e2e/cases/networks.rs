@@ -566,10 +566,14 @@ fn answer_in(suite: &Suite, container: &'static str) {
     });
 }
 
-/// Asks once. A connected socket takes an answer only from the address that it asked.
+/// Asks once. A connected socket takes an answer only from the address that it asked, and what came late to an
+/// earlier question is no answer to this one.
 fn ask(socket: &UdpSocket, host: &str) -> String {
     socket.connect((host, 8053)).unwrap();
     let mut bytes = [0; 16];
+    socket.set_nonblocking(true).unwrap();
+    while socket.recv(&mut bytes).is_ok() {}
+    socket.set_nonblocking(false).unwrap();
     let count = socket.send(b"ping").and_then(|_| socket.recv(&mut bytes)).unwrap_or_default();
     String::from_utf8_lossy(&bytes[..count]).into_owned()
 }
