@@ -91,53 +91,6 @@ impl Message {
     }
 }
 
-/// `id` of the messages whose `aux` is a [`Trace`].
-pub const TRACE_ID: &str = "moby.tug.trace";
-/// Value of `version` in the query of `POST /build` that asks for them.
-pub const TRACE_VERSION: &str = "tug1";
-
-/// One line of a build's progress as `tug build` shows it. A vertex is a numbered step of the
-/// display; times are Unix milliseconds. Written by crate `build`, whose `progress` module says
-/// in which order they come.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub enum Trace {
-    Started {
-        vertex: u32,
-        name: String,
-        at_ms: u64,
-    },
-    Status {
-        vertex: u32,
-        text: String,
-        is_done: bool,
-        at_ms: u64,
-    },
-    /// `stream`: 1 is stdout, 2 stderr.
-    Log {
-        vertex: u32,
-        stream: u8,
-        data: String,
-        at_ms: u64,
-    },
-    Done {
-        vertex: u32,
-        is_cached: bool,
-        error: Option<String>,
-        at_ms: u64,
-    },
-    Image {
-        id: String,
-    },
-    Warning {
-        text: String,
-    },
-    Failed {
-        message: String,
-        excerpt: Option<String>,
-    },
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 
 use api::body::{Body, BodySender};
 use api::container::Ulimit;
-use api::progress::{Message, TRACE_ID, TRACE_VERSION};
+use api::progress::Message;
+use api::trace;
 use engine::builds::{
     BuildFailure, BuildRequest, BuildSource, CacheUse, Containers, Output, Pull, Squash, Style,
     Verbosity,
@@ -85,7 +86,7 @@ fn message(output: Output) -> Message {
         Output::Text(text) => Message::stream(text),
         Output::Image(id) => Message::aux(serde_json::json!({ "ID": id.to_string() })),
         Output::Trace(trace) => Message {
-            id: TRACE_ID.to_owned(),
+            id: trace::ID.to_owned(),
             aux: serde_json::to_value(trace).ok(),
             ..Message::default()
         },
@@ -128,7 +129,7 @@ fn request(call: &Call) -> std::result::Result<BuildRequest, Failure> {
     let optional = |name: &str| query.get(name).filter(|text| !text.is_empty()).map(str::to_owned);
     let style = match query.text("version") {
         "" | "1" => Style::Classic,
-        TRACE_VERSION => Style::Trace,
+        trace::VERSION => Style::Trace,
         "2" => {
             return Err(Failure::not_implemented(
                 "this daemon builds without BuildKit: set DOCKER_BUILDKIT=0",
