@@ -106,6 +106,33 @@ pub struct Rlimit {
     pub soft: u64,
 }
 
+impl Rlimit {
+    /// The limits that setrlimit(2) knows, by Docker's short names.
+    const NAMES: [&str; 15] = [
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ];
+
+    /// The kind of a short name: `RLIMIT_NOFILE` for `nofile`.
+    #[must_use]
+    pub fn kind_of(name: &str) -> Option<String> {
+        Self::NAMES.contains(&name).then(|| format!("RLIMIT_{}", name.to_ascii_uppercase()))
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Root {

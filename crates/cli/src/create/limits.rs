@@ -1,5 +1,7 @@
 //! `--ulimit`, `--blkio-weight-device` and the `--device-*-bps`/`-iops` family.
 
+use spec::runtime::Rlimit;
+
 use super::sizes;
 use crate::args::go;
 
@@ -10,30 +12,11 @@ pub struct UlimitValue {
     pub hard: i64,
 }
 
-/// The limits that setrlimit(2) knows, by Docker's short names.
-const ULIMITS: [&str; 15] = [
-    "core",
-    "cpu",
-    "data",
-    "fsize",
-    "locks",
-    "memlock",
-    "msgqueue",
-    "nice",
-    "nofile",
-    "nproc",
-    "rss",
-    "rtprio",
-    "rttime",
-    "sigpending",
-    "stack",
-];
-
 /// `name=soft[:hard]`. Source of the words: docker/go-units `ulimit.go`.
 pub fn ulimit(value: &str) -> Result<UlimitValue, String> {
     let (name, limits) =
         value.split_once('=').ok_or_else(|| format!("invalid ulimit argument: {value}"))?;
-    if !ULIMITS.contains(&name) {
+    if Rlimit::kind_of(name).is_none() {
         return Err(format!("invalid ulimit type: {name}"));
     }
     let number = |text: &str| {

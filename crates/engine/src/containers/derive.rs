@@ -206,33 +206,10 @@ pub fn replace_env(env: &mut Vec<String>, wishes: &[String]) {
     }
 }
 
-/// The kernel's name of a limit, such as `RLIMIT_NOFILE` for `nofile`.
-#[must_use]
-pub fn rlimit_name(name: &str) -> Option<String> {
-    const NAMES: &[&str] = &[
-        "core",
-        "cpu",
-        "data",
-        "fsize",
-        "locks",
-        "memlock",
-        "msgqueue",
-        "nice",
-        "nofile",
-        "nproc",
-        "rss",
-        "rtprio",
-        "rttime",
-        "sigpending",
-        "stack",
-    ];
-    NAMES.contains(&name).then(|| format!("RLIMIT_{}", name.to_ascii_uppercase()))
-}
-
 pub(crate) fn rlimits(defaults: &[Ulimit], wishes: &[Ulimit]) -> Vec<Rlimit> {
     let mut all: BTreeMap<String, Rlimit> = BTreeMap::new();
     for ulimit in defaults.iter().chain(wishes) {
-        if let Some(kind) = rlimit_name(&ulimit.name) {
+        if let Some(kind) = Rlimit::kind_of(&ulimit.name) {
             // -1 is unlimited, which is the largest number to the kernel.
             let number = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
             let limit =

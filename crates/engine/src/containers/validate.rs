@@ -2,6 +2,8 @@
 //!
 //! Source: moby `daemon/container.go`, `daemon/daemon_unix.go`, `runconfig/hostconfig_unix.go`.
 
+use spec::runtime::Rlimit;
+
 use super::spec::{
     ContainerSpec, HostSpec, IpcMode, NetworkMode, Resources, RestartPolicy, UtsMode,
 };
@@ -275,7 +277,7 @@ fn lists(limits: &Resources) -> Result<()> {
         }
     }
     for ulimit in &limits.ulimits {
-        if super::derive::rlimit_name(&ulimit.name).is_none() {
+        if Rlimit::kind_of(&ulimit.name).is_none() {
             return refuse(format!("invalid ulimit type: {}", ulimit.name));
         }
         if ulimit.hard >= 0 && ulimit.soft > ulimit.hard {
