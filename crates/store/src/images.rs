@@ -290,7 +290,7 @@ fn build(
 }
 
 /// A name with a digest is kept without its tag: the digest alone decides.
-fn stored(name: &Reference) -> Reference {
+pub(crate) fn stored(name: &Reference) -> Reference {
     match name.digest() {
         Some(digest) => name.with_digest(digest),
         None => name.clone(),

@@ -21,6 +21,7 @@ use crate::draft::{Draft, Hashing, UnpackError, UnpackLimits};
 use crate::merged::Merged;
 use crate::pipe::{Swell, plain};
 use crate::recipe::{Kept, LayerTar};
+use crate::records::{Durability, RecordError};
 use crate::store::{Store, boot_id};
 
 /// Names a layer in this store.
@@ -61,7 +62,7 @@ pub struct Layer {
     pub size: u64,
     /// Of the uncompressed tar.
     pub tar_size: u64,
-    /// None for layers made here.
+    /// None for layers made here that nobody has asked for as a blob yet.
     pub blob: Option<BlobInfo>,
 }
 
@@ -198,6 +199,20 @@ impl Store {
         self.state().layers.get(key).map(|held| held.record.layer(*key))
     }
 
+    /// Says as which blob the layer goes to others, if that is not known yet.
+    pub fn layer_is_blob(&self, key: &LayerKey, blob: BlobInfo) -> Result<(), RecordError> {
+        let mut state = self.state();
+        let Some(record) = state.layers.record_mut(key).filter(|record| record.blob.is_none())
+        else {
+            return Ok(());
+        };
+        record.blob = Some(blob);
+        let path = self.layer_dir(key).join("layer.json");
+        self.records().write_json(&path, record, Durability::Lazy)?;
+        state.content.generation += 1;
+        Ok(())
+    }
+
     pub fn has_layer(&self, key: &LayerKey) -> bool {
         self.state().layers.get(key).is_some()
     }
@@ -311,6 +326,9 @@ impl Store {
         let trashed: Vec<PathBuf> = doomed.iter().filter_map(|path| self.to_trash(path)).collect();
         drop(state);
         self.discard(trashed);
+        if !gone.is_empty() {
+            self.sweep_soon();
+        }
         gone
     }
 }
@@ -349,6 +367,7 @@ impl Unpacked {
         if state.layers.get(&self.key).is_none() {
             std::fs::rename(&self.draft.dir, &place).map_err(failed)?;
             state.layers.insert(self.key, self.record.clone());
+            state.content.generation += 1;
             self.store.flush_soon(self.key);
         }
         state.layers.hold(&self.key);

@@ -1,13 +1,15 @@
 //! Everything that Tug keeps on disk, behind one handle: [`Store`].
 //!
 //! Images are stacks of layers; a layer lies unpacked as an overlayfs lower directory together with
-//! a recipe that gives its tar back bit for bit, so that no blob is kept and yet nothing is lost.
+//! a recipe that gives its tar back bit for bit. What came from elsewhere is kept beside it as it
+//! came: compressed layers, manifests, indexes.
 //! Containers get a [`Snapshot`] on top; builds and commits turn its upper directory into a layer by
 //! renaming it. Volumes and the records of the engine's own are here as well.
 //!
 //! ```text
 //! DATA_ROOT/lock               one daemon
 //!           layers/<diff id>/  layers.rs, draft.rs, recipe.rs
+//!           content/           content.rs, content_sweep.rs
 //!           images/            images.rs
 //!           init/ rw/          snapshots.rs
 //!           volumes/<name>/    volumes.rs
@@ -23,6 +25,8 @@
 pub mod archive;
 mod cache;
 pub mod compress;
+mod content;
+mod content_sweep;
 pub mod draft;
 pub mod gzip;
 mod images;
@@ -44,6 +48,7 @@ mod walk;
 mod writer;
 
 pub use cache::{CacheError, CacheRecord};
+pub use content::{ContentError, ContentLease, ContentReader, DOCUMENT_BYTES_MAX, Ingest, Target};
 pub use draft::{UnpackError, UnpackLimits};
 pub use images::{Image, ImageError};
 pub use layers::{BlobInfo, Layer, LayerError, LayerKey, Lease, Unpacked};

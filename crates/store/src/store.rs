@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -17,6 +17,7 @@ use spec::{DiffId, Digest};
 use tracing::{info, warn};
 
 use crate::cache::CacheRecord;
+use crate::content::Contents;
 use crate::draft::remove_dir;
 use crate::images::Images;
 use crate::layers::{LayerKey, LayerRecord, Layers, verify};
@@ -86,12 +87,15 @@ pub(crate) struct Inner {
     state: Mutex<State>,
     names: AtomicU64,
     background: SyncSender<Job>,
+    /// Whether a sweep is in the queue.
+    sweeping: AtomicBool,
 }
 
 /// All that is known.
 #[derive(Default)]
 pub(crate) struct State {
     pub(crate) layers: Layers,
+    pub(crate) content: Contents,
     pub(crate) images: Images,
     pub(crate) snapshots: Snapshots,
     pub(crate) cache: BTreeMap<String, CacheRecord>,
@@ -101,12 +105,25 @@ pub(crate) struct State {
 /// Work off the callers' path. The queue is bounded: whoever removes faster than the disk can, waits.
 enum Job {
     Remove(PathBuf),
-    Flush(LayerKey),
+    Flush(Flush),
+    /// Removes blobs that nothing needs any more.
+    Sweep,
     /// Answers when everything before it is done.
     Barrier(SyncSender<()>),
 }
 
+/// What is marked as safe once a flush has reached the disk.
+enum Flush {
+    Layer(LayerKey),
+    Blob(Digest),
+    /// Answers when it is.
+    Wait(SyncSender<bool>),
+}
+
 const JOBS_MAX: usize = 512;
+
+const DIRECTORIES: [&str; 9] =
+    ["layers", "content/blobs", "images", "init", "rw", "volumes", "buildcache", "tmp", "trash"];
 
 impl Store {
     /// Opens the data root `root`, which is made if missing, and cleans up after a crash.
@@ -120,7 +137,7 @@ impl Store {
             .canonicalize()
             .map_err(|source| OpenError::Directory { path: root.to_owned(), source })?;
         let lock = lock(&root)?;
-        for name in ["layers", "images", "init", "rw", "volumes", "buildcache", "tmp", "trash"] {
+        for name in DIRECTORIES {
             directory(&root.join(name))?;
         }
         use std::os::unix::fs::PermissionsExt;
@@ -136,6 +153,7 @@ impl Store {
             state: Mutex::default(),
             names: AtomicU64::new(0),
             background,
+            sweeping: AtomicBool::new(false),
         };
         let store = Store { inner: Arc::new(inner) };
         let worker = store.clone_for_worker();
@@ -199,7 +217,34 @@ impl Store {
     /// Marks the layer as safe once a flush has reached the disk.
     pub(crate) fn flush_soon(&self, key: LayerKey) {
         // Under pressure the layer stays marked, which costs a check after a power cut.
-        let _ = self.inner.background.try_send(Job::Flush(key));
+        let _ = self.inner.background.try_send(Job::Flush(Flush::Layer(key)));
+    }
+
+    /// The same for a blob.
+    pub(crate) fn flush_blob_soon(&self, digest: Digest) {
+        let _ = self.inner.background.try_send(Job::Flush(Flush::Blob(digest)));
+    }
+
+    /// Has blobs that nothing needs removed in the background; asked for often, it is done once.
+    pub(crate) fn sweep_soon(&self) {
+        if !self.inner.sweeping.swap(true, Ordering::AcqRel)
+            && self.inner.background.try_send(Job::Sweep).is_err()
+        {
+            self.inner.sweeping.store(false, Ordering::Release);
+        }
+    }
+
+    /// Waits until all that was written before is on the disk. Whoever asks meanwhile shares the flush.
+    ///
+    /// # Errors
+    /// Where the disk could not take it.
+    pub fn flush(&self) -> io::Result<()> {
+        let (done, waiter) = sync_channel(1);
+        let sent = self.inner.background.send(Job::Flush(Flush::Wait(done)));
+        match sent.is_ok() && waiter.recv().unwrap_or(false) {
+            true => Ok(()),
+            false => Err(io::Error::other("the data root could not be flushed")),
+        }
     }
 
     /// Waits until all background work asked for so far is done.
@@ -225,12 +270,14 @@ impl Store {
         self.load_snapshots(&mut state)?;
         self.load_cache(&mut state)?;
         self.load_volumes(&mut state)?;
+        self.load_content(&mut state)?;
         let unheld = state.layers.unheld();
         drop(state);
         let gone = self.release_layers(&unheld);
         if !gone.is_empty() {
             info!(count = gone.len(), "layers of unfinished work removed");
         }
+        self.sweep_soon();
         Ok(())
     }
 
@@ -309,7 +356,8 @@ impl Worker {
             while let Some(job) = next.take().or_else(|| jobs.try_recv().ok()) {
                 match job {
                     Job::Remove(path) => remove_dir(&path),
-                    Job::Flush(key) => flushes.push(key),
+                    Job::Flush(flush) => flushes.push(flush),
+                    Job::Sweep => self.sweep(),
                     Job::Barrier(done) => {
                         self.flush(std::mem::take(&mut flushes));
                         let _ = done.send(());
@@ -320,26 +368,48 @@ impl Worker {
         }
     }
 
-    fn flush(&self, keys: Vec<LayerKey>) {
-        if keys.is_empty() {
+    fn sweep(&self) {
+        let Some(inner) = self.inner.upgrade() else { return };
+        inner.sweeping.store(false, Ordering::Release);
+        // Here and now, as this is the thread that empties the queue.
+        for path in (Store { inner }).sweep_to_trash().1 {
+            remove_dir(&path);
+        }
+    }
+
+    fn flush(&self, flushes: Vec<Flush>) {
+        if flushes.is_empty() {
             return;
         }
         let Some(inner) = self.inner.upgrade() else { return };
         let synced = sys::fs::open_dir(&inner.root).and_then(|root| Ok(rustix::fs::syncfs(root)?));
-        if let Err(error) = synced {
-            warn!(%error, "layers could not be flushed");
-            return;
+        if let Err(error) = &synced {
+            warn!(%error, "the data root could not be flushed");
         }
         let store = Store { inner };
-        for key in keys {
-            let mut state = store.state();
-            let Some(record) = state.layers.record_mut(&key) else { continue };
-            record.unflushed = None;
-            // Under the lock, or the layer could be removed and made again in between.
-            let path = store.layer_dir(&key).join("layer.json");
-            if let Err(error) = store.records().write_json(&path, record, Durability::Lazy) {
-                warn!(%error, "layer not marked as flushed");
+        for flush in flushes {
+            match flush {
+                Flush::Layer(key) if synced.is_ok() => store.layer_flushed(&key),
+                Flush::Blob(digest) if synced.is_ok() => {
+                    store.blob_flushed(&store.state(), &digest);
+                }
+                Flush::Layer(_) | Flush::Blob(_) => {}
+                // Whoever waited may have gone.
+                Flush::Wait(done) => drop(done.send(synced.is_ok())),
             }
+        }
+    }
+}
+
+impl Store {
+    fn layer_flushed(&self, key: &LayerKey) {
+        let mut state = self.state();
+        let Some(record) = state.layers.record_mut(key) else { return };
+        record.unflushed = None;
+        // Under the lock, or the layer could be removed and made again in between.
+        let path = self.layer_dir(key).join("layer.json");
+        if let Err(error) = self.records().write_json(&path, record, Durability::Lazy) {
+            warn!(%error, "layer not marked as flushed");
         }
     }
 }
