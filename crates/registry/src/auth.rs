@@ -175,7 +175,7 @@ impl Session {
     }
 }
 
-fn basic(credentials: &Credentials) -> Result<HeaderValue, TransportError> {
+pub(crate) fn basic(credentials: &Credentials) -> Result<HeaderValue, TransportError> {
     secret(format!(
         "Basic {}",
         STANDARD.encode(format!("{}:{}", credentials.user, credentials.password))

@@ -20,6 +20,7 @@ pub mod client;
 pub mod dial;
 pub mod error;
 pub mod policy;
+pub mod search;
 pub mod select;
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ mod images;
 mod networks;
 mod registry;
 mod run;
+mod search;
 mod survive;
 mod volumes;
 
@@ -25,6 +26,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         volumes::CASES,
         networks::CASES,
         registry::CASES,
+        search::CASES,
         faults::CASES,
         survive::CASES,
         attack::CASES,

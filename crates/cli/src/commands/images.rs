@@ -139,7 +139,7 @@ async fn list(session: &Session, matches: &Matches) -> Outcome {
         "table {{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
     };
     let template = if quiet { "{{.ID}}" } else { format::resolve(asked, table) };
-    format::print(template, HEADERS, &rows)?;
+    format::print(format::Listing::Of("*formatter.imageContext"), template, HEADERS, &rows)?;
     Ok(0)
 }
 
@@ -243,7 +243,7 @@ async fn history(session: &Session, matches: &Matches) -> Outcome {
     };
     let quiet = matches.on("quiet") && matches!(asked, "" | "table");
     let template = if quiet { "{{.ID}}" } else { format::resolve(asked, table) };
-    format::print(template, HEADERS, &rows)?;
+    format::print(format::Listing::Of("*formatter.historyContext"), template, HEADERS, &rows)?;
     Ok(0)
 }
 

@@ -24,6 +24,7 @@ pub mod logs;
 pub mod networks;
 pub mod ps;
 pub mod run;
+pub mod search;
 pub mod stats;
 pub mod system;
 pub mod transfer;
@@ -67,6 +68,7 @@ static COMMON: &[&Command] = &[
     &images::IMAGES,
     &login::LOGIN,
     &login::LOGOUT,
+    &search::SEARCH,
     &version::VERSION,
     &info::INFO,
 ];
@@ -81,6 +83,7 @@ pub static TOP: &[&Command] = &[
     &images::IMAGES,
     &login::LOGIN,
     &login::LOGOUT,
+    &search::SEARCH,
     &version::VERSION,
     &info::INFO,
     &attach::ATTACH,

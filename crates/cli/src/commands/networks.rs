@@ -307,7 +307,7 @@ async fn list(session: &Session, matches: &Matches) -> Outcome {
     } else {
         format::resolve(asked, "table {{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}")
     };
-    format::print(template, HEADERS, &rows)?;
+    format::print(format::Listing::Of("*network.networkContext"), template, HEADERS, &rows)?;
     Ok(0)
 }
 

@@ -89,9 +89,14 @@ async fn list(session: &Session, matches: &Matches) -> Outcome {
     };
     if rows.is_empty() {
         // A wrong template is told even when there is nothing to show.
-        format::render(template, HEADERS, &[row(&Summary::default(), full)])?;
+        format::render(
+            format::Listing::Containers,
+            template,
+            HEADERS,
+            &[row(&Summary::default(), full)],
+        )?;
     }
-    format::print(template, HEADERS, &rows)?;
+    format::print(format::Listing::Containers, template, HEADERS, &rows)?;
     Ok(0)
 }
 

@@ -59,7 +59,12 @@ async fn stats(session: &Session, matches: &Matches) -> Outcome {
     loop {
         let names = names(client, matches).await?;
         let rows = sample(client, &names, matches.on("no-trunc")).await?;
-        let text = format::render(template, HEADERS, &rows)?;
+        let text = format::render(
+            format::Listing::Of("*container.statsContext"),
+            template,
+            HEADERS,
+            &rows,
+        )?;
         if matches.on("no-stream") {
             terminal::out(&text);
             return Ok(0);

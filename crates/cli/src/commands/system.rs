@@ -363,7 +363,12 @@ async fn df(session: &Session, matches: &Matches) -> Outcome {
         matches.text("format"),
         "table {{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}",
     );
-    format::print(template, HEADERS, &usage_rows(&usage))?;
+    format::print(
+        format::Listing::Of("*formatter.diskUsageImagesContext"),
+        template,
+        HEADERS,
+        &usage_rows(&usage),
+    )?;
     Ok(0)
 }
 
@@ -466,6 +471,9 @@ fn cache_row(cache: &api::system::BuildCache) -> Row {
     }
 }
 
+/// The parts of the long form are not by the user's template.
+const PART: format::Listing = format::Listing::Of("*formatter.diskUsageContext");
+
 fn verbose(usage: &DiskUsage) -> Result<String, Failure> {
     const IMAGES: Headers = &[
         ("Containers", "CONTAINERS"),
@@ -495,18 +503,21 @@ fn verbose(usage: &DiskUsage) -> Result<String, Failure> {
     let caches: Vec<Row> = usage.build_cache.iter().flatten().map(cache_row).collect();
     let mut text = String::from("Images space usage:\n\n");
     text.push_str(&format::render(
+        PART,
         "table {{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}\t{{.SharedSize}}\t{{.UniqueSize}}\t{{.Containers}}",
         IMAGES,
         &images,
     )?);
     text.push_str("\nContainers space usage:\n\n");
     text.push_str(&format::render(
+        PART,
         "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.LocalVolumes}}\t{{.Size}}\t{{.RunningFor}}\t{{.Status}}\t{{.Names}}",
         super::ps::HEADERS,
         &containers,
     )?);
     text.push_str("\nLocal Volumes space usage:\n\n");
     text.push_str(&format::render(
+        PART,
         "table {{.Name}}\t{{.Links}}\t{{.Size}}",
         super::volumes::HEADERS,
         &volumes,
@@ -514,6 +525,7 @@ fn verbose(usage: &DiskUsage) -> Result<String, Failure> {
     let total: i64 = usage.build_cache.iter().flatten().map(|cache| cache.size).sum();
     text.push_str(&format!("\nBuild cache usage: {}\n\n", human_size(total as f64)));
     text.push_str(&format::render(
+        PART,
         "table {{.ID}}\t{{.CacheType}}\t{{.Size}}\t{{.UsageCount}}\t{{.Shared}}",
         &[
             ("CacheType", "CACHE TYPE"),

@@ -122,7 +122,7 @@ async fn list(session: &Session, matches: &Matches) -> Outcome {
     let quiet = matches.on("quiet") && matches!(asked, "" | "table");
     let template =
         if quiet { "{{.Name}}" } else { format::resolve(asked, "table {{.Driver}}\t{{.Name}}") };
-    format::print(template, HEADERS, &rows)?;
+    format::print(format::Listing::Of("*formatter.volumeContext"), template, HEADERS, &rows)?;
     Ok(0)
 }
 

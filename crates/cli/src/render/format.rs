@@ -18,6 +18,38 @@ pub struct Row {
 /// A listing's column names by field.
 pub type Headers = &'static [(&'static str, &'static str)];
 
+/// Which listing a template is for, since Docker's words about a wrong one name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listing {
+    /// Its template is tried before anything is asked.
+    Containers,
+    /// Any other, by what Go calls the type of a row.
+    Of(&'static str),
+}
+
+impl Listing {
+    fn row(self) -> Shape {
+        Shape::Struct(match self {
+            Listing::Containers => "*formatter.ContainerContext",
+            Listing::Of(name) => name,
+        })
+    }
+
+    fn unparsed(self, why: &str) -> Failure {
+        Failure::new(match self {
+            Listing::Containers => format!("failed to parse template: {why}"),
+            Listing::Of(_) => format!("template parsing error: {why}"),
+        })
+    }
+
+    fn wrong_field(self, why: &str) -> Failure {
+        Failure::new(match self {
+            Listing::Containers => format!("failed to execute template: {why}"),
+            Listing::Of(_) => format!("template parsing error: {why}"),
+        })
+    }
+}
+
 /// The template that a `--format` stands for.
 pub fn resolve<'a>(asked: &'a str, table: &'a str) -> &'a str {
     match asked {
@@ -31,27 +63,33 @@ pub fn resolve<'a>(asked: &'a str, table: &'a str) -> &'a str {
 ///
 /// # Errors
 /// When the template is malformed or names a field that is not there.
-pub fn render(template: &str, headers: Headers, rows: &[Row]) -> Result<String, Failure> {
+pub fn render(
+    listing: Listing,
+    template: &str,
+    headers: Headers,
+    rows: &[Row],
+) -> Result<String, Failure> {
     let (body, with_header) = match template.strip_prefix("table ") {
         Some(rest) => (rest.trim(), true),
         None => (template, false),
     };
     let body = body.replace("\\t", "\t").replace("\\n", "\n");
-    let broken = |why: String| Failure::new(format!("failed to parse template: {why}"));
+    let broken = |why: String| listing.unparsed(&why);
+    let wrong_field = |why: String| listing.wrong_field(&why);
     let format = Format::parse(&body).map_err(broken)?;
     let mut text = String::new();
     if with_header {
         let names = headers.iter().map(|(field, name)| (*field, (*name).to_owned()));
         let line = Format::parse_header(&body)
             .map_err(broken)?
-            .run(&Subject::row(names, &BTreeMap::new()), ROW)
+            .run(&Subject::row(names, &BTreeMap::new()), listing.row())
             .map_err(wrong_field)?;
         text.push_str(&line);
         text.push('\n');
     }
     for row in rows {
         let subject = Subject::row(row.fields.iter().cloned(), &row.labels);
-        text.push_str(&format.run(&subject, ROW).map_err(wrong_field)?);
+        text.push_str(&format.run(&subject, listing.row()).map_err(wrong_field)?);
         text.push('\n');
     }
     Ok(if with_header { table::align(&text, DOCKER) } else { text })
@@ -61,16 +99,14 @@ pub fn render(template: &str, headers: Headers, rows: &[Row]) -> Result<String, 
 ///
 /// # Errors
 /// As [`render`].
-pub fn print(template: &str, headers: Headers, rows: &[Row]) -> Result<(), Failure> {
-    terminal::out(&render(template, headers, rows)?);
+pub fn print(
+    listing: Listing,
+    template: &str,
+    headers: Headers,
+    rows: &[Row],
+) -> Result<(), Failure> {
+    terminal::out(&render(listing, template, headers, rows)?);
     Ok(())
-}
-
-/// What Go calls the type of a row.
-const ROW: Shape = Shape::Struct("*formatter.ContainerContext");
-
-fn wrong_field(why: String) -> Failure {
-    Failure::new(format!("failed to execute template: {why}"))
 }
 
 /// Labels as one text: `a=1,b=2`.
@@ -104,7 +140,13 @@ mod tests {
             ba9876543210   db        db
         "#]]
         .assert_eq(
-            &render(r#"table {{.ID}}\t{{.Names}}\t{{.Label "tier"}}"#, HEADERS, &rows()).unwrap(),
+            &render(
+                Listing::Containers,
+                r#"table {{.ID}}\t{{.Names}}\t{{.Label "tier"}}"#,
+                HEADERS,
+                &rows(),
+            )
+            .unwrap(),
         );
     }
 
@@ -114,6 +156,6 @@ mod tests {
             {"ID":"0123456789ab","Names":"web"}
             {"ID":"ba9876543210","Names":"db"}
         "#]]
-        .assert_eq(&render(resolve("json", ""), HEADERS, &rows()).unwrap());
+        .assert_eq(&render(Listing::Containers, resolve("json", ""), HEADERS, &rows()).unwrap());
     }
 }

@@ -126,7 +126,7 @@ async fn elsewhere(call: Call, route: Route) -> Result {
         Route::ImageGetAll => images::save_all(&call).await,
         Route::ImageLoad => images::load(call).await,
         Route::ImagePush(name) => images::push(&call, &name).await,
-        Route::ImageSearch => registry::search(),
+        Route::ImageSearch => registry::search(&call).await,
         Route::Distribution(name) => registry::distribution(&call, &name).await,
         Route::NetworkList => networks::list(&call).await,
         Route::NetworkCreate => networks::create(call).await,

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use api::image::SearchResult;
 use api::system::AuthConfig;
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -13,8 +14,8 @@ use engine::images::Credentials;
 use serde::de::DeserializeOwned;
 use spec::Reference;
 
+use crate::http::Call;
 use crate::http::reply::{self, Result};
-use crate::http::{Call, Failure};
 
 /// URL-safe, with padding or without.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -49,9 +50,27 @@ pub async fn distribution(call: &Call, asked: &str) -> Result {
     }))
 }
 
-/// Docker Hub alone can search, by an interface of its own.
-pub fn search() -> Result {
-    Err(Failure::not_implemented("searching Docker Hub is not supported"))
+/// What a registry knows under a term.
+///
+/// Source: moby 28.2 `api/server/router/image`, `getImagesSearch`.
+pub async fn search(call: &Call) -> Result {
+    let limit = call.query.integer("limit")?;
+    let filters = call.filters()?;
+    let found = call
+        .engine
+        .search_images(call.query.text("term"), limit, &filters, registry_auth(call))
+        .await?;
+    let found: Vec<SearchResult> = found
+        .into_iter()
+        .map(|found| SearchResult {
+            star_count: found.star_count,
+            is_official: found.is_official,
+            name: found.name,
+            is_automated: false,
+            description: found.description,
+        })
+        .collect();
+    reply::ok(&found)
 }
 
 fn decoded<T: DeserializeOwned>(header: &str) -> Option<T> {

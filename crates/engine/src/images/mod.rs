@@ -13,6 +13,7 @@ mod pull;
 mod push;
 pub(crate) mod registries;
 mod remove;
+mod search;
 mod transfer;
 
 use std::collections::BTreeMap;

@@ -65,6 +65,14 @@ impl Registries {
         self.policy.registry_endpoints(domain, &files)
     }
 
+    /// Where to search: `host`, or Docker Hub's index.
+    pub(super) fn search_endpoints(&self, host: Option<&str>) -> Vec<Endpoint> {
+        match host {
+            Some(host) => self.registry_endpoints(host),
+            None => vec![registry::search::hub(self.trusting()(registry::search::HUB_INDEX))],
+        }
+    }
+
     pub(super) fn transport(&self) -> Transport {
         self.transport.clone()
     }
