@@ -9,6 +9,7 @@ mod handlers;
 mod http;
 mod instance;
 mod listen;
+mod reload;
 mod run;
 mod state;
 

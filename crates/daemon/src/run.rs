@@ -9,6 +9,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use engine::Engine;
@@ -16,13 +17,13 @@ use engine::containers::views::Grace;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::config::{self, LogFormat, Settings, Wish};
+use crate::config::{LogFormat, Settings};
 use crate::http::conn;
 use crate::instance::{self, Instance, InstanceError};
 use crate::listen::{self, ListenError, Listener};
+use crate::reload;
 use crate::state::State;
 
 /// Between two tries to accept when the process is out of descriptors.
@@ -59,10 +60,11 @@ impl RunError {
 }
 
 /// Changes the level of a running daemon's log.
-type LevelHandle = reload::Handle<LevelFilter, tracing_subscriber::Registry>;
+pub type LevelHandle =
+    tracing_subscriber::reload::Handle<LevelFilter, tracing_subscriber::Registry>;
 
 fn start_log(settings: &Settings) -> LevelHandle {
-    let (filter, handle) = reload::Layer::new(settings.level);
+    let (filter, handle) = tracing_subscriber::reload::Layer::new(settings.level);
     let registry = tracing_subscriber::registry().with(filter);
     let text = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     // A second call, as in tests, keeps the first log.
@@ -127,9 +129,7 @@ async fn life(settings: Settings, args: &[String], level: &LevelHandle) -> Resul
     }
     let state = Arc::new(State {
         experimental: false,
-        live_restore: settings.live_restore,
-        insecure_registries: settings.engine.insecure_registries.clone(),
-        registry_mirrors: settings.engine.registry_mirrors.clone(),
+        live_restore: AtomicBool::new(settings.live_restore),
         warnings,
     });
     let opened = Engine::open(settings.engine.clone()).await;
@@ -150,10 +150,15 @@ async fn life(settings: Settings, args: &[String], level: &LevelHandle) -> Resul
     tracing::info!(hosts = settings.hosts.join(" "), "API listen on the sockets");
     instance::notify("READY=1");
 
+    let mut shutdown_timeout_s = settings.shutdown_timeout_s;
     loop {
         match signals.next().await {
             Asked::Stop => break,
-            Asked::Reload => reload_settings(args, &engine, level),
+            Asked::Reload => {
+                if let Some(seconds) = reload::reload(args, &engine, &state, level) {
+                    shutdown_timeout_s = seconds;
+                }
+            }
         }
     }
     tracing::info!("stopping");
@@ -164,9 +169,9 @@ async fn life(settings: Settings, args: &[String], level: &LevelHandle) -> Resul
             tracing::warn!(%error, "a listener broke");
         }
     }
-    if !settings.live_restore {
+    if !state.live_restore.load(Ordering::Relaxed) {
         tokio::select! {
-            () = stop_containers(&engine, settings.shutdown_timeout_s) => {}
+            () = stop_containers(&engine, shutdown_timeout_s) => {}
             // Asked once more: leave them.
             _ = signals.next() => {}
         }
@@ -237,29 +242,6 @@ impl Signals {
     fn stop(&self) {
         self.stopping.send_replace(true);
     }
-}
-
-/// What can change while the daemon runs is the log's level; a file that is wrong changes nothing.
-fn reload_settings(args: &[String], engine: &Engine, level: &LevelHandle) {
-    let settings = match config::read(args) {
-        Ok(Wish::Run(settings)) => settings,
-        Ok(Wish::Help | Wish::Version | Wish::Validate) => return,
-        Err(error) => {
-            tracing::error!(error = engine::error::chain(&error), "configuration not reloaded");
-            return;
-        }
-    };
-    if let Err(error) = level.reload(settings.level) {
-        tracing::warn!(%error, "cannot change the level of the log");
-    }
-    if settings.engine.labels != engine.config().labels {
-        tracing::warn!("changed labels count from the next start on");
-    }
-    let attributes =
-        [("name", "tug"), ("debug", if settings.engine.debug { "true" } else { "false" })];
-    let attributes = attributes.map(|(key, value)| (key.to_owned(), value.to_owned()));
-    engine.events().publish(engine::EventType::Daemon, "reload", "tug", attributes.into());
-    tracing::info!("configuration reloaded");
 }
 
 /// Stops all containers at once, each with its own grace, and waits no longer than `timeout_s`

@@ -1,11 +1,12 @@
-//! What handlers need besides the engine: the daemon's own facts, fixed at its start.
+//! What handlers need besides the engine: the daemon's own facts.
+
+use std::sync::atomic::AtomicBool;
 
 #[derive(Debug, Default)]
 pub struct State {
     pub experimental: bool,
-    pub live_restore: bool,
-    pub insecure_registries: Vec<String>,
-    pub registry_mirrors: Vec<String>,
+    /// A reload changes it.
+    pub live_restore: AtomicBool,
     /// Said by info: what is unsafe about this daemon.
     pub warnings: Vec<String>,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use crate::containers::spec::{CgroupnsMode, IpcMode, LogSpec, Ulimit};
@@ -14,12 +15,9 @@ pub struct EngineConfig {
     /// The program that monitors and inits are started from: this binary.
     pub exe: PathBuf,
     pub storage_driver: Option<String>,
-    pub labels: BTreeMap<String, String>,
-    pub debug: bool,
+    pub live: Live,
     pub log: LogSpec,
     pub default_ulimits: Vec<Ulimit>,
-    /// Bytes.
-    pub default_shm_size: u64,
     pub default_ipc: IpcMode,
     pub default_cgroupns: CgroupnsMode,
     /// Empty means `/docker`.
@@ -27,15 +25,43 @@ pub struct EngineConfig {
     pub init: bool,
     pub no_new_privileges: bool,
     pub seccomp_profile: SeccompDefault,
+    pub network: NetworkSettings,
+    pub proxies: Proxies,
+}
+
+/// The settings that can change while the engine runs. A change counts for what begins after it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Live {
+    pub labels: BTreeMap<String, String>,
+    pub debug: bool,
+    /// Bytes.
+    pub default_shm_size: u64,
     pub default_runtime: String,
     /// Other OCI runtimes by name; `runc` is known by default.
     pub runtimes: BTreeMap<String, OtherRuntime>,
-    pub network: NetworkSettings,
     pub registry_mirrors: Vec<String>,
     pub insecure_registries: Vec<String>,
-    pub proxies: Proxies,
-    /// Seconds that shutdown waits for containers; unused while containers outlive the daemon.
-    pub shutdown_timeout_s: i64,
+    pub downloads_max: NonZeroU32,
+    pub uploads_max: NonZeroU32,
+    pub download_attempts_max: NonZeroU32,
+}
+
+/// Source: moby `daemon/config/config.go`.
+impl Default for Live {
+    fn default() -> Self {
+        Self {
+            labels: BTreeMap::new(),
+            debug: false,
+            default_shm_size: SHM_BYTES_DEFAULT,
+            default_runtime: "tug".to_owned(),
+            runtimes: BTreeMap::new(),
+            registry_mirrors: Vec::new(),
+            insecure_registries: Vec::new(),
+            downloads_max: const { NonZeroU32::new(3).unwrap() },
+            uploads_max: const { NonZeroU32::new(5).unwrap() },
+            download_attempts_max: const { NonZeroU32::new(5).unwrap() },
+        }
+    }
 }
 
 /// An OCI runtime called by its command line.
@@ -135,24 +161,17 @@ impl Default for EngineConfig {
             exec_root: PathBuf::from("/run/tug"),
             exe: PathBuf::from("/proc/self/exe"),
             storage_driver: None,
-            labels: BTreeMap::new(),
-            debug: false,
+            live: Live::default(),
             log: LogSpec { driver: "json-file".to_owned(), options: BTreeMap::new() },
             default_ulimits: Vec::new(),
-            default_shm_size: SHM_BYTES_DEFAULT,
             default_ipc: IpcMode::Private,
             default_cgroupns: CgroupnsMode::Unset,
             cgroup_parent: String::new(),
             init: false,
             no_new_privileges: false,
             seccomp_profile: SeccompDefault::Builtin,
-            default_runtime: "tug".to_owned(),
-            runtimes: BTreeMap::new(),
             network: NetworkSettings::default(),
-            registry_mirrors: Vec::new(),
-            insecure_registries: Vec::new(),
             proxies: Proxies::default(),
-            shutdown_timeout_s: 15,
         }
     }
 }

@@ -25,6 +25,7 @@ pub(crate) fn open(mut config: EngineConfig) -> Result<Inner> {
     store.root().clone_into(&mut config.data_root);
     containers::world::make_dir(&config.exec_root)?;
     config.exec_root = config.exec_root.canonicalize().unwrap_or(config.exec_root);
+    crate::system::check_runtimes(&config.live)?;
     let events = Events::default();
     let registries = crate::images::registries::Registries::open(&config)?;
     let networks = Networks::open(&config, events.clone())?;
@@ -32,6 +33,7 @@ pub(crate) fn open(mut config: EngineConfig) -> Result<Inner> {
     Ok(Inner {
         host: facts(),
         monitors: monitors_group(),
+        live: std::sync::RwLock::new(std::sync::Arc::new(config.live.clone())),
         config,
         events,
         store,

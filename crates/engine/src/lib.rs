@@ -29,9 +29,9 @@ pub mod volumes;
 pub mod words;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
-pub use config::EngineConfig;
+pub use config::{EngineConfig, Live};
 pub use error::{Error, Kind, Result};
 pub use events::{Event, EventQuery, EventStream, EventType, Events};
 pub use filters::Filters;
@@ -44,7 +44,9 @@ pub struct Engine {
 
 /// What all of the engine's parts share.
 pub(crate) struct Inner {
+    /// As it was at the start; [`Inner::live`] is what it is now.
     pub config: EngineConfig,
+    live: RwLock<Arc<Live>>,
     pub host: containers::derive::Host,
     pub events: Events,
     pub store: store::Store,
@@ -62,6 +64,12 @@ pub(crate) struct Inner {
     pub _sealed: Option<runtime::seal::Sealed>,
     /// The control group of the monitors, on version 2.
     pub monitors: Option<PathBuf>,
+}
+
+impl Inner {
+    pub(crate) fn live(&self) -> Arc<Live> {
+        Arc::clone(&self.live.read().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Engine {
@@ -107,6 +115,23 @@ impl Engine {
     #[must_use]
     pub fn config(&self) -> &EngineConfig {
         &self.inner.config
+    }
+
+    /// The settings that can change, as they are now.
+    #[must_use]
+    pub fn live(&self) -> Arc<Live> {
+        self.inner.live()
+    }
+
+    /// Takes new settings; all of them, or on an error none.
+    ///
+    /// # Errors
+    /// `Invalid` for settings that mean nothing.
+    pub fn reload(&self, live: Live) -> Result<()> {
+        system::check_runtimes(&live)?;
+        self.inner.registries.reload(&live)?;
+        *self.inner.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
+        Ok(())
     }
 
     /// The store, for what needs nothing of the engine's own.

@@ -240,6 +240,7 @@ fn prepare(engine: &Inner, id: &Id, request: OneShot) -> Result<Ready> {
         id,
         spec: &spec,
         config: &engine.config,
+        default_shm_size: engine.live().default_shm_size,
         host: &engine.host,
         hostname: HOSTNAME,
         mounts: &mounts,

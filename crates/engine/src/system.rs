@@ -3,9 +3,10 @@
 use std::fs;
 use std::sync::Arc;
 
+use crate::config::Live;
 use crate::containers::step::Phase;
 use crate::containers::world::blocking;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::{Engine, Inner};
 
 /// Facts for `info`. What the front door can read from [`crate::EngineConfig`] is not repeated.
@@ -55,6 +56,12 @@ pub struct LimitSupport {
 }
 
 impl Engine {
+    /// The lasting id of this data root. Blocking.
+    #[must_use]
+    pub fn id(&self) -> String {
+        instance_id(&self.inner)
+    }
+
     /// Collects the facts.
     ///
     /// # Errors
@@ -86,7 +93,7 @@ fn collect(engine: &Inner) -> Info {
         cgroup_version: if engine.host.cgroup_v2 { 2 } else { 1 },
         security_options: security_options(engine),
         runtimes: engine
-            .config
+            .live()
             .runtimes
             .keys()
             .cloned()
@@ -137,6 +144,18 @@ fn os_release() -> (String, String) {
     };
     let name = value("PRETTY_NAME");
     (if name.is_empty() { "Linux".to_owned() } else { name }, value("VERSION_ID"))
+}
+
+/// Refuses a default runtime that nobody knows.
+///
+/// Source: moby 20.10 `daemon/reload_unix.go`.
+pub(crate) fn check_runtimes(live: &Live) -> Result<()> {
+    let name = &live.default_runtime;
+    let is_own = matches!(name.as_str(), "tug" | "runc" | "io.containerd.runc.v2");
+    if is_own || live.runtimes.contains_key(name) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("specified default runtime '{name}' does not exist")))
 }
 
 /// Made once and kept: clients tell engines apart by it.

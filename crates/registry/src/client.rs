@@ -161,7 +161,8 @@ impl Client {
 
     async fn ping(&self) -> Result<Answer, Error> {
         let url = self.address("")?;
-        let (headers, trusting) = (HeaderMap::new(), self.trusting());
+        let headers: HeaderMap = self.endpoint.headers.iter().cloned().collect();
+        let trusting = self.trusting();
         let sent = self.transport.send(Method::GET, &url, &headers, Payload::empty(), &*trusting);
         let late = |_| RequestError {
             method: Method::GET,
@@ -192,6 +193,14 @@ impl Client {
         self.address(&format!("{}/{rest}", self.repository))
     }
 
+    /// Where a manifest or a blob is; a mirror is told whose.
+    fn content(&self, kind: &str, reference: &str) -> Result<Uri, Error> {
+        let query = self.endpoint.namespace.as_ref().map_or(String::new(), |namespace| {
+            format!("?ns={}", utf8_percent_encode(namespace, NON_ALPHANUMERIC))
+        });
+        self.place(&format!("{kind}/{reference}{query}"))
+    }
+
     /// Sends, authenticates when asked to, and gives any answer.
     async fn send(
         &self,
@@ -201,14 +210,14 @@ impl Client {
         payload: Payload,
         scope: &str,
     ) -> Result<Answer, Error> {
-        let is_ours =
-            url.authority().is_some_and(|authority| *authority == self.endpoint.authority);
+        let is_ours = self.endpoint.is_at(url);
         let trusting = self.trusting();
         let mut payload = Some(payload);
         for is_last in [false, true] {
             let mut headers = headers.clone();
             let mut authorized = None;
             if is_ours {
+                headers.extend(self.endpoint.headers.iter().cloned());
                 let mut session = self.session.lock().await;
                 let wanted = session
                     .authorization(&self.transport, &self.credentials, scope, &*trusting)
@@ -264,7 +273,7 @@ impl Client {
     /// # Errors
     /// Only when there is no answer, or none without credentials.
     pub async fn find_manifest(&self, reference: &str) -> Result<Option<Known>, Error> {
-        let url = self.place(&format!("manifests/{reference}"))?;
+        let url = self.content("manifests", reference)?;
         let mut answer =
             self.send(Method::HEAD, &url, accept(), Payload::empty(), &self.scope).await?;
         let _ = answer.bytes(REFUSAL_BYTES_MAX).await;
@@ -282,7 +291,7 @@ impl Client {
     /// # Errors
     /// Refused, too large, another digest.
     pub async fn manifest(&self, reference: &str) -> Result<Fetched, Error> {
-        let url = self.place(&format!("manifests/{reference}"))?;
+        let url = self.content("manifests", reference)?;
         let mut answer = self.demand(Method::GET, &url, accept(), Payload::empty()).await?;
         let media_type = answer.header(CONTENT_TYPE.as_str()).unwrap_or_default();
         let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
@@ -307,7 +316,7 @@ impl Client {
     /// # Errors
     /// Refused, too large, another digest.
     pub async fn small_blob(&self, digest: &Digest, max: usize) -> Result<Bytes, Error> {
-        let url = self.place(&format!("blobs/{digest}"))?;
+        let url = self.content("blobs", &digest.to_string())?;
         let mut answer = self.demand(Method::GET, &url, HeaderMap::new(), Payload::empty()).await?;
         let bytes = answer.bytes(max).await.map_err(Error::Body)?;
         let bytes = bytes
@@ -324,7 +333,7 @@ impl Client {
     /// # Errors
     /// Refused.
     pub async fn blob(&self, digest: &Digest, offset: u64) -> Result<BlobStream, Error> {
-        let url = self.place(&format!("blobs/{digest}"))?;
+        let url = self.content("blobs", &digest.to_string())?;
         let mut headers = HeaderMap::new();
         if offset > 0 {
             let range = HeaderValue::from_str(&format!("bytes={offset}-"));
@@ -348,7 +357,7 @@ impl Client {
     /// # Errors
     /// When that cannot be told.
     pub async fn find_blob(&self, digest: &Digest) -> Result<Option<u64>, Error> {
-        let url = self.place(&format!("blobs/{digest}"))?;
+        let url = self.content("blobs", &digest.to_string())?;
         let mut answer =
             self.send(Method::HEAD, &url, HeaderMap::new(), Payload::empty(), &self.scope).await?;
         let _ = answer.bytes(REFUSAL_BYTES_MAX).await;

@@ -14,11 +14,12 @@ use base64::Engine as _;
 use hickory_resolver::Resolver;
 use hyper::Uri;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::client::{ResolvesClientCert, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
+use rustls::sign::CertifiedKey;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
@@ -38,14 +39,19 @@ const PROXY_ANSWER_BYTES_MAX: usize = 16 << 10;
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// How far a host's certificate is believed, and what it is shown of ours. PEM.
+/// A certificate chain and its key. PEM.
+pub type Pair = (Vec<u8>, Vec<u8>);
+
+/// How far a host's certificate is believed, what it is shown of ours, and how long it may take.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Trust {
     pub verify: Verify,
-    /// Accepted besides the system's.
+    /// Accepted besides the system's. PEM.
     pub authorities: Vec<Vec<u8>>,
-    /// Certificate chain and key.
-    pub client: Option<(Vec<u8>, Vec<u8>)>,
+    /// Of several the one is shown that the host's authorities signed, else the first.
+    pub clients: Vec<Pair>,
+    /// For a connection to one of its addresses.
+    pub dial_timeout: Option<Duration>,
 }
 
 /// Whether certificates are looked at.
@@ -96,23 +102,64 @@ fn settings(trust: &Trust) -> Result<ClientConfig, String> {
     let builder = match trust.verify {
         Verify::Yes if own.is_empty() => builder.with_root_certificates(roots),
         Verify::Yes => {
+            let provider = Arc::clone(&provider);
             let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
                 .build()
                 .map_err(|error| format!("bad CA certificate: {error}"))?;
             builder.dangerous().with_custom_certificate_verifier(Arc::new(Listed { inner, own }))
         }
         Verify::No => {
+            let provider = Arc::clone(&provider);
             builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
         }
     };
-    let Some((chain, key)) = &trust.client else { return Ok(builder.with_no_client_auth()) };
+    let mut shown = Vec::new();
+    for pair in &trust.clients {
+        shown.push(certified(pair, &provider)?);
+    }
+    if shown.is_empty() {
+        return Ok(builder.with_no_client_auth());
+    }
+    Ok(builder.with_client_cert_resolver(Arc::new(Shown(shown))))
+}
+
+fn certified((chain, key): &Pair, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, String> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain).collect();
     let chain = chain.map_err(|error| format!("bad client certificate: {error}"))?;
+    if chain.is_empty() {
+        return Err("bad client certificate: no certificate in it".to_owned());
+    }
     let key =
         PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("bad client key: {error}"))?;
-    builder
-        .with_client_auth_cert(chain, key)
-        .map_err(|error| format!("bad client certificate: {error}"))
+    let certified = CertifiedKey::from_der(chain, key, provider)
+        .map_err(|error| format!("bad client certificate: {error}"))?;
+    Ok(Arc::new(certified))
+}
+
+/// Our own certificates for one host.
+#[derive(Debug)]
+struct Shown(Vec<Arc<CertifiedKey>>);
+
+impl ResolvesClientCert for Shown {
+    fn resolve(
+        &self,
+        root_hint_subjects: &[&[u8]],
+        _schemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        // An issuer's name stands in a certificate as it stands in the hint: both are DER.
+        let is_wanted = |shown: &&Arc<CertifiedKey>| {
+            let holds = |certificate: &CertificateDer<'_>, name: &[u8]| {
+                !name.is_empty() && certificate.windows(name.len()).any(|part| part == name)
+            };
+            let any = |name: &&[u8]| shown.cert.iter().any(|certificate| holds(certificate, name));
+            root_hint_subjects.iter().any(any)
+        };
+        self.0.iter().find(is_wanted).or(self.0.first()).cloned()
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
 }
 
 /// Takes a server's certificate also where that very certificate is among the host's authorities,
@@ -273,11 +320,16 @@ fn tls_error(host: &str, error: &io::Error) -> TransportError {
 }
 
 /// A TCP connection to `host`, whose name may have several addresses.
-pub(crate) async fn connect(host: &str, port: u16) -> Result<TcpStream, TransportError> {
+pub(crate) async fn connect(
+    host: &str,
+    port: u16,
+    patience: Option<Duration>,
+) -> Result<TcpStream, TransportError> {
+    let patience = patience.unwrap_or(CONNECT_TIMEOUT);
     let mut last = TransportError::Lookup { host: host.to_owned(), why: "no such host" };
     for address in addresses(host).await? {
         let address = SocketAddr::new(address, port);
-        match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+        match timeout(patience, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 // A request goes out in one piece; waiting for more to send only delays it.
                 let _ = stream.set_nodelay(true);
@@ -301,7 +353,8 @@ fn reason(error: &io::Error) -> String {
     }
 }
 
-async fn addresses(host: &str) -> Result<Vec<IpAddr>, TransportError> {
+/// The addresses of a name, or of the address that it is.
+pub(crate) async fn addresses(host: &str) -> Result<Vec<IpAddr>, TransportError> {
     if let Ok(address) = host.parse() {
         return Ok(vec![address]);
     }

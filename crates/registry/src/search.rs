@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::auth::{self, Credentials};
 use crate::client::Trusting;
 use crate::error::{Error, RequestError, TransportError};
-use crate::policy::{Endpoint, Scheme};
+use crate::policy::{Endpoint, Role, Scheme};
 use crate::transport::{Answer, Payload, Transport};
 
 const ANSWER_BYTES_MAX: usize = 4 << 20;
@@ -233,13 +233,7 @@ fn without_library(term: &str) -> &str {
 
 /// Docker Hub's index, which searches.
 pub fn hub(trust: Arc<crate::dial::Trust>) -> Endpoint {
-    Endpoint {
-        scheme: Scheme::Https,
-        authority: HUB_INDEX.to_owned(),
-        prefix: String::new(),
-        role: crate::policy::Role::Registry,
-        trust,
-    }
+    Endpoint::new(Scheme::Https, HUB_INDEX, Role::Registry, trust)
 }
 
 pub const HUB_INDEX: &str = "index.docker.io";

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 
 use crate::client::{Access, Client, Mount, Trusting, login};
 use crate::dial::Trust;
-use crate::policy::{HostFiles, Policy};
+use crate::policy::{HostFiles, Policy, Work};
 use crate::{Credentials, Endpoint, Error, Transport};
 
 /// What a server saw of a request.
@@ -87,7 +87,12 @@ fn trusting() -> Trusting {
 
 /// The plain endpoint, which is the last one of loopback.
 fn endpoint(address: &str) -> Endpoint {
-    Policy::default().pull_endpoints(address, &|_| HostFiles::default()).pop().unwrap()
+    endpoints(address).pop().unwrap()
+}
+
+fn endpoints(address: &str) -> Vec<Endpoint> {
+    let none = |_: &str| Ok::<_, Infallible>(HostFiles::default());
+    Policy::default().endpoints(address, Work::Pull, &[], &none).unwrap()
 }
 
 async fn open(address: &str, credentials: Credentials, access: Access) -> Result<Client, Error> {
@@ -290,7 +295,7 @@ async fn who_is_not_there_is_named_in_gos_words() {
 #[tokio::test]
 async fn plain_http_on_a_tls_port_is_told() {
     let (address, _) = serve(|_, _| reply(200, &[], "")).await;
-    let tls = Policy::default().pull_endpoints(&address, &|_| HostFiles::default()).swap_remove(0);
+    let tls = endpoints(&address).swap_remove(0);
     let opened = Client::open(
         Transport::default(),
         tls,

@@ -4,8 +4,8 @@
 //! the end, and is used again for a request that can be sent twice: the server may have closed it in
 //! the meantime.
 //!
-//! Redirects are followed for GET and HEAD only, at most [`REDIRECTS_MAX`]. To another host no
-//! Authorization goes along, and from https nothing leads to http.
+//! Redirects are followed for GET and HEAD only, at most [`REDIRECTS_MAX`]. To another host only
+//! Accept and Range go along, and from https nothing leads to http.
 
 use std::collections::HashMap;
 use std::io;
@@ -19,7 +19,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{AUTHORIZATION, HOST, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
+use hyper::header::{ACCEPT, HOST, HeaderMap, HeaderValue, LOCATION, RANGE, USER_AGENT};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
@@ -27,7 +27,7 @@ use tokio::time::timeout;
 
 use crate::dial::{self, Stream, TlsSettings, Trust};
 use crate::error::{RequestError, TransportError};
-use crate::policy::Range;
+use crate::policy::{Range, host_of};
 
 const REDIRECTS_MAX: usize = 10;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -217,6 +217,16 @@ impl Answer {
 pub type TrustOf<'a> = &'a (dyn Fn(&str) -> Arc<Trust> + Send + Sync);
 
 impl Transport {
+    /// The addresses of the host of `authority`, for who wants to know whether they are trusted; none
+    /// where they cannot be told, or where a proxy is asked for it.
+    pub async fn addresses(&self, authority: &str) -> Vec<IpAddr> {
+        let host = host_of(authority);
+        if self.shared.proxies.of(true, host, 443).is_some() {
+            return Vec::new();
+        }
+        dial::addresses(host).await.unwrap_or_default()
+    }
+
     #[must_use]
     pub fn new(proxies: Proxies) -> Transport {
         Transport { shared: Arc::new(Shared { proxies, ..Shared::default() }) }
@@ -256,7 +266,7 @@ impl Transport {
                 return Err(failed(&place, TransportError::Downgrade(location.to_owned())));
             }
             if next.authority() != place.authority() {
-                headers.remove(AUTHORIZATION);
+                headers = for_strangers(&headers);
             }
             (place, payload) = (next, Payload::empty());
         }
@@ -329,10 +339,10 @@ impl Transport {
         proxy: Option<&Uri>,
     ) -> Result<Pin<Box<dyn Stream>>, TransportError> {
         let stream = match proxy {
-            None => dial::connect(&origin.host, origin.port).await?,
+            None => dial::connect(&origin.host, origin.port, origin.trust.dial_timeout).await?,
             Some(proxy) => {
                 let host = proxy.host().unwrap_or_default().trim_matches(['[', ']']);
-                let connected = dial::connect(host, proxy.port_u16().unwrap_or(80)).await;
+                let connected = dial::connect(host, proxy.port_u16().unwrap_or(80), None).await;
                 let connected = connected
                     .map_err(|error| TransportError::Proxy(format!("proxyconnect tcp: {error}")))?;
                 match origin.is_tls {
@@ -373,6 +383,13 @@ impl Transport {
             kept.push(Idle { sender, since: Instant::now() });
         }
     }
+}
+
+/// What another host than the one that was asked may see of a request: neither who we are nor what an
+/// administrator lets us send to a host of his.
+fn for_strangers(headers: &HeaderMap) -> HeaderMap {
+    let kept = [ACCEPT, RANGE].into_iter();
+    kept.filter_map(|name| Some((name.clone(), headers.get(&name)?.clone()))).collect()
 }
 
 fn http_error(error: &hyper::Error) -> String {

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
-use engine::EngineConfig;
-use engine::config::{NetworkSettings, OtherRuntime, Proxies, SHM_BYTES_DEFAULT, SeccompDefault};
+use engine::config::{NetworkSettings, OtherRuntime, Proxies, SeccompDefault};
 use engine::containers::spec::{CgroupnsMode, IpcMode, LogSpec, Ulimit};
+use engine::{EngineConfig, Live};
 use serde_json::Value;
 
 use super::{ConfigError, DATA_ROOT, EXEC_ROOT, Reader};
@@ -33,16 +34,9 @@ pub fn read(reader: &Reader<'_>) -> Result<EngineConfig> {
         exec_root: absolute("exec-root", path("exec-root", EXEC_ROOT))?,
         exe: PathBuf::from("/proc/self/exe"),
         storage_driver,
-        labels: labels(reader)?,
-        debug: reader.flag("debug", false),
+        live: live(reader)?,
         log: log(reader)?,
         default_ulimits: ulimits(reader)?,
-        default_shm_size: match reader.text("default-shm-size") {
-            "" => SHM_BYTES_DEFAULT,
-            text => bytes(text).ok_or_else(|| {
-                ConfigError::value("default-shm-size", format!("invalid size: '{text}'"))
-            })?,
-        },
         default_ipc: match reader.text("default-ipc-mode") {
             "" | "private" => IpcMode::Private,
             "shareable" => IpcMode::Shareable,
@@ -58,17 +52,56 @@ pub fn read(reader: &Reader<'_>) -> Result<EngineConfig> {
         init: reader.flag("init", false),
         no_new_privileges: reader.flag("no-new-privileges", false),
         seccomp_profile: seccomp(reader.text("seccomp-profile"))?,
+        network: network(reader)?,
+        proxies: proxies(reader),
+    })
+}
+
+/// The settings that count from a reload on.
+fn live(reader: &Reader<'_>) -> Result<Live> {
+    let default = Live::default();
+    Ok(Live {
+        labels: labels(reader)?,
+        debug: reader.flag("debug", false),
+        default_shm_size: match reader.text("default-shm-size") {
+            "" => default.default_shm_size,
+            text => bytes(text).ok_or_else(|| {
+                ConfigError::value("default-shm-size", format!("invalid size: '{text}'"))
+            })?,
+        },
         default_runtime: match reader.text("default-runtime") {
-            "" => EngineConfig::default().default_runtime,
+            "" => default.default_runtime,
             name => name.to_owned(),
         },
         runtimes: runtimes(reader)?,
-        network: network(reader)?,
-        registry_mirrors: reader.list("registry-mirrors"),
+        registry_mirrors: reader.list("registry-mirrors").into_iter().map(slashed).collect(),
         insecure_registries: reader.list("insecure-registries"),
-        proxies: proxies(reader),
-        shutdown_timeout_s: reader.integer("shutdown-timeout", 15),
+        downloads_max: count(reader, "max-concurrent-downloads", default.downloads_max)?,
+        uploads_max: count(reader, "max-concurrent-uploads", default.uploads_max)?,
+        download_attempts_max: count(
+            reader,
+            "max-download-attempts",
+            default.download_attempts_max,
+        )?,
     })
+}
+
+/// A mirror's address as info shows it.
+fn slashed(url: String) -> String {
+    format!("{}/", url.trim_end_matches('/'))
+}
+
+/// A number from one on; 0 is the default.
+///
+/// Source: moby 28.2 `daemon/config/config.go`, `Validate`.
+fn count(reader: &Reader<'_>, key: &'static str, default: NonZeroU32) -> Result<NonZeroU32> {
+    match reader.integer(key, 0) {
+        0 => Ok(default),
+        number => u32::try_from(number).ok().and_then(NonZeroU32::new).ok_or_else(|| {
+            let what = key.trim_start_matches("max-").replace('-', " ");
+            ConfigError::value(key, format!("invalid max {what}: {number}"))
+        }),
+    }
 }
 
 fn absolute(key: &'static str, path: PathBuf) -> Result<PathBuf> {

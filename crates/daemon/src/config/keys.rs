@@ -227,17 +227,14 @@ pub static KEYS: &[Key] = &[
         "max-concurrent-downloads",
         Int,
         "Set the max concurrent downloads",
-    )
-    .not_yet("3"),
-    key("max-concurrent-uploads", "max-concurrent-uploads", Int, "Set the max concurrent uploads")
-        .not_yet("5"),
+    ),
+    key("max-concurrent-uploads", "max-concurrent-uploads", Int, "Set the max concurrent uploads"),
     key(
         "max-download-attempts",
         "max-download-attempts",
         Int,
         "Set the max download attempts for each pull",
-    )
-    .not_yet("5"),
+    ),
     key(
         "metrics-addr",
         "metrics-addr",

@@ -156,7 +156,7 @@ fn settings(values: Values) -> Result<Settings, ConfigError> {
         level: level(reader.text("log-level"), debug)?,
         format,
         live_restore: reader.flag("live-restore", true),
-        shutdown_timeout_s: engine.shutdown_timeout_s,
+        shutdown_timeout_s: reader.integer("shutdown-timeout", 15),
         engine,
     })
 }

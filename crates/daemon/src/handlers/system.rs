@@ -1,11 +1,13 @@
 //! Ping, version, info and login.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use api::body::Body;
 use api::compat::{self, Answer as Shape};
 use api::system as docker;
 use api::version;
+use engine::Live;
 
 use crate::http::reply::{self, Result};
 use crate::http::{Call, Failure};
@@ -83,7 +85,7 @@ fn count(number: usize) -> i64 {
 }
 
 fn info_of(call: &Call, facts: engine::system::Info) -> docker::Info {
-    let config = call.engine.config();
+    let (config, live) = (call.engine.config(), call.engine.live());
     let mut warnings = facts.warnings;
     warnings.extend(call.state.warnings.iter().cloned());
     docker::Info {
@@ -97,7 +99,7 @@ fn info_of(call: &Call, facts: engine::system::Info) -> docker::Info {
         driver_status: facts.storage_status.into_iter().map(|(key, value)| [key, value]).collect(),
         plugins: plugins(),
         ipv4_forwarding: facts.ipv4_forwarding,
-        debug: config.debug,
+        debug: live.debug,
         n_fd: count(facts.open_fds),
         system_time: crate::convert::time(Some(std::time::SystemTime::now())),
         logging_driver: config.log.driver.clone(),
@@ -110,7 +112,7 @@ fn info_of(call: &Call, facts: engine::system::Info) -> docker::Info {
         os_type: "linux".to_owned(),
         architecture: facts.architecture,
         index_server_address: INDEX_SERVER.to_owned(),
-        registry_config: registry_config(call),
+        registry_config: registry_config(&live),
         n_cpu: count(facts.cpus),
         mem_total: i64::try_from(facts.memory).unwrap_or(i64::MAX),
         docker_root_dir: config.data_root.to_string_lossy().into_owned(),
@@ -118,7 +120,7 @@ fn info_of(call: &Call, facts: engine::system::Info) -> docker::Info {
         https_proxy: config.proxies.https.clone(),
         no_proxy: config.proxies.no.clone(),
         name: facts.name,
-        labels: config.labels.iter().map(|(key, value)| format!("{key}={value}")).collect(),
+        labels: live.labels.iter().map(|(key, value)| format!("{key}={value}")).collect(),
         experimental_build: call.state.experimental,
         server_version: SERVER_VERSION.to_owned(),
         runtimes: facts
@@ -126,9 +128,9 @@ fn info_of(call: &Call, facts: engine::system::Info) -> docker::Info {
             .into_iter()
             .map(|name| (name, docker::Runtime::default()))
             .collect(),
-        default_runtime: config.default_runtime.clone(),
+        default_runtime: live.default_runtime.clone(),
         swarm: docker::SwarmInfo::default(),
-        live_restore_enabled: call.state.live_restore,
+        live_restore_enabled: call.state.live_restore.load(Ordering::Relaxed),
         init_binary: "docker-init".to_owned(),
         security_options: facts.security_options,
         default_address_pools: config
@@ -172,15 +174,15 @@ fn plugins() -> docker::Plugins {
     }
 }
 
-fn registry_config(call: &Call) -> docker::RegistryConfig {
-    let insecure = &call.state.insecure_registries;
+fn registry_config(live: &Live) -> docker::RegistryConfig {
+    let insecure = &live.insecure_registries;
     let is_range = |text: &str| text.contains('/');
     let hosts = insecure.iter().filter(|text| !is_range(text));
     let index = |name: &str, secure, official, mirrors| {
         let info = docker::IndexInfo { name: name.to_owned(), mirrors, secure, official };
         (name.to_owned(), info)
     };
-    let mirrors = call.state.registry_mirrors.clone();
+    let mirrors = live.registry_mirrors.clone();
     let hub = index("docker.io", true, true, mirrors.clone());
     let local = ["::1/128", "127.0.0.0/8"].map(str::to_owned);
     docker::RegistryConfig {

@@ -98,6 +98,8 @@ pub struct Inputs<'a> {
     pub id: &'a Id,
     pub spec: &'a ContainerSpec,
     pub config: &'a EngineConfig,
+    /// Bytes.
+    pub default_shm_size: u64,
     pub host: &'a Host,
     /// Filled in.
     pub hostname: &'a str,
@@ -429,7 +431,7 @@ fn mounts(inputs: &Inputs<'_>, security: &SecurityOptions) -> Vec<OciMount> {
 /// What an IPC namespace shows in `/dev`.
 fn ipc_mounts(inputs: &Inputs<'_>) -> Vec<OciMount> {
     let spec = inputs.spec;
-    let shm_size = spec.host.shm_size.unwrap_or(inputs.config.default_shm_size);
+    let shm_size = spec.host.shm_size.unwrap_or(inputs.default_shm_size);
     let mut all = Vec::new();
     match spec.host.ipc {
         IpcMode::Host => {

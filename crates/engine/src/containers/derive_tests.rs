@@ -50,6 +50,7 @@ fn document(spec: &ContainerSpec, mounts: &[(MountKind, &str, &str, bool)]) -> R
         id: &id,
         spec,
         config: &EngineConfig::default(),
+        default_shm_size: crate::config::SHM_BYTES_DEFAULT,
         host: &host(),
         hostname: "0123456789ab",
         mounts: &mounts,

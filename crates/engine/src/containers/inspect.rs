@@ -178,9 +178,9 @@ fn describe(
         image: record.image,
         spec,
         log: record.log.clone(),
-        shm_size: record.spec.host.shm_size.unwrap_or(engine.config.default_shm_size),
+        shm_size: record.spec.host.shm_size.unwrap_or(engine.live().default_shm_size),
         runtime: if runtime.is_empty() {
-            engine.config.default_runtime.clone()
+            engine.live().default_runtime.clone()
         } else {
             runtime.clone()
         },

@@ -269,6 +269,7 @@ fn prepare(engine: &Inner, record: &Record) -> std::result::Result<Ready, StartF
         id: &record.id,
         spec: &record.spec,
         config: &engine.config,
+        default_shm_size: engine.live().default_shm_size,
         host: &engine.host,
         hostname: &record.hostname,
         mounts: &mounts,
@@ -609,8 +610,9 @@ pub(crate) fn console_size(size: Option<(u16, u16)>) -> Option<spec::runtime::Co
 /// # Errors
 /// `Invalid` for a runtime that the daemon was not told of.
 pub(crate) fn runtime_choice(engine: &Inner, wish: &str, run: &Path) -> Result<RuntimeChoice> {
-    let name = if wish.is_empty() { &engine.config.default_runtime } else { wish };
-    if let Some(other) = engine.config.runtimes.get(name) {
+    let live = engine.live();
+    let name = if wish.is_empty() { &live.default_runtime } else { wish };
+    if let Some(other) = live.runtimes.get(name) {
         return Ok(RuntimeChoice::External {
             program: other.path.clone(),
             args: other.args.clone(),

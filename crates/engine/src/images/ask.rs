@@ -2,7 +2,7 @@
 //!
 //! Source: moby `registry/auth.go`, `registry/service.go`; `api/server/router/distribution`.
 
-use registry::{Access, Credentials};
+use registry::{Access, Credentials, Work};
 use spec::image::{ImageConfig, Index, Manifest};
 use spec::{Digest, Platform, Reference};
 
@@ -32,7 +32,7 @@ impl Engine {
         let domain = if domain == "index.docker.io" { "docker.io" } else { domain };
         let registries = &self.inner.registries;
         let mut last = None;
-        for endpoint in registries.registry_endpoints(domain) {
+        for endpoint in registries.login_endpoints(domain).await? {
             let (role, url) = (endpoint.role, endpoint.url(""));
             let asked = registry::client::login(
                 registries.transport(),
@@ -80,7 +80,7 @@ impl Engine {
         };
         let registries = &self.inner.registries;
         let mut last = None;
-        for endpoint in registries.pull_endpoints(name.domain()) {
+        for endpoint in registries.endpoints(name.domain(), Work::Pull).await? {
             let role = endpoint.role;
             let found = async {
                 let client = registries.client(endpoint, name, &credentials, Access::Pull).await?;

@@ -28,8 +28,6 @@ use super::pull::{Reporter, layer_line, layer_progress};
 use crate::containers::world::blocking;
 use crate::error::{Error, Kind, Result};
 
-/// Source: moby `distribution/xfer/download.go`, `maxDownloadAttempts`.
-const ATTEMPTS_MAX: u32 = 5;
 /// Pieces between the network and the unpacking.
 const QUEUE_LENGTH: usize = 16;
 /// Smaller blobs are fetched anew rather than kept in part.
@@ -147,6 +145,8 @@ pub(super) struct Source {
     pub(super) store: Store,
     pub(super) data_root: PathBuf,
     pub(super) reporter: Reporter,
+    /// Tries in a row that bring nothing.
+    pub(super) attempts_max: u32,
 }
 
 /// Fetches, verifies and unpacks a layer.
@@ -306,7 +306,7 @@ async fn receive(
         };
         // A registry that gives some bytes each time gets somewhere.
         attempts = if at > before { 1 } else { attempts + 1 };
-        if !broken.is_transient() || attempts >= ATTEMPTS_MAX || queue.is_closed() {
+        if !broken.is_transient() || attempts >= source.attempts_max || queue.is_closed() {
             return Err(Error::caused(Kind::Internal, broken));
         }
         for left in (1..=attempts).rev() {

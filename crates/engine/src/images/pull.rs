@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use registry::client::is_index;
 use registry::select::{no_match, select};
-use registry::{Access, Client, Credentials, Fetched, Role};
+use registry::{Access, Client, Credentials, Fetched, Role, Work};
 use serde::de::DeserializeOwned;
 use spec::image::{Descriptor, ImageConfig, Index, Manifest, media_type};
 use spec::{Digest, ImageId, Platform, Reference};
@@ -244,7 +244,7 @@ impl Pull {
         blocking(move || download::sweep(&data_root)).await;
         let name = &self.request.name;
         let mut last = None;
-        for endpoint in self.engine.registries.pull_endpoints(name.domain()) {
+        for endpoint in self.engine.registries.endpoints(name.domain(), Work::Pull).await? {
             let role = endpoint.role;
             let opened = self
                 .engine
@@ -446,8 +446,9 @@ impl Pull {
             store: self.engine.store.clone(),
             data_root: self.engine.config.data_root.clone(),
             reporter: self.reporter.clone(),
+            attempts_max: self.engine.registries.current().attempts_max(),
         };
-        let downloads = Arc::clone(&self.engine.registries.downloads);
+        let downloads = Arc::clone(&self.engine.registries.current().downloads);
         async move {
             if downloads.available_permits() == 0 {
                 source.reporter.say(layer_line(&blob.digest.short(), "Waiting"));

@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use registry::client::Mount;
-use registry::{Access, Client, Credentials};
+use registry::{Access, Client, Credentials, Work};
 use sha2::{Digest as _, Sha256};
 use spec::image::{Descriptor, Manifest, media_type};
 use spec::{DiffId, Digest, ImageId, Reference};
 use store::{Image, LayerKey, Store};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::blobs::KnownBlob;
@@ -32,8 +32,6 @@ use crate::events::EventType;
 use crate::stream;
 use crate::{Engine, Inner};
 
-/// Source: moby `daemon/config`, `DefaultMaxConcurrentUploads`.
-const UPLOADS_MAX: usize = 5;
 const ATTEMPTS_MAX: u32 = 5;
 /// Source: moby `distribution/push_v2.go`, `maxMountAttempts`.
 const MOUNTS_MAX: usize = 4;
@@ -66,7 +64,7 @@ impl Engine {
             output.send(line("", format!("The push refers to repository [{}]", name.name()))).await;
         let images = images(&self.inner, &name)?;
         let mut last = None;
-        for endpoint in self.inner.registries.registry_endpoints(name.domain()) {
+        for endpoint in self.inner.registries.endpoints(name.domain(), Work::Push).await? {
             let role = endpoint.role;
             let opened =
                 self.inner.registries.client(endpoint, &name, &credentials, Access::Push).await;
@@ -175,7 +173,7 @@ impl Push {
         for (layer, _) in &places {
             self.say(layer_line(&layer.0.short(), "Preparing")).await;
         }
-        let uploads = Arc::new(Semaphore::new(UPLOADS_MAX));
+        let uploads = Arc::clone(&self.engine.registries.current().uploads);
         let mut tasks = JoinSet::new();
         for (layer, _) in &places {
             let work = Layer {

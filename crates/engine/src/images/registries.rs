@@ -2,45 +2,79 @@
 //!
 //! A host's directory is `/etc/tug/certs.d/HOST[:PORT]/`, or else Docker's of the same name. It is
 //! read for each piece of work, so a new certificate needs no restart: `*.crt` are authorities,
-//! `NAME.cert` with `NAME.key` is what we show of ourselves.
+//! `NAME.cert` with `NAME.key` is what we show of ourselves, and `hosts.toml` says who is asked. The
+//! names that containerd has for the directory, `HOST_PORT_` and `_default` for all hosts that have
+//! none, are taken too.
 //!
-//! Source: moby `registry/registry.go`, `ReadCertsDirectory`.
+//! What is wrong with these files fails the work: a mirror or a certificate that silently does not
+//! count is found out too late.
+//!
+//! Source: moby `registry/registry.go`, `ReadCertsDirectory`; containerd `docs/hosts.md`.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use registry::client::Trusting;
-use registry::{Access, Client, Credentials, Endpoint, HostFiles, Policy, Role, Transport};
+use registry::policy::{HUB_DOMAIN, registry_of};
+use registry::{Access, Client, Credentials, Endpoint, HostFiles, Policy, Role, Transport, Work};
 use spec::Reference;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::blobs::Blobs;
 use super::pull::Pulls;
-use crate::config::EngineConfig;
-use crate::error::{Error, Kind, Result, chain};
-
-/// Source: moby `daemon/config`, `DefaultMaxConcurrentDownloads`.
-const DOWNLOADS_MAX: usize = 3;
+use crate::config::{EngineConfig, Live};
+use crate::error::{Error, Kind, Result};
 
 const CERTS_DIRS: [&str; 2] = ["/etc/tug/certs.d", "/etc/docker/certs.d"];
+const HOSTS_FILE: &str = "hosts.toml";
 
 /// What pulls and pushes share.
 pub(crate) struct Registries {
     transport: Transport,
-    policy: Arc<Policy>,
-    pub(super) downloads: Arc<Semaphore>,
+    current: RwLock<Arc<Current>>,
     pub(super) pulls: Mutex<Pulls>,
     pub(super) blobs: Blobs,
+}
+
+/// What a reload replaces. Work that has begun goes on with what it began with.
+pub(super) struct Current {
+    live: Live,
+    policy: Policy,
+    pub(super) downloads: Arc<Semaphore>,
+    pub(super) uploads: Arc<Semaphore>,
+}
+
+impl Current {
+    fn of(live: &Live) -> Result<Current> {
+        let policy = Policy::parse(&live.insecure_registries, &live.registry_mirrors)
+            .map_err(|source| Error::caused(Kind::Invalid, source))?;
+        let places = |max: NonZeroU32| {
+            let max = usize::try_from(max.get()).unwrap_or(Semaphore::MAX_PERMITS);
+            Arc::new(Semaphore::new(max))
+        };
+        Ok(Current {
+            policy,
+            downloads: places(live.downloads_max),
+            uploads: places(live.uploads_max),
+            live: live.clone(),
+        })
+    }
+
+    pub(super) fn attempts_max(&self) -> u32 {
+        self.live.download_attempts_max.get()
+    }
 }
 
 impl Registries {
     /// # Errors
     /// `Invalid` for settings that mean nothing.
     pub(crate) fn open(config: &EngineConfig) -> Result<Registries> {
-        let policy = Policy::parse(&config.insecure_registries, &config.registry_mirrors)
-            .map_err(|source| Error::caused(Kind::Invalid, source))?;
         let proxies = registry::Proxies {
             http: config.proxies.http.clone(),
             https: config.proxies.https.clone(),
@@ -48,38 +82,92 @@ impl Registries {
         };
         Ok(Registries {
             transport: Transport::new(proxies),
-            policy: Arc::new(policy),
-            downloads: Arc::new(Semaphore::new(DOWNLOADS_MAX)),
+            current: RwLock::new(Arc::new(Current::of(&config.live)?)),
             pulls: Mutex::default(),
             blobs: Blobs::new(&config.data_root),
         })
     }
 
-    /// Where to pull images of a domain from, in the order of trying.
-    pub(super) fn pull_endpoints(&self, domain: &str) -> Vec<Endpoint> {
-        self.policy.pull_endpoints(domain, &files)
+    /// # Errors
+    /// `Invalid` for settings that mean nothing; then the old ones stay.
+    pub(crate) fn reload(&self, live: &Live) -> Result<()> {
+        let mut new = Current::of(live)?;
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if new.live.downloads_max == current.live.downloads_max {
+            new.downloads = Arc::clone(&current.downloads);
+        }
+        if new.live.uploads_max == current.live.uploads_max {
+            new.uploads = Arc::clone(&current.uploads);
+        }
+        *current = Arc::new(new);
+        Ok(())
     }
 
-    /// The registry itself, in the order of trying.
-    pub(super) fn registry_endpoints(&self, domain: &str) -> Vec<Endpoint> {
-        self.policy.registry_endpoints(domain, &files)
+    pub(super) fn current(&self) -> Arc<Current> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Where to go for images of a domain, in the order of trying.
+    ///
+    /// # Errors
+    /// `Invalid` for what is wrong with the files of `certs.d`.
+    pub(super) async fn endpoints(&self, domain: &str, work: Work) -> Result<Vec<Endpoint>> {
+        let current = self.current();
+        let addresses = self.addresses(&current.policy, domain).await;
+        let endpoints = current.policy.endpoints(domain, work, &addresses, &files)?;
+        if endpoints.is_empty() {
+            let what = match work {
+                Work::Pull => "pull",
+                Work::Push => "push",
+            };
+            return Err(Error::invalid(format!("{HOSTS_FILE} of {domain} has no host to {what}")));
+        }
+        Ok(endpoints)
+    }
+
+    /// Where to ask who we are: the registry alone.
+    ///
+    /// # Errors
+    /// As [`Registries::endpoints`].
+    pub(super) async fn login_endpoints(&self, domain: &str) -> Result<Vec<Endpoint>> {
+        let mut endpoints = self.endpoints(domain, Work::Pull).await?;
+        endpoints.retain(|endpoint| endpoint.role == Role::Registry);
+        Ok(endpoints)
     }
 
     /// Where to search: `host`, or Docker Hub's index.
-    pub(super) fn search_endpoints(&self, host: Option<&str>) -> Vec<Endpoint> {
+    ///
+    /// # Errors
+    /// As [`Registries::endpoints`].
+    pub(super) async fn search_endpoints(&self, host: Option<&str>) -> Result<Vec<Endpoint>> {
         match host {
-            Some(host) => self.registry_endpoints(host),
-            None => vec![registry::search::hub(self.trusting()(registry::search::HUB_INDEX))],
+            Some(host) => self.login_endpoints(host).await,
+            None => Ok(vec![registry::search::hub(self.trusting()(registry::search::HUB_INDEX))]),
         }
     }
 
-    pub(super) fn transport(&self) -> Transport {
+    /// The addresses of a domain whose insecurity depends on them.
+    async fn addresses(&self, policy: &Policy, domain: &str) -> Vec<IpAddr> {
+        if domain == HUB_DOMAIN || policy.is_insecure(domain, &[]) {
+            return Vec::new();
+        }
+        self.transport.addresses(registry_of(domain)).await
+    }
+
+    pub(crate) fn transport(&self) -> Transport {
         self.transport.clone()
     }
 
-    pub(super) fn trusting(&self) -> Trusting {
-        let policy = Arc::clone(&self.policy);
-        Arc::new(move |authority| policy.trust(authority, files(authority)))
+    /// How hosts are trusted that a registry leads to.
+    pub(crate) fn trusting(&self) -> Trusting {
+        let current = self.current();
+        Arc::new(move |authority| {
+            let files = files(authority).unwrap_or_else(|error| {
+                warn!(authority, error = error.message, "a host's certificates do not count");
+                HostFiles::default()
+            });
+            Arc::new(current.policy.trust(authority, &[], files))
+        })
     }
 
     /// A client for `name`'s repository at one endpoint. Credentials are the registry's: mirrors get none.
@@ -99,34 +187,74 @@ impl Registries {
     }
 }
 
-fn files(authority: &str) -> HostFiles {
-    let is_name = !authority.contains('/') && !authority.starts_with('.');
-    let dirs = CERTS_DIRS.iter().map(|dir| Path::new(dir).join(authority));
-    dirs.filter(|dir| is_name && dir.is_dir()).map(|dir| read_dir(&dir)).next().unwrap_or_default()
+fn files(authority: &str) -> Result<HostFiles> {
+    if authority.contains('/') || authority.starts_with('.') {
+        return Ok(HostFiles::default());
+    }
+    let mut names = vec![authority.to_owned()];
+    if let Some((host, port)) = authority.rsplit_once(':') {
+        names.push(format!("{host}_{port}_"));
+    }
+    names.push("_default".to_owned());
+    let dirs = names.iter().flat_map(|name| CERTS_DIRS.map(|dir| Path::new(dir).join(name)));
+    match dirs.into_iter().find(|dir| dir.is_dir()) {
+        Some(dir) => read_dir(&dir),
+        None => Ok(HostFiles::default()),
+    }
 }
 
-fn read_dir(dir: &Path) -> HostFiles {
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|error| {
+        Error::because(Kind::Invalid, format_args!("open {}", path.display()), error)
+    })
+}
+
+fn read_dir(dir: &Path) -> Result<HostFiles> {
     let mut found = HostFiles::default();
-    let read = |path: &Path| match fs::read(path) {
-        Ok(bytes) => Some(bytes),
-        Err(error) => {
-            warn!(path = %path.display(), error = chain(&error), "a registry's certificate cannot be read");
-            None
-        }
-    };
-    let mut paths: Vec<PathBuf> =
+    let names: BTreeSet<PathBuf> =
         fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-    paths.sort();
-    for path in paths {
+    let without = |path: &Path, other: &str| {
+        let other = path.with_extension(other);
+        (!names.contains(&other)).then(|| other.display().to_string())
+    };
+    for path in &names {
         match path.extension().and_then(|extension| extension.to_str()) {
-            Some("crt") => found.authorities.extend(read(&path)),
+            Some("crt") => found.authorities.push(read(path)?),
             Some("cert") => {
-                found.client = read(&path).zip(read(&path.with_extension("key"))).or(found.client);
+                if let Some(key) = without(path, "key") {
+                    return Err(Error::invalid(format!(
+                        "missing key {key} for client certificate {}. CA certificates must use the extension .crt",
+                        path.display()
+                    )));
+                }
+                found.clients.push((read(path)?, read(&path.with_extension("key"))?));
+            }
+            Some("key") => {
+                if let Some(certificate) = without(path, "cert") {
+                    return Err(Error::invalid(format!(
+                        "missing client certificate {certificate} for key {}",
+                        path.display()
+                    )));
+                }
             }
             _ => {}
         }
     }
-    found
+    let path = dir.join(HOSTS_FILE);
+    if names.contains(&path) {
+        found.hosts = Some(hosts(&path)?);
+    }
+    Ok(found)
+}
+
+fn hosts(path: &Path) -> Result<registry::hosts::HostsFile> {
+    let text = String::from_utf8(read(path)?)
+        .map_err(|source| Error::because(Kind::Invalid, path.display(), source))?;
+    let dir = path.parent().unwrap_or(path);
+    let read = |name: &Path| -> io::Result<Vec<u8>> { fs::read(dir.join(name)) };
+    registry::hosts::parse(&text, &read).map_err(|error| {
+        Error::invalid(format!("{}:{}: {}", path.display(), error.line, error.why))
+    })
 }
 
 /// A registry's failure at the engine's door, in Docker's words for a pull of `name`.
@@ -192,18 +320,59 @@ pub(super) fn may_fall_back(error: &registry::Error, role: Role) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use expect_test::expect;
 
-    #[test]
-    fn a_hosts_directory_has_authorities_and_a_pair() {
-        let dir = std::env::temp_dir().join(format!("tug-certs-{}", std::process::id()));
+    /// Lists what is read of a directory with these files.
+    #[track_caller]
+    fn check(files: &[(&str, &str)], want: expect_test::Expect) {
+        let dir = std::env::temp_dir().join(format!("tug-certs-{}", spec::Id::random()));
         fs::create_dir_all(&dir).unwrap();
-        for (name, text) in [("ca.crt", "A"), ("me.cert", "C"), ("me.key", "K"), ("README", "R")] {
+        for (name, text) in files {
             fs::write(dir.join(name), text).unwrap();
         }
-        let found = read_dir(&dir);
+        let got = match read_dir(&dir) {
+            Ok(found) => {
+                let text = |pem: &Vec<u8>| String::from_utf8_lossy(pem).into_owned();
+                let ca: Vec<_> = found.authorities.iter().map(text).collect();
+                let clients: Vec<_> =
+                    found.clients.iter().map(|(one, two)| (text(one), text(two))).collect();
+                let hosts = found.hosts.map_or(0, |file| file.hosts.len());
+                format!("ca={ca:?} clients={clients:?} hosts={hosts}")
+            }
+            Err(error) => error.message.replace(dir.to_str().unwrap(), "DIR"),
+        };
         fs::remove_dir_all(&dir).unwrap();
-        assert_eq!(found.authorities, [b"A".to_vec()]);
-        assert_eq!(found.client, Some((b"C".to_vec(), b"K".to_vec())));
-        assert_eq!(files("../etc"), HostFiles::default());
+        want.assert_eq(&got);
+    }
+
+    #[test]
+    fn a_hosts_directory_has_authorities_and_pairs_and_hosts() {
+        check(
+            &[("ca.crt", "A"), ("me.cert", "C"), ("me.key", "K"), ("README", "R")],
+            expect![[r#"ca=["A"] clients=[("C", "K")] hosts=0"#]],
+        );
+        check(
+            &[("hosts.toml", "[host.\"https://m\"]\nca = \"x.crt\"\n"), ("x.crt", "X")],
+            expect![[r#"ca=["X"] clients=[] hosts=1"#]],
+        );
+        assert_eq!(files("../etc").unwrap(), HostFiles::default());
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_hosts_directory_is_told_by_its_file() {
+        check(
+            &[("me.cert", "C")],
+            expect![
+                "missing key DIR/me.key for client certificate DIR/me.cert. CA certificates must use the extension .crt"
+            ],
+        );
+        check(
+            &[("me.key", "K")],
+            expect!["missing client certificate DIR/me.cert for key DIR/me.key"],
+        );
+        check(
+            &[("hosts.toml", "\n[host.\"https://m\"]\nca = \"gone.crt\"\n")],
+            expect!["DIR/hosts.toml:3: gone.crt: no such file or directory"],
+        );
     }
 }

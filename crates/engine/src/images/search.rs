@@ -40,7 +40,7 @@ impl Engine {
             transport: registries.transport(),
             trusting: registries.trusting(),
             credentials,
-            endpoints: registries.search_endpoints(host),
+            endpoints: registries.search_endpoints(host).await?,
             ping: if host.is_some() { Ping::First } else { Ping::Never },
         };
         let found = search.run(rest, limit).await;
