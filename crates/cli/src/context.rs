@@ -13,11 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::client::{Client, Host};
+use api::client::{Client, Host, Tls};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
-use crate::{args::Matches, create::files::reason, failure::Failure};
+use crate::{args::Matches, create::files::reason, failure::Failure, tls};
 
 /// How long a daemon started by us may take until it answers.
 const START_PATIENCE: Duration = Duration::from_secs(20);
@@ -30,10 +30,10 @@ pub struct Session {
     client: OnceCell<Client>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Place {
     /// Named by the user.
-    Chosen(Host),
+    Chosen(Host, Option<Tls>),
     /// Nobody said: ours.
     Default,
 }
@@ -49,12 +49,6 @@ impl Session {
         ) {
             return Err(Failure::new(format!("Unable to parse logging level: {level}")));
         }
-        if global.on("tls") || global.on("tlsverify") || env("DOCKER_TLS_VERIFY").is_some() {
-            // Going on without would send in the clear what the user wanted protected.
-            return Err(Failure::new(
-                "TLS to the daemon is not supported yet: use ssh:// or a unix socket",
-            ));
-        }
         let config = Config::load(global.find("config"));
         let host = place(global, &config)?;
         Ok(Session { program: program.to_owned(), config, host, client: OnceCell::new() })
@@ -69,23 +63,23 @@ impl Session {
     }
 
     async fn connect(&self) -> Result<Client, Failure> {
-        let host = match &self.host {
-            Place::Chosen(host) => host.clone(),
+        let (host, tls) = match &self.host {
+            Place::Chosen(host, tls) => (host.clone(), tls.clone()),
             Place::Default => {
                 let host = Host::default();
                 if let Host::Unix(socket) = &host {
                     ensure_daemon(socket, &host).await?;
                 }
-                host
+                (host, None)
             }
         };
-        let mut client = Client::new(host);
+        let mut client = Client::new(host).with_tls(tls);
         if let Some(version) = env("DOCKER_API_VERSION") {
             let version = version
                 .parse()
                 .map_err(|_| Failure::new(format!("invalid API version: {version}")))?;
             client.set_version(version);
-        } else if let Place::Chosen(_) = self.host {
+        } else if let Place::Chosen(..) = self.host {
             // Our own daemon speaks what we speak; others may be older.
             client.negotiate().await?;
         }
@@ -103,13 +97,13 @@ impl Session {
     /// Where requests go, for messages and for `--use-api-socket`.
     pub fn host(&self) -> Host {
         match &self.host {
-            Place::Chosen(host) => host.clone(),
+            Place::Chosen(host, _) => host.clone(),
             Place::Default => Host::default(),
         }
     }
 }
 
-fn env(name: &str) -> Option<String> {
+pub(crate) fn env(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
@@ -125,33 +119,44 @@ fn place(global: &Matches, config: &Config) -> Result<Place, Failure> {
                 "conflicting options: cannot specify both --host and --context",
             ));
         }
-        return chosen(host);
+        return chosen(host, global, config);
     }
     if let Some(name) = context {
-        return from_context(config, name);
+        return from_context(config, name, global);
     }
     if let Some(host) = env("DOCKER_HOST") {
-        return chosen(&host);
+        return chosen(&host, global, config);
     }
     match env("DOCKER_CONTEXT").or_else(|| config.current_context.clone()) {
-        Some(name) => from_context(config, &name),
+        Some(name) => from_context(config, &name, global),
         None => Ok(Place::Default),
     }
 }
 
-fn chosen(text: &str) -> Result<Place, Failure> {
+/// The host that `-H` or the environment names, with TLS where that is wanted.
+fn chosen(text: &str, global: &Matches, config: &Config) -> Result<Place, Failure> {
+    let host = parsed(text, tls::wanted(global))?;
+    let tls = match host {
+        Host::Tcp { .. } if tls::wanted(global) => {
+            Some(tls::from_options(global, &config.directory)?)
+        }
+        Host::Tcp { .. } | Host::Unix(_) | Host::Ssh { .. } => None,
+    };
+    Ok(Place::Chosen(host, tls))
+}
+
+fn parsed(text: &str, tls: bool) -> Result<Host, Failure> {
     let text = text.trim();
     // Docker's flag also takes a bare address.
     let full = if text.contains("://") { text.to_owned() } else { format!("tcp://{text}") };
-    full.parse()
-        .map(Place::Chosen)
-        .map_err(|error: api::client::HostError| Failure::new(error.to_string()))
+    let host = if tls { Host::parse_tls(&full) } else { full.parse() };
+    host.map_err(|error| Failure::new(error.to_string()))
 }
 
-fn from_context(config: &Config, name: &str) -> Result<Place, Failure> {
+fn from_context(config: &Config, name: &str, global: &Matches) -> Result<Place, Failure> {
     if name == "default" {
         return Ok(match env("DOCKER_HOST") {
-            Some(host) => return chosen(&host),
+            Some(host) => return chosen(&host, global, config),
             None => Place::Default,
         });
     }
@@ -167,7 +172,10 @@ fn from_context(config: &Config, name: &str) -> Result<Place, Failure> {
         if meta["Name"] == name
             && let Some(host) = meta["Endpoints"]["docker"]["Host"].as_str()
         {
-            return chosen(host);
+            let files = config.directory.join("contexts/tls").join(entry.file_name());
+            let skip = meta["Endpoints"]["docker"]["SkipTLSVerify"] == true;
+            let tls = tls::from_context(&files.join("docker"), skip)?;
+            return Ok(Place::Chosen(parsed(host, tls.is_some())?, tls));
         }
     }
     Err(missing())
@@ -371,12 +379,10 @@ mod tests {
 
     #[test]
     fn a_host_may_lack_its_scheme() {
-        let host = |text: &str| match chosen(text).unwrap() {
-            Place::Chosen(host) => host.to_string(),
-            Place::Default => "default".to_owned(),
-        };
+        let host = |text: &str| parsed(text, false).unwrap().to_string();
         assert_eq!(host("unix:///x.sock"), "unix:///x.sock");
         assert_eq!(host("10.0.0.1:2375"), "tcp://10.0.0.1:2375");
-        assert!(chosen("ftp://x").is_err());
+        assert_eq!(parsed("10.0.0.1", true).unwrap().to_string(), "tcp://10.0.0.1:2376");
+        assert!(parsed("ftp://x", false).is_err());
     }
 }

@@ -18,6 +18,7 @@ mod outcome;
 mod render;
 mod stream;
 mod terminal;
+mod tls;
 
 use std::process::ExitCode;
 

@@ -12,6 +12,7 @@ mod listen;
 mod reload;
 mod run;
 mod state;
+mod tls;
 
 use std::process::ExitCode;
 

@@ -13,6 +13,7 @@ use api::client::Host;
 use rustix::fs::{Gid, Mode};
 
 use crate::http::conn::Socket;
+use crate::tls::Tls;
 
 /// Root and the socket's group.
 const SOCKET_MODE: u32 = 0o660;
@@ -45,18 +46,43 @@ pub enum Listener {
     Tcp {
         listener: tokio::net::TcpListener,
         address: SocketAddr,
+        tls: Option<Tls>,
     },
 }
 
-impl Listener {
-    pub async fn accept(&self) -> io::Result<Socket> {
+/// A client that came, perhaps with keys yet to be agreed on.
+pub enum Accepted {
+    Plain(Socket),
+    Tls(tokio::net::TcpStream, Tls),
+}
+
+impl Accepted {
+    /// The socket to serve.
+    ///
+    /// # Errors
+    /// When TLS cannot be agreed on.
+    pub async fn into_socket(self) -> io::Result<Socket> {
         match self {
-            Self::Unix { listener, .. } => Ok(Socket::Unix(listener.accept().await?.0)),
-            Self::Tcp { listener, .. } => {
+            Self::Plain(socket) => Ok(socket),
+            Self::Tls(stream, tls) => tls.accept(stream).await.map(Socket::Unix),
+        }
+    }
+}
+
+impl Listener {
+    pub async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Unix { listener, .. } => {
+                Ok(Accepted::Plain(Socket::Unix(listener.accept().await?.0)))
+            }
+            Self::Tcp { listener, tls, .. } => {
                 let (stream, _) = listener.accept().await?;
                 // Keystrokes of an attached terminal must not wait for each other.
                 stream.set_nodelay(true)?;
-                Ok(Socket::Tcp(stream))
+                Ok(match tls {
+                    Some(tls) => Accepted::Tls(stream, tls.clone()),
+                    None => Accepted::Plain(Socket::Tcp(stream)),
+                })
             }
         }
     }
@@ -64,6 +90,10 @@ impl Listener {
     /// What is dangerous about this listener, if anything.
     pub fn warning(&self) -> Option<String> {
         match self {
+            Self::Tcp { tls: Some(Tls { verifies: true, .. }), .. } => None,
+            Self::Tcp { address, tls: Some(_), .. } => Some(format!(
+                "WARNING: API is accessible on https://{address} without TLS client verification: whoever reaches it is root on this host; --tlsverify demands certificates of clients"
+            )),
             Self::Tcp { address, .. } if !address.ip().is_loopback() => Some(format!(
                 "WARNING: API is accessible on http://{address} without encryption: whoever reaches it is root on this host"
             )),
@@ -84,14 +114,13 @@ impl Listener {
 ///
 /// # Errors
 /// When the address is wrong, taken, or not allowed.
-pub fn open(host: &str, group: &str) -> Result<Vec<Listener>, ListenError> {
+pub fn open(host: &str, group: &str, tls: Option<&Tls>) -> Result<Vec<Listener>, ListenError> {
     let failed = |source| ListenError::Bind { host: host.to_owned(), source };
     if let Some(wanted) = host.strip_prefix("fd://") {
-        return activated(wanted);
+        return activated(wanted, tls);
     }
-    let parsed = host
-        .parse::<Host>()
-        .map_err(|source| ListenError::Host { host: host.to_owned(), source })?;
+    let parsed = if tls.is_some() { Host::parse_tls(host) } else { host.parse::<Host>() };
+    let parsed = parsed.map_err(|source| ListenError::Host { host: host.to_owned(), source })?;
     match parsed {
         Host::Unix(path) => Ok(vec![unix(path, group)?]),
         Host::Tcp { name, port } => {
@@ -101,7 +130,7 @@ pub fn open(host: &str, group: &str) -> Result<Vec<Listener>, ListenError> {
             };
             let listener =
                 std::net::TcpListener::bind(SocketAddr::new(ip, port)).map_err(failed)?;
-            Ok(vec![tcp(listener).map_err(failed)?])
+            Ok(vec![tcp(listener, tls).map_err(failed)?])
         }
         Host::Ssh { .. } => Err(ListenError::Bind {
             host: host.to_owned(),
@@ -110,11 +139,12 @@ pub fn open(host: &str, group: &str) -> Result<Vec<Listener>, ListenError> {
     }
 }
 
-fn tcp(listener: std::net::TcpListener) -> io::Result<Listener> {
+fn tcp(listener: std::net::TcpListener, tls: Option<&Tls>) -> io::Result<Listener> {
     listener.set_nonblocking(true)?;
     Ok(Listener::Tcp {
         address: listener.local_addr()?,
         listener: tokio::net::TcpListener::from_std(listener)?,
+        tls: tls.cloned(),
     })
 }
 
@@ -171,7 +201,7 @@ fn find_group(group: &str) -> Option<u32> {
 }
 
 /// Sockets passed by systemd: all of them, or the one with the given number.
-fn activated(wanted: &str) -> Result<Vec<Listener>, ListenError> {
+fn activated(wanted: &str, tls: Option<&Tls>) -> Result<Vec<Listener>, ListenError> {
     let number = |name: &str| std::env::var(name).ok()?.parse::<i32>().ok();
     let ours = number("LISTEN_PID") == i32::try_from(std::process::id()).ok();
     let count = number("LISTEN_FDS").filter(|_| ours).ok_or(ListenError::NotActivated)?;
@@ -190,12 +220,12 @@ fn activated(wanted: &str) -> Result<Vec<Listener>, ListenError> {
         }
         let fd = rustix::process::pidfd_getfd(&us, fd, rustix::process::PidfdGetfdFlags::empty())
             .map_err(|error| failed(error.into()))?;
-        listeners.push(passed(fd).map_err(failed)?);
+        listeners.push(passed(fd, tls).map_err(failed)?);
     }
     if listeners.is_empty() { Err(ListenError::NotActivated) } else { Ok(listeners) }
 }
 
-fn passed(fd: OwnedFd) -> io::Result<Listener> {
+fn passed(fd: OwnedFd, tls: Option<&Tls>) -> io::Result<Listener> {
     let domain = rustix::net::sockopt::socket_domain(&fd)?;
     if domain == rustix::net::AddressFamily::UNIX {
         let listener = std::os::unix::net::UnixListener::from(fd);
@@ -205,7 +235,7 @@ fn passed(fd: OwnedFd) -> io::Result<Listener> {
             path: None,
         });
     }
-    tcp(std::net::TcpListener::from(fd))
+    tcp(std::net::TcpListener::from(fd), tls)
 }
 
 #[cfg(test)]
@@ -218,10 +248,10 @@ mod tests {
         let path = std::env::temp_dir().join(format!("tug-listen-{}.sock", std::process::id()));
         let host = format!("unix://{}", path.display());
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let mut first = open(&host, "0").unwrap();
+        let mut first = open(&host, "0", None).unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, SOCKET_MODE);
-        assert!(matches!(open(&host, "0"), Err(ListenError::InUse { .. })));
+        assert!(matches!(open(&host, "0", None), Err(ListenError::InUse { .. })));
         first.remove(0).close();
         assert!(!path.exists());
     }
@@ -229,15 +259,15 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn wrong_addresses_are_refused() {
         for host in ["tcp://some.where:1", "nonsense", "npipe:////x", "fd://"] {
-            assert!(open(host, "0").is_err(), "{host}");
+            assert!(open(host, "0", None).is_err(), "{host}");
         }
     }
 
     #[tokio::test(flavor = "current_thread")]
     async fn only_an_open_network_is_warned_of() {
-        let local = open("tcp://127.0.0.1:0", "0").unwrap();
+        let local = open("tcp://127.0.0.1:0", "0", None).unwrap();
         assert_eq!(local[0].warning(), None);
-        let all = open("tcp://0.0.0.0:0", "0").unwrap();
+        let all = open("tcp://0.0.0.0:0", "0", None).unwrap();
         assert!(all[0].warning().unwrap().contains("without encryption"));
     }
 }

@@ -25,6 +25,7 @@ use crate::instance::{self, Instance, InstanceError};
 use crate::listen::{self, ListenError, Listener};
 use crate::reload;
 use crate::state::State;
+use crate::tls::{Tls, TlsError};
 
 /// Between two tries to accept when the process is out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -35,6 +36,8 @@ pub enum RunError {
     Instance(#[from] InstanceError),
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error("invalid TLS configuration")]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Engine(#[from] engine::Error),
     #[error("cannot make the directory {path:?}")]
@@ -52,6 +55,7 @@ impl RunError {
             Self::Engine(error) => error.message.clone(),
             Self::Instance(_)
             | Self::Listen(_)
+            | Self::Tls(_)
             | Self::Directory { .. }
             | Self::Runtime { .. }
             | Self::Signals { .. } => engine::error::chain(self),
@@ -119,9 +123,10 @@ async fn life(settings: Settings, args: &[String], level: &LevelHandle) -> Resul
     let instance = Instance::take(&settings.pidfile)?;
     let mut signals = Signals::catch().map_err(|source| RunError::Signals { source })?;
 
+    let tls = settings.tls.as_ref().map(Tls::load).transpose()?;
     let mut listeners = Vec::new();
     for host in &settings.hosts {
-        listeners.extend(listen::open(host, &settings.group)?);
+        listeners.extend(listen::open(host, &settings.group, tls.as_ref())?);
     }
     let warnings: Vec<_> = listeners.iter().filter_map(Listener::warning).collect();
     for warning in &warnings {
@@ -193,8 +198,14 @@ async fn accept(
             _ = stopping.wait_for(|stopping| *stopping) => break,
         };
         match accepted {
-            Ok(socket) => {
-                drop(tokio::spawn(conn::serve(socket, engine.clone(), Arc::clone(&state))))
+            Ok(accepted) => {
+                let (engine, state) = (engine.clone(), Arc::clone(&state));
+                drop(tokio::spawn(async move {
+                    match accepted.into_socket().await {
+                        Ok(socket) => conn::serve(socket, engine, state).await,
+                        Err(error) => tracing::debug!(%error, "TLS handshake failed"),
+                    }
+                }));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");

@@ -2,6 +2,7 @@
 
 mod attack;
 mod build;
+mod daemon;
 mod faults;
 mod images;
 mod networks;
@@ -27,6 +28,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         networks::CASES,
         registry::CASES,
         search::CASES,
+        daemon::CASES,
         faults::CASES,
         survive::CASES,
         attack::CASES,

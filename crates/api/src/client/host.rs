@@ -38,7 +38,19 @@ pub enum HostError {
     Address(String),
 }
 
+/// Source: docker CLI 28.2 `opts/hosts.go`.
+const PORT: u16 = 2375;
+const PORT_TLS: u16 = 2376;
+
 impl Host {
+    /// As [`str::parse`], with the port that TLS has where none is given.
+    ///
+    /// # Errors
+    /// When the text names no place.
+    pub fn parse_tls(text: &str) -> Result<Self, HostError> {
+        parse(text, PORT_TLS)
+    }
+
     /// What stands in the `Host:` header.
     #[must_use]
     pub(super) fn http_host(&self) -> String {
@@ -55,39 +67,43 @@ impl FromStr for Host {
     type Err = HostError;
 
     fn from_str(text: &str) -> Result<Self, HostError> {
-        let bad = || HostError::Address(text.to_owned());
-        let Some((scheme, rest)) = text.split_once("://") else {
-            return Err(HostError::NoScheme(text.to_owned()));
-        };
-        match scheme {
-            "unix" if rest.is_empty() => Ok(Self::default()),
-            "unix" => Ok(Self::Unix(PathBuf::from(rest))),
-            "tcp" | "http" => {
-                let (name, port) = split_port(rest.trim_end_matches('/')).ok_or_else(bad)?;
-                Ok(Self::Tcp {
-                    name: if name.is_empty() { "127.0.0.1".to_owned() } else { name },
-                    port: port.unwrap_or(2375),
-                })
-            }
-            "ssh" => {
-                let rest = rest.trim_end_matches('/');
-                let (user, place) = match rest.rsplit_once('@') {
-                    Some((user, place)) => (Some(user), place),
-                    None => (None, rest),
-                };
-                let (name, port) = split_port(place).ok_or_else(bad)?;
-                // A target that ssh would read as an option is no host.
-                if name.is_empty() || rest.starts_with('-') || rest.contains('/') {
-                    return Err(bad());
-                }
-                let target = match user {
-                    Some(user) => format!("{user}@{name}"),
-                    None => name,
-                };
-                Ok(Self::Ssh { target, port })
-            }
-            other => Err(HostError::Scheme(text.to_owned(), other.to_owned())),
+        parse(text, PORT)
+    }
+}
+
+fn parse(text: &str, port_default: u16) -> Result<Host, HostError> {
+    let bad = || HostError::Address(text.to_owned());
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(HostError::NoScheme(text.to_owned()));
+    };
+    match scheme {
+        "unix" if rest.is_empty() => Ok(Host::default()),
+        "unix" => Ok(Host::Unix(PathBuf::from(rest))),
+        "tcp" | "http" => {
+            let (name, port) = split_port(rest.trim_end_matches('/')).ok_or_else(bad)?;
+            Ok(Host::Tcp {
+                name: if name.is_empty() { "127.0.0.1".to_owned() } else { name },
+                port: port.unwrap_or(port_default),
+            })
         }
+        "ssh" => {
+            let rest = rest.trim_end_matches('/');
+            let (user, place) = match rest.rsplit_once('@') {
+                Some((user, place)) => (Some(user), place),
+                None => (None, rest),
+            };
+            let (name, port) = split_port(place).ok_or_else(bad)?;
+            // A target that ssh would read as an option is no host.
+            if name.is_empty() || rest.starts_with('-') || rest.contains('/') {
+                return Err(bad());
+            }
+            let target = match user {
+                Some(user) => format!("{user}@{name}"),
+                None => name,
+            };
+            Ok(Host::Ssh { target, port })
+        }
+        other => Err(HostError::Scheme(text.to_owned(), other.to_owned())),
     }
 }
 

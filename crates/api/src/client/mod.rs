@@ -17,6 +17,7 @@
 //! ```
 
 mod host;
+mod tls;
 mod transport;
 
 use std::io;
@@ -36,6 +37,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pub use crate::body::{Body, BodySender};
 pub use host::{Host, HostError};
+pub use tls::{Tls, TlsError, TlsFiles};
 
 use crate::system::Ping;
 use crate::version::{self, ApiVersion};
@@ -51,6 +53,8 @@ pub enum Error {
     Connect { host: Host, source: io::Error },
     #[error("cannot find the address of {host}")]
     Resolve { host: Host },
+    #[error("error during connect to {host}: {why}")]
+    Tls { host: Host, why: String },
     #[error("Error response from daemon: {message}")]
     Api { status: StatusCode, message: String },
     #[error("the connection to {host} broke")]
@@ -75,6 +79,7 @@ impl Error {
             Self::Api { status, .. } => Some(*status),
             Self::Connect { .. }
             | Self::Resolve { .. }
+            | Self::Tls { .. }
             | Self::Http { .. }
             | Self::Request { .. }
             | Self::Encode { .. }
@@ -94,6 +99,7 @@ impl Error {
 #[derive(Clone, Debug)]
 pub struct Client {
     host: Host,
+    tls: Option<Tls>,
     version: ApiVersion,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -102,7 +108,13 @@ impl Client {
     /// Speaks the newest version until [`Self::negotiate`] or [`Self::set_version`].
     #[must_use]
     pub fn new(host: Host) -> Self {
-        Self { host, version: version::MAX, headers: Vec::new() }
+        Self { host, tls: None, version: version::MAX, headers: Vec::new() }
+    }
+
+    /// Speaks TLS to a host on the network.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Tls>) -> Self {
+        Self { tls, ..self }
     }
 
     #[must_use]
@@ -196,7 +208,7 @@ impl Client {
     /// # Errors
     /// When the daemon cannot be reached.
     pub async fn dial(&self) -> Result<Box<dyn Io>, Error> {
-        transport::connect(&self.host).await
+        transport::connect(&self.host, self.tls.as_ref()).await
     }
 }
 
@@ -325,7 +337,7 @@ impl Request<'_> {
             return Err(error);
         }
         let host = &self.client.host;
-        let io = transport::connect(host).await?;
+        let io = transport::connect(host, self.client.tls.as_ref()).await?;
         let http = |source| Error::Http { host: host.clone(), source };
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(http)?;

@@ -10,9 +10,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
-use super::{Error, Host, Io};
+use super::{Error, Host, Io, Tls};
 
-pub(super) async fn connect(host: &Host) -> Result<Box<dyn Io>, Error> {
+pub(super) async fn connect(host: &Host, tls: Option<&Tls>) -> Result<Box<dyn Io>, Error> {
     let failed = |source| Error::Connect { host: host.clone(), source };
     match host {
         Host::Unix(path) => Ok(Box::new(UnixStream::connect(path).await.map_err(failed)?)),
@@ -24,7 +24,10 @@ pub(super) async fn connect(host: &Host) -> Result<Box<dyn Io>, Error> {
             let stream = TcpStream::connect(addresses.as_slice()).await.map_err(failed)?;
             // Keystrokes of an attached terminal must not wait for each other.
             stream.set_nodelay(true).map_err(failed)?;
-            Ok(Box::new(stream))
+            match tls {
+                Some(tls) => tls.connect(host, name, stream).await,
+                None => Ok(Box::new(stream)),
+            }
         }
         Host::Ssh { target, port } => Ok(Box::new(dial_ssh(target, *port).map_err(failed)?)),
     }

@@ -291,11 +291,11 @@ pub static KEYS: &[Key] = &[
         "Set default address or interface for swarm advertised address",
     )
     .not_yet("\"\""),
-    key("tls", "tls", Bool, "Use TLS; implied by --tlsverify").not_yet("false"),
-    key("tlscacert", "tlscacert", Text, "Trust certs signed only by this CA").not_yet("\"\""),
-    key("tlscert", "tlscert", Text, "Path to TLS certificate file").not_yet("\"\""),
-    key("tlskey", "tlskey", Text, "Path to TLS key file").not_yet("\"\""),
-    key("tlsverify", "tlsverify", Bool, "Use TLS and verify the remote").not_yet("false"),
+    key("tls", "tls", Bool, "Use TLS; implied by --tlsverify"),
+    key("tlscacert", "tlscacert", Text, "Trust certs signed only by this CA"),
+    key("tlscert", "tlscert", Text, "Path to TLS certificate file"),
+    key("tlskey", "tlskey", Text, "Path to TLS key file"),
+    key("tlsverify", "tlsverify", Bool, "Use TLS and verify the remote"),
     key("userland-proxy", "userland-proxy", Bool, "Use userland proxy for loopback traffic"),
     key("userland-proxy-path", "userland-proxy-path", Text, "Path to the userland proxy binary")
         .not_yet("\"\""),

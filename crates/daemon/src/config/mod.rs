@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use self::flags::Values;
 use self::keys::Support;
+use crate::tls::TlsFiles;
 
 /// Where things are when nobody says otherwise.
 const DATA_ROOT: &str = "/var/lib/tug";
@@ -66,6 +67,8 @@ pub struct Settings {
     /// a gain (Docker's default is to stop them).
     pub live_restore: bool,
     pub shutdown_timeout_s: i64,
+    /// For the API on the network.
+    pub tls: Option<TlsFiles>,
     pub engine: EngineConfig,
 }
 
@@ -157,7 +160,32 @@ fn settings(values: Values) -> Result<Settings, ConfigError> {
         format,
         live_restore: reader.flag("live-restore", true),
         shutdown_timeout_s: reader.integer("shutdown-timeout", 15),
+        tls: tls(&reader),
         engine,
+    })
+}
+
+/// `--tlsverify` asks for TLS in either value, and for clients' certificates when it is true.
+///
+/// Source: moby 28.2 `cmd/dockerd/options.go`.
+fn tls(reader: &Reader<'_>) -> Option<TlsFiles> {
+    let env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let verify = reader.flag("tlsverify", env("DOCKER_TLS_VERIFY").is_some());
+    if !verify && !reader.0.contains_key("tlsverify") && !reader.flag("tls", false) {
+        return None;
+    }
+    let place = env("DOCKER_CERT_PATH").or_else(|| env("DOCKER_CONFIG")).map_or_else(
+        || PathBuf::from(env("HOME").unwrap_or_else(|| "/root".to_owned())).join(".docker"),
+        PathBuf::from,
+    );
+    let file = |key: &str, name: &str| match reader.text(key) {
+        "" => place.join(name),
+        path => PathBuf::from(path),
+    };
+    Some(TlsFiles {
+        authority: verify.then(|| file("tlscacert", "ca.pem")),
+        certificate: file("tlscert", "cert.pem"),
+        key: file("tlskey", "key.pem"),
     })
 }
 
@@ -285,7 +313,6 @@ mod tests {
 
     #[test]
     fn what_is_not_there_is_refused_by_name() {
-        check("--tlsverify", expect!["--tlsverify is not supported yet: have true"]);
         check(
             "--userns-remap default",
             expect![[r#"--userns-remap is not supported yet: have "default""#]],
@@ -294,6 +321,20 @@ mod tests {
             "--api-cors-header x",
             expect!["api-cors-header is no longer supported; use a reverse proxy for CORS headers"],
         );
+    }
+
+    #[test]
+    fn tls_verifies_clients_when_asked_to() {
+        let files = |args: &str| {
+            let args: Vec<_> = args.split_whitespace().map(str::to_owned).collect();
+            settings(flags::parse(&args).unwrap()).unwrap().tls
+        };
+        assert_eq!(files("--tls=false"), None);
+        let all = files("--tlsverify --tlscacert /a --tlscert /c --tlskey /k").unwrap();
+        assert_eq!(all.authority, Some(PathBuf::from("/a")));
+        assert_eq!((all.certificate, all.key), (PathBuf::from("/c"), PathBuf::from("/k")));
+        assert_eq!(files("--tls --tlscacert /a").unwrap().authority, None);
+        assert_eq!(files("--tlsverify=false").unwrap().authority, None);
     }
 
     #[test]
