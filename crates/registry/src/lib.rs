@@ -19,6 +19,7 @@ pub mod auth;
 pub mod client;
 pub mod dial;
 pub mod error;
+pub mod files;
 pub mod hosts;
 pub mod policy;
 pub mod search;

@@ -1,25 +1,15 @@
 //! Which registries are asked and how: the settings, the files of `certs.d`, and the connections.
 //!
-//! A host's directory is `/etc/tug/certs.d/HOST[:PORT]/`, or else Docker's of the same name. It is
-//! read for each piece of work, so a new certificate needs no restart: `*.crt` are authorities,
-//! `NAME.cert` with `NAME.key` is what we show of ourselves, and `hosts.toml` says who is asked. The
-//! names that containerd has for the directory, `HOST_PORT_` and `_default` for all hosts that have
-//! none, are taken too.
-//!
-//! What is wrong with these files fails the work: a mirror or a certificate that silently does not
-//! count is found out too late.
-//!
-//! Source: moby `registry/registry.go`, `ReadCertsDirectory`; containerd `docs/hosts.md`.
+//! A host's directory is read for each piece of work, so a new certificate needs no restart. What is
+//! wrong with its files fails the work: a mirror or a certificate that silently does not count is
+//! found out too late.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use registry::client::Trusting;
+use registry::files::HOSTS_FILE;
 use registry::policy::{HUB_DOMAIN, registry_of};
 use registry::{Access, Client, Credentials, Endpoint, HostFiles, Policy, Role, Transport, Work};
 use spec::Reference;
@@ -30,9 +20,6 @@ use super::blobs::Blobs;
 use super::pull::Pulls;
 use crate::config::{EngineConfig, Live};
 use crate::error::{Error, Kind, Result};
-
-const CERTS_DIRS: [&str; 2] = ["/etc/tug/certs.d", "/etc/docker/certs.d"];
-const HOSTS_FILE: &str = "hosts.toml";
 
 /// What pulls and pushes share.
 pub(crate) struct Registries {
@@ -188,73 +175,7 @@ impl Registries {
 }
 
 fn files(authority: &str) -> Result<HostFiles> {
-    if authority.contains('/') || authority.starts_with('.') {
-        return Ok(HostFiles::default());
-    }
-    let mut names = vec![authority.to_owned()];
-    if let Some((host, port)) = authority.rsplit_once(':') {
-        names.push(format!("{host}_{port}_"));
-    }
-    names.push("_default".to_owned());
-    let dirs = names.iter().flat_map(|name| CERTS_DIRS.map(|dir| Path::new(dir).join(name)));
-    match dirs.into_iter().find(|dir| dir.is_dir()) {
-        Some(dir) => read_dir(&dir),
-        None => Ok(HostFiles::default()),
-    }
-}
-
-fn read(path: &Path) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|error| {
-        Error::because(Kind::Invalid, format_args!("open {}", path.display()), error)
-    })
-}
-
-fn read_dir(dir: &Path) -> Result<HostFiles> {
-    let mut found = HostFiles::default();
-    let names: BTreeSet<PathBuf> =
-        fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-    let without = |path: &Path, other: &str| {
-        let other = path.with_extension(other);
-        (!names.contains(&other)).then(|| other.display().to_string())
-    };
-    for path in &names {
-        match path.extension().and_then(|extension| extension.to_str()) {
-            Some("crt") => found.authorities.push(read(path)?),
-            Some("cert") => {
-                if let Some(key) = without(path, "key") {
-                    return Err(Error::invalid(format!(
-                        "missing key {key} for client certificate {}. CA certificates must use the extension .crt",
-                        path.display()
-                    )));
-                }
-                found.clients.push((read(path)?, read(&path.with_extension("key"))?));
-            }
-            Some("key") => {
-                if let Some(certificate) = without(path, "cert") {
-                    return Err(Error::invalid(format!(
-                        "missing client certificate {certificate} for key {}",
-                        path.display()
-                    )));
-                }
-            }
-            _ => {}
-        }
-    }
-    let path = dir.join(HOSTS_FILE);
-    if names.contains(&path) {
-        found.hosts = Some(hosts(&path)?);
-    }
-    Ok(found)
-}
-
-fn hosts(path: &Path) -> Result<registry::hosts::HostsFile> {
-    let text = String::from_utf8(read(path)?)
-        .map_err(|source| Error::because(Kind::Invalid, path.display(), source))?;
-    let dir = path.parent().unwrap_or(path);
-    let read = |name: &Path| -> io::Result<Vec<u8>> { fs::read(dir.join(name)) };
-    registry::hosts::parse(&text, &read).map_err(|error| {
-        Error::invalid(format!("{}:{}: {}", path.display(), error.line, error.why))
-    })
+    registry::files::read(authority).map_err(|source| Error::caused(Kind::Invalid, source))
 }
 
 /// A registry's failure at the engine's door, in Docker's words for a pull of `name`.
@@ -314,65 +235,5 @@ pub(super) fn may_fall_back(error: &registry::Error, role: Role) -> bool {
         (Role::Mirror, _) => true,
         (Role::Registry, registry::Error::Request(_)) => error.refusal().is_none(),
         (Role::Registry, _) => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use expect_test::expect;
-
-    /// Lists what is read of a directory with these files.
-    #[track_caller]
-    fn check(files: &[(&str, &str)], want: expect_test::Expect) {
-        let dir = std::env::temp_dir().join(format!("tug-certs-{}", spec::Id::random()));
-        fs::create_dir_all(&dir).unwrap();
-        for (name, text) in files {
-            fs::write(dir.join(name), text).unwrap();
-        }
-        let got = match read_dir(&dir) {
-            Ok(found) => {
-                let text = |pem: &Vec<u8>| String::from_utf8_lossy(pem).into_owned();
-                let ca: Vec<_> = found.authorities.iter().map(text).collect();
-                let clients: Vec<_> =
-                    found.clients.iter().map(|(one, two)| (text(one), text(two))).collect();
-                let hosts = found.hosts.map_or(0, |file| file.hosts.len());
-                format!("ca={ca:?} clients={clients:?} hosts={hosts}")
-            }
-            Err(error) => error.message.replace(dir.to_str().unwrap(), "DIR"),
-        };
-        fs::remove_dir_all(&dir).unwrap();
-        want.assert_eq(&got);
-    }
-
-    #[test]
-    fn a_hosts_directory_has_authorities_and_pairs_and_hosts() {
-        check(
-            &[("ca.crt", "A"), ("me.cert", "C"), ("me.key", "K"), ("README", "R")],
-            expect![[r#"ca=["A"] clients=[("C", "K")] hosts=0"#]],
-        );
-        check(
-            &[("hosts.toml", "[host.\"https://m\"]\nca = \"x.crt\"\n"), ("x.crt", "X")],
-            expect![[r#"ca=["X"] clients=[] hosts=1"#]],
-        );
-        assert_eq!(files("../etc").unwrap(), HostFiles::default());
-    }
-
-    #[test]
-    fn what_is_wrong_in_a_hosts_directory_is_told_by_its_file() {
-        check(
-            &[("me.cert", "C")],
-            expect![
-                "missing key DIR/me.key for client certificate DIR/me.cert. CA certificates must use the extension .crt"
-            ],
-        );
-        check(
-            &[("me.key", "K")],
-            expect!["missing client certificate DIR/me.cert for key DIR/me.key"],
-        );
-        check(
-            &[("hosts.toml", "\n[host.\"https://m\"]\nca = \"gone.crt\"\n")],
-            expect!["DIR/hosts.toml:3: gone.crt: no such file or directory"],
-        );
     }
 }
