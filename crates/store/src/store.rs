@@ -140,6 +140,7 @@ impl Store {
         for name in DIRECTORIES {
             directory(&root.join(name))?;
         }
+        spread(&root.join("tmp"));
         use std::os::unix::fs::PermissionsExt;
         let private = std::fs::Permissions::from_mode(0o711);
         std::fs::set_permissions(&root, private)
@@ -314,6 +315,21 @@ impl Store {
         }
         Ok(())
     }
+}
+
+/// Tells ext4 that the subdirectories of `dir` have nothing to do with each other, so that each
+/// draft gets a block group of its own (chattr(1), `T`). Else all share one, whose inodes were freed
+/// and taken again by the thousand; ext4 without a journal looks at each of those before it takes
+/// one, which makes a new file cost 0.2 ms instead of 0.02 (Linux, `fs/ext4/ialloc.c`,
+/// `recently_deleted`).
+fn spread(dir: &Path) {
+    let set = || -> io::Result<()> {
+        let dir = sys::fs::open_dir(dir)?;
+        let flags = rustix::fs::ioctl_getflags(&dir)?;
+        Ok(rustix::fs::ioctl_setflags(&dir, flags | rustix::fs::IFlags::TOPDIR)?)
+    };
+    // Only a hint, which other file systems do not know.
+    let _ = set();
 }
 
 fn lock(root: &Path) -> Result<File, OpenError> {
