@@ -296,7 +296,7 @@ impl Store {
         std::fs::rename(path, self.blob_path(digest)).map_err(failed)?;
         state.content.blobs.insert(*digest, size);
         drop(state);
-        self.flush_blob_soon(*digest);
+        self.flushes().blob(*digest);
         Ok(())
     }
 
@@ -394,7 +394,9 @@ impl Store {
 
     fn write_content_names(&self, state: &State) -> Result<(), RecordError> {
         let path = self.root().join("content").join("names.json");
-        self.records().write_json(&path, &state.content.names, Durability::Lazy)
+        self.records().write_json(&path, &state.content.names, Durability::Lazy)?;
+        self.flushes().names(path);
+        Ok(())
     }
 
     /// Marks a blob as being on the disk. The state is locked, so it is still the one that was flushed.
@@ -426,12 +428,12 @@ impl Store {
                     self.discard(self.to_trash(&path).into_iter().collect());
                     continue;
                 }
-                self.flush_blob_soon(digest);
+                self.flushes().blob(digest);
             }
             state.content.blobs.insert(digest, metadata.len());
         }
         let names: Option<BTreeMap<Reference, Target>> =
-            records::read_json(&root.join("names.json"))?;
+            crate::flush::read_names(&root.join("names.json"))?;
         let known = &state.content.blobs;
         let mut names = names.unwrap_or_default();
         names.retain(|_, target| known.contains_key(&target.digest));

@@ -99,6 +99,7 @@ impl Store {
             self.release_layers(&layers);
             return Err(error.into());
         }
+        self.flushes().tree();
         let mut state = self.state();
         let image = build(&state, id, config.to_vec(), parsed, meta, layers);
         if let Some(twin) = state.images.by_id.insert(id, Arc::new(image)) {
@@ -228,7 +229,9 @@ impl Store {
 
     fn write_names(&self, state: &State) -> Result<(), RecordError> {
         let path = self.root().join("images").join("repositories.json");
-        self.records().write_json(&path, &state.images.names, Durability::Lazy)
+        self.records().write_json(&path, &state.images.names, Durability::Lazy)?;
+        self.flushes().names(path);
+        Ok(())
     }
 
     fn image_dir(&self, id: &ImageId) -> PathBuf {
@@ -251,7 +254,7 @@ impl Store {
             }
         }
         let names: Option<BTreeMap<Reference, ImageId>> =
-            records::read_json(&dir.join("repositories.json"))?;
+            crate::flush::read_names(&dir.join("repositories.json"))?;
         let known = &state.images.by_id;
         state.images.names = names
             .unwrap_or_default()

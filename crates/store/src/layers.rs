@@ -6,7 +6,7 @@
 //! in progress, and what nobody holds at [`Store::open`] is removed there.
 //!
 //! Durability: unpacking flushes nothing. A layer's record says in which boot it was written until a
-//! background flush has reached the disk; if the machine went down before, the next open verifies
+//! flush (`flush.rs`) has reached the disk; if the machine went down before, the next open verifies
 //! the layer against its digest and drops it if it does not fit.
 
 use std::collections::{HashMap, HashSet};
@@ -368,7 +368,7 @@ impl Unpacked {
             std::fs::rename(&self.draft.dir, &place).map_err(failed)?;
             state.layers.insert(self.key, self.record.clone());
             state.content.generation += 1;
-            self.store.flush_soon(self.key);
+            self.store.flushes().layer(self.key);
         }
         state.layers.hold(&self.key);
         drop(state);

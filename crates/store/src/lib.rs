@@ -19,8 +19,8 @@
 //! Always true: a name that exists is whole (temporary name, then rename); nothing outside the data
 //! root is written but by [`archive`] below a descriptor that the caller gives; no network.
 //!
-//! Locks: the store's state, then nothing. The lock of the records' flush group is taken inside it
-//! only for [`Durability::Lazy`] writes, which do not take it.
+//! Locks: the store's state, then that of what is to be flushed. The lock of the records' flush group is
+//! not taken inside them: only [`Durability::Lazy`] writes are made there.
 
 pub mod archive;
 mod cache;
@@ -28,6 +28,7 @@ pub mod compress;
 mod content;
 mod content_sweep;
 pub mod draft;
+mod flush;
 pub mod gzip;
 mod images;
 mod layers;

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::FlockOperation;
@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use crate::cache::CacheRecord;
 use crate::content::Contents;
 use crate::draft::remove_dir;
+use crate::flush::{Flushes, Unflushed, WAIT_MAX};
 use crate::images::Images;
 use crate::layers::{LayerKey, LayerRecord, Layers, verify};
 use crate::records::{self, Durability, RecordError, Records};
@@ -89,6 +90,7 @@ pub(crate) struct Inner {
     background: SyncSender<Job>,
     /// Whether a sweep is in the queue.
     sweeping: AtomicBool,
+    flushes: Flushes,
 }
 
 /// All that is known.
@@ -105,19 +107,12 @@ pub(crate) struct State {
 /// Work off the callers' path. The queue is bounded: whoever removes faster than the disk can, waits.
 enum Job {
     Remove(PathBuf),
-    Flush(Flush),
+    /// Writes down what was flushed.
+    Mark(Unflushed),
     /// Removes blobs that nothing needs any more.
     Sweep,
     /// Answers when everything before it is done.
     Barrier(SyncSender<()>),
-}
-
-/// What is marked as safe once a flush has reached the disk.
-enum Flush {
-    Layer(LayerKey),
-    Blob(Digest),
-    /// Answers when it is.
-    Wait(SyncSender<bool>),
 }
 
 const JOBS_MAX: usize = 512;
@@ -155,6 +150,7 @@ impl Store {
             names: AtomicU64::new(0),
             background,
             sweeping: AtomicBool::new(false),
+            flushes: Flushes::default(),
         };
         let store = Store { inner: Arc::new(inner) };
         let worker = store.clone_for_worker();
@@ -215,15 +211,14 @@ impl Store {
         }
     }
 
-    /// Marks the layer as safe once a flush has reached the disk.
-    pub(crate) fn flush_soon(&self, key: LayerKey) {
-        // Under pressure the layer stays marked, which costs a check after a power cut.
-        let _ = self.inner.background.try_send(Job::Flush(Flush::Layer(key)));
+    pub(crate) fn flushes(&self) -> &Flushes {
+        &self.inner.flushes
     }
 
-    /// The same for a blob.
-    pub(crate) fn flush_blob_soon(&self, digest: Digest) {
-        let _ = self.inner.background.try_send(Job::Flush(Flush::Blob(digest)));
+    /// Has written down what was flushed.
+    pub(crate) fn mark_soon(&self, flushed: Unflushed) {
+        // Under pressure it stays marked as unsafe, which costs a check after a power cut.
+        let _ = self.inner.background.try_send(Job::Mark(flushed));
     }
 
     /// Has blobs that nothing needs removed in the background; asked for often, it is done once.
@@ -232,19 +227,6 @@ impl Store {
             && self.inner.background.try_send(Job::Sweep).is_err()
         {
             self.inner.sweeping.store(false, Ordering::Release);
-        }
-    }
-
-    /// Waits until all that was written before is on the disk. Whoever asks meanwhile shares the flush.
-    ///
-    /// # Errors
-    /// Where the disk could not take it.
-    pub fn flush(&self) -> io::Result<()> {
-        let (done, waiter) = sync_channel(1);
-        let sent = self.inner.background.send(Job::Flush(Flush::Wait(done)));
-        match sent.is_ok() && waiter.recv().unwrap_or(false) {
-            true => Ok(()),
-            false => Err(io::Error::other("the data root could not be flushed")),
         }
     }
 
@@ -310,6 +292,8 @@ impl Store {
                 }
                 record.unflushed = None;
                 self.records().write_json(&path.join("layer.json"), &record, Durability::Lazy)?;
+            } else if record.unflushed.is_some() {
+                self.flushes().layer(key);
             }
             state.layers.insert(key, record);
         }
@@ -364,68 +348,39 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(&self, jobs: &std::sync::mpsc::Receiver<Job>) {
-        while let Ok(job) = jobs.recv() {
-            let mut flushes = Vec::new();
-            let mut next = Some(job);
-            // Everything that waits shares one flush.
-            while let Some(job) = next.take().or_else(|| jobs.try_recv().ok()) {
-                match job {
-                    Job::Remove(path) => remove_dir(&path),
-                    Job::Flush(flush) => flushes.push(flush),
-                    Job::Sweep => self.sweep(),
-                    Job::Barrier(done) => {
-                        self.flush(std::mem::take(&mut flushes));
-                        let _ = done.send(());
-                    }
+    fn run(&self, jobs: &Receiver<Job>) {
+        loop {
+            match jobs.recv_timeout(WAIT_MAX) {
+                Ok(Job::Remove(path)) => remove_dir(&path),
+                Ok(Job::Mark(flushed)) => self.with(|store| store.mark_flushed(&flushed)),
+                Ok(Job::Sweep) => self.with(sweep),
+                Ok(Job::Barrier(done)) => {
+                    self.with(Store::flush_and_mark);
+                    // Whoever waited may have gone.
+                    let _ = done.send(());
                 }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
             }
-            self.flush(flushes);
+            self.with(|store| {
+                if store.flushes().is_overdue() {
+                    store.flush_and_mark();
+                }
+            });
         }
     }
 
-    fn sweep(&self) {
-        let Some(inner) = self.inner.upgrade() else { return };
-        inner.sweeping.store(false, Ordering::Release);
-        // Here and now, as this is the thread that empties the queue.
-        for path in (Store { inner }).sweep_to_trash().1 {
-            remove_dir(&path);
-        }
-    }
-
-    fn flush(&self, flushes: Vec<Flush>) {
-        if flushes.is_empty() {
-            return;
-        }
-        let Some(inner) = self.inner.upgrade() else { return };
-        let synced = sys::fs::open_dir(&inner.root).and_then(|root| Ok(rustix::fs::syncfs(root)?));
-        if let Err(error) = &synced {
-            warn!(%error, "the data root could not be flushed");
-        }
-        let store = Store { inner };
-        for flush in flushes {
-            match flush {
-                Flush::Layer(key) if synced.is_ok() => store.layer_flushed(&key),
-                Flush::Blob(digest) if synced.is_ok() => {
-                    store.blob_flushed(&store.state(), &digest);
-                }
-                Flush::Layer(_) | Flush::Blob(_) => {}
-                // Whoever waited may have gone.
-                Flush::Wait(done) => drop(done.send(synced.is_ok())),
-            }
+    fn with(&self, work: impl FnOnce(&Store)) {
+        if let Some(inner) = self.inner.upgrade() {
+            work(&Store { inner });
         }
     }
 }
 
-impl Store {
-    fn layer_flushed(&self, key: &LayerKey) {
-        let mut state = self.state();
-        let Some(record) = state.layers.record_mut(key) else { return };
-        record.unflushed = None;
-        // Under the lock, or the layer could be removed and made again in between.
-        let path = self.layer_dir(key).join("layer.json");
-        if let Err(error) = self.records().write_json(&path, record, Durability::Lazy) {
-            warn!(%error, "layer not marked as flushed");
-        }
+fn sweep(store: &Store) {
+    store.inner.sweeping.store(false, Ordering::Release);
+    // Here and now, as this is the thread that empties the queue.
+    for path in store.sweep_to_trash().1 {
+        remove_dir(&path);
     }
 }

@@ -163,7 +163,10 @@ impl Store {
             Ok(rustix::fs::fchmod(&data, Mode::from_raw_mode(0o755))?)
         };
         make().map_err(|source| VolumeError::Create { path: dir.clone(), source })?;
-        self.records().write_json(&dir.join("volume.json"), &volume, Durability::Lazy)?;
+        let record = dir.join("volume.json");
+        self.records().write_json(&record, &volume, Durability::Lazy)?;
+        self.flushes().path(record);
+        self.flushes().path(dir);
         state.volumes.known.insert(name.to_owned(), volume.clone());
         Ok((volume, Creation::Created))
     }
