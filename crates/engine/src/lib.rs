@@ -72,6 +72,17 @@ impl Inner {
     }
 }
 
+impl Inner {
+    /// Waits until what was written to the data root so far is on the disk; to be called before a word
+    /// that acknowledges it. Blocking.
+    pub(crate) fn flush(&self) -> Result<()> {
+        let flushed = self.store.flush();
+        flushed.map_err(|source| {
+            Error::because(Kind::Internal, "cannot flush the data root to the disk", source)
+        })
+    }
+}
+
 impl Engine {
     /// Opens the data root, finds running containers again and settles what an earlier daemon left
     /// half done. Must be called within a tokio runtime.

@@ -146,6 +146,7 @@ fn create(engine: &Inner, request: VolumeRequest) -> Result<Volume> {
     let (volume, creation) =
         engine.store.volume_create(&name, &spec).map_err(|error| create_error(&name, error))?;
     if creation == Creation::Created {
+        engine.flush()?;
         tell(engine, "create", &volume);
     }
     Ok(volume)

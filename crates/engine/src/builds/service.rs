@@ -266,11 +266,14 @@ fn unparsed(sink: &Sink, name: &str, source: &[u8], error: &ParseError) -> Build
 
 /// Tags, and says what was made.
 fn finish(worker: &EngineWorker, id: ImageId, references: &[Reference]) -> Result<()> {
+    for reference in references {
+        worker.engine.tag_built(reference, &id)?;
+    }
+    worker.engine.inner.flush()?;
     if worker.sink.verbosity == Verbosity::Quiet {
         worker.sink.send(Output::Text(format!("{id}\n")));
     }
     for reference in references {
-        worker.engine.tag_built(reference, &id)?;
         worker.report(Event::Tagged { name: reference.familiar() });
     }
     info!(image = %id, "image built");

@@ -52,6 +52,8 @@ impl Engine {
                 std::collections::BTreeMap::from([("name".to_owned(), reference.familiar())]);
             self.inner.events.publish(EventType::Image, "tag", image.to_string(), attributes);
         }
+        let engine = Arc::clone(&self.inner);
+        blocking(move || engine.flush()).await?;
         let more = [
             ("comment", String::new()),
             ("imageID", image.to_string()),

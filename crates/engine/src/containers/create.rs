@@ -113,6 +113,9 @@ fn make(engine: &Inner, image: &Image, record: &Record) -> Result<()> {
     let dir = engine.config.container_dir(&record.id);
     let rest = || -> Result<()> {
         volumes::create_all(engine, record)?;
+        if !record.spec.host.auto_remove {
+            engine.flush()?;
+        }
         world::make_dir(&dir)?;
         let written = record.write(engine.store.records(), &engine.config);
         written.map_err(|source| Error::caused(Kind::Internal, source))

@@ -148,7 +148,11 @@ impl Engine {
         let image = find_image(&self.inner, asked)?;
         let engine = Arc::clone(&self.inner);
         let name = name.clone();
-        blocking(move || tag(&engine, &name, &image.id).map(drop)).await
+        blocking(move || {
+            tag(&engine, &name, &image.id)?;
+            engine.flush()
+        })
+        .await
     }
 
     /// Bytes that all layers take.
