@@ -13,7 +13,7 @@ pub type StageIndex = usize;
 
 /// Docker's words for a target that is not there.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("target stage {0:?} could not be found")]
+#[error("failed to reach build target {0} in Dockerfile")]
 pub struct NoTarget(pub String);
 
 /// The stage that `--target` names, by name or index; the last one without it.
@@ -91,12 +91,16 @@ fn collect(instruction: &Instruction, words: &mut Vec<String>) {
 
 /// The stages that `target` needs, itself included, in the file's order. `bases` are the expanded
 /// words of every FROM.
-pub fn needed(file: &Dockerfile, bases: &[String], target: StageIndex) -> Vec<StageIndex> {
+pub fn needed<E>(
+    file: &Dockerfile,
+    bases: &[Result<String, E>],
+    target: StageIndex,
+) -> Vec<StageIndex> {
     let mut wanted = BTreeSet::new();
     let mut left = vec![target];
     while let Some(index) = left.pop() {
         if wanted.insert(index) {
-            left.extend(base(file, index, &bases[index]));
+            left.extend(bases[index].as_ref().ok().and_then(|name| base(file, index, name)));
             left.extend(sources(file, index));
         }
     }
@@ -110,7 +114,8 @@ mod tests {
     #[track_caller]
     fn check(source: &str, wanted: Option<&str>, want: &[usize]) {
         let file = parse::parse(source.as_bytes()).unwrap();
-        let bases: Vec<String> = file.stages.iter().map(|stage| stage.base.clone()).collect();
+        let bases: Vec<Result<String, ()>> =
+            file.stages.iter().map(|stage| Ok(stage.base.clone())).collect();
         let target = target(&file, wanted).unwrap();
         assert_eq!(needed(&file, &bases, target), want);
     }
@@ -131,7 +136,7 @@ mod tests {
         let file = parse::parse(b"FROM a\n").unwrap();
         assert_eq!(
             target(&file, Some("x")).unwrap_err().to_string(),
-            "target stage \"x\" could not be found"
+            "failed to reach build target x in Dockerfile"
         );
     }
 }

@@ -32,8 +32,24 @@ pub struct Heredoc {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dockerfile {
     pub directives: crate::lines::Directives,
-    pub globals: Vec<Argument>,
+    pub globals: Vec<GlobalLine>,
     pub stages: Vec<Stage>,
+    /// Instructions with an empty line inside, as they were read.
+    pub empty_continuations: Vec<String>,
+}
+
+impl Dockerfile {
+    pub fn global_arguments(&self) -> impl Iterator<Item = &Argument> {
+        self.globals.iter().flat_map(|line| &line.arguments)
+    }
+}
+
+/// An ARG in front of the first FROM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GlobalLine {
+    /// The logical line as written.
+    pub text: String,
+    pub arguments: Vec<Argument>,
 }
 
 /// One FROM and what follows it.

@@ -335,13 +335,13 @@ mod tests {
         check(
             "# escape=x\n",
             expect![[r#"
-            error: dockerfile parse error on line 1: invalid ESCAPE 'x'. Must be ` or \
+            error: invalid escape token 'x' does not match ` or \
         "#]],
         );
         check(
             "# escape=`\n# escape=`\n",
             expect![[r#"
-            error: dockerfile parse error on line 2: only one escape parser directive can be used
+            error: only one escape parser directive can be used
         "#]],
         );
     }
@@ -359,7 +359,7 @@ mod tests {
         check(
             "RUN <<A\none\n",
             expect![[r#"
-            error: dockerfile parse error on line 1: unterminated heredoc
+            error: unterminated heredoc
         "#]],
         );
     }

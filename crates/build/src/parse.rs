@@ -10,17 +10,61 @@
 
 use crate::flags::{self, Flags};
 use crate::instruction::{
-    Argument, Command, Dockerfile, Health, Instruction, Pair, Run, RunNetwork, Security, Span,
-    Stage, Step, Transfer,
+    Argument, Command, Dockerfile, GlobalLine, Health, Instruction, Pair, Run, RunNetwork,
+    Security, Span, Stage, Step, Transfer,
 };
 use crate::lines::{self, Line};
 
 /// A Dockerfile that cannot be read, with its place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("dockerfile parse error on line {}: {problem}", span.start)]
+#[error("{}{problem}", match problem.phase() {
+    Phase::Instructions => format!("dockerfile parse error on line {}: ", span.start),
+    Phase::Lines | Phase::Stages => String::new(),
+})]
 pub struct ParseError {
     pub span: Span,
     pub problem: Problem,
+}
+
+/// Which reader of Docker's finds a problem; they word it differently, and only one names the line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Lines, directives, and the words of ENV, LABEL and JSON forms.
+    Lines,
+    Instructions,
+    Stages,
+}
+
+impl Problem {
+    pub fn phase(&self) -> Phase {
+        match self {
+            Self::SourceLength
+            | Self::Empty
+            | Self::DirectiveTwice(_)
+            | Self::Escape(_)
+            | Self::HeredocEnd
+            | Self::TwoArguments(_)
+            | Self::NoEquals(_)
+            | Self::NotStrings => Phase::Lines,
+            Self::NoStage => Phase::Stages,
+            Self::Unknown { .. }
+            | Self::ExactlyOne(_)
+            | Self::AtLeastOne(_)
+            | Self::NoDestination(_)
+            | Self::BlankName(_)
+            | Self::FromArguments
+            | Self::StageName(_)
+            | Self::NotJson(_)
+            | Self::EmptyVolume
+            | Self::OnbuildChain
+            | Self::OnbuildTrigger(_)
+            | Self::HealthArguments
+            | Self::HealthNone
+            | Self::HealthType(_)
+            | Self::HealthCommand
+            | Self::Flag(_) => Phase::Instructions,
+        }
+    }
 }
 
 impl ParseError {
@@ -38,7 +82,7 @@ pub enum Problem {
     Empty,
     #[error("only one {0} parser directive can be used")]
     DirectiveTwice(String),
-    #[error("invalid ESCAPE '{0}'. Must be ` or \\")]
+    #[error("invalid escape token '{0}' does not match ` or \\")]
     Escape(String),
     #[error("unterminated heredoc")]
     HeredocEnd,
@@ -120,9 +164,17 @@ pub fn parse(source: &[u8]) -> Result<Dockerfile, ParseError> {
         let last = source.iter().filter(|&&byte| byte == b'\n').count().max(1);
         return Err(ParseError::at(Span::line(last), Problem::Empty));
     }
-    let mut file = Dockerfile { directives, globals: Vec::new(), stages: Vec::new() };
+    let mut file = Dockerfile {
+        directives,
+        globals: Vec::new(),
+        stages: Vec::new(),
+        empty_continuations: Vec::new(),
+    };
     for line in lines {
         let span = line.span;
+        if line.empty_continuation {
+            file.empty_continuations.push(source_text(&line));
+        }
         add(&mut file, line).map_err(|problem| ParseError::at(span, problem))?;
     }
     match file.stages.is_empty() {
@@ -160,7 +212,9 @@ fn add(file: &mut Dockerfile, line: Line) -> Result<(), Problem> {
         (Some(stage), instruction) => {
             stage.steps.push(Step { span: line.span, text: source_text(&line), instruction });
         }
-        (None, Instruction::Arg(arguments)) if is_argument => file.globals.extend(arguments),
+        (None, Instruction::Arg(arguments)) if is_argument => {
+            file.globals.push(GlobalLine { text: source_text(&line), arguments });
+        }
         (None, _) => return Err(Problem::NoStage),
     }
     Ok(())
@@ -300,10 +354,8 @@ fn instruction(mut words: Words) -> Result<Instruction, Problem> {
         "COPY" => Instruction::Copy(transfer(&mut words)?),
         "ARG" => Instruction::Arg(arguments(&words)?),
         "CMD" => Instruction::Cmd(words.command()?),
-        "ENTRYPOINT" => match words.rest.is_empty() {
-            true => return Err(Problem::AtLeastOne(keyword)),
-            false => Instruction::Entrypoint(words.command()?),
-        },
+        "ENTRYPOINT" if words.rest.is_empty() => Instruction::Entrypoint(Command::Exec(Vec::new())),
+        "ENTRYPOINT" => Instruction::Entrypoint(words.command()?),
         "ENV" => Instruction::Env(pairs(&words)?),
         "LABEL" => Instruction::Label(pairs(&words)?),
         "EXPOSE" => match words.rest.is_empty() {
@@ -319,10 +371,7 @@ fn instruction(mut words: Words) -> Result<Instruction, Problem> {
             Some(shell) if shell.is_empty() => return Err(Problem::AtLeastOne(keyword)),
             Some(shell) => Instruction::Shell(shell),
         },
-        "STOPSIGNAL" => match words.fields().as_slice() {
-            [signal] => Instruction::StopSignal(signal.clone()),
-            _ => return Err(Problem::ExactlyOne(keyword)),
-        },
+        "STOPSIGNAL" => Instruction::StopSignal(words.one()?),
         "USER" => Instruction::User(words.one()?),
         "VOLUME" => volume(&words)?,
         "WORKDIR" => Instruction::Workdir(words.one()?),
@@ -404,10 +453,7 @@ fn transfer(words: &mut Words) -> Result<Transfer, Problem> {
         transfer.unpack = flags.truth("unpack")?;
     }
     let mut list = words.list()?;
-    if list.is_empty() {
-        return Err(Problem::AtLeastOne(words.keyword));
-    }
-    if list.len() == 1 {
+    if list.len() < 2 {
         return Err(Problem::NoDestination(words.keyword));
     }
     transfer.destination = list.pop().unwrap_or_default();
@@ -517,7 +563,7 @@ mod tests {
             Err(error) => error.to_string(),
             Ok(file) => {
                 let mut lines: Vec<String> =
-                    file.globals.iter().map(|global| format!("global {global:?}")).collect();
+                    file.global_arguments().map(|global| format!("global {global:?}")).collect();
                 for stage in file.stages {
                     lines.push(format!(
                         "FROM {} as {:?} on {:?}",
@@ -540,9 +586,8 @@ mod tests {
     fn errors(cases: &[(&str, &str)]) {
         for (line, want) in cases {
             let source = format!("FROM a\n{line}\n");
-            let got = parse(source.as_bytes()).err().map(|error| error.to_string());
-            let want = format!("dockerfile parse error on line 2: {want}");
-            assert_eq!(got.as_deref(), Some(want.as_str()), "{line}");
+            let error = parse(source.as_bytes()).unwrap_err();
+            assert_eq!((error.span.start, error.problem.to_string()), (2, (*want).to_owned()));
         }
     }
 
@@ -640,15 +685,10 @@ mod tests {
 
     #[test]
     fn something_must_be_built_from_something() {
-        check(
-            "RUN x\n",
-            expect!["dockerfile parse error on line 1: no build stage in current context"],
-        );
-        check(
-            "ARG a\n",
-            expect!["dockerfile parse error on line 1: no build stage in current context"],
-        );
-        check("\n# x\n", expect!["dockerfile parse error on line 2: file with no instructions"]);
+        check("RUN x\n", expect!["no build stage in current context"]);
+        check("ARG a\n", expect!["no build stage in current context"]);
+        check("\n# x\n", expect!["file with no instructions"]);
+        check("FOO x\n", expect!["dockerfile parse error on line 1: unknown instruction: FOO"]);
     }
 
     #[test]

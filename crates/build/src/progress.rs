@@ -97,6 +97,11 @@ pub enum Event {
     Warning {
         text: String,
     },
+    /// A remark that only the classic text has; its line break is its own.
+    Note {
+        stream: Stream,
+        text: String,
+    },
     Built {
         image: ImageId,
     },
@@ -139,7 +144,8 @@ impl Classic {
             Event::Triggers { count: 1 } => "# Executing 1 build trigger\n".to_owned(),
             Event::Triggers { count } => format!("# Executing {count} build triggers\n"),
             Event::Running { container, .. } => format!(" ---> Running in {container}\n"),
-            Event::Log { bytes, .. } => String::from_utf8_lossy(bytes).into_owned(),
+            Event::Log { stream, bytes, .. } => in_colour(*stream, &String::from_utf8_lossy(bytes)),
+            Event::Note { stream, text } => in_colour(*stream, text),
             Event::StepDone { is_cached, container, result, .. } => {
                 self.done(*is_cached, container, result)
             }
@@ -266,9 +272,20 @@ pub fn trace(event: &Event) -> Option<Trace> {
         Event::Warning { text } => Some(Trace::Warning { text: text.clone() }),
         Event::Built { image } => Some(Trace::Image { id: image.to_string() }),
         Event::StepStarted { name: None, .. }
+        | Event::Note { .. }
         | Event::Triggers { .. }
         | Event::Running { .. }
         | Event::Tagged { .. } => None,
+    }
+}
+
+/// Standard error is red in the classic text.
+///
+/// Source: moby 28.2 `pkg/streamformatter`, the writer for stderr.
+fn in_colour(stream: Stream, text: &str) -> String {
+    match stream {
+        Stream::Out => text.to_owned(),
+        Stream::Err => format!("\x1b[91m{text}\x1b[0m"),
     }
 }
 

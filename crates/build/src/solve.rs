@@ -6,8 +6,10 @@
 //! its input, such as a LABEL, is not in the key. A step that only changes the configuration has a
 //! record too, so that a repeated build gives the same image with the same times.
 //!
-//! With [`Order::Parallel`] every needed stage has a thread that waits for the stages it names;
-//! with [`Order::Sequential`] they run in the file's order, which the classic text needs.
+//! Docker has two builders with habits of their own. As [`Dialect::BuildKit`] only the stages that
+//! the target needs are built, each on a thread that waits for the stages it names; as
+//! [`Dialect::Classic`] all stages up to the target run in the file's order. What else differs is
+//! said where it is decided. Both share the cache.
 //!
 //! Invariants: a failed or cancelled build commits nothing; the first failure is the one reported.
 
@@ -15,17 +17,18 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use spec::image::ImageConfig;
 use spec::{Digest, ImageId, Platform};
 
 use crate::graph::{self, NoTarget, StageIndex};
-use crate::instruction::{Dockerfile, Span};
+use crate::instruction::{Dockerfile, Instruction, Pair, Span, Step};
 use crate::lex::{self, ExpandError};
 use crate::parse::ParseError;
-use crate::progress::{Event, Vertex};
+use crate::progress::{Event, HIDDEN, Vertex};
 use crate::select::SelectError;
 use crate::stage::{Outcome, StageRun};
 use crate::state::StateError;
-use crate::worker::{Failure, Worker};
+use crate::worker::{Failure, Stream, Worker};
 
 /// First vertex that the solver uses; those below are for whoever calls it.
 pub const FIRST_VERTEX: Vertex = 4;
@@ -36,10 +39,12 @@ pub enum Cache {
     Ignore,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
-    Sequential,
-    Parallel,
+/// Whose habits are followed where Docker's two builders differ.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Dialect {
+    Classic,
+    #[default]
+    BuildKit,
 }
 
 /// What the user asks of a build.
@@ -49,7 +54,10 @@ pub struct Options {
     pub labels: BTreeMap<String, String>,
     pub target: Option<String>,
     pub cache: Cache,
-    pub order: Order,
+    pub dialect: Dialect,
+    /// Images whose layers stand in for steps that their history tells of. Classic only: BuildKit's
+    /// lines of history do not say what was copied.
+    pub cache_from: Vec<ImageConfig>,
     pub platform: Option<Platform>,
     /// Names to show under "exporting to image".
     pub names: Vec<String>,
@@ -76,6 +84,10 @@ pub enum StepError {
     Command { argv: Vec<String>, code: i32 },
     #[error("base name ({0}) should not be blank")]
     BlankBase(String),
+    #[error("No image was generated. Is your Dockerfile empty?")]
+    NoImage,
+    #[error("invalid from flag value {0}: index out of bounds")]
+    NoStage(String),
     #[error("failed to parse platform {text:?}: {problem}")]
     Platform { text: String, problem: String },
     #[error("invalid chmod: {0:?}")]
@@ -84,6 +96,8 @@ pub enum StepError {
     From { from: String, problem: Failure },
     #[error("digest mismatch for {url}: {got}, expected: {want}")]
     Checksum { url: String, got: Digest, want: String },
+    #[error("ADD failed: {0}")]
+    Fetch(Failure),
     #[error("secret {0}: not found")]
     Secret(String),
     #[error("unset ssh forward key {0}")]
@@ -111,17 +125,20 @@ impl StepError {
             Self::Select { problem: SelectError::Missing(path), .. } => {
                 format!("failed to calculate checksum of ref: {:?}: not found", format!("/{path}"))
             }
+            Self::Target(NoTarget(name)) => format!("target stage {name:?} could not be found"),
             Self::Parse(_)
-            | Self::Target(_)
             | Self::Expand(_)
             | Self::State(_)
             | Self::Select { .. }
             | Self::ManyToOne(_)
             | Self::BlankBase(_)
+            | Self::NoImage
+            | Self::NoStage(_)
             | Self::Platform { .. }
             | Self::Mode(_)
             | Self::From { .. }
             | Self::Checksum { .. }
+            | Self::Fetch(_)
             | Self::Secret(_)
             | Self::Ssh(_)
             | Self::Git(_)
@@ -151,9 +168,12 @@ pub(crate) struct Build<'a, W> {
     pub worker: &'a W,
     pub file: &'a Dockerfile,
     pub options: &'a Options,
-    pub bases: Vec<String>,
+    /// What each FROM says; a problem is the stage's own, since others may never get to it.
+    pub bases: Vec<Result<String, StepError>>,
     pub globals: BTreeMap<String, String>,
     pub target: StageIndex,
+    /// LABEL instructions that `--label` adds to the target, classic only.
+    pub label_steps: Vec<Step>,
     /// Number of the first step of each needed stage, counting all in the file's order.
     pub numbers: BTreeMap<StageIndex, usize>,
     pub total: usize,
@@ -174,12 +194,23 @@ pub fn build<W: Worker>(
 ) -> Result<ImageId, Broken> {
     let target = graph::target(file, options.target.as_deref())?;
     let (globals, bases) = from_words(file, options)?;
-    let needed = graph::needed(file, &bases, target);
+    let is_classic = options.dialect == Dialect::Classic;
+    let needed = match is_classic {
+        true => (0..=target).collect(),
+        false => graph::needed(file, &bases, target),
+    };
+    let label_steps = if is_classic { label_steps(&options.labels) } else { Vec::new() };
     let mut numbers = BTreeMap::new();
-    let mut total = 0;
+    // The classic builder counts the ARGs in front of the first FROM.
+    let mut total = if is_classic { file.globals.len() } else { 0 };
     for &index in &needed {
         numbers.insert(index, total + 1);
         total += 1 + file.stages[index].steps.len();
+    }
+    total += label_steps.len();
+    if is_classic {
+        report_empty_continuations(worker, file);
+        report_globals(worker, file, total);
     }
     let build = Build {
         worker,
@@ -188,6 +219,7 @@ pub fn build<W: Worker>(
         bases,
         globals,
         target,
+        label_steps,
         numbers,
         total,
         vertices: AtomicU32::new(FIRST_VERTEX),
@@ -195,14 +227,14 @@ pub fn build<W: Worker>(
         changed: Condvar::new(),
         failed: AtomicBool::new(false),
     };
-    match options.order {
-        Order::Parallel if needed.len() > 1 => std::thread::scope(|scope| {
+    match options.dialect {
+        Dialect::BuildKit if needed.len() > 1 => std::thread::scope(|scope| {
             for &index in &needed {
                 let build = &build;
                 scope.spawn(move || build.settle(index));
             }
         }),
-        Order::Parallel | Order::Sequential => {
+        Dialect::BuildKit | Dialect::Classic => {
             for &index in &needed {
                 build.settle(index);
                 if build.is_over() {
@@ -215,14 +247,17 @@ pub fn build<W: Worker>(
     build.export(outcome)
 }
 
+/// A wrong base is told when its stage begins.
+type Bases = Vec<Result<String, StepError>>;
+
 /// The global arguments' values, and the expanded base of every stage.
 fn from_words(
     file: &Dockerfile,
     options: &Options,
-) -> Result<(BTreeMap<String, String>, Vec<String>), Broken> {
+) -> Result<(BTreeMap<String, String>, Bases), Broken> {
     let mut globals = platform_arguments(options);
     let escape = file.directives.escape;
-    for argument in &file.globals {
+    for argument in file.global_arguments() {
         let value = match (options.arguments.get(&argument.name), &argument.default) {
             (Some(Some(given)), _) => Some(given.clone()),
             (_, Some(default)) => Some(lex::expand(default, escape, &Globals(&globals))?),
@@ -232,17 +267,51 @@ fn from_words(
             globals.insert(argument.name.clone(), value);
         }
     }
-    let mut bases = Vec::new();
-    for stage in &file.stages {
-        let at = |error: StepError| Broken { span: Some(stage.span), error };
-        let base = lex::expand(&stage.base, escape, &Globals(&globals))
-            .map_err(|error| at(error.into()))?;
-        if base.is_empty() {
-            return Err(at(StepError::BlankBase(stage.base.clone())));
-        }
-        bases.push(base);
-    }
+    let base = |word: &str| match lex::expand(word, escape, &Globals(&globals)) {
+        Ok(base) if base.is_empty() => Err(StepError::BlankBase(word.to_owned())),
+        Ok(base) => Ok(base),
+        Err(error) => Err(error.into()),
+    };
+    let bases = file.stages.iter().map(|stage| base(&stage.base)).collect();
     Ok((globals, bases))
+}
+
+fn report_empty_continuations<W: Worker>(worker: &W, file: &Dockerfile) {
+    if file.empty_continuations.is_empty() {
+        return;
+    }
+    let warn = |text: &str| {
+        let text = format!("[WARNING]: {text}\n");
+        worker.report(Event::Note { stream: Stream::Err, text });
+    };
+    for line in &file.empty_continuations {
+        warn(&format!("Empty continuation line found in: {line}"));
+    }
+    warn("Empty continuation lines will become errors in a future release.");
+}
+
+fn report_globals<W: Worker>(worker: &W, file: &Dockerfile, total: usize) {
+    for (index, line) in file.globals.iter().enumerate() {
+        worker.report(Event::StepStarted {
+            vertex: HIDDEN,
+            number: Some(index + 1),
+            total,
+            text: line.text.clone(),
+            name: None,
+            at: worker.now(),
+        });
+    }
+}
+
+/// What `--label` says, as instructions.
+fn label_steps(labels: &BTreeMap<String, String>) -> Vec<Step> {
+    let quoted = |text: &str| format!("'{}'", text.replace('\'', "'\"'\"'"));
+    let step = |(key, value): (&String, &String)| Step {
+        span: Span::line(0),
+        text: format!("LABEL {key}={value}"),
+        instruction: Instruction::Label(vec![Pair { key: quoted(key), value: quoted(value) }]),
+    };
+    labels.iter().map(step).collect()
 }
 
 /// Global arguments as variables.
@@ -335,6 +404,9 @@ impl<W: Worker> Build<'_, W> {
     fn export(&self, outcome: Outcome) -> Result<ImageId, Broken> {
         let mut state = outcome.state;
         let unused = self.unused_arguments(&outcome.consumed);
+        if self.options.dialect == Dialect::Classic && state.base.is_none() && !outcome.changed {
+            return Err(StepError::NoImage.into());
+        }
         for (name, value) in &self.options.labels {
             state.image.config.labels.insert(name.clone(), value.clone());
         }
@@ -383,7 +455,7 @@ impl<W: Worker> Build<'_, W> {
     }
 
     fn unused_arguments(&self, consumed: &[String]) -> Vec<String> {
-        let globals = self.file.globals.iter().map(|argument| &argument.name);
+        let globals = self.file.global_arguments().map(|argument| &argument.name);
         let known: Vec<&String> = consumed.iter().chain(globals).collect();
         let is_known = |name: &String| {
             known.contains(&name)

@@ -9,7 +9,7 @@ use spec::{DiffId, Digest, ImageId};
 use crate::dry::Dry;
 use crate::parse::parse;
 use crate::progress::{Classic, Containers, Event, Piece, trace};
-use crate::solve::{Broken, Cache, Options, Order, build};
+use crate::solve::{Broken, Cache, Dialect, Options, build};
 
 fn options() -> Options {
     Options {
@@ -17,7 +17,8 @@ fn options() -> Options {
         labels: BTreeMap::new(),
         target: None,
         cache: Cache::Use,
-        order: Order::Sequential,
+        dialect: Dialect::Classic,
+        cache_from: Vec::new(),
         platform: None,
         names: vec!["docker.io/library/x:latest".into()],
     }
@@ -209,11 +210,11 @@ fn a_repeated_build_gives_the_same_image_and_runs_nothing() {
         .collect();
     expect![[r#"
         false Some("base")
-        true Some("ENV A=1")
-        false Some("RUN /bin/sh -c pip install # buildkit")
-        false Some("COPY app.py /app/ # buildkit")
-        false Some("WORKDIR /app")
-        true Some("CMD [\"app.py\"]")
+        true Some("/bin/sh -c #(nop)  ENV A=1")
+        false Some("/bin/sh -c pip install")
+        false Some("/bin/sh -c #(nop) COPY file:c753108b934d77634636350d7cb5063d429996d3e768340ef012430b009b1429 in /app/ ")
+        false Some("/bin/sh -c #(nop) WORKDIR /app")
+        true Some("/bin/sh -c #(nop)  CMD [\"app.py\"]")
     "#]]
     .assert_eq(&history.concat());
     assert_eq!(config.config.working_dir, "/app");
@@ -261,9 +262,9 @@ fn arguments_have_their_scopes() {
     let config = dry.config(&id).unwrap();
     let created: Vec<&str> =
         config.history.iter().filter_map(|line| line.created_by.as_deref()).collect();
-    assert!(created.contains(&"RUN /bin/sh -c none # buildkit"));
-    assert!(created.contains(&"RUN |2 V=2 W=23 /bin/sh -c one # buildkit"));
-    assert!(created.contains(&"RUN |1 W=23 /bin/sh -c two # buildkit"));
+    assert!(created.contains(&"/bin/sh -c none"));
+    assert!(created.contains(&"|2 V=2 W=23 /bin/sh -c one"));
+    assert!(created.contains(&"|1 W=23 /bin/sh -c two"));
     assert_eq!(config.config.labels["l"], "env23");
     assert!(
         classic(&dry.take_events())
@@ -281,13 +282,20 @@ fn triggers_run_right_behind_from_and_are_not_inherited() {
 }
 
 #[test]
-fn stages_run_side_by_side_and_give_the_same_image() {
+fn stages_that_nobody_needs_are_built_by_the_classic_builder_only() {
     let source = "FROM busybox AS a\nRUN a\nFROM busybox AS b\nRUN b\nFROM busybox AS unused\nRUN c\nFROM a\nCOPY --from=b /b /\n";
     let dry = dry();
-    let sequential = run(&dry, source, &options()).unwrap();
-    assert_eq!(dry.take_commands(), ["/bin/sh -c a", "/bin/sh -c b"]);
-    let parallel = Options { order: Order::Parallel, ..options() };
-    assert_eq!(run(&dry, source, &parallel).unwrap(), sequential);
+    run(&dry, source, &options()).unwrap();
+    assert_eq!(dry.take_commands(), ["a", "b", "c"].map(|word| format!("/bin/sh -c {word}")));
+    let parallel = Options { dialect: Dialect::BuildKit, ..options() };
+    let first = run(&dry, source, &parallel).unwrap();
+    assert_eq!(run(&dry, source, &parallel).unwrap(), first);
+    assert_eq!(dry.take_commands(), Vec::<String>::new(), "the dialects share the cache");
+    let fresh = Options { cache: Cache::Ignore, ..parallel.clone() };
+    run(&dry, source, &fresh).unwrap();
+    let mut commands = dry.take_commands();
+    commands.sort();
+    assert_eq!(commands, ["a", "b"].map(|word| format!("/bin/sh -c {word}")), "c is not needed");
     let failing = source.replace("RUN b", "RUN false");
     let error = run(&dry, &failing, &parallel).unwrap_err();
     assert_eq!(error.to_string(), "The command '/bin/sh -c false' returned a non-zero code: 1");
@@ -313,4 +321,44 @@ fn nothing_but_from_is_the_base_itself() {
     let id = run(&dry, "FROM busybox\n", &labelled).unwrap();
     assert_eq!(dry.config(&id).unwrap().config.labels["a"], "b");
     run(&dry, "FROM scratch\nCOPY a.txt /\n", &options()).unwrap();
+}
+
+#[test]
+fn the_classic_builder_counts_global_arguments_and_labels() {
+    let mut options = options();
+    options.labels = [("b".to_owned(), "it's".to_owned())].into();
+    let dry = dry();
+    let id = run(&dry, "ARG B=busybox\nFROM $B\nRUN x\n", &options).unwrap();
+    assert_eq!(dry.config(&id).unwrap().config.labels["b"], "it's");
+    let text = classic(&dry.take_events());
+    for line in ["Step 1/4 : ARG B=busybox\n", "Step 2/4 : FROM $B\n", "Step 4/4 : LABEL b=it's\n"]
+    {
+        assert!(text.contains(line), "{text}");
+    }
+}
+
+#[test]
+fn a_source_of_cache_stands_in_for_what_its_history_tells() {
+    let source = "FROM busybox\nENV A=1\nRUN x\nCOPY a.txt /\nRUN y\n";
+    let built = dry();
+    let id = run(&built, source, &options()).unwrap();
+    // Another machine, that has the image but no cache.
+    let elsewhere = dry();
+    let cache_from = vec![built.config(&id).unwrap()];
+    run(&elsewhere, &source.replace("RUN y", "RUN z"), &Options { cache_from, ..options() })
+        .unwrap();
+    assert_eq!(elsewhere.take_commands(), ["/bin/sh -c z"]);
+    let mut changed = dry();
+    changed.context.insert("a.txt".into(), b"new".to_vec());
+    let cache_from = vec![built.config(&id).unwrap()];
+    run(&changed, source, &Options { cache_from, ..options() }).unwrap();
+    assert_eq!(changed.take_commands(), ["/bin/sh -c y"], "other content is another step");
+}
+
+#[test]
+fn volumes_of_the_classic_builder_are_told_to_the_worker() {
+    let text = "FROM busybox\nRUN x\nVOLUME /v\nRUN x\n";
+    let dry = dry();
+    run(&dry, text, &options()).unwrap();
+    assert_eq!(dry.take_commands().len(), 2, "a volume is in the key");
 }

@@ -3,6 +3,7 @@
 //! Elsewhere: what an instruction does to the configuration in [`crate::state`], the keys' format
 //! in [`crate::key`], the steps that touch files in [`crate::step`].
 
+use spec::image::History;
 use spec::{DiffId, Digest, Platform, Reference};
 
 use crate::graph::{self, StageIndex};
@@ -11,9 +12,9 @@ use crate::key::Key;
 use crate::lex;
 use crate::parse;
 use crate::progress::{Event, HIDDEN, Vertex, rfc3339};
-use crate::solve::{Broken, Build, Cache, Globals, StepError};
+use crate::solve::{Broken, Build, Cache, Dialect, Globals, StepError};
 use crate::state::State;
-use crate::worker::{Failure, Origin, Record, Worker};
+use crate::worker::{Failure, Origin, Record, Stream, Worker};
 
 /// How a stage ended.
 #[derive(Debug, Clone)]
@@ -45,6 +46,8 @@ pub(crate) struct StageRun<'a, 'b, W> {
     created: String,
     pending: Option<Event>,
     triggers: Vec<String>,
+    /// Triggers have no result of their own.
+    in_triggers: bool,
 }
 
 /// A step's identity while it runs.
@@ -61,11 +64,13 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
         if build.is_over() {
             return Err(build.halted().into());
         }
-        let base = &build.bases[index];
-        let is_image = base != "scratch" && graph::base(build.file, index, base).is_none();
+        let is_image = build.bases[index]
+            .as_ref()
+            .is_ok_and(|base| base != "scratch" && graph::base(build.file, index, base).is_none());
         let shown = usize::from(is_image)
             + stage.steps.iter().filter(|step| is_shown(&step.instruction)).count();
-        let state = State { escape: build.file.directives.escape, ..State::default() };
+        let (escape, dialect) = (build.file.directives.escape, build.options.dialect);
+        let state = State { escape, dialect, ..State::default() };
         let mut run = Self {
             build,
             index,
@@ -79,6 +84,7 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
             created: rfc3339(build.worker.now()),
             pending: None,
             triggers: Vec::new(),
+            in_triggers: false,
         };
         run.from(stage).map_err(at)?;
         Ok(run)
@@ -87,18 +93,15 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
     /// Does the rest.
     pub fn run(mut self) -> Result<Outcome, Broken> {
         let stage = &self.build.file.stages[self.index];
-        let triggers = std::mem::take(&mut self.triggers);
-        if !triggers.is_empty() {
-            self.build.worker.report(Event::Triggers { count: triggers.len() });
-        }
-        for text in triggers {
-            let at = |error: StepError| Broken { span: Some(stage.span), error };
-            let step = parse::parse_trigger(&text).map_err(|error| at(error.into()))?;
-            self.step(&step, None, false).map_err(at)?;
-        }
-        for (index, step) in stage.steps.iter().enumerate() {
+        self.run_triggers().map_err(|error| Broken { span: Some(stage.span), error })?;
+        let added = match self.index == self.build.target {
+            true => self.build.label_steps.as_slice(),
+            false => &[],
+        };
+        let count = stage.steps.len() + added.len();
+        for (index, step) in stage.steps.iter().chain(added).enumerate() {
             self.number += 1;
-            let is_last = index + 1 == stage.steps.len();
+            let is_last = index + 1 == count;
             let number = Some(self.number);
             self.step(step, number, is_last)
                 .map_err(|error| Broken { span: Some(step.span), error })?;
@@ -113,15 +116,58 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
         })
     }
 
+    /// Does what the base's ONBUILD says; the classic text shows one result for all of it.
+    fn run_triggers(&mut self) -> Result<(), StepError> {
+        let triggers = std::mem::take(&mut self.triggers);
+        if triggers.is_empty() {
+            return Ok(());
+        }
+        let is_only = self.ends_with_from();
+        self.build.worker.report(Event::Triggers { count: triggers.len() });
+        for text in triggers {
+            let step = parse::parse_trigger(&text)?;
+            self.in_triggers = true;
+            let done = self.step(&step, None, false);
+            self.in_triggers = false;
+            done?;
+        }
+        if self.is_classic() {
+            self.finished(HIDDEN, false, None, self.key.short(), is_only);
+        }
+        Ok(())
+    }
+
+    fn is_classic(&self) -> bool {
+        self.build.options.dialect == Dialect::Classic
+    }
+
+    /// Whether nothing comes after FROM.
+    fn ends_with_from(&self) -> bool {
+        let is_target = self.index == self.build.target;
+        self.build.file.stages[self.index].steps.is_empty()
+            && !(is_target && !self.build.label_steps.is_empty())
+    }
+
     fn from(&mut self, stage: &Stage) -> Result<(), StepError> {
-        let base = self.build.bases[self.index].clone();
+        let base = match self.build.bases[self.index].clone() {
+            Ok(base) => base,
+            Err(error) => {
+                let vertex = self.started(&stage.text, None, Some(self.number));
+                self.broke(vertex, None, &error.in_buildkits_words());
+                return Err(error);
+            }
+        };
         if base == "scratch" {
             let platform = self.platform(stage)?.unwrap_or_else(Platform::host);
             self.state.image.architecture = platform.architecture;
             self.state.image.os = platform.os;
             self.state.image.variant = platform.variant;
+            self.state.begin();
+            if !self.is_classic() {
+                self.state.image.config.working_dir = "/".to_owned();
+            }
             let vertex = self.started(&stage.text, None, Some(self.number));
-            self.finished(vertex, false, None, String::new(), stage.steps.is_empty());
+            self.finished(vertex, false, None, String::new(), self.ends_with_from());
             return Ok(());
         }
         if let Some(earlier) = graph::base(self.build.file, self.index, &base) {
@@ -130,15 +176,23 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
             let vertex = self.started(&stage.text, None, Some(self.number));
             self.state = outcome.state;
             self.state.has_own_cmd = false;
+            self.state.begin();
             self.key = outcome.key;
             self.changed = outcome.changed;
             self.created = outcome.created;
-            self.finished(vertex, false, None, result, stage.steps.is_empty());
+            self.triggers = std::mem::take(&mut self.state.image.config.on_build);
+            self.from_done(vertex, result);
         } else {
             self.begin_on_image(stage, &base)?;
         }
-        self.triggers = std::mem::take(&mut self.state.image.config.on_build);
         Ok(())
+    }
+
+    /// The classic text has nothing of a base whose triggers are still to run.
+    fn from_done(&mut self, vertex: Vertex, result: String) {
+        if !(self.is_classic() && !self.triggers.is_empty()) {
+            self.finished(vertex, false, None, result, self.ends_with_from());
+        }
     }
 
     fn begin_on_image(&mut self, stage: &Stage, base: &str) -> Result<(), StepError> {
@@ -158,8 +212,10 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
         self.key = Key::new("from").with(&image.id.to_string()).digest();
         self.created = image.config.created.clone().unwrap_or_default();
         self.state.image = image.config;
+        self.state.begin();
         self.state.base = Some(image.id);
-        self.finished(vertex, false, None, image.id.short(), stage.steps.is_empty());
+        self.triggers = std::mem::take(&mut self.state.image.config.on_build);
+        self.from_done(vertex, image.id.short());
         Ok(())
     }
 
@@ -199,11 +255,12 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
             Instruction::Run(run) => {
                 let prepared = self.prepare_run(run)?;
                 let current = self.current(vertex, &prepared.key);
-                let (record, is_cached) = self.recall_or(&prepared.key, |stage| {
-                    stage.running(&current);
-                    *container = Some(current.container.clone());
-                    stage.execute(&prepared, vertex)
-                })?;
+                let (record, is_cached) =
+                    self.recall_or(&prepared.key, &prepared.created_by, |stage| {
+                        stage.running(&current);
+                        *container = Some(current.container.clone());
+                        stage.execute(&prepared, vertex)
+                    })?;
                 self.layered(
                     vertex,
                     record,
@@ -215,24 +272,30 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
             }
             Instruction::Copy(transfer) | Instruction::Add(transfer) => {
                 let prepared = self.prepare_transfer(step.instruction.keyword(), transfer)?;
-                let (record, is_cached) = self.recall_or(&prepared.key, |stage| {
-                    let layer = stage.build.worker.write(stage.state.chain(), &prepared.step)?;
-                    Ok((layer, prepared.created_by.clone()))
-                })?;
+                let (record, is_cached) =
+                    self.recall_or(&prepared.key, &prepared.created_by, |stage| {
+                        let layer =
+                            stage.build.worker.write(stage.state.chain(), &prepared.step)?;
+                        Ok((layer, prepared.created_by.clone()))
+                    })?;
                 self.layered(vertex, record, is_cached, None, prepared.created_by, is_last);
             }
             Instruction::Workdir(word) => {
                 let path = self.state.absolute(&self.state.expand(word)?);
                 self.state.image.config.working_dir = path.clone();
-                let user = self.state.image.config.user.clone();
-                let created_by = format!("WORKDIR {path}");
+                // The classic builder's directories are root's.
+                let user = match self.is_classic() {
+                    true => String::new(),
+                    false => self.state.image.config.user.clone(),
+                };
+                let created_by = self.state.file_line(&format!("WORKDIR {path}"));
                 let key = Key::new("workdir")
                     .with_tree(self.state.chain())
                     .with(&path)
                     .with(&user)
                     .digest();
                 let current = self.current(vertex, &key);
-                let (record, is_cached) = self.recall_or(&key, |stage| {
+                let (record, is_cached) = self.recall_or(&key, &created_by, |stage| {
                     stage.running(&current);
                     *container = Some(current.container.clone());
                     let layer =
@@ -260,11 +323,22 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
             | Instruction::StopSignal(_)
             | Instruction::User(_)
             | Instruction::Volume(_) => {
+                self.note_replaced_healthcheck(&step.instruction);
                 let line = self.state.configure(&step.instruction)?.unwrap_or_default();
                 self.configured(vertex, line, is_last)?;
             }
         }
         Ok(())
+    }
+
+    fn note_replaced_healthcheck(&self, instruction: &Instruction) {
+        if let (Instruction::Healthcheck(_), Some(old)) =
+            (instruction, &self.state.image.config.healthcheck)
+            && old.test.first().is_some_and(|word| word != "NONE")
+        {
+            let text = format!("Note: overriding previous HEALTHCHECK: [{}]\n", old.test.join(" "));
+            self.build.worker.report(Event::Note { stream: Stream::Out, text });
+        }
     }
 
     /// A step that changed nothing but the configuration.
@@ -276,7 +350,7 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
             .digest();
         let current = self.current(vertex, &key);
         let mut container = None;
-        let (record, is_cached) = self.recall_or(&key, |stage| {
+        let (record, is_cached) = self.recall_or(&key, &line, |stage| {
             stage.running(&current);
             container = Some(current.container.clone());
             Ok((None, line.clone()))
@@ -285,15 +359,44 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
         Ok(())
     }
 
+    /// A step that an image of `--cache-from` tells of: its history goes on from ours with
+    /// `created_by`, and its layers are ours so far.
+    fn from_history(&self, created_by: &str) -> Option<Record> {
+        let (history, chain) = (&self.state.image.history, self.state.chain());
+        let same = |one: &History, other: &History| {
+            one.created_by == other.created_by && one.empty_layer == other.empty_layer
+        };
+        self.build.options.cache_from.iter().find_map(|source| {
+            let step = source.history.get(history.len())?;
+            let goes_on = source.history.iter().zip(history).all(|(one, other)| same(one, other))
+                && source.rootfs.diff_ids.starts_with(chain)
+                && step.created_by.as_deref() == Some(created_by);
+            let layer = match step.empty_layer {
+                true => None,
+                false => Some(*source.rootfs.diff_ids.get(chain.len())?),
+            };
+            let created = step.created.clone().unwrap_or_default();
+            goes_on.then(|| Record { created, layer, description: created_by.to_owned() })
+        })
+    }
+
     /// What was done before, or what `act` does now.
     fn recall_or(
         &self,
         key: &Digest,
+        created_by: &str,
         act: impl FnOnce(&Self) -> Result<(Option<DiffId>, String), StepError>,
     ) -> Result<(Record, bool), StepError> {
         if self.build.options.cache == Cache::Use
             && let Some(record) = self.build.worker.recall(key)
         {
+            return Ok((record, true));
+        }
+        if self.build.options.cache == Cache::Use
+            && self.is_classic()
+            && let Some(record) = self.from_history(created_by)
+        {
+            self.build.worker.remember(key, &record);
             return Ok((record, true));
         }
         let (layer, description) = act(self)?;
@@ -357,7 +460,8 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
         is_last: bool,
     ) {
         let at = self.build.worker.now();
-        let event = Event::StepDone { vertex, is_cached, container, result: Some(result), at };
+        let result = (!self.in_triggers).then_some(result);
+        let event = Event::StepDone { vertex, is_cached, container, result, at };
         match is_last && self.index == self.build.target {
             true => self.pending = Some(event),
             false => self.build.worker.report(event),
@@ -397,6 +501,9 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
     pub fn origin(&self, from: &str) -> Result<Origin, StepError> {
         if let Some(index) = graph::find(&self.build.file.stages[..self.index], from) {
             return Ok(Origin::Layers(self.build.outcome(index)?.state.chain().to_vec()));
+        }
+        if from.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(StepError::NoStage(from.to_owned()));
         }
         let platform = self.build.options.platform.as_ref();
         let image = self.build.worker.image(from, platform);

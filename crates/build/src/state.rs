@@ -4,7 +4,7 @@
 //! Instructions that touch no file are applied here whole; the others leave their layer and their
 //! line of history through [`State::add`].
 //!
-//! The lines of history are worded as BuildKit words them, because tools read them.
+//! The lines of history are worded as Docker's builders word them, because tools read them.
 //! Source: docs.docker.com "Dockerfile reference"; moby `builder/dockerfile/dispatchers.go` (when
 //! ENTRYPOINT resets CMD), buildkit `frontend/dockerfile/dockerfile2llb` (history).
 
@@ -15,6 +15,7 @@ use spec::{DiffId, ImageId};
 
 use crate::instruction::{Argument, Command, Health, Instruction, Pair};
 use crate::lex::{self, ExpandError, Variables};
+use crate::solve::Dialect;
 
 /// Build arguments that work without an ARG, and leave no trace in history and cache keys.
 pub const PROXY_ARGUMENTS: [&str; 10] = [
@@ -59,6 +60,7 @@ pub struct State {
     pub arguments: Vec<(String, Option<String>)>,
     /// A CMD of this stage survives its ENTRYPOINT.
     pub has_own_cmd: bool,
+    pub dialect: Dialect,
     pub escape: char,
 }
 
@@ -103,7 +105,9 @@ impl State {
             Command::Exec(words) => words.clone(),
             Command::Shell(line) => {
                 let mut words = self.shell();
-                words.push(line.clone());
+                if !line.is_empty() {
+                    words.push(line.clone());
+                }
                 words
             }
         }
@@ -136,7 +140,7 @@ impl State {
             created: Some(created.to_owned()),
             created_by: Some(created_by.to_owned()),
             author: None,
-            comment: Some(COMMENT.to_owned()),
+            comment: (self.dialect == Dialect::BuildKit).then(|| COMMENT.to_owned()),
             empty_layer: layer.is_none(),
         });
         self.image.rootfs.diff_ids.extend(layer);
@@ -159,15 +163,48 @@ impl State {
             let default = argument.default.as_deref().map(|word| self.expand(word)).transpose()?;
             let value = match given.get(&name) {
                 Some(Some(value)) => Some(value.clone()),
-                Some(None) | None => default.or_else(|| global(&name)),
+                Some(None) | None => default.clone().or_else(|| global(&name)),
             };
-            words.push(match &value {
+            // The classic builder does not tell what the user gave.
+            let told = match self.dialect {
+                Dialect::Classic => &default,
+                Dialect::BuildKit => &value,
+            };
+            words.push(match told {
                 Some(value) => format!("{name}={value}"),
                 None => name.clone(),
             });
             self.arguments.push((name, value));
         }
-        Ok(format!("ARG {}", words.join(" ")))
+        Ok(self.line(&format!("ARG {}", words.join(" "))))
+    }
+
+    /// A line of history of a step that runs nothing.
+    pub fn line(&self, text: &str) -> String {
+        match self.dialect {
+            Dialect::BuildKit => text.to_owned(),
+            Dialect::Classic => format!("{} #(nop)  {text}", self.shell().join(" ")),
+        }
+    }
+
+    /// A line of history of a step that writes files.
+    pub fn file_line(&self, text: &str) -> String {
+        match self.dialect {
+            Dialect::BuildKit => text.to_owned(),
+            Dialect::Classic => format!("{} #(nop) {text}", self.shell().join(" ")),
+        }
+    }
+
+    /// What every base gets, and what none hands on.
+    pub fn begin(&mut self) {
+        let env = &mut self.image.config.env;
+        if lex::variable(env, "PATH").is_none() {
+            env.push(format!("PATH={PATH_DEFAULT}"));
+        }
+        self.image.comment = None;
+        if self.dialect == Dialect::Classic {
+            self.image.author = None;
+        }
     }
 
     /// Applies an instruction that touches no file; its line of history. `None` for those that do.
@@ -206,7 +243,7 @@ impl State {
             | Instruction::Run(_)
             | Instruction::Workdir(_) => return Ok(None),
         };
-        Ok(Some(line))
+        Ok(Some(self.line(&line)))
     }
 
     fn environment(&mut self, pairs: &[Pair]) -> Result<String, StateError> {
@@ -260,14 +297,20 @@ impl State {
 
     fn expose(&mut self, words: &[String]) -> Result<String, StateError> {
         let mut ports = BTreeMap::new();
+        let mut expanded = Vec::new();
         for word in words {
             for word in lex::expand_words(word, self.escape, &Scope { state: self })? {
                 ports.extend(self::ports(&word)?.into_iter().map(|port| (port, Empty {})));
+                expanded.push(word);
             }
         }
         let shown: Vec<String> = ports.keys().map(|port| format!("{port}:{{}}")).collect();
         self.image.config.exposed_ports.extend(ports);
-        Ok(format!("EXPOSE map[{}]", shown.join(" ")))
+        expanded.sort();
+        Ok(match self.dialect {
+            Dialect::Classic => format!("EXPOSE {}", expanded.join(" ")),
+            Dialect::BuildKit => format!("EXPOSE map[{}]", shown.join(" ")),
+        })
     }
 
     fn healthcheck(&mut self, health: &Health) -> String {
@@ -308,13 +351,9 @@ impl State {
 
     fn stop_signal(&mut self, word: &str) -> Result<String, StateError> {
         let signal = self.expand(word)?;
-        let name = signal.to_ascii_uppercase();
-        let is_number = signal.parse::<u8>().is_ok_and(|number| (1..=64).contains(&number));
-        let bare = name.strip_prefix("SIG").unwrap_or(&name);
-        let is_name = bare.len() > 1
-            && bare.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-'))
-            && bare.starts_with(|c: char| c.is_ascii_alphabetic());
-        if !is_number && !is_name {
+        // Any number but zero: what a container makes of it is its own matter.
+        let is_number = signal.parse::<i32>().is_ok_and(|number| number != 0);
+        if !is_number && spec::signal::parse(&signal).is_none() {
             return Err(StateError::Signal(signal));
         }
         self.image.config.stop_signal = signal.clone();
@@ -350,7 +389,7 @@ fn ports(word: &str) -> Result<Vec<String>, StateError> {
     }
     let range = range.rsplit(':').next().unwrap_or(range);
     let (first, last) = range.split_once('-').unwrap_or((range, range));
-    let port = |text: &str| text.parse::<u16>().ok().filter(|&port| port > 0);
+    let port = |text: &str| text.parse::<u16>().ok();
     match (port(first), port(last)) {
         (Some(first), Some(last)) if first <= last => {
             Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
@@ -488,11 +527,11 @@ mod tests {
     #[test]
     fn nonsense_is_named() {
         check(
-            "EXPOSE x\nEXPOSE 80/icmp\nSTOPSIGNAL 99\nENV ${a:?no}=1",
+            "EXPOSE x\nEXPOSE 80/icmp\nSTOPSIGNAL FOO\nENV ${a:?no}=1",
             expect![[r#"
             error: invalid containerPort: x
             error: invalid proto: icmp
-            error: invalid signal: 99
+            error: invalid signal: FOO
             error: failed to process "${a:?no}": a: no
             {"Env":[],"Cmd":["inherited"]}"#]],
         );

@@ -15,7 +15,7 @@ use crate::key::Key;
 use crate::lines;
 use crate::progress::{Event, Vertex};
 use crate::select::{self, Parents, SelectError};
-use crate::solve::StepError;
+use crate::solve::{Dialect, StepError};
 use crate::stage::StageRun;
 use crate::state::{PATH_DEFAULT, PROXY_ARGUMENTS};
 use crate::worker::{
@@ -56,6 +56,13 @@ impl<W: Worker> StageRun<'_, '_, W> {
             .with(network_word(run.network))
             .with_option(script.as_ref().map(|(_, body)| body.as_str()))
             .with(if run.security == Security::Insecure { "insecure" } else { "sandbox" });
+        let volumes: Vec<String> = match self.state.dialect {
+            Dialect::Classic => self.state.image.config.volumes.keys().cloned().collect(),
+            Dialect::BuildKit => Vec::new(),
+        };
+        if !volumes.is_empty() {
+            key = key.with("volumes").with_all(&volumes);
+        }
         let mut mounts = Vec::new();
         for mount in &run.mounts {
             if let Some((mount, part)) = self.mount(mount)? {
@@ -74,7 +81,10 @@ impl<W: Worker> StageRun<'_, '_, W> {
             true => String::new(),
             false => format!("|{} {} ", arguments.len(), arguments.join(" ")),
         };
-        let created_by = format!("RUN {count}{} # buildkit", argv.join(" "));
+        let created_by = match self.state.dialect {
+            Dialect::Classic => format!("{count}{}", argv.join(" ")),
+            Dialect::BuildKit => format!("RUN {count}{} # buildkit", argv.join(" ")),
+        };
         let step = RunStep {
             argv: argv.clone(),
             env,
@@ -83,6 +93,7 @@ impl<W: Worker> StageRun<'_, '_, W> {
             network: run.network,
             privileged: run.security == Security::Insecure,
             mounts,
+            volumes,
             script,
         };
         Ok(PreparedRun { step, key: key.digest(), created_by, argv })
@@ -239,10 +250,16 @@ impl<W: Worker> StageRun<'_, '_, W> {
             .with_option(chmod.as_deref())
             .with(&format!("{:?}", transfer.unpack))
             .with(if from.is_some() { "from" } else { "context" });
-        key = self.content(key, &origin, &items, &blobs, &ignore)?;
+        let content = self.content(&origin, &items, &blobs, &ignore)?;
+        key = key.with_digest(&content);
         let unpack = match (keyword, transfer.unpack) {
             ("ADD", None | Some(true)) => Unpack::Archives,
             (_, _) => Unpack::Never,
+        };
+        let kind = match (items.as_slice(), blobs.len()) {
+            ([item], 0) if item.kind == NodeKind::Directory => "dir",
+            ([_], 0) | ([], 1) => "file",
+            _ => "multi",
         };
         let step = WriteStep {
             origin,
@@ -255,7 +272,16 @@ impl<W: Worker> StageRun<'_, '_, W> {
             unpack,
             unpack_blobs: transfer.unpack == Some(true),
         };
-        let created_by = self.transfer_line(keyword, transfer, &sources, &destination);
+        let created_by = match self.state.dialect {
+            Dialect::BuildKit => self.transfer_line(keyword, transfer, &sources, &destination),
+            Dialect::Classic => {
+                let chown = transfer.chown.as_ref().map(|owner| format!("--chown={owner} "));
+                let chown = chown.unwrap_or_default();
+                let hash = content.hex();
+                let line = format!("{keyword} {chown}{kind}:{hash} in {destination} ");
+                self.state.file_line(&line)
+            }
+        };
         Ok(PreparedTransfer { step, key: key.digest(), created_by })
     }
 
@@ -297,12 +323,12 @@ impl<W: Worker> StageRun<'_, '_, W> {
 
     fn content(
         &self,
-        mut key: Key,
         origin: &Origin,
         items: &[Item],
         blobs: &[Blob],
         ignore: &Ignore,
-    ) -> Result<Key, StepError> {
+    ) -> Result<Digest, StepError> {
+        let mut key = Key::new("content");
         let files = self.build.worker.files(origin)?;
         for item in items {
             let keep = |path: &str| path.is_empty() || !ignore.excludes(path);
@@ -323,7 +349,7 @@ impl<W: Worker> StageRun<'_, '_, W> {
                 .with(&blob.mode.to_string())
                 .with_digest(&Digest::of(&blob.bytes));
         }
-        Ok(key)
+        Ok(key.digest())
     }
 
     /// Absolute, and with a `/` at the end when the words say that it is a directory.
@@ -353,7 +379,7 @@ impl<W: Worker> StageRun<'_, '_, W> {
             if is_git(url) {
                 return Err(StepError::Git(url.clone()));
             }
-            let mut blob = self.build.worker.fetch(url)?;
+            let mut blob = self.build.worker.fetch(url).map_err(StepError::Fetch)?;
             let got = Digest::of(&blob.bytes);
             if let Some(want) = wanted.clone().filter(|want| *want != got.to_string()) {
                 return Err(StepError::Checksum { url: url.clone(), got, want });

@@ -138,6 +138,8 @@ pub struct RunStep {
     pub network: RunNetwork,
     pub privileged: bool,
     pub mounts: Vec<RunMount>,
+    /// Directories whose changes are dropped, as the classic builder does with volumes.
+    pub volumes: Vec<String>,
     /// A script that the command is: absolute path and text.
     pub script: Option<(String, String)>,
 }

@@ -13,6 +13,7 @@ pub mod platform;
 pub mod reference;
 pub mod runtime;
 pub mod seccomp;
+pub mod signal;
 
 pub use digest::{ChainId, DiffId, Digest, ImageId};
 pub use id::Id;

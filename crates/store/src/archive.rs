@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use crate::draft::{existing_tree, meta_of, with_slash};
@@ -204,6 +204,22 @@ fn extract_entry<R: io::BufRead>(
         }
     }
     Ok(())
+}
+
+/// Copies a directory: everything below `from` to below `to`, with all attributes, and those of
+/// the directory itself but its time.
+///
+/// # Errors
+/// What cannot be read or written.
+pub fn copy_directory(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<(), ArchiveError> {
+    copy_tree(from, to, Overwrite::Anything)?;
+    let adopt = || -> io::Result<()> {
+        let stat = rustix::fs::fstat(from)?;
+        let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+        rustix::fs::fchown(to, Some(uid), Some(gid))?;
+        Ok(rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?)
+    };
+    adopt().map_err(ArchiveError::Times)
 }
 
 /// Copies everything below `from` to below `to`, with all attributes.

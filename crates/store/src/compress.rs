@@ -57,25 +57,14 @@ impl Compression {
     }
 }
 
-/// Whether `start`, the first 512 bytes of a file (or all of a shorter one), begin an archive that
-/// `ADD` unpacks: a tar, plain or compressed.
-pub fn is_archive(start: &[u8]) -> bool {
-    if Compression::sniff(start) == Compression::None {
-        return crate::tar::read::Reader::new(start)
-            .next(&mut Vec::new())
-            .is_ok_and(|entry| entry.is_some());
-    }
-    let mut plain = vec![0u8; 512];
-    let Ok(mut reader) = Compression::sniff(start).reader(start) else { return false };
-    let mut got = 0;
-    while got < plain.len() {
-        match reader.read(&mut plain[got..]) {
-            Ok(0) | Err(_) => break,
-            Ok(length) => got += length,
-        }
-    }
-    // Too little of a bzip2 or xz block is here to see inside; its name says enough.
-    got == 0 || got < plain.len() || is_archive(&plain)
+/// Whether `input` begins an archive that `ADD` unpacks: a tar, plain or compressed. Reads no
+/// further than the first entry's header.
+pub fn is_archive(input: impl Read + Send) -> bool {
+    const HEADERS_BYTES_MAX: u64 = 2 << 20;
+    let Ok(plain) = sniffed(io::BufReader::new(input)) else { return false };
+    crate::tar::read::Reader::new(io::BufReader::new(plain.take(HEADERS_BYTES_MAX)))
+        .next(&mut Vec::new())
+        .is_ok_and(|entry| entry.is_some())
 }
 
 /// Decompresses whatever `input` turns out to be.

@@ -13,12 +13,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Gid, Mode, OFlags, Uid};
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use crate::records::{self, Durability, RecordError};
 use crate::store::{State, Store};
-use crate::tree::Overwrite;
 
 pub const LOCAL: &str = "local";
 
@@ -233,15 +232,8 @@ impl Store {
             }
             Err(error) => return Err(failed(error)),
         };
-        crate::archive::copy_tree(source.as_fd(), data.as_fd(), Overwrite::Anything)
-            .map_err(|source| VolumeError::Tree { name: name.to_owned(), source })?;
-        let adopt = || -> io::Result<()> {
-            let stat = rustix::fs::fstat(&source)?;
-            let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
-            rustix::fs::fchown(&data, Some(uid), Some(gid))?;
-            Ok(rustix::fs::fchmod(&data, Mode::from_raw_mode(stat.st_mode & 0o7777))?)
-        };
-        adopt().map_err(failed)
+        crate::archive::copy_directory(source.as_fd(), data.as_fd())
+            .map_err(|source| VolumeError::Tree { name: name.to_owned(), source })
     }
 
     fn volume_dir(&self, name: &str) -> PathBuf {

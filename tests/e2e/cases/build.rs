@@ -23,6 +23,11 @@ super::cases! {
     ten_thousand_files_are_copied,
     the_same_layer_may_come_twice,
     a_prune_of_the_cache_goes_by_its_filters,
+    the_classic_text_is_dockers,
+    wrong_files_are_refused_in_dockers_words,
+    volumes_of_the_classic_builder_drop_changes,
+    an_image_without_its_cache_is_a_source_of_cache,
+    options_reach_the_steps,
 }
 
 /// A build context with these files.
@@ -34,6 +39,10 @@ fn context(suite: &Suite, files: &[(&str, &str)]) -> PathBuf {
         fs::write(path, text).unwrap();
     }
     directory
+}
+
+fn docker<const N: usize>(suite: &Suite, args: [&str; N]) -> Output {
+    suite.run(Cli::Docker, args)
 }
 
 fn build(suite: &Suite, cli: Cli, tag: &str, directory: &Path) -> Output {
@@ -118,12 +127,16 @@ fn every_instruction_has_its_effect(suite: &Suite) -> Outcome {
 
 fn stages_copy_from_each_other(suite: &Suite) -> Outcome {
     let dockerfile = "FROM busybox AS first\nRUN mkdir /out && echo made > /out/a && ln -s a /out/b\n\
-        FROM busybox AS unused\nRUN false\n\
+        FROM busybox AS unused\nRUN echo nobody needs it\n\
         FROM scratch AS last\nCOPY --from=first /out /copied/\nCOPY --from=0 /out/a /numbered\nCOPY --from=redis:latest /etc/passwd /from-image\n\
         COPY --from=first /bin /bin\n";
     for cli in BOTH {
         let directory = context(suite, &[("Dockerfile", dockerfile)]);
-        suite.run(cli, ["build", "-q", "-t", "staged:1", directory.to_str().unwrap()]).ok();
+        let built = build(suite, cli, "staged:1", &directory);
+        assert_eq!(built.code, 0, "{}", built.stderr);
+        // The classic builder builds all stages up to the target, BuildKit what the target needs.
+        let ran = format!("{}{}", built.stdout, built.stderr).contains("nobody needs it");
+        assert_eq!(ran, cli == Cli::Docker);
         let seen = suite.run(
             cli,
             [
@@ -415,6 +428,179 @@ fn a_prune_of_the_cache_goes_by_its_filters(suite: &Suite) -> Outcome {
         assert_ne!(made(&["builder", "prune", "-f"]), first);
         suite.run(cli, ["rmi", "pruned:1"]).ok();
         suite.run(cli, ["image", "prune", "-f"]).ok();
+    }
+    Outcome::Passed
+}
+
+/// Ids become `<id>`, and what the client says of itself goes.
+fn masked(text: &str) -> String {
+    let is_hex = |word: &str| word.len() == 12 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let words = |line: &str| {
+        let words: Vec<&str> =
+            line.split(' ').map(|word| if is_hex(word) { "<id>" } else { word }).collect();
+        words.join(" ") + "\n"
+    };
+    text.lines().filter(|line| !line.starts_with("Sending")).map(words).collect()
+}
+
+/// The text is that of Docker's classic builder, compared with Debian's dockerd 20.10 and moby 28's
+/// words where they differ.
+fn the_classic_text_is_dockers(suite: &Suite) -> Outcome {
+    let unique = suite.scratch();
+    let parent = context(
+        suite,
+        &[("Dockerfile", "FROM busybox\nMAINTAINER me\nONBUILD ENV T=1\nONBUILD RUN echo $T\n")],
+    );
+    build(suite, Cli::Docker, "classic:parent", &parent).ok();
+    let dockerfile = format!(
+        "ARG BASE=classic:parent\nFROM $BASE\nARG A=1\nRUN echo out; echo err >&2; echo {}\nHEALTHCHECK CMD a\nHEALTHCHECK NONE\nENV B=\"b c\"\nCOPY f /f\nWORKDIR /w\nEXPOSE 80 53/udp\n",
+        unique.display()
+    );
+    let directory = context(suite, &[("Dockerfile", &dockerfile), ("f", "1")]);
+    let path = directory.to_str().unwrap();
+    let first =
+        docker(suite, ["build", "-t", "classic:1", "--label", "l=x", "--build-arg", "A=2", path])
+            .ok();
+    let run = format!("RUN echo out; echo err >&2; echo {}", unique.display());
+    let made = " ---> Running in <id>\n ---> Removed intermediate container <id>\n ---> <id>\n";
+    let want = format!(
+        "\nStep 1/11 : ARG BASE=classic:parent\nStep 2/11 : FROM $BASE\n# Executing 2 build triggers\n\
+         \x20---> Running in <id>\n ---> Removed intermediate container <id>\n\
+         \x20---> Running in <id>\n1\n ---> Removed intermediate container <id>\n ---> <id>\n\
+         Step 3/11 : ARG A=1\n{made}Step 4/11 : {run}\n ---> Running in <id>\n"
+    );
+    let text = masked(&first);
+    let head = text.trim_start().to_owned();
+    assert!(head.starts_with(want.trim_start()), "{text}\n{want}");
+    for part in [
+        "\x1b[91merr\n\x1b[0m",
+        "Note: overriding previous HEALTHCHECK: [CMD-SHELL a]\n",
+        "Step 8/11 : COPY f /f\n ---> <id>\n",
+        &format!(
+            "Step 11/11 : LABEL l=x\n{made}Successfully built <id>\nSuccessfully tagged classic:1\n"
+        ),
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let again =
+        docker(suite, ["build", "-t", "classic:1", "--label", "l=x", "--build-arg", "A=2", path])
+            .ok();
+    assert_eq!(again.matches(" ---> Using cache\n").count(), 11, "{again}");
+    let history =
+        docker(suite, ["history", "--no-trunc", "--format", "{{.CreatedBy}}", "classic:1"]).ok();
+    for line in [
+        "/bin/sh -c #(nop)  LABEL l=x",
+        "/bin/sh -c #(nop)  EXPOSE 53/udp 80",
+        "/bin/sh -c #(nop) WORKDIR /w",
+        "/bin/sh -c #(nop)  ENV B=b c",
+        "/bin/sh -c #(nop)  ARG A=1",
+        &format!("|1 A=2 /bin/sh -c {}", &run[4..]),
+    ] {
+        assert!(history.lines().any(|own| own == line), "{line}: {history}");
+    }
+    assert!(history.contains("/bin/sh -c #(nop) COPY file:"), "{history}");
+    let fields = "{{.Author}}|{{.Comment}}|{{index .Config.Env 0}}";
+    assert_eq!(
+        docker(suite, ["inspect", "-f", fields, "classic:1"]).ok(),
+        "||PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    );
+    docker(suite, ["rmi", "classic:1", "classic:parent"]).ok();
+    Outcome::Passed
+}
+
+fn wrong_files_are_refused_in_dockers_words(suite: &Suite) -> Outcome {
+    for (dockerfile, words) in [
+        ("FROM busybox\nENV a\n", "failed to parse Dockerfile: ENV must have two arguments"),
+        ("# only\n", "failed to parse Dockerfile: file with no instructions"),
+        ("RUN x\n", "Error response from daemon: no build stage in current context"),
+        ("FROM busybox\nFOO\n", "dockerfile parse error on line 2: unknown instruction: FOO"),
+        ("FROM busybox\nCOPY\n", "line 2: COPY requires at least two arguments"),
+        ("FROM scratch\n", "No image was generated. Is your Dockerfile empty?"),
+        ("FROM busybox\nCOPY --from=7 /a /b\n", "invalid from flag value 7: index out of bounds"),
+        ("FROM busybox\nSTOPSIGNAL FOO\n", "invalid signal: FOO"),
+        ("FROM $NONE\n", "base name ($NONE) should not be blank"),
+        ("FROM busybox\nUSER nosuch\nRUN true\n", "\nunable to find user nosuch: no matching"),
+    ] {
+        let directory = context(suite, &[("Dockerfile", dockerfile)]);
+        let error = build(suite, Cli::Docker, "wrong:1", &directory).fails(1);
+        assert!(format!("\n{error}").contains(words), "{words}: {error}");
+    }
+    let directory = context(suite, &[("Dockerfile", "FROM busybox\nRUN true\n")]);
+    let path = directory.to_str().unwrap();
+    for (option, value, words) in [
+        ("--target", "no", "failed to reach build target no in Dockerfile"),
+        ("--isolation", "hyperv", "unsupported isolation: \"hyperv\""),
+        ("--security-opt", "x=y", "does not support setting security options on build"),
+        ("--squash", "", "\"--squash\" is only supported on a Docker daemon with experimental"),
+    ] {
+        let option = if value.is_empty() { option.to_owned() } else { format!("{option}={value}") };
+        let error = docker(suite, ["build", &option, path]).fails(1);
+        assert!(error.contains(words), "{words}: {error}");
+    }
+    Outcome::Passed
+}
+
+fn volumes_of_the_classic_builder_drop_changes(suite: &Suite) -> Outcome {
+    let dockerfile = "FROM busybox\nRUN mkdir /v && echo image > /v/a && chown 5:6 /v\nVOLUME /v /new\n\
+        RUN test $(stat -c %u:%g /v) = 5:6 && cat /v/a && echo changed > /v/b && echo x > /new/y\nCOPY Dockerfile /v/\nRUN ls /v /new\n";
+    let directory = context(suite, &[("Dockerfile", dockerfile)]);
+    let text = build(suite, Cli::Docker, "volumes:1", &directory).ok();
+    assert!(text.contains("/new:\n\n/v:\nDockerfile\na\n"), "{text}");
+    docker(suite, ["rmi", "volumes:1"]).ok();
+    Outcome::Passed
+}
+
+fn an_image_without_its_cache_is_a_source_of_cache(suite: &Suite) -> Outcome {
+    let dockerfile = "FROM busybox\nENV A=1\nRUN cat /proc/sys/kernel/random/uuid > /stamp\nCOPY f /\nRUN cat /proc/sys/kernel/random/uuid > /last\n";
+    let directory = context(suite, &[("Dockerfile", dockerfile), ("f", "1")]);
+    let path = directory.to_str().unwrap();
+    build(suite, Cli::Docker, "source:1", &directory).ok();
+    let stamps = |tag: &str| docker(suite, ["run", "--rm", tag, "cat", "/stamp", "/last"]).ok();
+    let first = stamps("source:1");
+    docker(suite, ["builder", "prune", "-af"]).ok();
+    let with = ["build", "--cache-from", "nosuch:1,source:1", "-t", "source:2", path];
+    let text = docker(suite, with).ok();
+    assert_eq!(text.matches("Using cache").count(), 4, "{text}");
+    assert_eq!(stamps("source:2"), first);
+    docker(suite, ["builder", "prune", "-af"]).ok();
+    fs::write(directory.join("f"), "2").unwrap();
+    let text = docker(suite, with).ok();
+    assert_eq!(text.matches("Using cache").count(), 2, "other content is another step: {text}");
+    docker(suite, ["rmi", "source:1", "source:2"]).ok();
+    Outcome::Passed
+}
+
+fn options_reach_the_steps(suite: &Suite) -> Outcome {
+    let dockerfile = "FROM busybox\nRUN echo files $(ulimit -n) hosts $(grep -c example /etc/hosts) shm $(df /dev/shm | tail -n1 | awk '{print $2}') links $(ip -o link | wc -l) proxy $HTTP_PROXY\n";
+    for cli in BOTH {
+        let directory = context(suite, &[("Dockerfile", dockerfile)]);
+        let iid = directory.join("iid");
+        let output = suite.run(
+            cli,
+            [
+                "build",
+                "--no-cache",
+                "--ulimit=nofile=123:456",
+                "--add-host=example:192.0.2.1",
+                "--shm-size=1m",
+                "--network=none",
+                "--memory=64m",
+                "--build-arg=HTTP_PROXY=http://p",
+                "--iidfile",
+                iid.to_str().unwrap(),
+                "-t",
+                "options:1",
+                directory.to_str().unwrap(),
+            ],
+        );
+        let text = format!("{}{}", output.stdout, output.stderr);
+        assert_eq!(output.code, 0, "{text}");
+        assert!(text.contains("files 123 hosts 1 shm 1024 links 1 proxy http://p"), "{text}");
+        let id = suite.run(cli, ["inspect", "-f", "{{.Id}}", "options:1"]).ok();
+        assert_eq!(fs::read_to_string(&iid).unwrap(), id);
+        let history = suite.run(cli, ["history", "--no-trunc", "options:1"]).ok();
+        assert!(!history.contains("http://p"), "{history}");
+        suite.run(cli, ["rmi", "options:1"]).ok();
     }
     Outcome::Passed
 }

@@ -272,10 +272,11 @@ fn lists(session: &Session, matches: &Matches) -> Result<Vec<(&'static str, Stri
     if !ulimits.is_empty() {
         found.push(("ulimits", json!(ulimits).to_string()));
     }
-    for (flag, name) in [("cache-from", "cachefrom"), ("security-opt", "securityopt")] {
-        if !matches.all(flag).is_empty() {
-            found.push((name, json!(matches.all(flag)).to_string()));
-        }
+    if !matches.all("cache-from").is_empty() {
+        found.push(("cachefrom", json!(matches.all("cache-from")).to_string()));
+    }
+    for value in matches.all("security-opt") {
+        found.push(("securityopt", value.clone()));
     }
     for value in matches.all("add-host") {
         found.push(("extrahosts", check::extra_host(value)?));

@@ -25,9 +25,11 @@ use crate::http::{Call, Failure};
 const QUEUE_LENGTH: usize = 64;
 
 pub async fn build(mut call: Call) -> Result {
+    // Taken first: what is refused below is told only when the client could finish sending.
+    let upload = call.upload_stream();
     let mut request = request(&call)?;
     if matches!(request.source, BuildSource::Context(_)) {
-        request.source = BuildSource::Context(call.upload_stream());
+        request.source = BuildSource::Context(upload);
     }
     let (sender, mut output) = mpsc::channel(QUEUE_LENGTH);
     let engine = call.engine.clone();
@@ -139,6 +141,15 @@ fn request(call: &Call) -> std::result::Result<BuildRequest, Failure> {
     };
     if query.flag("squash") {
         return Err(Failure::invalid("squash is only supported with experimental mode"));
+    }
+    let isolation = query.text("isolation");
+    if !matches!(isolation, "" | "default") {
+        return Err(Failure::invalid(format!("unsupported isolation: {isolation:?}")));
+    }
+    // BuildKit's own client may set them; the classic builder refuses them.
+    if style == Style::Classic && !query.text("securityopt").is_empty() {
+        let text = "the daemon on this platform does not support setting security options on build";
+        return Err(Failure::invalid(text));
     }
     let containers = match (query.flag("forcerm"), query.flag_or("rm", true)) {
         (true, _) => Containers::RemoveAlways,

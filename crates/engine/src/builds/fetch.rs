@@ -36,9 +36,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 /// # Errors
 /// Unreachable, an answer other than success, too many bytes.
 pub(super) async fn fetch(url: &str) -> Result<Blob, Failure> {
-    let failed = |what: String| {
-        Failure::new(FailureKind::Invalid, format!("ADD failed: failed to GET {url}: {what}"))
-    };
+    let failed = |what: String| Failure::new(FailureKind::Invalid, format!("Get {url:?}: {what}"));
     let mut place: Uri = url.parse().map_err(|error| failed(format!("{error}")))?;
     let name = place.path().rsplit('/').next().unwrap_or_default().to_owned();
     for _ in 0..REDIRECTS_MAX {
@@ -52,7 +50,8 @@ pub(super) async fn fetch(url: &str) -> Result<Blob, Failure> {
             continue;
         }
         if !status.is_success() {
-            return Err(failed(format!("response status code {}", status.as_u16())));
+            let text = format!("failed to GET {url} with status {status}");
+            return Err(Failure::new(FailureKind::Invalid, text));
         }
         let modified_secs =
             response.headers().get(LAST_MODIFIED).and_then(|value| http_date(value.to_str().ok()?));
@@ -93,7 +92,7 @@ async fn get(place: &Uri) -> Result<Response<Incoming>, String> {
             let connected = TlsConnector::from(tls()?).connect(name, stream);
             let connected = timeout(STEP_TIMEOUT, connected)
                 .await
-                .map_err(|_| "TLS handshake timeout".to_owned())?;
+                .map_err(|_| "net/http: TLS handshake timeout".to_owned())?;
             Box::pin(connected.map_err(|error| error.to_string())?)
         }
     };

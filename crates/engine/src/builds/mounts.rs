@@ -5,18 +5,19 @@
 //! the cache when nobody has it, and a fresh directory otherwise.
 
 use std::collections::HashMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use build::instruction::Sharing;
 use build::worker::{CacheMount, Failure, FailureKind, Origin, RunMount};
+use rustix::fs::OFlags;
 use spec::{Digest, Id};
 use std::os::unix::fs::{PermissionsExt, chown};
 
 use super::files::unreadable;
-use super::worker::EngineWorker;
+use super::worker::{EngineWorker, internal};
 use crate::oneshot::OneShotMount;
 
 /// How often a step that waits for a cache looks whether its build was cancelled.
@@ -78,13 +79,15 @@ impl EngineWorker {
                         size_bytes: *size_bytes,
                     });
                 }
-                RunMount::Bind { origin, source, target, read_only } => {
-                    let root = self.subtree(origin, source, *read_only)?;
-                    mounts.list.push(OneShotMount::Tree {
-                        root,
-                        target: target.clone(),
-                        read_only: *read_only,
-                    });
+                RunMount::Bind { origin, source, target, read_only: true } => {
+                    let root = self.subtree(origin, source)?;
+                    let target = target.clone();
+                    mounts.list.push(OneShotMount::Tree { root, target, read_only: true });
+                }
+                RunMount::Bind { origin, source, target, read_only: false } => {
+                    let source = self.changeable(origin, source, &mut mounts)?;
+                    let target = target.clone();
+                    mounts.list.push(OneShotMount::Bind { source, target, read_only: false });
                 }
                 RunMount::Cache(cache) => self.cache_mount(cache, &mut mounts)?,
             }
@@ -92,20 +95,74 @@ impl EngineWorker {
         Ok(mounts)
     }
 
-    fn subtree(&self, origin: &Origin, source: &str, read_only: bool) -> Result<OwnedFd, Failure> {
-        if !read_only {
-            let text = "RUN --mount=type=bind,rw is not supported yet: a read-only bind mount or a cache mount is";
-            return Err(Failure::new(FailureKind::Unsupported, text));
-        }
+    /// A tree to be read, by descriptor.
+    fn subtree(&self, origin: &Origin, source: &str) -> Result<OwnedFd, Failure> {
         let root = self.root_of(origin)?;
         root.handle(Path::new(source)).map_err(|error| unreadable(source, &error))
     }
 
-    fn cache_mount(&self, cache: &CacheMount, mounts: &mut StepMounts) -> Result<(), Failure> {
-        if cache.seed.is_some() {
-            let text = "RUN --mount=type=cache,from= is not supported yet";
-            return Err(Failure::new(FailureKind::Unsupported, text));
+    /// A directory of the step's own below `tmp`, removed with `mounts`.
+    fn own_directory(&self, mounts: &mut StepMounts) -> Result<PathBuf, Failure> {
+        let name = format!("{}mount-{}", super::context::PREFIX, Id::random().short());
+        let path = self.store.root().join("tmp").join(name);
+        std::fs::create_dir_all(&path)
+            .map_err(|error| unreadable(&path.to_string_lossy(), &error))?;
+        mounts.private.push(Private(path.clone()));
+        Ok(path)
+    }
+
+    /// A copy of a tree that the step may change; the changes are dropped with it.
+    fn changeable(
+        &self,
+        origin: &Origin,
+        source: &str,
+        mounts: &mut StepMounts,
+    ) -> Result<PathBuf, Failure> {
+        let from = self.subtree(origin, source)?;
+        let directory = self.own_directory(mounts)?;
+        let is_directory = rustix::fs::fstat(&from).is_ok_and(|stat| {
+            rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory
+        });
+        if is_directory {
+            copy_directory(from, &directory)?;
+            return Ok(directory);
         }
+        // Only what was resolved inside the tree is copied: the descriptor, not the path.
+        let file = directory.join("file");
+        std::fs::copy(crate::containers::world::fd_path(&from), &file)
+            .map_err(|error| unreadable(source, &error))?;
+        Ok(file)
+    }
+
+    /// Volumes as the classic builder has them: what the image has is there, and what the command
+    /// changes is not kept.
+    pub(super) fn volume_mounts(
+        &self,
+        below: &[spec::DiffId],
+        volumes: &[String],
+        mounts: &mut StepMounts,
+    ) -> Result<(), Failure> {
+        if volumes.is_empty() {
+            return Ok(());
+        }
+        let origin = Origin::Layers(below.to_vec());
+        let root = self.root_of(&origin)?;
+        for target in volumes {
+            let directory = self.own_directory(mounts)?;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            if let Ok(from) = root.open(Path::new(target.trim_start_matches('/')), flags) {
+                copy_directory(from, &directory)?;
+            }
+            mounts.list.push(OneShotMount::Bind {
+                source: directory,
+                target: target.clone(),
+                read_only: false,
+            });
+        }
+        Ok(())
+    }
+
+    fn cache_mount(&self, cache: &CacheMount, mounts: &mut StepMounts) -> Result<(), Failure> {
         let name = Digest::of(cache.id.as_bytes()).hex();
         let base = self.store.root().join("buildcache").join("mounts");
         let path = match cache.sharing {
@@ -126,7 +183,17 @@ impl EngineWorker {
                 }
             },
         };
-        prepare(&path, cache).map_err(|error| unreadable(&path.to_string_lossy(), &error))?;
+        let failed = |error: std::io::Error| unreadable(&path.to_string_lossy(), &error);
+        let is_new = prepare(&path, cache).map_err(failed)?;
+        if let (true, Some(origin)) = (is_new, &cache.seed) {
+            let seeded =
+                self.subtree(origin, &cache.source).and_then(|from| copy_directory(from, &path));
+            // Half a seed must not be taken for a used cache.
+            if let Err(failure) = seeded {
+                std::fs::remove_dir_all(&path).map_err(failed)?;
+                return Err(failure);
+            }
+        }
         let (target, read_only) = (cache.target.clone(), cache.read_only);
         mounts.list.push(OneShotMount::Bind { source: path, target, read_only });
         Ok(())
@@ -155,12 +222,26 @@ impl EngineWorker {
     }
 }
 
-/// Makes the directory on first use; later steps find it as earlier ones left it.
-fn prepare(path: &Path, cache: &CacheMount) -> std::io::Result<()> {
+fn copy_directory(from: OwnedFd, to: &Path) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| unreadable(&to.to_string_lossy(), &error);
+    let from = reopened(&from).map_err(failed)?;
+    let to = std::fs::File::open(to).map_err(failed)?;
+    store::archive::copy_directory(from.as_fd(), to.as_fd()).map_err(|error| internal(&error))
+}
+
+/// A descriptor that can be read, of one that may be only a handle.
+fn reopened(handle: &OwnedFd) -> std::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(handle, ".", flags, rustix::fs::Mode::empty())?)
+}
+
+/// Makes the directory on first use, and says so; later steps find it as earlier ones left it.
+fn prepare(path: &Path, cache: &CacheMount) -> std::io::Result<bool> {
     if path.is_dir() {
-        return Ok(());
+        return Ok(false);
     }
     std::fs::create_dir_all(path)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(cache.mode))?;
-    chown(path, Some(cache.uid), Some(cache.gid))
+    chown(path, Some(cache.uid), Some(cache.gid))?;
+    Ok(true)
 }

@@ -6,12 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use build::instruction::Dockerfile;
-use build::parse::ParseError;
+use build::parse::{ParseError, Phase};
 use build::progress::{self, Classic, Event, Trace, Vertex};
-use build::solve::{Broken, Cache, Options, Order, StepError};
+use build::solve::{Broken, Cache, Dialect, Options, StepError};
 use build::worker::{FailureKind, Worker};
+use spec::image::ImageConfig;
 use spec::{ImageId, Platform, Reference};
-use store::{Image, Store};
+use store::{Image, Lease, Store};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
@@ -119,6 +120,7 @@ impl Service {
             return Err(Error::new(Kind::NotImplemented, text).into());
         }
         let run = run_options(&request);
+        let lease = self.engine.inner.store.lease();
         let bases = Bases { pull: request.pull, credentials: request.credentials };
         let options = Options {
             arguments: request.arguments,
@@ -128,10 +130,11 @@ impl Service {
                 CacheUse::Use => Cache::Use,
                 CacheUse::Ignore => Cache::Ignore,
             },
-            order: match request.style {
-                Style::Classic => Order::Sequential,
-                Style::Trace => Order::Parallel,
+            dialect: match request.style {
+                Style::Classic => Dialect::Classic,
+                Style::Trace => Dialect::BuildKit,
             },
+            cache_from: self.cache_sources(&request.cache_from, &lease),
             platform,
             names: references.iter().map(Reference::to_string).collect(),
         };
@@ -145,7 +148,7 @@ impl Service {
         let prepared = prepare(&mut context, &request.dockerfile, sizes, &sink, self.started)?;
         let worker = EngineWorker {
             store: self.engine.inner.store.clone(),
-            lease: self.engine.inner.store.lease(),
+            lease,
             engine: self.engine.clone(),
             runtime: self.runtime,
             context,
@@ -160,6 +163,13 @@ impl Service {
         let id = built.map_err(|broken| fail(&worker, &prepared, &broken))?;
         finish(&worker, id, &references)?;
         Ok(id)
+    }
+
+    /// The images of `--cache-from` that are here and whole; Docker passes over the others as well.
+    fn cache_sources(&self, names: &[String], lease: &Lease) -> Vec<ImageConfig> {
+        let here = |name: &String| self.engine.base_image(name).ok().flatten();
+        let whole = |image: &Arc<Image>| image.layers.iter().all(|layer| lease.hold(layer));
+        names.iter().filter_map(here).filter(whole).map(|image| image.config.clone()).collect()
     }
 
     /// The context, and the bytes that came over.
@@ -182,8 +192,10 @@ impl Service {
                     return Err(Error::new(Kind::NotImplemented, text));
                 }
                 let fetched = self.runtime.block_on(fetch::fetch(&url));
-                let blob = fetched.map_err(|failure| Error::invalid(failure.message))?;
-                let context = match store::compress::is_archive(&blob.bytes) {
+                let blob = fetched.map_err(|failure| {
+                    Error::invalid(format!("error downloading remote context {url}: {failure}"))
+                })?;
+                let context = match store::compress::is_archive(&*blob.bytes) {
                     true => Context::unpack(store, &*blob.bytes)?,
                     false => Context::of_dockerfile(store, &blob.bytes)?,
                 };
@@ -261,7 +273,11 @@ fn unparsed(sink: &Sink, name: &str, source: &[u8], error: &ParseError) -> Build
             excerpt: Some(excerpt),
         }));
     }
-    Error::invalid(error.to_string()).into()
+    let text = match (sink.style, error.problem.phase()) {
+        (Style::Classic, Phase::Lines) => format!("failed to parse Dockerfile: {error}"),
+        (Style::Classic | Style::Trace, _) => error.to_string(),
+    };
+    Error::invalid(text).into()
 }
 
 /// Tags, and says what was made.
@@ -295,9 +311,9 @@ impl Engine {
 /// A failed solve as the client sees it.
 fn fail(worker: &EngineWorker, prepared: &Prepared, broken: &Broken) -> BuildFailure {
     let kind = match &broken.error {
-        StepError::Worker(failure) | StepError::From { problem: failure, .. } => {
-            kind_of(failure.kind)
-        }
+        StepError::Worker(failure)
+        | StepError::Fetch(failure)
+        | StepError::From { problem: failure, .. } => kind_of(failure.kind),
         StepError::Cancelled | StepError::Elsewhere => Kind::Unavailable,
         StepError::Git(_) => Kind::NotImplemented,
         StepError::Command { .. } => Kind::Internal,
@@ -308,6 +324,8 @@ fn fail(worker: &EngineWorker, prepared: &Prepared, broken: &Broken) -> BuildFai
         | StepError::Select { .. }
         | StepError::ManyToOne(_)
         | StepError::BlankBase(_)
+        | StepError::NoImage
+        | StepError::NoStage(_)
         | StepError::Platform { .. }
         | StepError::Mode(_)
         | StepError::Checksum { .. }
@@ -359,7 +377,7 @@ fn references(tags: &[String]) -> Result<Vec<Reference>> {
 fn platform(text: Option<&str>) -> Result<Option<Platform>> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(None) };
     text.parse().map(Some).map_err(|error: spec::platform::PlatformError| {
-        Error::invalid(format!("failed to parse platform : {}", chain(&error)))
+        Error::invalid(format!("{}: invalid argument", chain(&error)))
     })
 }
 

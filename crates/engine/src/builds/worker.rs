@@ -273,6 +273,7 @@ impl Worker for EngineWorker {
         self.store.snapshot_create(&id, &keys(below)).map_err(|error| internal(&error))?;
         let snapshot = StepSnapshot { store: &self.store, id };
         let mut mounts = self.step_mounts(&step.mounts)?;
+        self.volume_mounts(below, &step.volumes, &mut mounts)?;
         // Kept open (and thereby in place) until the command has ended.
         let mut script = None;
         if let Some((target, text)) = &step.script {

@@ -8,7 +8,7 @@
 //! Source: docs.docker.com "Dockerfile reference", COPY and ADD.
 
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::{Read, Seek as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -26,8 +26,6 @@ use super::files::unreadable;
 use super::owner::{self, Owner};
 use super::worker::{EngineWorker, internal, keys};
 
-/// Enough of a file's start to tell an archive by.
-const SNIFF_BYTES: u64 = 1024;
 const ACCOUNTS_BYTES_MAX: u64 = 4 << 20;
 
 /// One COPY or ADD at work.
@@ -79,7 +77,10 @@ pub(super) fn make_directory(
     let mut writer = begin(worker, below)?;
     match writer.stat(Path::new(path)).map_err(failed)? {
         Some(stat) if stat.kind == store::NodeKind::Dir => return Ok(None),
-        Some(_) => return Err(not_a_directory(path)),
+        Some(_) => {
+            let text = format!("Cannot mkdir: {path} is not a directory");
+            return Err(Failure::new(FailureKind::Invalid, text));
+        }
         None => {}
     }
     // An unknown user is an error of whatever runs as that user, not of WORKDIR.
@@ -243,10 +244,9 @@ impl Transfer<'_> {
 
     /// Extracts an archive into the destination; false for a file that is none.
     fn extract(&mut self, mut file: File) -> Result<bool, Failure> {
-        let mut start = Vec::new();
-        let sniffed = file.by_ref().take(SNIFF_BYTES).read_to_end(&mut start);
-        sniffed.and_then(|_| file.rewind()).map_err(|error| internal(&error))?;
-        if !is_archive(&start) {
+        let found = is_archive(&file);
+        file.rewind().map_err(|error| internal(&error))?;
+        if !found {
             return Ok(false);
         }
         self.extract_from(file)?;
@@ -264,7 +264,7 @@ impl Transfer<'_> {
     }
 
     fn blob(&mut self, blob: &Blob) -> Result<(), Failure> {
-        if self.step.unpack_blobs && is_archive(&blob.bytes) {
+        if self.step.unpack_blobs && is_archive(&*blob.bytes) {
             return self.extract_from(&*blob.bytes);
         }
         if blob.name.is_empty() && self.destination_is_directory()? {

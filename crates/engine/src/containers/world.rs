@@ -209,11 +209,11 @@ async fn hand_start(
         Event::Started { pid, started_at } => Ok((pid, started_at)),
         Event::StartFailed { exit_code, message } => {
             let users_fault = exit_code != START_FAILED;
-            let message = if message.starts_with("failed to create") {
-                message
-            } else {
-                words::start_failed(message).message
-            };
+            // A user that is not there has words without a prefix.
+            let is_whole = ["failed to create", "unable to find "]
+                .iter()
+                .any(|start| message.starts_with(start));
+            let message = if is_whole { message } else { words::start_failed(message).message };
             Err(StartFailure { code: exit_code, message, users_fault })
         }
         other => {
