@@ -39,6 +39,10 @@ use crate::store::{State, Store, boot_id};
 /// Longer documents are none. Source: OCI distribution-spec 4.4; docker-registry's own bound.
 pub const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
 
+/// How long blobs that nothing reaches outlive the daemon that they came to: whoever was sending an
+/// image goes on where it was.
+const ORPHAN_TIME: Duration = Duration::from_secs(24 * 60 * 60);
+
 const UNFLUSHED: u32 = 0o600;
 const FLUSHED: u32 = 0o400;
 
@@ -74,6 +78,8 @@ pub(crate) struct Contents {
     pub(crate) leased: HashMap<Digest, usize>,
     /// Held until then.
     pub(crate) timed: HashMap<Digest, Instant>,
+    /// Found at open and not old yet; the first sweep holds those that nothing reaches.
+    pub(crate) young: HashMap<Digest, Instant>,
     /// Counts what may make a blob needed that was not: new names, new layers.
     pub(crate) generation: u64,
 }
@@ -308,7 +314,8 @@ impl Store {
     pub fn hold_content_for(&self, digest: &Digest, time: Duration) {
         let (mut state, now) = (self.state(), Instant::now());
         state.content.timed.retain(|_, until| *until > now);
-        state.content.timed.insert(*digest, now + time);
+        let until = state.content.timed.entry(*digest).or_insert(now);
+        *until = (*until).max(now + time);
     }
 
     /// Deletes one blob although it may be reached.
@@ -430,6 +437,10 @@ impl Store {
                 }
                 self.flushes().blob(digest);
             }
+            let age = metadata.modified().ok().and_then(|at| at.elapsed().ok()).unwrap_or_default();
+            if let Some(left) = ORPHAN_TIME.checked_sub(age) {
+                state.content.young.insert(digest, Instant::now() + left);
+            }
             state.content.blobs.insert(digest, metadata.len());
         }
         let names: Option<BTreeMap<Reference, Target>> =
@@ -529,11 +540,15 @@ mod tests {
     fn names_and_blobs_are_there_after_a_restart() {
         let scratch = Scratch::new();
         let store = open(&scratch);
-        let digests = keep_image(&store, &store.lease_content(), "x");
+        store.settle();
+        let lease = store.lease_content();
+        let digests = keep_image(&store, &lease, "x");
+        store.hold_content_for(&digests[4], ORPHAN_TIME);
         let by_digest = name("a").with_digest(digests[0]);
         for name in [&name("a:1"), &by_digest] {
             store.name_content(name, target(&store, digests[0])).unwrap();
         }
+        drop(lease);
         store.flush().unwrap();
         let mode = std::fs::metadata(store.blob_path(&digests[0])).unwrap().mode();
         assert_eq!(mode & 0o777, FLUSHED);
@@ -547,9 +562,40 @@ mod tests {
                 name
             })
             .collect();
-        assert_eq!(names, [name("a:1"), by_digest]);
+        assert_eq!(names, [name("a:1"), by_digest.clone()]);
         store.settle();
-        check_here(&store, &digests, &[true, true, true, true, false]);
+        check_here(&store, &digests, &[true; 5]);
+        // What was reached is not held besides; what was not is, for a while.
+        store.unname_content(&name("a:1")).unwrap();
+        store.unname_content(&by_digest).unwrap();
+        store.settle();
+        check_here(&store, &digests, &[false, false, false, false, true]);
+    }
+
+    #[test]
+    fn an_old_blob_that_nothing_reaches_goes_at_open() {
+        let scratch = Scratch::new();
+        let store = open(&scratch);
+        store.settle();
+        let digest = store.keep_blob(b"x", &store.lease_content()).unwrap();
+        let path = store.blob_path(&digest);
+        drop(store);
+        let long_ago = std::time::SystemTime::now() - ORPHAN_TIME;
+        File::open(&path).unwrap().set_modified(long_ago).unwrap();
+        let store = open(&scratch);
+        store.settle();
+        check_here(&store, &[digest], &[false]);
+    }
+
+    #[test]
+    fn a_blob_is_needed_while_something_reaches_it() {
+        let scratch = Scratch::new();
+        let store = open(&scratch);
+        let digests = keep_image(&store, &store.lease_content(), "x");
+        store.name_content(&name("a:1"), target(&store, digests[0])).unwrap();
+        let needed: Vec<bool> =
+            digests.iter().map(|digest| store.is_content_needed(digest)).collect();
+        assert_eq!(needed, [true, true, true, true, false]);
     }
 
     #[test]
@@ -602,6 +648,10 @@ mod tests {
         check_here(&store, &[digest], &[true]);
         store.hold_content_for(&digest, Duration::ZERO);
         store.sweep_content();
-        check_here(&store, &[digest], &[false]);
+        check_here(&store, &[digest], &[true]);
+        let brief = store.keep_blob(b"y", &store.lease_content()).unwrap();
+        store.hold_content_for(&brief, Duration::ZERO);
+        store.sweep_content();
+        check_here(&store, &[digest, brief], &[true, false]);
     }
 }

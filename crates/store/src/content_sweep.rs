@@ -103,6 +103,11 @@ impl Store {
             if state.content.generation != generation {
                 continue;
             }
+            for (digest, until) in std::mem::take(&mut state.content.young) {
+                if !marked.contains(&digest) {
+                    state.content.timed.insert(digest, until);
+                }
+            }
             let doomed: Vec<Digest> = present
                 .into_iter()
                 .filter(|digest| !marked.contains(digest) && !state.content.is_held(digest, now))
@@ -121,6 +126,12 @@ impl Store {
         // Whoever named something asks for a sweep when it goes.
         debug!("names change faster than blobs can be swept");
         (0, Vec::new())
+    }
+
+    /// Whether something that is named or unpacked here reaches the blob.
+    pub fn is_content_needed(&self, digest: &Digest) -> bool {
+        let (roots, present, _) = self.roots();
+        self.mark(&roots, &present).contains(digest)
     }
 
     /// Where marking starts, the blobs there are, and what tells whether that has changed.
