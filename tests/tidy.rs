@@ -19,7 +19,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ("engine", &["build", "store", "net", "monitor", "runtime", "registry", "sys", "spec"]),
     ("api", &["spec"]),
     ("daemon", &["api", "engine", "spec", "sys"]),
-    ("cli", &["api", "spec"]),
+    ("cli", &["api", "registry", "spec"]),
     ("tug", &["cli", "daemon", "monitor", "runtime"]),
 ];
 

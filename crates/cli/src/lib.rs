@@ -14,6 +14,8 @@ mod context;
 mod create;
 mod credentials;
 mod failure;
+mod files;
+mod manifest;
 mod outcome;
 mod render;
 mod stream;

@@ -5,6 +5,7 @@ mod build;
 mod daemon;
 mod faults;
 mod images;
+mod manifests;
 mod networks;
 mod registry;
 mod run;
@@ -27,6 +28,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         volumes::CASES,
         networks::CASES,
         registry::CASES,
+        manifests::CASES,
         search::CASES,
         daemon::CASES,
         faults::CASES,

@@ -13,13 +13,13 @@ super::cases! {
     two_pulls_at_once_get_one_image,
 }
 
-const ADDRESS: &str = "127.0.0.1:5000";
+pub(super) const ADDRESS: &str = "127.0.0.1:5000";
 
 /// A registry that ends with the case; none where the program is not installed.
-struct Registry(Child);
+pub(super) struct Registry(Child);
 
 impl Registry {
-    fn start(suite: &Suite) -> Option<Registry> {
+    pub(super) fn start(suite: &Suite) -> Option<Registry> {
         let dir = suite.scratch().join("registry");
         fs::create_dir_all(&dir).unwrap();
         let settings = dir.join("config.yml");
@@ -44,7 +44,7 @@ impl Drop for Registry {
     }
 }
 
-fn without() -> Outcome {
+pub(super) fn without() -> Outcome {
     Outcome::Ignored("docker-registry is not installed".to_owned())
 }
 

@@ -21,6 +21,7 @@ pub mod inspect;
 pub mod lifecycle;
 pub mod login;
 pub mod logs;
+pub mod manifest;
 pub mod networks;
 pub mod ps;
 pub mod run;
@@ -174,6 +175,17 @@ pub static GROUPS: &[Group] = &[
             &images::RM,
             &transfer::SAVE,
             &images::TAG,
+        ],
+    },
+    Group {
+        name: "manifest",
+        about: "Manage image manifests and lists of them, without a daemon",
+        commands: &[
+            &manifest::ANNOTATE,
+            &manifest::CREATE,
+            &manifest::INSPECT,
+            &manifest::PUSH,
+            &manifest::RM,
         ],
     },
     Group {
@@ -379,6 +391,9 @@ mod tests {
 
             Run 'docker volume COMMAND --help' for more information on a command.
         "#]]
-        .assert_eq(&help::group("docker", &GROUPS[6]));
+        .assert_eq(&help::group(
+            "docker",
+            GROUPS.iter().find(|group| group.name == "volume").unwrap(),
+        ));
     }
 }
