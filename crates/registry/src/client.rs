@@ -438,7 +438,23 @@ impl Client {
         begun(&answer, &url)
     }
 
-    /// Sends bytes as they come.
+    /// How many bytes of an upload the registry has, and where it goes on.
+    ///
+    /// # Errors
+    /// Refused: the registry has forgotten it, or tells no offset.
+    pub async fn upload_status(&self, upload: &Upload) -> Result<(Upload, u64), Error> {
+        let empty = Payload::empty();
+        let mut answer =
+            self.demand(Method::GET, &upload.location, HeaderMap::new(), empty).await?;
+        let _ = answer.bytes(REFUSAL_BYTES_MAX).await;
+        let range = answer.header(RANGE.as_str()).and_then(received);
+        let received = range.ok_or(Error::Header("Range"))?;
+        // Some say the place anew with each answer, for others it stays.
+        let moved = begun(&answer, &upload.location).unwrap_or_else(|_| upload.clone());
+        Ok((moved, received))
+    }
+
+    /// Sends bytes as they come, after those that the registry has.
     ///
     /// # Errors
     /// Refused, or the stream itself failed.
@@ -548,6 +564,18 @@ async fn refusal(mut answer: Answer) -> Error {
     Refusal::read(answer.status, &auth::challenges(&answer.headers), &body).into()
 }
 
+/// How many bytes `0-9` (or `bytes=0-9`) are. Source: OCI distribution-spec 1.1, "Pushing a blob in
+/// chunks"; docker-registry says `0-0` when it has none.
+fn received(range: &str) -> Option<u64> {
+    let (start, end) = range.trim().trim_start_matches("bytes=").split_once('-')?;
+    let (start, end): (u64, u64) = (start.parse().ok()?, end.parse().ok()?);
+    match (start, end) {
+        (0, 0) => Some(0),
+        (0, end) => end.checked_add(1),
+        _ => None,
+    }
+}
+
 /// The address of `<…>; rel="next"`.
 fn next_page(link: &str) -> Option<&str> {
     let (address, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
@@ -562,6 +590,14 @@ pub fn is_index(media_type: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_registry_received_is_in_the_range() {
+        assert_eq!(received("0-99"), Some(100));
+        assert_eq!(received("bytes=0-0"), Some(0));
+        assert_eq!(received("5-9"), None);
+        assert_eq!(received("0"), None);
+    }
 
     #[test]
     fn the_next_page_is_in_the_link() {

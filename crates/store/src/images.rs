@@ -17,6 +17,7 @@ use spec::image::ImageConfig;
 use spec::{ChainId, DiffId, Digest, ImageId, Reference};
 use tracing::warn;
 
+use crate::content::{ContentError, Target};
 use crate::layers::{LayerKey, Lease};
 use crate::records::{self, Durability, RecordError};
 use crate::store::{State, Store};
@@ -56,6 +57,8 @@ pub enum ImageError {
     BareName,
     #[error(transparent)]
     Record(#[from] RecordError),
+    #[error(transparent)]
+    Content(#[from] ContentError),
 }
 
 /// `images/<id>/meta.json`.
@@ -154,7 +157,33 @@ impl Store {
     }
 
     /// Names `id`; gives the image that had the name before, if it was another.
+    ///
+    /// The name then means as content what another name of the image means, if any does.
     pub fn tag(&self, name: &Reference, id: &ImageId) -> Result<Option<ImageId>, ImageError> {
+        let target = match self.resolve_tag(name) == Some(*id) {
+            true => self.content(name),
+            false => None,
+        };
+        let inherited = || self.references(id).iter().find_map(|known| self.content(known));
+        self.tag_as(name, id, target.or_else(inherited))
+    }
+
+    /// The same, with what the name means as content: a manifest of the image, or an index of one.
+    pub fn tag_as(
+        &self,
+        name: &Reference,
+        id: &ImageId,
+        target: Option<Target>,
+    ) -> Result<Option<ImageId>, ImageError> {
+        let before = self.tag_image(name, id)?;
+        match target {
+            Some(target) => self.name_content(name, target)?,
+            None => drop(self.unname_content(name)?),
+        }
+        Ok(before)
+    }
+
+    fn tag_image(&self, name: &Reference, id: &ImageId) -> Result<Option<ImageId>, ImageError> {
         if name.tag().is_none() && name.digest().is_none() {
             return Err(ImageError::BareName);
         }
@@ -191,6 +220,8 @@ impl Store {
             state.images.names.insert(name, id);
             return Err(error.into());
         }
+        drop(state);
+        self.unname_content(&name)?;
         Ok(Some(id))
     }
 
@@ -215,13 +246,17 @@ impl Store {
     pub fn image_remove(&self, id: &ImageId) -> Result<Vec<LayerKey>, ImageError> {
         let mut state = self.state();
         let image = state.images.by_id.remove(id).ok_or(ImageError::Missing(*id))?;
-        let before = state.images.names.len();
+        let named = state.images.names.iter().filter(|(_, of)| *of == id);
+        let names: Vec<Reference> = named.map(|(name, _)| name.clone()).collect();
         state.images.names.retain(|_, of| of != id);
-        if state.images.names.len() != before {
+        if !names.is_empty() {
             self.write_names(&state)?;
         }
         let trashed = self.to_trash(&self.image_dir(id));
         drop(state);
+        for name in &names {
+            self.unname_content(name)?;
+        }
         self.discard(trashed.into_iter().collect());
         let top_first: Vec<LayerKey> = image.layers.iter().rev().copied().collect();
         Ok(self.release_layers(&top_first))

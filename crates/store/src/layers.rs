@@ -22,7 +22,7 @@ use crate::merged::Merged;
 use crate::pipe::{Swell, plain};
 use crate::recipe::{Kept, LayerTar};
 use crate::records::{Durability, RecordError};
-use crate::store::{Store, boot_id};
+use crate::store::{State, Store, boot_id};
 
 /// Names a layer in this store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -199,18 +199,18 @@ impl Store {
         self.state().layers.get(key).map(|held| held.record.layer(*key))
     }
 
-    /// Says as which blob the layer goes to others, if that is not known yet.
+    /// Says as which blob the layer goes to others, unless the blob that it came as is here.
     pub fn layer_is_blob(&self, key: &LayerKey, blob: BlobInfo) -> Result<(), RecordError> {
         let mut state = self.state();
-        let Some(record) = state.layers.record_mut(key).filter(|record| record.blob.is_none())
-        else {
+        let State { layers, content, .. } = &mut *state;
+        let Some(record) = layers.record_mut(key) else { return Ok(()) };
+        if record.blob.as_ref().is_some_and(|known| content.blobs.contains_key(&known.digest)) {
             return Ok(());
-        };
+        }
         record.blob = Some(blob);
+        content.generation += 1;
         let path = self.layer_dir(key).join("layer.json");
-        self.records().write_json(&path, record, Durability::Lazy)?;
-        state.content.generation += 1;
-        Ok(())
+        self.records().write_json(&path, record, Durability::Lazy)
     }
 
     pub fn has_layer(&self, key: &LayerKey) -> bool {

@@ -9,11 +9,12 @@ use api::container::{GraphDriver, StrSlice, Unit};
 use api::image as docker;
 use api::progress::{Message, Progress};
 use engine::images::{
-    Force, HistoryStep, ImageDetails, ImageSummary, ImagesQuery, ImportRequest, Intermediate,
-    LoadOutput, Parents, PullRequest, PushRequest, Removal, Removed, SharedSize, TransferOutput,
+    Extent, Force, HistoryStep, ImageDetails, ImageSummary, ImagesQuery, ImportRequest,
+    Intermediate, LoadOutput, Parents, PullRequest, PushRequest, Removal, Removed, SharedSize,
+    TransferOutput,
 };
 use hyper::StatusCode;
-use spec::Reference;
+use spec::{Platform, Reference};
 use tokio::sync::mpsc;
 
 use super::registry::registry_auth;
@@ -237,12 +238,29 @@ pub async fn create(call: Call) -> Result {
     }
 }
 
+/// The platform that was asked for: `linux/arm64`, or as a document since API 1.46.
+///
+/// Source: moby `api/server/httputils/form.go`, `DecodePlatform`.
+fn platform(call: &Call) -> Result<Option<Platform>> {
+    match call.query.text("platform") {
+        "" => Ok(None),
+        text if text.starts_with('{') => {
+            let platform = serde_json::from_str(text)
+                .map_err(|error| Failure::invalid(format!("failed to parse platform: {error}")))?;
+            Ok(Some(platform))
+        }
+        text => Ok(Some(text.parse()?)),
+    }
+}
+
 async fn pull(call: Call, name: Reference) -> Result {
-    let platform = match call.query.text("platform") {
-        "" => None,
-        text => Some(text.parse()?),
+    let platform = platform(&call)?;
+    // Ours, where Docker has nothing: an index with all that it names.
+    let extent = match call.query.flag("allPlatforms") {
+        true => Extent::AllPlatforms,
+        false => Extent::OnePlatform,
     };
-    let request = PullRequest { name, platform, credentials: registry_auth(&call) };
+    let request = PullRequest { name, platform, extent, credentials: registry_auth(&call) };
     let (sender, output) = mpsc::channel(QUEUE_LENGTH);
     let engine = call.engine.clone();
     transferred(output, async move { engine.pull_image(request, sender).await }).await
@@ -253,7 +271,7 @@ pub async fn push(call: &Call, asked: &str) -> Result {
         "" => Reference::parse_untagged(asked)?,
         tag => Reference::parse_untagged(asked)?.with_tag(tag)?,
     };
-    let request = PushRequest { name, credentials: registry_auth(call) };
+    let request = PushRequest { name, platform: platform(call)?, credentials: registry_auth(call) };
     let (sender, output) = mpsc::channel(QUEUE_LENGTH);
     let engine = call.engine.clone();
     transferred(output, async move { engine.push_image(request, sender).await }).await
@@ -326,15 +344,11 @@ async fn import(mut call: Call) -> Result {
         "" => None,
         repo => Some(named(repo, query.text("tag"))?),
     };
-    let platform = match query.text("platform") {
-        "" => None,
-        text => Some(text.parse()?),
-    };
     let request = ImportRequest {
         name,
         message: query.text("message").to_owned(),
         changes: query.all("changes").flat_map(str::lines).map(str::to_owned).collect(),
-        platform,
+        platform: platform(&call)?,
     };
     let archive = call.upload_stream();
     let id = call.engine.import_image(archive, request).await?;

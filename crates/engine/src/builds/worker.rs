@@ -31,7 +31,7 @@ use crate::Engine;
 use crate::containers::spec::Resources;
 use crate::containers::views::LogSource;
 use crate::error::{Error, Kind, chain};
-use crate::images::{Credentials, PullRequest};
+use crate::images::{Credentials, Extent, PullRequest};
 use crate::oneshot::{OneShot, OneShotMount, OneShotNetwork};
 
 /// Names of the snapshots of RUN steps.
@@ -203,7 +203,12 @@ impl EngineWorker {
             (Some(_), Pull::Always) | (None, Pull::Missing | Pull::Always) => {}
         }
         let credentials = credentials_for(&self.bases.credentials, name.domain());
-        let request = PullRequest { name, platform: platform.cloned(), credentials };
+        let request = PullRequest {
+            name,
+            platform: platform.cloned(),
+            extent: Extent::OnePlatform,
+            credentials,
+        };
         let (sender, mut progress) = mpsc::channel(16);
         let mut cancel = self.cancel.subscribe();
         let pulled = self.runtime.block_on(async {

@@ -67,7 +67,12 @@ fn missing_reference(asked: &str) -> Error {
 
 fn create(engine: &Arc<Inner>, request: CreateRequest) -> Result<Created> {
     let CreateRequest { name, platform, mut spec } = request;
-    let image = find_image(engine, &spec.image)?;
+    let mut image = find_image(engine, &spec.image)?;
+    if let Some(wanted) = platform.as_ref().filter(|wanted| !wanted.runs(&image.config.platform()))
+        && let Some(other) = crate::images::content::for_platform(engine, &spec.image, wanted)?
+    {
+        image = other;
+    }
     let mut warnings = platform_warnings(&image, platform.as_ref())?;
     merge::merge(&mut spec.config, &image.config.config);
     warnings.extend(validate::discard(&mut spec.host.resources, engine.host.cgroup_v2)?);

@@ -1,8 +1,7 @@
-//! Which blobs of registries our layers are, and the manifests that images came with.
+//! Which blobs of registries our layers are.
 //!
 //! ```text
-//! registry/blobs.json             layer -> blobs, and the repositories that have them
-//! registry/manifests/<image id>   a manifest's bytes as they came
+//! registry/blobs.json   layer -> blobs, and the repositories that have them
 //! ```
 //! All of this only saves work: without it a push sends again what the registry has. So nothing is
 //! flushed, and what cannot be read is forgotten.
@@ -13,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use spec::{DiffId, Digest, ImageId, Reference};
+use spec::{DiffId, Digest, Reference};
 use store::{Durability, LayerKey, Store};
 use tracing::warn;
 
@@ -94,29 +93,5 @@ impl Blobs {
         if let Err(error) = written {
             warn!(error, "which registry has which layer is not remembered");
         }
-    }
-
-    fn manifest_path(&self, image: &ImageId) -> PathBuf {
-        self.root.join("manifests").join(image.hex())
-    }
-
-    /// Blocking.
-    pub(super) fn keep_manifest(&self, image: &ImageId, bytes: &[u8]) {
-        let path = self.manifest_path(image);
-        let dir = self.root.join("manifests");
-        if let Err(error) = fs::create_dir_all(dir).and_then(|()| fs::write(path, bytes)) {
-            warn!(error = chain(&error), "an image's manifest is not kept");
-        }
-    }
-
-    /// The manifest that an image came with. Blocking.
-    pub(super) fn manifest(&self, image: &ImageId) -> Option<Vec<u8>> {
-        fs::read(self.manifest_path(image)).ok()
-    }
-
-    /// Blocking.
-    pub(super) fn drop_manifest(&self, image: &ImageId) {
-        // Most images have none.
-        let _ = fs::remove_file(self.manifest_path(image));
     }
 }

@@ -1,13 +1,15 @@
 //! Images as users see them: lists, inspection, history, names.
 //!
 //! What is deleted when, and the conflicts, are in [`remove`]; archives in and out in [`transfer`]; from
-//! registries in [`pull`].
+//! registries in [`pull`] and [`fetch`], to them in [`push`]; what names mean as content in [`content`].
 //!
 //! Source: moby `daemon/images/images.go`, `image_inspect.go`, `image_history.go`, `image_tag.go`.
 
 mod ask;
 mod blobs;
+pub(crate) mod content;
 mod download;
+mod fetch;
 mod pattern;
 mod pull;
 mod push;
@@ -15,6 +17,7 @@ pub(crate) mod registries;
 mod remove;
 mod search;
 mod transfer;
+mod upload;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -32,7 +35,7 @@ use crate::filters::Filters;
 use crate::{Engine, Inner, words};
 
 pub use ask::Distribution;
-pub use pull::{PullRequest, TransferOutput};
+pub use pull::{Extent, PullRequest, TransferOutput};
 pub use push::PushRequest;
 pub use registry::Credentials;
 pub use remove::{Force, Parents, PruneReport, Removal, Removed};

@@ -1,42 +1,25 @@
-//! Pulls: from a name to an image that is here.
+//! Pulls: who asked for what, and which endpoint is asked for it.
 //!
-//! ```text
-//! endpoints ─▶ manifest (by HEAD when it is known already) ─▶ one of an index ─▶ configuration
-//!           ─▶ missing layers, three at a time (download) ─▶ committed bottom first ─▶ image, names
-//! ```
-//! Two pulls of one image are one [`Job`] that both listen to; who comes later is told first how far
-//! it is. When nobody listens any more the job ends, and what was downloaded stays for the next.
-//!
-//! Invariant: names are written last, so an image has a name only when all of it was verified.
+//! Two pulls of one name are one [`Job`] that both listen to; who comes later is told first how far
+//! it is. When nobody listens any more the job ends, and what was downloaded stays for the next. What
+//! is done with an endpoint is in [`super::fetch`].
 //!
 //! Source: moby `distribution/pull.go`, `pull_v2.go`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
-use registry::client::is_index;
-use registry::select::{no_match, select};
-use registry::{Access, Client, Credentials, Fetched, Role, Work};
-use serde::de::DeserializeOwned;
-use spec::image::{Descriptor, ImageConfig, Index, Manifest, media_type};
-use spec::{Digest, ImageId, Platform, Reference};
-use store::{LayerKey, Unpacked};
+use registry::{Access, Client, Credentials, Role, Work};
+use spec::{Digest, Platform, Reference};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::AbortHandle;
 
-use super::blobs::KnownBlob;
 use super::download;
+use super::fetch::{Fault, Fetch};
 use super::registries::{may_fall_back, plain_error, pull_error};
 use crate::containers::world::blocking;
 use crate::error::{Error, Kind, Result};
-use crate::events::EventType;
 use crate::{Engine, Inner};
-
-/// Bytes. A configuration is some kilobytes.
-const CONFIG_BYTES_MAX: usize = 8 << 20;
-/// Source: moby `layer/layer.go`, `maxLayerDepth`.
-const LAYERS_MAX: usize = 125;
 
 /// What to pull, for whom.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -44,7 +27,17 @@ pub struct PullRequest {
     /// Without tag and digest: all tags.
     pub name: Reference,
     pub platform: Option<Platform>,
+    pub extent: Extent,
     pub credentials: Credentials,
+}
+
+/// How much of an index is pulled.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Extent {
+    #[default]
+    OnePlatform,
+    /// All that it names, so that it can be pushed or saved whole; one platform is unpacked.
+    AllPlatforms,
 }
 
 /// What a pull or push has to tell, in order.
@@ -216,29 +209,7 @@ struct Pull {
     request: PullRequest,
 }
 
-/// A failure that may still turn out well at another endpoint, and one that is final.
-enum Fault {
-    Registry(registry::Error),
-    Engine(Error),
-}
-
-impl From<registry::Error> for Fault {
-    fn from(error: registry::Error) -> Fault {
-        Fault::Registry(error)
-    }
-}
-
-impl From<Error> for Fault {
-    fn from(error: Error) -> Fault {
-        Fault::Engine(error)
-    }
-}
-
 impl Pull {
-    fn say(&self, output: TransferOutput) {
-        self.reporter.say(output);
-    }
-
     async fn run(&self) -> Result<()> {
         let data_root = self.engine.config.data_root.clone();
         blocking(move || download::sweep(&data_root)).await;
@@ -279,209 +250,20 @@ impl Pull {
         })
     }
 
+    fn fetch<'a>(&'a self, client: &'a Arc<Client>) -> Fetch<'a> {
+        let (engine, reporter) = (&self.engine, &self.reporter);
+        Fetch { engine, client, reporter, request: &self.request }
+    }
+
     async fn from(&self, client: &Arc<Client>) -> std::result::Result<(), Fault> {
         let name = &self.request.name;
         if name.tag().is_some() || name.digest().is_some() {
-            return self.one(client, name).await;
+            return self.fetch(client).one(name).await;
         }
         for tag in client.tags().await? {
             let Ok(name) = name.with_tag(&tag) else { continue };
-            self.one(client, &name).await?;
+            self.fetch(client).one(&name).await?;
         }
-        Ok(())
-    }
-
-    /// One tag or digest.
-    async fn one(&self, client: &Arc<Client>, name: &Reference) -> std::result::Result<(), Fault> {
-        let wanted = match (name.digest(), name.tag()) {
-            (Some(digest), _) => digest.to_string(),
-            (None, tag) => tag.unwrap_or("latest").to_owned(),
-        };
-        let begin = || self.say(line(&wanted, format!("Pulling from {}", name.path())));
-        let known = match name.digest() {
-            Some(digest) => Some(digest),
-            None => client.find_manifest(&wanted).await?.map(|known| known.digest),
-        };
-        if let Some((digest, id)) =
-            known.and_then(|digest| Some((digest, self.present(name, digest)?)))
-        {
-            begin();
-            return Ok(self.finish(name, digest, &id).await?);
-        }
-        let fetched = client.manifest(&wanted).await?;
-        begin();
-        let digest = fetched.digest;
-        let (manifest, bytes, platform) = self.manifest(client, fetched).await?;
-        let raw = client.small_blob(&manifest.config.digest, CONFIG_BYTES_MAX).await?;
-        let config = checked(&manifest, &raw)?;
-        if let Some(platform) = platform.filter(|wanted| !wanted.runs(&config.platform())) {
-            let offered = config.platform();
-            self.say(line("", format!(
-                "WARNING: image with reference {} was found but its platform ({offered}) does not match the specified platform ({platform})",
-                name.familiar()
-            )));
-        }
-        let id = self.layers(client, &manifest, &config, raw.to_vec()).await?;
-        self.remember(name, &id, &manifest, &config, bytes).await;
-        Ok(self.finish(name, digest, &id).await?)
-    }
-
-    /// The image that was pulled under this digest, if it fits.
-    fn present(&self, name: &Reference, digest: Digest) -> Option<ImageId> {
-        let store = &self.engine.store;
-        let id = store.resolve_tag(&name.with_digest(digest))?;
-        let image = store.image(&id)?;
-        let wanted = self.request.platform.clone().unwrap_or_else(Platform::host);
-        wanted.runs(&image.config.platform()).then_some(id)
-    }
-
-    /// The image's manifest, chosen from an index where it is one; and the platform that is still
-    /// to be compared.
-    async fn manifest(
-        &self,
-        client: &Client,
-        fetched: Fetched,
-    ) -> std::result::Result<(Manifest, Bytes, Option<Platform>), Fault> {
-        let kind = kind_of(&fetched)?;
-        if !is_index(&kind) {
-            return Ok((document(&fetched.bytes)?, fetched.bytes, self.request.platform.clone()));
-        }
-        let index: Index = document(&fetched.bytes)?;
-        let platform = self.request.platform.clone().unwrap_or_else(Platform::host);
-        let Some(chosen) = select(&index, &platform) else {
-            return Err(Error::not_found(no_match(&platform)).into());
-        };
-        let fetched = client.manifest(&chosen.digest.to_string()).await?;
-        let kind = kind_of(&fetched)?;
-        if is_index(&kind) {
-            return Err(registry::Error::MediaType(kind).into());
-        }
-        Ok((document(&fetched.bytes)?, fetched.bytes, None))
-    }
-
-    /// Gets the missing layers and keeps the image.
-    async fn layers(
-        &self,
-        client: &Arc<Client>,
-        manifest: &Manifest,
-        config: &ImageConfig,
-        raw: Vec<u8>,
-    ) -> Result<ImageId> {
-        let store = self.engine.store.clone();
-        let lease = Arc::new(store.lease());
-        let keys: Vec<LayerKey> =
-            config.rootfs.diff_ids.iter().copied().map(LayerKey::from).collect();
-        let mut wanted = HashSet::new();
-        let mut tasks = JoinSet::new();
-        for (place, (key, blob)) in keys.iter().zip(&manifest.layers).enumerate() {
-            let is_here = lease.hold(key);
-            let text = if is_here { "Already exists" } else { "Pulling fs layer" };
-            self.say(layer_line(&blob.digest.short(), text));
-            if !is_here && wanted.insert(*key) {
-                tasks.spawn(self.download(client, blob.clone(), place));
-            }
-        }
-        let mut ready: HashMap<usize, Unpacked> = HashMap::new();
-        for (place, key) in keys.iter().enumerate() {
-            while wanted.contains(key) && !ready.contains_key(&place) {
-                let Some(done) = tasks.join_next().await else { break };
-                let (place, unpacked) = match done {
-                    Ok(done) => done?,
-                    Err(failure) => std::panic::resume_unwind(failure.into_panic()),
-                };
-                ready.insert(place, unpacked);
-            }
-            // The same layer twice in one image, or one that came by another way meanwhile.
-            let Some(unpacked) = ready.remove(&place) else { continue };
-            wanted.remove(key);
-            if unpacked.key() != *key {
-                let text = format!(
-                    "layers from manifest don't match image configuration: layer {place} is {}, not {key}",
-                    unpacked.key()
-                );
-                return Err(Error::internal(text));
-            }
-            let (lease, parents) = (Arc::clone(&lease), keys[..place].to_vec());
-            let committed = blocking(move || unpacked.commit(&lease, &parents)).await;
-            committed.map_err(|source| {
-                Error::because(Kind::Internal, "failed to register layer", source)
-            })?;
-            self.say(layer_line(&manifest.layers[place].digest.short(), "Pull complete"));
-        }
-        let created = blocking(move || store.image_create(&raw, None, &lease)).await;
-        created.map_err(|source| Error::caused(Kind::Internal, source))
-    }
-
-    /// For a later push.
-    async fn remember(
-        &self,
-        name: &Reference,
-        id: &ImageId,
-        manifest: &Manifest,
-        config: &ImageConfig,
-        bytes: Bytes,
-    ) {
-        let layers = config.rootfs.diff_ids.iter().zip(&manifest.layers);
-        let learnt = layers.map(|(diff_id, layer)| {
-            let (digest, size, media_type) = (layer.digest, layer.size, layer.media_type.clone());
-            (*diff_id, KnownBlob { digest, size, media_type, repositories: Vec::new() })
-        });
-        let (engine, name, id) = (Arc::clone(&self.engine), name.clone(), *id);
-        let learnt = learnt.collect();
-        blocking(move || {
-            engine.registries.blobs.keep_manifest(&id, &bytes);
-            engine.registries.blobs.learn(&engine.store, &name, learnt);
-        })
-        .await;
-    }
-
-    fn download(
-        &self,
-        client: &Arc<Client>,
-        blob: Descriptor,
-        place: usize,
-    ) -> impl Future<Output = Result<(usize, Unpacked)>> + Send + use<> {
-        let source = download::Source {
-            client: Arc::clone(client),
-            store: self.engine.store.clone(),
-            data_root: self.engine.config.data_root.clone(),
-            reporter: self.reporter.clone(),
-            attempts_max: self.engine.registries.current().attempts_max(),
-        };
-        let downloads = Arc::clone(&self.engine.registries.current().downloads);
-        async move {
-            if downloads.available_permits() == 0 {
-                source.reporter.say(layer_line(&blob.digest.short(), "Waiting"));
-            }
-            let _permit = downloads.acquire().await;
-            Ok((place, download::layer(&source, &blob).await?))
-        }
-    }
-
-    /// Names the image and says how it ended.
-    async fn finish(&self, name: &Reference, digest: Digest, id: &ImageId) -> Result<()> {
-        let (engine, named, id) = (Arc::clone(&self.engine), name.clone(), *id);
-        let is_new = blocking(move || -> std::result::Result<bool, store::ImageError> {
-            let before = engine.store.resolve_tag(&named);
-            engine.store.tag(&named.with_digest(digest), &id)?;
-            if named.digest().is_none() {
-                engine.store.tag(&named, &id)?;
-            }
-            Ok(before != Some(id))
-        })
-        .await
-        .map_err(|source| Error::caused(Kind::Internal, source))?;
-        self.say(line("", format!("Digest: {digest}")));
-        let shown = name.familiar();
-        self.say(line(
-            "",
-            match is_new {
-                true => format!("Status: Downloaded newer image for {shown}"),
-                false => format!("Status: Image is up to date for {shown}"),
-            },
-        ));
-        let attributes = [("name".to_owned(), name.familiar_name())].into();
-        self.engine.events.publish(EventType::Image, "pull", shown, attributes);
         Ok(())
     }
 }
@@ -493,67 +275,6 @@ fn is_certificate(error: &registry::Error) -> bool {
         }
         _ => false,
     }
-}
-
-/// What a manifest is; its own word for it where the registry gave none.
-fn kind_of(fetched: &Fetched) -> std::result::Result<String, registry::Error> {
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Kind {
-        #[serde(default)]
-        media_type: Option<String>,
-        #[serde(default)]
-        manifests: Option<serde::de::IgnoredAny>,
-    }
-    let known = [
-        media_type::OCI_INDEX,
-        media_type::DOCKER_LIST,
-        media_type::OCI_MANIFEST,
-        media_type::DOCKER_MANIFEST,
-    ];
-    if known.contains(&fetched.media_type.as_str()) {
-        return Ok(fetched.media_type.clone());
-    }
-    let kind: Kind = document(&fetched.bytes)?;
-    match (kind.media_type, kind.manifests) {
-        (Some(text), _) if known.contains(&text.as_str()) => Ok(text),
-        (None, Some(_)) => Ok(media_type::OCI_INDEX.to_owned()),
-        (Some(text), _) => Err(registry::Error::MediaType(text)),
-        (None, None) => Err(registry::Error::MediaType(fetched.media_type.clone())),
-    }
-}
-
-fn document<T: DeserializeOwned>(bytes: &[u8]) -> std::result::Result<T, registry::Error> {
-    serde_json::from_slice(bytes)
-        .map_err(|source| registry::Error::Document { what: "a manifest", source })
-}
-
-/// The configuration, if it and the manifest fit each other and this engine.
-fn checked(manifest: &Manifest, raw: &[u8]) -> Result<ImageConfig> {
-    let kind = manifest.config.media_type.as_str();
-    if !matches!(
-        kind,
-        media_type::OCI_CONFIG | media_type::DOCKER_CONFIG | "application/octet-stream" | ""
-    ) {
-        // Source: moby `distribution/pull_v2.go`, `unsupportedMediaTypeError`.
-        return Err(Error::invalid(format!("unsupported media type {kind}")));
-    }
-    let config: ImageConfig = serde_json::from_slice(raw)
-        .map_err(|source| Error::because(Kind::Invalid, "invalid image configuration", source))?;
-    let (layers, diff_ids) = (manifest.layers.len(), config.rootfs.diff_ids.len());
-    if layers != diff_ids {
-        return Err(Error::invalid("layers from manifest don't match image configuration"));
-    }
-    if layers > LAYERS_MAX {
-        return Err(Error::invalid("max depth exceeded"));
-    }
-    if !config.os.is_empty() && config.os != "linux" {
-        return Err(Error::invalid(format!(
-            "image operating system {:?} cannot be used on this platform: operating system is not supported",
-            config.os
-        )));
-    }
-    Ok(config)
 }
 
 #[cfg(test)]
@@ -569,47 +290,5 @@ mod tests {
         reporter.say(layer_progress("1", "Downloading", 1, 2));
         let want = [line("latest", "Pulling from a"), layer_progress("1", "Downloading", 1, 2)];
         assert_eq!(job.state().told, want);
-    }
-
-    #[track_caller]
-    fn check(config_kind: &str, layers: usize, config: &str, want: &str) {
-        let digest = Digest::of(b"");
-        let manifest = Manifest {
-            schema_version: 2,
-            media_type: None,
-            artifact_type: None,
-            config: Descriptor::new(config_kind, digest, 0),
-            layers: vec![Descriptor::new(media_type::OCI_LAYER, digest, 0); layers],
-            subject: None,
-            annotations: Default::default(),
-        };
-        let got = checked(&manifest, config.as_bytes()).map(drop).map_err(|error| error.message);
-        assert_eq!(got.err().unwrap_or_default(), want);
-    }
-
-    #[test]
-    fn a_manifest_that_does_not_fit_its_configuration_is_refused() {
-        let oci = media_type::OCI_CONFIG;
-        check(oci, 0, r#"{"os":"linux"}"#, "");
-        check(oci, 1, "{}", "layers from manifest don't match image configuration");
-        check(
-            "application/vnd.cncf.helm.config.v1+json",
-            0,
-            "{}",
-            "unsupported media type application/vnd.cncf.helm.config.v1+json",
-        );
-        check(
-            oci,
-            0,
-            r#"{"os":"windows"}"#,
-            "image operating system \"windows\" cannot be used on this platform: operating system is not supported",
-        );
-        let digests = vec![format!("\"{}\"", Digest::of(b"")); 126].join(",");
-        check(
-            oci,
-            126,
-            &format!("{{\"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[{digests}]}}}}"),
-            "max depth exceeded",
-        );
     }
 }

@@ -1,47 +1,44 @@
-//! Pushes: an image's layers, its configuration, and last the manifest that names them.
+//! Pushes: which documents and blobs a name means, and in which order they go to the registry.
 //!
-//! For each layer the registry is asked whether it has a blob that we know the layer as; then
-//! whether it takes one over from another of its repositories; only then is the layer compressed
-//! and sent, while it is read. Five layers at a time.
+//! ```text
+//! index that is here whole ─▶ all blobs ─▶ its manifests ─▶ the index
+//! manifest that is here    ─▶ its blobs ─▶ the manifest            (byte for byte as it came)
+//! image made here          ─▶ its layers, compressed on the way ─▶ a manifest, kept
+//! ```
+//! What names others goes after what it names, the tag last. An index that is not here whole is not
+//! pushed: its manifest of this image is. How a blob goes is in [`super::upload`].
 //!
-//! An image that was pulled is pushed with the manifest it came with, byte for byte, when the
-//! registry has all of its blobs.
-//!
-//! Source: moby `distribution/push.go`, `push_v2.go`.
+//! Source: moby `distribution/push.go`, `push_v2.go`; `daemon/containerd/image_push.go`.
 
-use std::io::{self, Read, Write};
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use registry::client::Mount;
+use registry::client::is_index;
 use registry::{Access, Client, Credentials, Work};
-use sha2::{Digest as _, Sha256};
-use spec::image::{Descriptor, Manifest, media_type};
-use spec::{DiffId, Digest, ImageId, Reference};
-use store::{Image, LayerKey, Store};
+use spec::image::Descriptor;
+use spec::{DiffId, Digest, ImageId, Platform, Reference};
+use store::{ContentLease, Image, Target};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::blobs::KnownBlob;
-use super::pull::{TransferOutput, layer_line, layer_progress, line};
+use super::content::{Child, children, is_whole, kind_of, manifest, manifest_of, read_kept};
+use super::pull::{TransferOutput, line};
 use super::registries::{may_fall_back, plain_error};
+use super::upload::{Item, Sending, Unsent};
 use crate::containers::world::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::events::EventType;
-use crate::stream;
 use crate::{Engine, Inner};
-
-const ATTEMPTS_MAX: u32 = 5;
-/// Source: moby `distribution/push_v2.go`, `maxMountAttempts`.
-const MOUNTS_MAX: usize = 4;
-const REPORT_EVERY: Duration = Duration::from_millis(100);
 
 /// What to push, as whom.
 #[derive(Debug, Clone)]
 pub struct PushRequest {
     /// Without a tag: all tags.
     pub name: Reference,
+    /// Of an index this one alone.
+    pub platform: Option<Platform>,
     pub credentials: Credentials,
 }
 
@@ -55,7 +52,7 @@ impl Engine {
         request: PushRequest,
         output: mpsc::Sender<TransferOutput>,
     ) -> Result<()> {
-        let PushRequest { name, credentials } = request;
+        let PushRequest { name, platform, credentials } = request;
         if name.digest().is_some() {
             return Err(Error::invalid("cannot push a digest reference"));
         }
@@ -76,7 +73,8 @@ impl Engine {
                 }
                 Err(error) => return Err(plain_error(error, name.domain())),
             };
-            let push = Push { engine: Arc::clone(&self.inner), client, output };
+            let lease = Arc::new(self.inner.store.lease_content());
+            let push = Push { engine: Arc::clone(&self.inner), client, output, platform, lease };
             for (name, id) in &images {
                 push.one(name, id).await?;
             }
@@ -110,10 +108,27 @@ fn images(engine: &Inner, name: &Reference) -> Result<Vec<(Reference, ImageId)>>
     Ok(chosen)
 }
 
+/// A document as it goes to the registry.
+struct Document {
+    digest: Digest,
+    media_type: String,
+    bytes: Vec<u8>,
+}
+
+/// What of a name is pushed.
+enum Plan {
+    /// Blobs in the order of sending, documents likewise, the last one under the tag.
+    Kept { items: Vec<Item>, documents: Vec<Document> },
+    /// An image whose manifest is made anew.
+    Made,
+}
+
 struct Push {
     engine: Arc<Inner>,
     client: Arc<Client>,
     output: mpsc::Sender<TransferOutput>,
+    platform: Option<Platform>,
+    lease: Arc<ContentLease>,
 }
 
 impl Push {
@@ -123,36 +138,42 @@ impl Push {
     }
 
     async fn one(&self, name: &Reference, id: &ImageId) -> Result<()> {
-        let image = self
-            .engine
-            .store
-            .image(id)
-            .ok_or_else(|| crate::words::no_such_image(&name.familiar()))?;
-        let blobs = self.layers(name, &image).await?;
-        let failed = |error| plain_error(error, name.domain());
-        let config = Descriptor::new(media_type::DOCKER_CONFIG, id.0, image.raw.len() as u64);
-        if self.client.find_blob(&config.digest).await.map_err(failed)?.is_none() {
-            let upload = self.client.begin_upload().await.map_err(failed)?;
-            let raw = Bytes::from(image.raw.clone());
-            self.client.finish_upload(upload, &config.digest, raw).await.map_err(failed)?;
-        }
-        let (engine, id) = (Arc::clone(&self.engine), *id);
-        let kept = blocking(move || engine.registries.blobs.manifest(&id)).await;
-        let (kind, bytes) = match kept.and_then(|bytes| same_blobs(bytes, id, &blobs)) {
-            Some(kept) => kept,
-            None => manifest(config, &blobs)?,
+        let image = self.engine.store.image(id);
+        let image = image.ok_or_else(|| crate::words::no_such_image(&name.familiar()))?;
+        let (engine, named, of) = (Arc::clone(&self.engine), name.clone(), Arc::clone(&image));
+        let (platform, lease) = (self.platform.clone(), Arc::clone(&self.lease));
+        let plan = blocking(move || plan(&engine, &named, &of, platform.as_ref(), &lease)).await?;
+        let (documents, learnt) = match plan {
+            Plan::Made => self.made(name, &image).await?,
+            Plan::Kept { items, documents } => match self.items(name, items).await {
+                Ok(learnt) => (documents, learnt),
+                // The layer is here, but not as the blob that it came as.
+                Err(Unsent::Missing(digest)) if self.platform.is_none() => {
+                    let text = format!("{}: not kept, so the manifest changes", digest.short());
+                    self.say(line("", text)).await;
+                    self.made(name, &image).await?
+                }
+                Err(Unsent::Missing(digest)) => {
+                    return Err(Error::not_found(format!("content digest {digest}: not found")));
+                }
+                Err(Unsent::Error(error)) => return Err(error),
+            },
         };
-        let (digest, size) = (Digest::of(&bytes), bytes.len() as u64);
         let tag = name.tag().unwrap_or("latest").to_owned();
-        self.client.put_manifest(&tag, &kind, Bytes::from(bytes)).await.map_err(failed)?;
-        let (engine, named, learnt) =
-            (Arc::clone(&self.engine), name.clone(), (image.layers.clone(), blobs));
+        let Some((root, before)) = documents.split_last() else {
+            return Err(Error::internal("nothing to push"));
+        };
+        for document in before {
+            self.document(name, &document.digest.to_string(), document).await?;
+        }
+        self.document(name, &tag, root).await?;
+        let (digest, size) = (root.digest, root.bytes.len() as u64);
+        let target = Target { digest, media_type: root.media_type.clone(), size };
+        let (engine, named, id) = (Arc::clone(&self.engine), name.clone(), *id);
         blocking(move || {
-            let (layers, blobs) = learnt;
-            let learnt = layers.iter().map(LayerKey::diff_id).zip(blobs).collect();
             engine.registries.blobs.learn(&engine.store, &named, learnt);
             // Gone meanwhile, or already named so.
-            let _ = engine.store.tag(&named.with_digest(digest), &id);
+            let _ = engine.store.tag_as(&named.with_digest(digest), &id, Some(target));
         })
         .await;
         self.say(line("", format!("{tag}: digest: {digest} size: {size}"))).await;
@@ -162,302 +183,212 @@ impl Push {
         Ok(())
     }
 
-    /// Brings all layers to the registry; gives their blobs, bottom first.
-    async fn layers(&self, name: &Reference, image: &Image) -> Result<Vec<KnownBlob>> {
-        let mut places: Vec<(DiffId, usize)> = Vec::new();
-        for (place, key) in image.layers.iter().enumerate().rev() {
-            if !places.iter().any(|(known, _)| *known == key.diff_id()) {
-                places.push((key.diff_id(), place));
-            }
-        }
-        for (layer, _) in &places {
-            self.say(layer_line(&layer.0.short(), "Preparing")).await;
-        }
+    async fn document(&self, name: &Reference, under: &str, document: &Document) -> Result<()> {
+        let bytes = Bytes::from(document.bytes.clone());
+        let put = self.client.put_manifest(under, &document.media_type, bytes).await;
+        put.map_err(|error| plain_error(error, name.domain()))
+    }
+
+    /// Brings all items to the registry; gives what is to be remembered.
+    async fn items(
+        &self,
+        name: &Reference,
+        items: Vec<Item>,
+    ) -> std::result::Result<Vec<(DiffId, KnownBlob)>, Unsent> {
+        let sent = self.send(name, items).await?;
+        Ok(sent.into_iter().filter_map(|(_, learnt)| learnt).collect())
+    }
+
+    async fn send(
+        &self,
+        name: &Reference,
+        items: Vec<Item>,
+    ) -> std::result::Result<Vec<Sent>, Unsent> {
         let uploads = Arc::clone(&self.engine.registries.current().uploads);
         let mut tasks = JoinSet::new();
-        for (layer, _) in &places {
-            let work = Layer {
+        let mut waiting = Vec::new();
+        for (place, item) in items.into_iter().enumerate() {
+            let sending = Sending {
                 engine: Arc::clone(&self.engine),
                 client: Arc::clone(&self.client),
                 output: self.output.clone(),
                 name: name.clone(),
-                layer: *layer,
+                lease: Arc::clone(&self.lease),
+                item,
             };
+            sending.say("Preparing").await;
+            waiting.push((place, sending));
+        }
+        let mut all: Vec<Option<Sent>> = waiting.iter().map(|_| None).collect();
+        for (place, sending) in waiting {
             let uploads = Arc::clone(&uploads);
             tasks.spawn(async move {
                 if uploads.available_permits() == 0 {
-                    work.say("Waiting").await;
+                    sending.say("Waiting").await;
                 }
                 let _permit = uploads.acquire().await;
-                work.push().await.map(|blob| (work.layer, blob))
+                let blob = sending.push().await?;
+                let learnt = sending.learnt(&blob);
+                Ok::<_, Unsent>((place, (blob, learnt)))
             });
         }
-        let mut done: Vec<(DiffId, KnownBlob)> = Vec::new();
         while let Some(finished) = tasks.join_next().await {
             match finished {
-                Ok(finished) => done.push(finished?),
+                Ok(finished) => {
+                    let (place, sent) = finished?;
+                    all[place] = Some(sent);
+                }
                 Err(failure) => std::panic::resume_unwind(failure.into_panic()),
             }
         }
-        let blob = |key: &LayerKey| {
-            done.iter().find(|(layer, _)| *layer == key.diff_id()).map(|(_, blob)| blob.clone())
+        Ok(all.into_iter().flatten().collect())
+    }
+
+    /// Pushes an image without a manifest of its own; gives the one that was made, which is kept.
+    async fn made(
+        &self,
+        name: &Reference,
+        image: &Arc<Image>,
+    ) -> Result<(Vec<Document>, Vec<(DiffId, KnownBlob)>)> {
+        let unsent = |unsent| match unsent {
+            Unsent::Error(error) => error,
+            Unsent::Missing(digest) => Error::internal(format!("blob {digest} is gone")),
         };
-        Ok(image.layers.iter().filter_map(blob).collect())
-    }
-}
-
-struct Layer {
-    engine: Arc<Inner>,
-    client: Arc<Client>,
-    output: mpsc::Sender<TransferOutput>,
-    name: Reference,
-    layer: DiffId,
-}
-
-impl Layer {
-    async fn say(&self, text: &str) {
-        let _ = self.output.send(layer_line(&self.layer.0.short(), text)).await;
-    }
-
-    async fn push(&self) -> Result<KnownBlob> {
-        let failed = |error| plain_error(error, self.name.domain());
-        let (engine, layer, name) = (Arc::clone(&self.engine), self.layer, self.name.clone());
-        let known = blocking(move || engine.registries.blobs.of(&layer, &name)).await;
-        for blob in &known {
-            if self.client.find_blob(&blob.digest).await.map_err(failed)?.is_some() {
-                self.say("Layer already exists").await;
-                return Ok(blob.clone());
-            }
-        }
-        for (blob, from) in sources(known, &self.name) {
-            // Refused is as good as not there.
-            if let Ok(Mount::Mounted) = self.client.mount(&blob.digest, &from).await {
-                self.say(&format!("Mounted from {from}")).await;
-                return Ok(blob);
-            }
-        }
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            match self.upload().await {
-                Ok(blob) => {
-                    self.say("Pushed").await;
-                    return Ok(blob);
-                }
-                Err(Broken::Registry(error)) if error.is_transient() && attempts < ATTEMPTS_MAX => {
-                    self.say(&format!("Retrying in {attempts} seconds")).await;
-                    tokio::time::sleep(Duration::from_secs(attempts.into())).await;
-                }
-                Err(Broken::Registry(error)) => return Err(failed(error)),
-                Err(Broken::Layer(error)) => return Err(error),
-            }
-        }
-    }
-
-    /// Compresses and sends at once.
-    async fn upload(&self) -> std::result::Result<KnownBlob, Broken> {
-        let upload = self.client.begin_upload().await?;
-        let (writer, receiver) = stream::channel();
-        let (store, key) = (self.engine.store.clone(), LayerKey::from(self.layer));
-        let (output, id) = (self.output.clone(), self.layer.0.short());
-        let compressing =
-            tokio::task::spawn_blocking(move || compress(&store, &key, writer, &output, &id));
-        let sent = self.client.send_upload(upload, receiver).await;
-        let compressed = match compressing.await {
-            Ok(compressed) => compressed,
-            Err(failure) => std::panic::resume_unwind(failure.into_panic()),
+        let (store, lease, of) =
+            (self.engine.store.clone(), Arc::clone(&self.lease), Arc::clone(image));
+        let kept = blocking(move || store.keep_blob(&of.raw, &lease)).await;
+        kept.map_err(|source| Error::caused(Kind::Internal, source))?;
+        let config = Descriptor::new("", image.id.0, image.raw.len() as u64);
+        let layers = top_first(image.layers.iter().map(store::LayerKey::diff_id));
+        let items = layers.iter().map(|layer| Item::Layer(*layer)).collect();
+        let sent = self.send(name, items).await.map_err(unsent)?;
+        let config_item = vec![Item::Config(config.clone())];
+        self.send(name, config_item).await.map_err(unsent)?;
+        let blob_of = |layer: DiffId| {
+            let place = layers.iter().position(|known| *known == layer)?;
+            sent.get(place).map(|(blob, _)| blob.clone())
         };
-        let (upload, (digest, size)) = match (sent, compressed) {
-            (Ok(upload), Ok(compressed)) => (upload, compressed),
-            // The thread's own error says more than the body that broke off.
-            (_, Err(error)) if error.kind != Kind::Unavailable => return Err(Broken::Layer(error)),
-            (Err(error), _) => return Err(error.into()),
-            (Ok(_), Err(error)) => return Err(Broken::Layer(error)),
-        };
-        self.client.finish_upload(upload, &digest, Bytes::new()).await?;
-        let media_type = media_type::DOCKER_LAYER_GZIP.to_owned();
-        Ok(KnownBlob { digest, size, media_type, repositories: Vec::new() })
-    }
-}
-
-/// Other repositories of the same registry that have the layer.
-fn sources(known: Vec<KnownBlob>, name: &Reference) -> Vec<(KnownBlob, String)> {
-    let prefix = format!("{}/", name.domain());
-    let mut found = Vec::new();
-    for blob in known {
-        for repository in blob.repositories.iter().rev() {
-            let path = repository.strip_prefix(&prefix).filter(|path| *path != name.path());
-            found.extend(path.map(|path| (blob.clone(), path.to_owned())));
-        }
-    }
-    found.truncate(MOUNTS_MAX);
-    found
-}
-
-enum Broken {
-    Registry(registry::Error),
-    Layer(Error),
-}
-
-impl From<registry::Error> for Broken {
-    fn from(error: registry::Error) -> Broken {
-        Broken::Registry(error)
-    }
-}
-
-/// Counts and hashes what passes.
-struct Hashing<W> {
-    inner: W,
-    hash: Sha256,
-    size: u64,
-}
-
-impl<W: Write> Write for Hashing<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let taken = self.inner.write(bytes)?;
-        self.hash.update(&bytes[..taken]);
-        self.size += taken as u64;
-        Ok(taken)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
-    }
-}
-
-/// Tells how much of a layer was read.
-struct Reporting<'a, R> {
-    inner: R,
-    read: u64,
-    size: u64,
-    told: Instant,
-    output: &'a mpsc::Sender<TransferOutput>,
-    id: &'a str,
-}
-
-impl<R: Read> Read for Reporting<'_, R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let got = self.inner.read(out)?;
-        self.read += got as u64;
-        if self.told.elapsed() > REPORT_EVERY || got == 0 {
-            self.told = Instant::now();
-            let _ =
-                self.output.blocking_send(layer_progress(self.id, "Pushing", self.read, self.size));
-        }
-        Ok(got)
-    }
-}
-
-/// Blocking. `Unavailable` where the other side has stopped listening.
-fn compress(
-    store: &Store,
-    key: &LayerKey,
-    writer: stream::StreamWriter,
-    output: &mpsc::Sender<TransferOutput>,
-    id: &str,
-) -> Result<(Digest, u64)> {
-    let tar = store.layer_tar(key).map_err(|source| Error::caused(Kind::Internal, source));
-    let mut hashing = Hashing { inner: writer, hash: Sha256::new(), size: 0 };
-    let done = tar.and_then(|tar| {
-        let size = store.layer(key).map_or(0, |layer| layer.tar_size);
-        let input = Reporting { inner: tar, read: 0, size, told: Instant::now(), output, id };
-        store::gzip::gzip(input, &mut hashing).map_err(|source| {
-            let is_gone = source.kind() == io::ErrorKind::BrokenPipe;
-            Error::caused(if is_gone { Kind::Unavailable } else { Kind::Internal }, source)
+        let blobs: Vec<Descriptor> =
+            image.layers.iter().filter_map(|key| blob_of(key.diff_id())).collect();
+        let (media_type, bytes) = manifest(config, &blobs)?;
+        let digest = Digest::of(&bytes);
+        let target = Target { digest, media_type: media_type.clone(), size: bytes.len() as u64 };
+        let (store, lease) = (self.engine.store.clone(), Arc::clone(&self.lease));
+        let (named, id, kept) = (name.clone(), image.id, bytes.clone());
+        blocking(move || {
+            store.keep_blob(&kept, &lease)?;
+            // It may have been removed or named anew meanwhile.
+            if store.resolve_tag(&named) == Some(id) {
+                let _ = store.tag_as(&named, &id, Some(target));
+            }
+            Ok(())
         })
-    });
-    match done {
-        Ok(()) => Ok((Digest::from_raw(hashing.hash.finalize().into()), hashing.size)),
-        Err(error) => {
-            // Half a layer must not be taken for a whole one.
-            hashing.inner.fail(io::Error::other("the layer cannot be read"));
-            Err(error)
-        }
+        .await
+        .map_err(|source: store::ContentError| Error::caused(Kind::Internal, source))?;
+        let learnt = sent.into_iter().filter_map(|(_, learnt)| learnt).collect();
+        Ok((vec![Document { digest, media_type, bytes }], learnt))
     }
 }
 
-/// The manifest that the image came with, if the registry has its very blobs.
-fn same_blobs(bytes: Vec<u8>, image: ImageId, blobs: &[KnownBlob]) -> Option<(String, Vec<u8>)> {
-    let manifest: Manifest = serde_json::from_slice(&bytes).ok()?;
-    let digests = manifest.layers.iter().map(|layer| layer.digest);
-    let is_same =
-        manifest.config.digest == image.0 && digests.eq(blobs.iter().map(|blob| blob.digest));
-    let kind = manifest.media_type.unwrap_or_else(|| media_type::OCI_MANIFEST.to_owned());
-    is_same.then_some((kind, bytes))
+/// What an item is at the registry, and what is to be remembered of it.
+type Sent = (Descriptor, Option<(DiffId, KnownBlob)>);
+
+/// Each layer once, the top one first.
+fn top_first(layers: impl DoubleEndedIterator<Item = DiffId>) -> Vec<DiffId> {
+    let mut seen = HashSet::new();
+    layers.rev().filter(|layer| seen.insert(*layer)).collect()
 }
 
-/// A new manifest: Docker's, or OCI's where a layer has a form that Docker's does not know.
-fn manifest(mut config: Descriptor, blobs: &[KnownBlob]) -> Result<(String, Vec<u8>)> {
-    let is_gzip = |blob: &KnownBlob| blob.media_type.ends_with("gzip");
-    let (kind, config_kind, gzip) = match blobs.iter().all(is_gzip) {
-        true => {
-            (media_type::DOCKER_MANIFEST, media_type::DOCKER_CONFIG, media_type::DOCKER_LAYER_GZIP)
-        }
-        false => (media_type::OCI_MANIFEST, media_type::OCI_CONFIG, media_type::OCI_LAYER_GZIP),
+/// Blocking.
+fn plan(
+    engine: &Inner,
+    name: &Reference,
+    image: &Image,
+    platform: Option<&Platform>,
+    lease: &ContentLease,
+) -> Result<Plan> {
+    let store = &engine.store;
+    let missing = |platform: &Platform| {
+        Error::not_found(format!(
+            "image with reference {} was found but does not provide the specified platform ({platform})",
+            name.familiar()
+        ))
     };
-    config.media_type = config_kind.to_owned();
-    let layer = |blob: &KnownBlob| {
-        let kind = match blob.media_type.as_str() {
-            other if other.ends_with("gzip") => gzip,
-            other if other.ends_with("zstd") => media_type::OCI_LAYER_ZSTD,
-            _ => media_type::OCI_LAYER,
+    let Some(target) = store.content(name) else {
+        return match platform.filter(|wanted| !wanted.runs(&image.config.platform())) {
+            Some(platform) => Err(missing(platform)),
+            None => Ok(Plan::Made),
         };
-        Descriptor::new(kind, blob.digest, blob.size)
     };
-    let manifest = Manifest {
-        schema_version: 2,
-        media_type: Some(kind.to_owned()),
-        artifact_type: None,
-        config,
-        layers: blobs.iter().map(layer).collect(),
-        subject: None,
-        annotations: Default::default(),
+    let all = children(store, &target);
+    lease.hold(&target.digest);
+    let chosen = match platform {
+        Some(platform) => {
+            let fits = |child: &&Child| {
+                let config = child.config(store);
+                config.is_some_and(|config| platform.runs(&config.platform()))
+            };
+            vec![all.iter().find(fits).cloned().ok_or_else(|| missing(platform))?]
+        }
+        None if all.len() > 1 && is_whole(store, &target.digest) => all,
+        None => match manifest_of(store, &target, &image.id) {
+            // The one manifest of an index that has no other is pushed as that.
+            Some(_) if all.len() == 1 => all,
+            Some(child) => vec![child],
+            None => return Ok(Plan::Made),
+        },
     };
-    let bytes = serde_json::to_vec_pretty(&manifest)
-        .map_err(|source| Error::caused(Kind::Internal, source))?;
-    Ok((kind.to_owned(), bytes))
+    let whole = platform.is_none() && chosen.len() == children(store, &target).len();
+    let mut documents = Vec::new();
+    let mut seen = HashSet::new();
+    let mut next = match whole {
+        true => vec![target.digest],
+        false => chosen.iter().map(|child| child.descriptor.digest).collect(),
+    };
+    // Parents before children, and in the end the other way round; manifests first, as several
+    // indexes may share one.
+    while let Some(digest) = next.pop() {
+        if !seen.insert(digest) {
+            continue;
+        }
+        lease.hold(&digest);
+        let Some(bytes) = store.read_manifest(&digest) else { return Ok(Plan::Made) };
+        if let Some(super::content::Document::Index(index)) = read_kept(store, &digest) {
+            next.extend(index.manifests.iter().map(|manifest| manifest.digest));
+        }
+        let given = match digest == target.digest {
+            true => target.media_type.as_str(),
+            false => "",
+        };
+        let media_type =
+            kind_of(given, &bytes).map_err(|source| Error::caused(Kind::Internal, source))?;
+        documents.push(Document { digest, media_type, bytes });
+    }
+    documents.reverse();
+    documents.sort_by_key(|document| is_index(&document.media_type));
+    Ok(Plan::Kept { items: items(&chosen, image, lease), documents })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn blob(media_type: &str) -> KnownBlob {
-        KnownBlob {
-            digest: Digest::of(b"x"),
-            size: 1,
-            media_type: media_type.to_owned(),
-            repositories: Vec::new(),
+/// The blobs of some manifests, each once, configurations last.
+fn items(manifests: &[Child], image: &Image, lease: &ContentLease) -> Vec<Item> {
+    let (mut seen, mut items, mut configs) = (HashSet::new(), Vec::new(), Vec::new());
+    for manifest in manifests.iter().filter_map(|child| child.manifest.as_ref()) {
+        let layer_of = |place: usize| {
+            let is_ours =
+                manifest.config.digest == image.id.0 && manifest.layers.len() == image.layers.len();
+            is_ours.then(|| image.layers[place].diff_id())
+        };
+        for (place, blob) in manifest.layers.iter().enumerate().rev() {
+            lease.hold(&blob.digest);
+            if seen.insert(blob.digest) {
+                items.push(Item::Blob(blob.clone(), layer_of(place)));
+            }
+        }
+        lease.hold(&manifest.config.digest);
+        if seen.insert(manifest.config.digest) {
+            configs.push(Item::Config(manifest.config.clone()));
         }
     }
-
-    #[track_caller]
-    fn check(layers: &[&str], want: &str) {
-        let blobs: Vec<KnownBlob> = layers.iter().map(|kind| blob(kind)).collect();
-        let config = Descriptor::new("", Digest::of(b"{}"), 2);
-        let (kind, bytes) = manifest(config, &blobs).unwrap();
-        let manifest: Manifest = serde_json::from_slice(&bytes).unwrap();
-        let kinds: Vec<&str> =
-            manifest.layers.iter().map(|layer| layer.media_type.as_str()).collect();
-        assert_eq!(format!("{kind} {}", kinds.join(" ")), want);
-    }
-
-    #[test]
-    fn a_manifest_is_dockers_unless_a_layer_is_not() {
-        let (docker, oci) = (media_type::DOCKER_LAYER_GZIP, media_type::OCI_LAYER_GZIP);
-        check(&[docker, oci], &format!("{} {docker} {docker}", media_type::DOCKER_MANIFEST));
-        let zstd = media_type::OCI_LAYER_ZSTD;
-        check(&[docker, zstd], &format!("{} {oci} {zstd}", media_type::OCI_MANIFEST));
-    }
-
-    #[test]
-    fn the_manifest_that_an_image_came_with_is_kept_only_with_its_blobs() {
-        let config = Descriptor::new("", Digest::of(b"{}"), 2);
-        let (kind, bytes) = manifest(config, &[blob("gzip")]).unwrap();
-        let image = ImageId(Digest::of(b"{}"));
-        assert_eq!(same_blobs(bytes.clone(), image, &[blob("gzip")]), Some((kind, bytes.clone())));
-        let other = KnownBlob { digest: Digest::of(b"y"), ..blob("gzip") };
-        assert_eq!(same_blobs(bytes.clone(), image, &[other]), None);
-        assert_eq!(same_blobs(bytes, ImageId(Digest::of(b"")), &[blob("gzip")]), None);
-    }
+    items.extend(configs);
+    items
 }

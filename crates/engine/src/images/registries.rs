@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use tracing::warn;
 
 use super::blobs::Blobs;
+use super::download::Transfers;
 use super::pull::Pulls;
 use crate::config::{EngineConfig, Live};
 use crate::error::{Error, Kind, Result};
@@ -26,6 +27,7 @@ pub(crate) struct Registries {
     transport: Transport,
     current: RwLock<Arc<Current>>,
     pub(super) pulls: Mutex<Pulls>,
+    pub(super) transfers: Arc<Transfers>,
     pub(super) blobs: Blobs,
 }
 
@@ -71,6 +73,7 @@ impl Registries {
             transport: Transport::new(proxies),
             current: RwLock::new(Arc::new(Current::of(&config.live)?)),
             pulls: Mutex::default(),
+            transfers: Arc::default(),
             blobs: Blobs::new(&config.data_root),
         })
     }

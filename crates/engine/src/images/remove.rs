@@ -204,7 +204,6 @@ fn delete(
             .store
             .image_remove(&id)
             .map_err(|source| Error::caused(Kind::Internal, source))?;
-        engine.registries.blobs.drop_manifest(&id);
         let attributes = std::collections::BTreeMap::from([("name".to_owned(), id.to_string())]);
         engine.events.publish(EventType::Image, "delete", id.to_string(), attributes);
         removed.push(Removed::Deleted(id.to_string()));
