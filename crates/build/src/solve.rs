@@ -47,6 +47,23 @@ pub enum Dialect {
     BuildKit,
 }
 
+/// What a RUN may have only when the user said so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entitlement {
+    NetworkHost,
+    SecurityInsecure,
+}
+
+impl Entitlement {
+    /// BuildKit's name for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::NetworkHost => "network.host",
+            Self::SecurityInsecure => "security.insecure",
+        }
+    }
+}
+
 /// What the user asks of a build.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -58,6 +75,7 @@ pub struct Options {
     /// Images whose layers stand in for steps that their history tells of. Classic only: BuildKit's
     /// lines of history do not say what was copied.
     pub cache_from: Vec<ImageConfig>,
+    pub allowed: Vec<Entitlement>,
     pub platform: Option<Platform>,
     /// Names to show under "exporting to image".
     pub names: Vec<String>,
@@ -98,6 +116,8 @@ pub enum StepError {
     Checksum { url: String, got: Digest, want: String },
     #[error("ADD failed: {0}")]
     Fetch(Failure),
+    #[error("{} is not allowed", .0.word())]
+    NotAllowed(Entitlement),
     #[error("secret {0}: not found")]
     Secret(String),
     #[error("unset ssh forward key {0}")]
@@ -139,6 +159,7 @@ impl StepError {
             | Self::From { .. }
             | Self::Checksum { .. }
             | Self::Fetch(_)
+            | Self::NotAllowed(_)
             | Self::Secret(_)
             | Self::Ssh(_)
             | Self::Git(_)

@@ -19,6 +19,7 @@ fn options() -> Options {
         cache: Cache::Use,
         dialect: Dialect::Classic,
         cache_from: Vec::new(),
+        allowed: Vec::new(),
         platform: None,
         names: vec!["docker.io/library/x:latest".into()],
     }

@@ -145,7 +145,7 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
     fn ends_with_from(&self) -> bool {
         let is_target = self.index == self.build.target;
         self.build.file.stages[self.index].steps.is_empty()
-            && !(is_target && !self.build.label_steps.is_empty())
+            && (!is_target || self.build.label_steps.is_empty())
     }
 
     fn from(&mut self, stage: &Stage) -> Result<(), StepError> {
@@ -181,7 +181,7 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
             self.changed = outcome.changed;
             self.created = outcome.created;
             self.triggers = std::mem::take(&mut self.state.image.config.on_build);
-            self.from_done(vertex, result);
+            self.base_done(vertex, result);
         } else {
             self.begin_on_image(stage, &base)?;
         }
@@ -189,8 +189,8 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
     }
 
     /// The classic text has nothing of a base whose triggers are still to run.
-    fn from_done(&mut self, vertex: Vertex, result: String) {
-        if !(self.is_classic() && !self.triggers.is_empty()) {
+    fn base_done(&mut self, vertex: Vertex, result: String) {
+        if !self.is_classic() || self.triggers.is_empty() {
             self.finished(vertex, false, None, result, self.ends_with_from());
         }
     }
@@ -215,7 +215,7 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
         self.state.begin();
         self.state.base = Some(image.id);
         self.triggers = std::mem::take(&mut self.state.image.config.on_build);
-        self.from_done(vertex, image.id.short());
+        self.base_done(vertex, image.id.short());
         Ok(())
     }
 
@@ -280,30 +280,7 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
                     })?;
                 self.layered(vertex, record, is_cached, None, prepared.created_by, is_last);
             }
-            Instruction::Workdir(word) => {
-                let path = self.state.absolute(&self.state.expand(word)?);
-                self.state.image.config.working_dir = path.clone();
-                // The classic builder's directories are root's.
-                let user = match self.is_classic() {
-                    true => String::new(),
-                    false => self.state.image.config.user.clone(),
-                };
-                let created_by = self.state.file_line(&format!("WORKDIR {path}"));
-                let key = Key::new("workdir")
-                    .with_tree(self.state.chain())
-                    .with(&path)
-                    .with(&user)
-                    .digest();
-                let current = self.current(vertex, &key);
-                let (record, is_cached) = self.recall_or(&key, &created_by, |stage| {
-                    stage.running(&current);
-                    *container = Some(current.container.clone());
-                    let layer =
-                        stage.build.worker.make_directory(stage.state.chain(), &path, &user)?;
-                    Ok((layer, created_by.clone()))
-                })?;
-                self.layered(vertex, record, is_cached, container.take(), created_by, is_last);
-            }
+            Instruction::Workdir(word) => self.enter(word, vertex, is_last, container)?,
             Instruction::Arg(arguments) => {
                 let build = self.build;
                 let global = |name: &str| build.globals.get(name).cloned();
@@ -328,6 +305,34 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
                 self.configured(vertex, line, is_last)?;
             }
         }
+        Ok(())
+    }
+
+    fn enter(
+        &mut self,
+        word: &str,
+        vertex: Vertex,
+        is_last: bool,
+        container: &mut Option<String>,
+    ) -> Result<(), StepError> {
+        let path = self.state.absolute(&self.state.expand(word)?);
+        self.state.image.config.working_dir = path.clone();
+        // The classic builder's directories are root's.
+        let user = match self.is_classic() {
+            true => String::new(),
+            false => self.state.image.config.user.clone(),
+        };
+        let created_by = self.state.file_line(&format!("WORKDIR {path}"));
+        let key =
+            Key::new("workdir").with_tree(self.state.chain()).with(&path).with(&user).digest();
+        let current = self.current(vertex, &key);
+        let (record, is_cached) = self.recall_or(&key, &created_by, |stage| {
+            stage.running(&current);
+            *container = Some(current.container.clone());
+            let layer = stage.build.worker.make_directory(stage.state.chain(), &path, &user)?;
+            Ok((layer, created_by.clone()))
+        })?;
+        self.layered(vertex, record, is_cached, container.take(), created_by, is_last);
         Ok(())
     }
 
@@ -361,7 +366,7 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
 
     /// A step that an image of `--cache-from` tells of: its history goes on from ours with
     /// `created_by`, and its layers are ours so far.
-    fn from_history(&self, created_by: &str) -> Option<Record> {
+    fn told_by_a_source(&self, created_by: &str) -> Option<Record> {
         let (history, chain) = (&self.state.image.history, self.state.chain());
         let same = |one: &History, other: &History| {
             one.created_by == other.created_by && one.empty_layer == other.empty_layer
@@ -394,7 +399,7 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
         }
         if self.build.options.cache == Cache::Use
             && self.is_classic()
-            && let Some(record) = self.from_history(created_by)
+            && let Some(record) = self.told_by_a_source(created_by)
         {
             self.build.worker.remember(key, &record);
             return Ok((record, true));

@@ -15,7 +15,7 @@ use crate::key::Key;
 use crate::lines;
 use crate::progress::{Event, Vertex};
 use crate::select::{self, Parents, SelectError};
-use crate::solve::{Dialect, StepError};
+use crate::solve::{Dialect, Entitlement, StepError};
 use crate::stage::StageRun;
 use crate::state::{PATH_DEFAULT, PROXY_ARGUMENTS};
 use crate::worker::{
@@ -40,6 +40,7 @@ pub(crate) struct PreparedTransfer {
 
 impl<W: Worker> StageRun<'_, '_, W> {
     pub fn prepare_run(&self, run: &Run) -> Result<PreparedRun, StepError> {
+        self.check_allowed(run)?;
         let (argv, script) = self.run_command(run);
         let arguments = self.state.argument_lines();
         let mut env = self.state.image.config.env.clone();
@@ -97,6 +98,20 @@ impl<W: Worker> StageRun<'_, '_, W> {
             script,
         };
         Ok(PreparedRun { step, key: key.digest(), created_by, argv })
+    }
+
+    fn check_allowed(&self, run: &Run) -> Result<(), StepError> {
+        let network = (run.network == RunNetwork::Host).then_some(Entitlement::NetworkHost);
+        let insecure = Security::Insecure == run.security;
+        let security = insecure.then_some(Entitlement::SecurityInsecure);
+        match [network, security]
+            .into_iter()
+            .flatten()
+            .find(|asked| !self.build.options.allowed.contains(asked))
+        {
+            Some(asked) => Err(StepError::NotAllowed(asked)),
+            None => Ok(()),
+        }
     }
 
     /// The words to run, and the script's file when a heredoc starts with `#!`.
@@ -256,11 +271,7 @@ impl<W: Worker> StageRun<'_, '_, W> {
             ("ADD", None | Some(true)) => Unpack::Archives,
             (_, _) => Unpack::Never,
         };
-        let kind = match (items.as_slice(), blobs.len()) {
-            ([item], 0) if item.kind == NodeKind::Directory => "dir",
-            ([_], 0) | ([], 1) => "file",
-            _ => "multi",
-        };
+        let kind = kind_word(&items, &blobs);
         let step = WriteStep {
             origin,
             items,
@@ -275,14 +286,23 @@ impl<W: Worker> StageRun<'_, '_, W> {
         let created_by = match self.state.dialect {
             Dialect::BuildKit => self.transfer_line(keyword, transfer, &sources, &destination),
             Dialect::Classic => {
-                let chown = transfer.chown.as_ref().map(|owner| format!("--chown={owner} "));
-                let chown = chown.unwrap_or_default();
-                let hash = content.hex();
-                let line = format!("{keyword} {chown}{kind}:{hash} in {destination} ");
-                self.state.file_line(&line)
+                let content = format!("{kind}:{}", content.hex());
+                self.classic_line(keyword, transfer, &content, &destination)
             }
         };
         Ok(PreparedTransfer { step, key: key.digest(), created_by })
+    }
+
+    fn classic_line(
+        &self,
+        keyword: &str,
+        transfer: &Transfer,
+        content: &str,
+        destination: &str,
+    ) -> String {
+        let chown = transfer.chown.as_ref().map(|owner| format!("--chown={owner} "));
+        let chown = chown.unwrap_or_default();
+        self.state.file_line(&format!("{keyword} {chown}{content} in {destination} "))
     }
 
     fn transfer_line(
@@ -401,6 +421,15 @@ impl<W: Worker> StageRun<'_, '_, W> {
             mode: mode.unwrap_or(0o644),
             modified_secs: None,
         })
+    }
+}
+
+/// What the classic builder's history calls the sources.
+fn kind_word(items: &[Item], blobs: &[Blob]) -> &'static str {
+    match (items, blobs) {
+        ([item], []) if item.kind == NodeKind::Directory => "dir",
+        ([_], []) | ([], [_]) => "file",
+        (_, _) => "multi",
     }
 }
 

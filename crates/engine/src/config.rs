@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
+use crate::builds::{CacheBudget, CachePrune};
 use crate::containers::spec::{CgroupnsMode, IpcMode, LogSpec, Ulimit};
 
 /// Settings of one engine. `Default` is Docker's default with Tug's paths.
@@ -27,6 +28,44 @@ pub struct EngineConfig {
     pub seccomp_profile: SeccompDefault,
     pub network: NetworkSettings,
     pub proxies: Proxies,
+    pub cache: CacheKeeping,
+    /// What RUN steps may be allowed: `security.insecure`, `network.host`.
+    pub entitlements: Entitlements,
+}
+
+/// How the build cache is kept small (`builder.gc`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheKeeping {
+    pub enabled: bool,
+    /// For all that no rule is about; nothing asked for is Docker's default.
+    pub budget: CacheBudget,
+    pub rules: Vec<CachePrune>,
+}
+
+impl Default for CacheKeeping {
+    fn default() -> Self {
+        Self { enabled: true, budget: CacheBudget::default(), rules: Vec::new() }
+    }
+}
+
+/// What a build may ask for with `--allow` (`builder.entitlements`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entitlements {
+    pub network_host: Allowed,
+    pub security_insecure: Allowed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allowed {
+    Yes,
+    No,
+}
+
+/// Source: moby 28.2 `daemon/config/builder.go`.
+impl Default for Entitlements {
+    fn default() -> Self {
+        Self { network_host: Allowed::Yes, security_insecure: Allowed::No }
+    }
 }
 
 /// The settings that can change while the engine runs. A change counts for what begins after it.
@@ -172,6 +211,8 @@ impl Default for EngineConfig {
             seccomp_profile: SeccompDefault::Builtin,
             network: NetworkSettings::default(),
             proxies: Proxies::default(),
+            cache: CacheKeeping::default(),
+            entitlements: Entitlements::default(),
         }
     }
 }

@@ -55,6 +55,8 @@ pub(crate) struct Inner {
     pub containers: containers::Registry,
     /// Caches of `RUN --mount=type=cache` that a step has for itself.
     pub cache_locks: Arc<builds::CacheLocks>,
+    /// When the build cache was last brought within its limits.
+    pub cache_collected: std::sync::Mutex<Option<std::time::Instant>>,
     /// One prune of containers at a time.
     pub pruning: tokio::sync::Mutex<()>,
     pub pruning_images: tokio::sync::Mutex<()>,

@@ -15,6 +15,20 @@ pub struct CacheRecord {
     pub key: String,
     pub value: serde_json::Value,
     pub layers: Vec<LayerKey>,
+    /// How often it was asked for since the daemon began or the record was made.
+    #[serde(skip)]
+    pub uses: u64,
+}
+
+/// A directory that build steps mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheMount {
+    pub name: String,
+    /// What its user calls it.
+    pub title: String,
+    /// Bytes of the files.
+    pub size: u64,
+    pub used_at: Option<std::time::SystemTime>,
 }
 
 /// Why a cache record was not kept.
@@ -34,7 +48,7 @@ impl Store {
         value: serde_json::Value,
         layers: &[LayerKey],
     ) -> Result<(), CacheError> {
-        let record = CacheRecord { key: key.to_owned(), value, layers: layers.to_vec() };
+        let record = CacheRecord { key: key.to_owned(), value, layers: layers.to_vec(), uses: 0 };
         self.state().layers.hold_all(layers).map_err(CacheError::NoLayer)?;
         if let Err(error) =
             self.records().write_json(&self.cache_path(key), &record, Durability::Lazy)
@@ -48,7 +62,12 @@ impl Store {
     }
 
     pub fn cache_get(&self, key: &str) -> Option<CacheRecord> {
-        let found = self.state().cache.get(key).cloned()?;
+        let found = {
+            let mut state = self.state();
+            let record = state.cache.get_mut(key)?;
+            record.uses += 1;
+            record.clone()
+        };
         // The file's time says when it was used last; nothing depends on it but a prune's `until`.
         let file = std::fs::File::options().write(true).open(self.cache_path(key));
         let _ = file.and_then(|file| file.set_modified(std::time::SystemTime::now()));
@@ -71,6 +90,49 @@ impl Store {
         let Some(record) = removed else { return Vec::new() };
         let _ = std::fs::remove_file(self.cache_path(key));
         self.release_layers(&record.layers)
+    }
+
+    /// The place of a directory that build steps mount, noted as used now. It need not exist.
+    pub fn cache_mount(&self, name: &str, title: &str) -> std::path::PathBuf {
+        let base = self.cache_mounts_dir();
+        // Only a prune reads the note.
+        let _ = std::fs::create_dir_all(&base)
+            .and_then(|()| std::fs::write(base.join(format!("{name}.title")), title));
+        base.join(name)
+    }
+
+    pub fn cache_mounts(&self) -> Vec<CacheMount> {
+        let base = self.cache_mounts_dir();
+        let Ok(entries) = std::fs::read_dir(&base) else { return Vec::new() };
+        let mount = |entry: std::fs::DirEntry| {
+            let is_directory = entry.file_type().ok()?.is_dir();
+            let name = entry.file_name().into_string().ok().filter(|_| is_directory)?;
+            let note = base.join(format!("{name}.title"));
+            let directory = sys::fs::open_dir(&entry.path()).ok()?;
+            Some(CacheMount {
+                title: std::fs::read_to_string(&note).unwrap_or_default(),
+                size: crate::walk::size(std::os::fd::AsFd::as_fd(&directory)).unwrap_or(0),
+                used_at: std::fs::metadata(&note).and_then(|note| note.modified()).ok(),
+                name,
+            })
+        };
+        let mut found: Vec<CacheMount> = entries.flatten().filter_map(mount).collect();
+        found.sort_by(|one, other| one.name.cmp(&other.name));
+        found
+    }
+
+    /// Removes a directory that no step uses; whether it was there.
+    pub fn cache_mount_remove(&self, name: &str) -> bool {
+        let base = self.cache_mounts_dir();
+        let _ = std::fs::remove_file(base.join(format!("{name}.title")));
+        let trashed = self.to_trash(&base.join(name));
+        let was_there = trashed.is_some();
+        self.discard(trashed.into_iter().collect());
+        was_there
+    }
+
+    fn cache_mounts_dir(&self) -> std::path::PathBuf {
+        self.root().join("buildcache").join("mounts")
     }
 
     fn cache_path(&self, key: &str) -> std::path::PathBuf {

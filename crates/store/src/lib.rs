@@ -48,7 +48,7 @@ mod volumes;
 mod walk;
 mod writer;
 
-pub use cache::{CacheError, CacheRecord};
+pub use cache::{CacheError, CacheMount, CacheRecord};
 pub use content::{ContentError, ContentLease, ContentReader, DOCUMENT_BYTES_MAX, Ingest, Target};
 pub use draft::{UnpackError, UnpackLimits};
 pub use images::{Image, ImageError};

@@ -28,6 +28,7 @@ super::cases! {
     volumes_of_the_classic_builder_drop_changes,
     an_image_without_its_cache_is_a_source_of_cache,
     options_reach_the_steps,
+    the_cache_takes_room_and_gives_it_back,
 }
 
 /// A build context with these files.
@@ -425,7 +426,9 @@ fn a_prune_of_the_cache_goes_by_its_filters(suite: &Suite) -> Outcome {
         // What cron jobs run, and what says which labels it spares.
         assert_eq!(made(&["system", "prune", "-f", "--filter", "until=1h"]), first);
         assert_eq!(made(&["system", "prune", "-f", "--filter", "label=none"]), first);
-        assert_ne!(made(&["builder", "prune", "-f"]), first);
+        // What an image has too is no dangling result.
+        assert_eq!(made(&["builder", "prune", "-f"]), first);
+        assert_ne!(made(&["builder", "prune", "-af"]), first);
         suite.run(cli, ["rmi", "pruned:1"]).ok();
         suite.run(cli, ["image", "prune", "-f"]).ok();
     }
@@ -602,5 +605,33 @@ fn options_reach_the_steps(suite: &Suite) -> Outcome {
         assert!(!history.contains("http://p"), "{history}");
         suite.run(cli, ["rmi", "options:1"]).ok();
     }
+    Outcome::Passed
+}
+
+fn the_cache_takes_room_and_gives_it_back(suite: &Suite) -> Outcome {
+    let dockerfile = "FROM busybox\nRUN --mount=type=cache,target=/cache dd if=/dev/urandom of=/cache/f bs=1k count=100\nRUN dd if=/dev/urandom of=/big bs=1k count=300\n";
+    let directory = context(suite, &[("Dockerfile", dockerfile)]);
+    let cached = |filter: &str| {
+        let format = "{{range .BuildCache}}{{.CacheType}} {{.Size}} {{.Shared}}\n{{end}}";
+        let text = docker(suite, ["system", "df", "-v", "--format", format]).ok();
+        text.lines().filter(|line| line.contains(filter)).count()
+    };
+    docker(suite, ["builder", "prune", "-af"]).ok();
+    build(suite, Cli::Docker, "room:1", &directory).ok();
+    assert_eq!((cached("exec.cachemount 102"), cached("regular 307")), (1, 1));
+    assert_eq!(cached("regular 307kB true"), 1);
+    docker(suite, ["rmi", "room:1"]).ok();
+    assert_eq!(cached("regular 307kB false"), 1);
+    let enough = docker(suite, ["builder", "prune", "-f", "--keep-storage", "1gb"]).ok();
+    assert!(enough.contains("Total reclaimed space: 0B"), "{enough}");
+    // The cache mount was used first, so it goes first.
+    let oldest = docker(suite, ["builder", "prune", "-f", "--keep-storage", "350kb"]).ok();
+    assert!(oldest.contains("Total reclaimed space: 102.4kB"), "{oldest}");
+    assert_eq!((cached("exec.cachemount"), cached("regular 307")), (0, 1));
+    let wrong = docker(suite, ["builder", "prune", "-f", "--filter", "colour=red"]).fails(1);
+    assert!(wrong.contains("invalid filter 'colour'"), "{wrong}");
+    let rest = docker(suite, ["builder", "prune", "-af"]).ok();
+    assert!(rest.contains("Total reclaimed space: 307.2kB"), "{rest}");
+    assert_eq!(cached(""), 0);
     Outcome::Passed
 }

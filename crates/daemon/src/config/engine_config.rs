@@ -29,6 +29,7 @@ pub fn read(reader: &Reader<'_>) -> Result<EngineConfig> {
             ));
         }
     };
+    let (cache, entitlements) = super::builder::read(reader.0.get("builder"))?;
     Ok(EngineConfig {
         data_root: absolute("data-root", path("data-root", DATA_ROOT))?,
         exec_root: absolute("exec-root", path("exec-root", EXEC_ROOT))?,
@@ -54,6 +55,8 @@ pub fn read(reader: &Reader<'_>) -> Result<EngineConfig> {
         seccomp_profile: seccomp(reader.text("seccomp-profile"))?,
         network: network(reader)?,
         proxies: proxies(reader),
+        cache,
+        entitlements,
     })
 }
 
@@ -175,7 +178,7 @@ fn ulimits(reader: &Reader<'_>) -> Result<Vec<Ulimit>> {
 }
 
 /// `64m`, `1g`, `100`. Source: docker `go-units`, `RAMInBytes`.
-fn bytes(text: &str) -> Option<u64> {
+pub(super) fn bytes(text: &str) -> Option<u64> {
     let lower = text.trim().to_ascii_lowercase();
     let digits = lower.trim_end_matches(|letter: char| letter.is_ascii_alphabetic()).trim_end();
     let factor: u64 = match lower[digits.len()..].trim() {

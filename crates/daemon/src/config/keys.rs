@@ -303,7 +303,7 @@ pub static KEYS: &[Key] = &[
         .not_yet("\"\""),
     key("", "validate", Bool, "Validate daemon configuration and exit"),
     key("", "version", Bool, "Print version information and quit").short('v'),
-    key("builder", "", Json, "").not_yet("{}"),
+    key("builder", "", Json, ""),
     key("default-init", "", Text, "").not_yet("\"docker-init\""),
     key("deprecated-key-path", "", Text, "").no_effect(),
     key("min-api-version", "", Text, "").not_yet("\"1.24\""),

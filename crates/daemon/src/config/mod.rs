@@ -8,6 +8,7 @@
 //! An unknown flag or key is refused by name, and so is one that is not implemented and asks for
 //! more than the default ([`keys`]).
 
+mod builder;
 mod engine_config;
 pub mod file;
 pub mod flags;

@@ -10,8 +10,8 @@ use api::container::Ulimit;
 use api::progress::Message;
 use api::trace;
 use engine::builds::{
-    BuildFailure, BuildRequest, BuildSource, CacheUse, Containers, Output, Pull, Squash, Style,
-    Verbosity,
+    BuildFailure, BuildRequest, BuildSource, CacheBudget, CacheEntry, CachePrune, CacheUse,
+    Containers, Output, Pull, Reach, Squash, Style, Verbosity,
 };
 use engine::containers::spec::{Resources, Ulimit as Limit};
 use serde::de::DeserializeOwned;
@@ -55,18 +55,48 @@ pub async fn build(mut call: Call) -> Result {
     Ok(reply::stream("application/json", body).into())
 }
 
-/// Source: moby 28.2 `build_routes.go`, `postPrune`. The budgets of `docker builder prune` are no
-/// wishes here but when they are zero, since all is forgotten.
+/// Source: moby 28.2 `build_routes.go`, `postPrune`.
 pub async fn prune(call: &Call) -> Result {
-    let budgets = ["keep-storage", "reserved-space", "max-used-space", "min-free-space"];
-    if let Some(name) = budgets.iter().find(|name| !matches!(call.query.text(name), "" | "0")) {
-        return Err(Failure::not_implemented(format!("{name} is not supported yet")));
-    }
-    let report = call.engine.prune_build_cache(&call.filters()?).await?;
+    let bytes = |name: &str| match call.query.text(name) {
+        "" => Ok(0),
+        text => text.parse::<i64>().map(|bytes| u64::try_from(bytes).unwrap_or(0)).map_err(|_| {
+            Failure::invalid(format!("{name} is in bytes and expects an integer, got {text}"))
+        }),
+    };
+    let prune = CachePrune {
+        filters: call.filters()?,
+        reach: if call.query.flag("all") { Reach::All } else { Reach::Dangling },
+        budget: CacheBudget {
+            // The first is the older name.
+            reserved: bytes("keep-storage")?.max(bytes("reserved-space")?),
+            used_max: bytes("max-used-space")?,
+            free_min: bytes("min-free-space")?,
+        },
+    };
+    let report = call.engine.prune_build_cache(prune).await?;
     reply::ok(&api::image::BuildPruneReport {
         caches_deleted: (!report.removed.is_empty()).then_some(report.removed),
         space_reclaimed: report.reclaimed,
     })
+}
+
+/// One record for `GET /system/df`.
+pub fn usage(entry: CacheEntry) -> api::system::BuildCache {
+    api::system::BuildCache {
+        id: entry.id,
+        parents: None,
+        kind: entry.kind.word().to_owned(),
+        description: entry.description,
+        in_use: entry.in_use,
+        shared: entry.shared,
+        size: i64::try_from(entry.size).unwrap_or(i64::MAX),
+        created_at: match entry.created.is_empty() {
+            true => "0001-01-01T00:00:00Z".to_owned(),
+            false => entry.created,
+        },
+        last_used_at: entry.last_used.map(|at| crate::convert::time(Some(at))),
+        usage_count: i64::try_from(entry.uses).unwrap_or(i64::MAX),
+    }
 }
 
 async fn finish<T>(
@@ -187,6 +217,7 @@ fn request(call: &Call) -> std::result::Result<BuildRequest, Failure> {
         platform: optional("platform"),
         squash: Squash::No,
         cache_from: json(call, "cachefrom")?,
+        allow: query.all("allow").map(str::to_owned).collect(),
         security_opt: query.all("securityopt").map(str::to_owned).collect(),
         style,
     })

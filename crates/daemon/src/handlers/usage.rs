@@ -36,8 +36,8 @@ pub async fn disk_usage(call: &Call) -> Result {
         usage.volumes = Some(volumes.into_iter().map(super::volumes::usage).collect());
     }
     if wants("build-cache") {
-        // Cached steps are layers that images share; they have no size of their own.
-        usage.build_cache = Some(Vec::new());
+        let cache = call.engine.build_cache().await;
+        usage.build_cache = Some(cache.into_iter().map(super::build::usage).collect());
     }
     let mut value =
         serde_json::to_value(usage).map_err(|error| Failure::internal(error.to_string()))?;

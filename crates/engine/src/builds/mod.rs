@@ -14,12 +14,12 @@
 //!
 //! Elsewhere: what a build decides, in crate `build`; running one command, in [`crate::oneshot`].
 
+mod cache;
 mod context;
 mod fetch;
 mod files;
 mod mounts;
 mod owner;
-mod prune;
 mod service;
 #[cfg(test)]
 mod tests;
@@ -36,8 +36,8 @@ use crate::error::Error;
 use crate::images::Credentials;
 use crate::stream::ByteStream;
 
+pub use cache::{CacheBudget, CacheEntry, CacheKind, CachePrune, CachePruneReport, Reach};
 pub(crate) use mounts::CacheLocks;
-pub use prune::CachePruneReport;
 pub(crate) use service::sweep;
 
 /// What `POST /build` asks for.
@@ -68,6 +68,8 @@ pub struct BuildRequest {
     pub squash: Squash,
     /// Images whose layers may serve as cache; all local results do anyway.
     pub cache_from: Vec<String>,
+    /// `--allow`: what RUN steps may ask for, by BuildKit's names.
+    pub allow: Vec<String>,
     pub security_opt: Vec<String>,
     pub style: Style,
 }

@@ -23,28 +23,82 @@ use crate::oneshot::OneShotMount;
 /// How often a step that waits for a cache looks whether its build was cancelled.
 const CANCEL_POLL: Duration = Duration::from_millis(200);
 
-/// Caches in use by steps that want them alone, in the whole daemon.
+/// How a cache is used at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// By a step that wants it alone, or by its removal.
+    Alone,
+    /// By so many steps side by side.
+    Shared(usize),
+}
+
+/// Caches in use, in the whole daemon.
 #[derive(Debug, Default)]
 pub(crate) struct CacheLocks {
-    held: Mutex<HashMap<String, ()>>,
+    held: Mutex<HashMap<String, Use>>,
     freed: Condvar,
 }
 
 impl CacheLocks {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, ()>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Use>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_used(&self, name: &str) -> bool {
+        self.lock().contains_key(name)
+    }
+
+    /// Takes a cache that nobody uses.
+    pub(super) fn try_hold(self: &Arc<Self>, name: &str) -> Option<Held> {
+        let mut held = self.lock();
+        if held.contains_key(name) {
+            return None;
+        }
+        held.insert(name.to_owned(), Use::Alone);
+        Some(Held { locks: Arc::clone(self), name: name.to_owned() })
+    }
+
+    /// Takes a cache as soon as `wanted` is possible beside those who have it.
+    fn wait_for(
+        self: &Arc<Self>,
+        name: &str,
+        wanted: Sharing,
+        is_cancelled: &dyn Fn() -> bool,
+    ) -> Result<Held, Failure> {
+        let mut held = self.lock();
+        loop {
+            let now = match (held.get(name), wanted) {
+                (None, Sharing::Shared) => Some(Use::Shared(1)),
+                (Some(Use::Shared(count)), Sharing::Shared) => Some(Use::Shared(count + 1)),
+                (None, Sharing::Locked | Sharing::Private) => Some(Use::Alone),
+                (Some(_), _) => None,
+            };
+            if let Some(now) = now {
+                held.insert(name.to_owned(), now);
+                return Ok(Held { locks: Arc::clone(self), name: name.to_owned() });
+            }
+            if is_cancelled() {
+                return Err(Failure::new(FailureKind::Cancelled, "context canceled"));
+            }
+            let waited = self.freed.wait_timeout(held, CANCEL_POLL);
+            held = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
     }
 }
 
 /// Frees a cache when dropped.
-struct Held {
+pub(super) struct Held {
     locks: Arc<CacheLocks>,
     name: String,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.locks.lock().remove(&self.name);
+        let mut held = self.locks.lock();
+        match held.get_mut(&self.name) {
+            Some(Use::Shared(count)) if *count > 1 => *count -= 1,
+            Some(Use::Shared(_) | Use::Alone) | None => drop(held.remove(&self.name)),
+        }
         self.locks.freed.notify_all();
     }
 }
@@ -54,7 +108,9 @@ struct Private(PathBuf);
 
 impl Drop for Private {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
             tracing::warn!(path = ?self.0, %error, "build cache directory left behind");
         }
     }
@@ -101,14 +157,12 @@ impl EngineWorker {
         root.handle(Path::new(source)).map_err(|error| unreadable(source, &error))
     }
 
-    /// A directory of the step's own below `tmp`, removed with `mounts`.
-    fn own_directory(&self, mounts: &mut StepMounts) -> Result<PathBuf, Failure> {
+    /// A place for a directory of the step's own below `tmp`, removed with `mounts`.
+    fn own_directory(&self, mounts: &mut StepMounts) -> PathBuf {
         let name = format!("{}mount-{}", super::context::PREFIX, Id::random().short());
         let path = self.store.root().join("tmp").join(name);
-        std::fs::create_dir_all(&path)
-            .map_err(|error| unreadable(&path.to_string_lossy(), &error))?;
         mounts.private.push(Private(path.clone()));
-        Ok(path)
+        path
     }
 
     /// A copy of a tree that the step may change; the changes are dropped with it.
@@ -119,7 +173,8 @@ impl EngineWorker {
         mounts: &mut StepMounts,
     ) -> Result<PathBuf, Failure> {
         let from = self.subtree(origin, source)?;
-        let directory = self.own_directory(mounts)?;
+        let directory = self.own_directory(mounts);
+        make(&directory)?;
         let is_directory = rustix::fs::fstat(&from).is_ok_and(|stat| {
             rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory
         });
@@ -148,7 +203,8 @@ impl EngineWorker {
         let origin = Origin::Layers(below.to_vec());
         let root = self.root_of(&origin)?;
         for target in volumes {
-            let directory = self.own_directory(mounts)?;
+            let directory = self.own_directory(mounts);
+            make(&directory)?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             if let Ok(from) = root.open(Path::new(target.trim_start_matches('/')), flags) {
                 copy_directory(from, &directory)?;
@@ -164,23 +220,18 @@ impl EngineWorker {
 
     fn cache_mount(&self, cache: &CacheMount, mounts: &mut StepMounts) -> Result<(), Failure> {
         let name = Digest::of(cache.id.as_bytes()).hex();
-        let base = self.store.root().join("buildcache").join("mounts");
         let path = match cache.sharing {
-            Sharing::Shared => base.join(&name),
-            Sharing::Locked => {
-                mounts.held.push(self.wait_for(&name)?);
-                base.join(&name)
+            Sharing::Shared | Sharing::Locked => {
+                let is_cancelled = || build::worker::Worker::is_cancelled(self);
+                mounts.held.push(self.locks.wait_for(&name, cache.sharing, &is_cancelled)?);
+                self.store.cache_mount(&name, &cache.id)
             }
-            Sharing::Private => match self.try_hold(&name) {
+            Sharing::Private => match self.locks.try_hold(&name) {
                 Some(held) => {
                     mounts.held.push(held);
-                    base.join(&name)
+                    self.store.cache_mount(&name, &cache.id)
                 }
-                None => {
-                    let path = base.join(format!("private-{}", Id::random().short()));
-                    mounts.private.push(Private(path.clone()));
-                    path
-                }
+                None => self.own_directory(mounts),
             },
         };
         let failed = |error: std::io::Error| unreadable(&path.to_string_lossy(), &error);
@@ -198,28 +249,11 @@ impl EngineWorker {
         mounts.list.push(OneShotMount::Bind { source: path, target, read_only });
         Ok(())
     }
+}
 
-    fn try_hold(&self, name: &str) -> Option<Held> {
-        let mut held = self.locks.lock();
-        if held.contains_key(name) {
-            return None;
-        }
-        held.insert(name.to_owned(), ());
-        Some(Held { locks: Arc::clone(&self.locks), name: name.to_owned() })
-    }
-
-    fn wait_for(&self, name: &str) -> Result<Held, Failure> {
-        let mut held = self.locks.lock();
-        while held.contains_key(name) {
-            if build::worker::Worker::is_cancelled(self) {
-                return Err(Failure::new(FailureKind::Cancelled, "context canceled"));
-            }
-            let waited = self.locks.freed.wait_timeout(held, CANCEL_POLL);
-            held = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        held.insert(name.to_owned(), ());
-        Ok(Held { locks: Arc::clone(&self.locks), name: name.to_owned() })
-    }
+fn make(directory: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(directory)
+        .map_err(|error| unreadable(&directory.to_string_lossy(), &error))
 }
 
 fn copy_directory(from: OwnedFd, to: &Path) -> Result<(), Failure> {

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use build::instruction::Dockerfile;
 use build::parse::{ParseError, Phase};
 use build::progress::{self, Classic, Event, Trace, Vertex};
-use build::solve::{Broken, Cache, Dialect, Options, StepError};
+use build::solve::{Broken, Cache, Dialect, Entitlement, Options, StepError};
 use build::worker::{FailureKind, Worker};
 use spec::image::ImageConfig;
 use spec::{ImageId, Platform, Reference};
@@ -24,6 +24,7 @@ use super::{
     Verbosity, fetch,
 };
 use crate::Engine;
+use crate::config::Allowed;
 use crate::error::{Error, Kind, Result, chain};
 use crate::oneshot::OneShotNetwork;
 use crate::stream;
@@ -130,6 +131,7 @@ impl Service {
                 CacheUse::Use => Cache::Use,
                 CacheUse::Ignore => Cache::Ignore,
             },
+            allowed: self.allowed(&request.allow)?,
             dialect: match request.style {
                 Style::Classic => Dialect::Classic,
                 Style::Trace => Dialect::BuildKit,
@@ -162,7 +164,26 @@ impl Service {
         let built = build::solve::build(&worker, &prepared.file, &options);
         let id = built.map_err(|broken| fail(&worker, &prepared, &broken))?;
         finish(&worker, id, &references)?;
+        collect_soon(&worker.engine);
         Ok(id)
+    }
+
+    /// What RUN steps may ask for: the user's wish, where the daemon lets users wish it.
+    fn allowed(&self, wishes: &[String]) -> Result<Vec<Entitlement>> {
+        let own = &self.engine.inner.config.entitlements;
+        let mut allowed = Vec::new();
+        for wish in wishes {
+            let (entitlement, may) = match wish.as_str() {
+                "network.host" => (Entitlement::NetworkHost, own.network_host),
+                "security.insecure" => (Entitlement::SecurityInsecure, own.security_insecure),
+                _ => return Err(Error::invalid(format!("invalid entitlement: {wish}"))),
+            };
+            if may == Allowed::No {
+                return Err(Error::new(Kind::Forbidden, format!("{wish} is not allowed")));
+            }
+            allowed.push(entitlement);
+        }
+        Ok(allowed)
     }
 
     /// The images of `--cache-from` that are here and whole; Docker passes over the others as well.
@@ -280,6 +301,23 @@ fn unparsed(sink: &Sink, name: &str, source: &[u8], error: &ParseError) -> Build
     Error::invalid(text).into()
 }
 
+/// Keeps the cache small after a build, off its path, and not after each of many.
+fn collect_soon(engine: &Engine) {
+    const PAUSE: Duration = Duration::from_secs(60);
+    let mut last = engine.inner.cache_collected.lock().unwrap_or_else(PoisonError::into_inner);
+    if last.is_some_and(|last| last.elapsed() < PAUSE) {
+        return;
+    }
+    *last = Some(Instant::now());
+    let engine = engine.clone();
+    let spawned = std::thread::Builder::new()
+        .name("tug-cache".to_owned())
+        .spawn(move || engine.collect_cache());
+    if let Err(error) = spawned {
+        warn!(%error, "no thread to collect the build cache");
+    }
+}
+
 /// Tags, and says what was made.
 fn finish(worker: &EngineWorker, id: ImageId, references: &[Reference]) -> Result<()> {
     for reference in references {
@@ -317,6 +355,7 @@ fn fail(worker: &EngineWorker, prepared: &Prepared, broken: &Broken) -> BuildFai
         StepError::Cancelled | StepError::Elsewhere => Kind::Unavailable,
         StepError::Git(_) => Kind::NotImplemented,
         StepError::Command { .. } => Kind::Internal,
+        StepError::NotAllowed(_) => Kind::Forbidden,
         StepError::Parse(_)
         | StepError::Target(_)
         | StepError::Expand(_)

@@ -57,6 +57,7 @@ async fn bench() -> Option<Bench> {
 
 fn request(body: stream::ByteStream) -> BuildRequest {
     BuildRequest {
+        allow: Vec::new(),
         source: BuildSource::Context(body),
         dockerfile: String::new(),
         tags: vec!["made:1".into()],
