@@ -377,19 +377,36 @@ pub struct CreateRequest {
 
 impl CreateRequest {
     /// Decodes the body in two passes over one parse, since `flatten` hides the field names.
+    /// `None` when it says nothing of the container itself.
     ///
     /// # Errors
     /// When the text is no JSON, or a value has a type its field cannot hold.
-    pub fn from_slice(json: &[u8]) -> Result<Self, serde_json::Error> {
+    pub fn from_slice(json: &[u8]) -> Result<Option<Self>, serde_json::Error> {
         #[derive(Default, Deserialize)]
-        #[serde(default, rename_all = "PascalCase")]
+        #[serde(default, rename_all = "PascalCase", expecting = "an object")]
         struct Beside {
+            // docker-py sends its `runtime` beside the host's part, where Docker loses it.
+            runtime: String,
             host_config: Option<HostConfig>,
             networking_config: Option<NetworkingConfig>,
         }
         let value: serde_json::Value = serde_json::from_slice(json)?;
-        let Beside { host_config, networking_config } = golang::from_value(value.clone())?;
-        Ok(Self { config: golang::from_value(value)?, host_config, networking_config })
+        let Beside { runtime, mut host_config, networking_config } =
+            golang::from_value(value.clone())?;
+        let beside = |key: &String| {
+            key.eq_ignore_ascii_case("HostConfig") || key.eq_ignore_ascii_case("NetworkingConfig")
+        };
+        let own = value.as_object().into_iter().flat_map(serde_json::Map::keys);
+        if own.filter(|key| !beside(key)).count() == 0 {
+            return Ok(None);
+        }
+        if !runtime.is_empty() {
+            let host = host_config.get_or_insert_default();
+            if host.runtime.is_empty() {
+                host.runtime = runtime;
+            }
+        }
+        Ok(Some(Self { config: golang::from_value(value)?, host_config, networking_config }))
     }
 }
 
@@ -712,8 +729,9 @@ mod tests {
         let body = CreateRequest::from_slice(
             br#"{"image":"busybox","Cmd":"ls","Entrypoint":null,"Env":null,"ExposedPorts":{"80/tcp":null},
                 "hostConfig":{"Binds":null,"PortBindings":{"80/tcp":[{"HostPort":"8080"}],"81/tcp":null},"Memory":5,"CapAdd":["ALL"]},
-                "NetworkingConfig":{"EndpointsConfig":{"n":null}}}"#,
+                "NetworkingConfig":{"EndpointsConfig":{"n":null}},"Runtime":"runc"}"#,
         )
+        .unwrap()
         .unwrap();
         assert_eq!(body.config.image, "busybox");
         assert_eq!(body.config.cmd.as_slice(), ["ls"]);
@@ -721,9 +739,18 @@ mod tests {
         assert_eq!(body.config.exposed_ports.unwrap().len(), 1);
         let host = body.host_config.unwrap();
         assert_eq!(host.memory, 5);
+        assert_eq!(host.runtime, "runc");
         assert_eq!(host.cap_add.as_slice(), ["ALL"]);
         assert_eq!(host.port_bindings.unwrap()["81/tcp"], None);
         assert_eq!(body.networking_config.unwrap().endpoints_config.unwrap()["n"], None);
+    }
+
+    #[test]
+    fn a_body_that_says_nothing_of_the_container_is_none() {
+        for body in ["{}", "null", r#"{"hostConfig":{"Memory":5}}"#] {
+            assert_eq!(CreateRequest::from_slice(body.as_bytes()).unwrap(), None, "{body}");
+        }
+        assert!(CreateRequest::from_slice(b"[]").is_err());
     }
 
     #[test]

@@ -9,7 +9,9 @@
 //! Source: Go `encoding/json`, documentation of `Unmarshal`.
 
 use serde::de::value::{MapDeserializer, SeqDeserializer};
-use serde::de::{DeserializeOwned, DeserializeSeed, IntoDeserializer, MapAccess, Visitor};
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, IntoDeserializer, MapAccess, Unexpected, Visitor,
+};
 use serde::{Deserializer, forward_to_deserialize_any};
 use serde_json::{Error, Map, Value};
 
@@ -132,6 +134,8 @@ impl<'de> Deserializer<'de> for Go {
             Value::Object(entries) => {
                 visitor.visit_map(Entries::new(match_fields(entries, fields).into_iter()))
             }
+            // serde would fill the fields in their order; Go has no such form.
+            Value::Array(_) => Err(serde::de::Error::invalid_type(Unexpected::Seq, &visitor)),
             other => other.deserialize_struct(name, fields, visitor),
         }
     }

@@ -134,10 +134,26 @@ pub fn remove_in_progress(id: impl Display) -> Error {
     Error::new(Kind::Conflict, format!("removal of container {id} is already in progress"))
 }
 
-/// Source: moby `daemon/delete.go`; links between containers by `--link` are records of the
-/// starting container here, so there is no link to remove.
-pub fn no_such_link(name: &str) -> Error {
-    Error::new(Kind::NotFound, format!("Cannot get parent / for name: {name}"))
+/// Source: moby `daemon/delete.go` `rmLink`; untyped there, so 500.
+pub fn default_link() -> Error {
+    Error::new(Kind::Internal, "Conflict, cannot remove the default link name of the container")
+}
+
+/// Source: moby `runconfig/errors.go`.
+pub fn link_to_host_network() -> Error {
+    Error::new(
+        Kind::Invalid,
+        "conflicting options: host type networking can't be used with links. This would result \
+         in undefined behavior",
+    )
+}
+
+/// Source: moby `daemon/container_operations_unix.go`; untyped there, so 500.
+pub fn link_not_running(target: &str, parent: &str, alias: &str) -> Error {
+    Error::new(
+        Kind::Internal,
+        format!("Cannot link to a non running container: /{target} AS /{parent}/{alias}"),
+    )
 }
 
 /// Source: moby `api/server/router/container/container_routes.go`; observed.

@@ -1,5 +1,6 @@
 //! The cases, by what they are about. A case is a sentence and a function.
 
+mod api;
 mod attack;
 mod build;
 mod daemon;
@@ -30,6 +31,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         registry::CASES,
         manifests::CASES,
         search::CASES,
+        api::CASES,
         daemon::CASES,
         faults::CASES,
         survive::CASES,

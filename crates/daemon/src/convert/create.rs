@@ -395,7 +395,7 @@ mod tests {
     use expect_test::{Expect, expect};
 
     fn parse(minor: u32, json: &str) -> Result<wish::CreateRequest> {
-        let body = CreateRequest::from_slice(json.as_bytes()).unwrap();
+        let body = CreateRequest::from_slice(json.as_bytes()).unwrap().unwrap();
         create(v(minor), "n", "", body)
     }
 

@@ -27,12 +27,12 @@ pub async fn list(call: &Call) -> Result {
 }
 
 pub async fn create(mut call: Call) -> Result {
-    let Some(body) = call.json_bytes().await? else {
-        // Source: moby 28.2 `runconfig/errors.go`.
-        return Err(Failure::invalid("config cannot be empty in order to create a container"));
-    };
+    // Source: moby 28.2 `runconfig/errors.go`.
+    let empty = || Failure::invalid("config cannot be empty in order to create a container");
+    let body = call.json_bytes().await?.ok_or_else(empty)?;
     let body = docker::CreateRequest::from_slice(&body)
-        .map_err(|error| crate::http::request::invalid_json(&error))?;
+        .map_err(|error| crate::http::request::invalid_json(&error))?
+        .ok_or_else(empty)?;
     let request =
         convert::create(call.version, call.query.text("name"), call.query.text("platform"), body)?;
     let created = call.engine.create_container(request).await?;

@@ -160,5 +160,9 @@ impl Call {
 
 /// A JSON body that cannot be read, in Docker's words.
 pub fn invalid_json(error: &serde_json::Error) -> Failure {
+    // serde_json tells what stands behind a value by its text alone.
+    if error.is_syntax() && error.to_string().starts_with("trailing characters") {
+        return Failure::invalid("unexpected content after JSON");
+    }
     Failure::invalid(format!("invalid JSON: {error}"))
 }

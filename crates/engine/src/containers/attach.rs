@@ -290,7 +290,8 @@ pub(crate) fn exec_process(engine: &Engine, view: &View, spec: &ExecSpec) -> Res
         &record.spec.host.cap_drop,
         engine.inner.host.last_capability,
     )?;
-    let mut env = derive::environment(&record.spec, &record.hostname, &[]);
+    let links = super::world::link_env(&engine.inner, record);
+    let mut env = derive::environment(&record.spec, &record.hostname, &links);
     env.retain(|entry| spec.tty || record.spec.tty || !entry.starts_with("TERM="));
     if spec.tty && !env.iter().any(|entry| entry.starts_with("TERM=")) {
         env.push("TERM=xterm".to_owned());

@@ -84,7 +84,7 @@ pub fn parse(text: &str) -> Result<Named> {
     let known = ALL.iter().find(|name| name.strip_prefix("CAP_") == Some(bare));
     known
         .map(|name| Named::One(name))
-        .ok_or_else(|| Error::invalid(format!("invalid capability: \"{text}\"")))
+        .ok_or_else(|| Error::invalid(format!("unknown capability: \"CAP_{bare}\"")))
 }
 
 /// The capabilities after adding and dropping. `last` is the kernel's highest one.

@@ -17,7 +17,7 @@ use super::spec::{
 use super::step::Phase;
 use super::views::Created;
 use super::world::{self, blocking};
-use super::{derive, merge, task, validate, volumes};
+use super::{cpuset, derive, links, merge, task, validate, volumes};
 use crate::error::{Error, Kind, Result};
 use crate::{Engine, Inner, words};
 
@@ -67,6 +67,9 @@ fn missing_reference(asked: &str) -> Error {
 
 fn create(engine: &Arc<Inner>, request: CreateRequest) -> Result<Created> {
     let CreateRequest { name, platform, mut spec } = request;
+    if spec.image.is_empty() && spec.argv().is_empty() {
+        return Err(words::no_command());
+    }
     let mut image = find_image(engine, &spec.image)?;
     if let Some(wanted) = platform.as_ref().filter(|wanted| !wanted.runs(&image.config.platform()))
         && let Some(other) = crate::images::content::for_platform(engine, &spec.image, wanted)?
@@ -77,11 +80,12 @@ fn create(engine: &Arc<Inner>, request: CreateRequest) -> Result<Created> {
     merge::merge(&mut spec.config, &image.config.config);
     warnings.extend(validate::discard(&mut spec.host.resources, engine.host.cgroup_v2)?);
     warnings.extend(validate::validate(&spec)?);
+    cpuset::check(&spec.host.resources)?;
     resolve_joined(engine, &mut spec)?;
+    links::resolve(engine, &mut spec)?;
     settle(engine, &mut spec.host);
     engine.networks.validate(&spec)?;
-    let mounts =
-        mounts::resolve(&spec, |other| Ok(other_mounts(&*engine.containers.resolve(other)?)))?;
+    let mounts = mounts::resolve(&spec, |other| Ok(other_mounts(&*joined(engine, other)?)))?;
     check_binds(&mounts)?;
     let id = Id::random();
     let mut record = Record::new(id, String::new(), image.id, spec);
@@ -179,15 +183,21 @@ fn settle(engine: &Inner, host: &mut HostSpec) {
 /// `container:NAME` is kept by id, so that a rename does not change its meaning.
 fn resolve_joined(engine: &Inner, spec: &mut ContainerSpec) -> Result<()> {
     if let NetworkMode::Container(other) = &mut spec.host.network {
-        *other = engine.containers.resolve(other)?.id.to_string();
+        *other = joined(engine, other)?.id.to_string();
     }
     if let IpcMode::Container(other) = &mut spec.host.ipc {
-        *other = engine.containers.resolve(other)?.id.to_string();
+        *other = joined(engine, other)?.id.to_string();
     }
     if let PidMode::Container(other) = &mut spec.host.pid {
-        *other = engine.containers.resolve(other)?.id.to_string();
+        *other = joined(engine, other)?.id.to_string();
     }
     Ok(())
+}
+
+/// Another container that a wish names. Its absence is a mistake in the wish: clients take
+/// `NotFound` for a missing image and pull.
+fn joined(engine: &Inner, other: &str) -> Result<Arc<Container>> {
+    engine.containers.resolve(other).map_err(|error| Error::invalid(error.message))
 }
 
 fn other_mounts(other: &Container) -> Vec<Mount> {

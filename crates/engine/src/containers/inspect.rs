@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 
 use super::create::{image_shown, shown_paths};
+use super::links;
 use super::mounts::Mount;
 use super::registry::Container;
 use super::spec::MountKind;
@@ -52,10 +53,13 @@ impl Engine {
             .collect();
         found.sort_by_key(|(_, view)| std::cmp::Reverse(view.record.created_at));
         found.truncate(query.limit.unwrap_or(usize::MAX));
+        let names = links::names(&self.inner);
         let mut rows = Vec::with_capacity(found.len());
         for (_, view) in found {
             let size = if query.size { Some(measure(&self.inner, &view).await) } else { None };
-            rows.push(summarize(&self.inner, &view, size));
+            let mut row = summarize(&self.inner, &view, size);
+            row.names.extend(names.get(&row.id).into_iter().flatten().cloned());
+            rows.push(row);
         }
         Ok(rows)
     }
@@ -171,6 +175,7 @@ fn describe(
     let runtime = &record.spec.host.runtime;
     let mut spec = record.spec.clone();
     spec.hostname.clone_from(&record.hostname);
+    spec.host.links = links::shown(engine, record);
     ContainerView {
         id: record.id,
         name: record.name.clone(),

@@ -14,7 +14,7 @@ use super::views::{
     Grace, Outcome, Pruned, RemoveOptions, StopOptions, UpdateRequest, WaitCondition, WaitResult,
 };
 use super::world::{self, blocking};
-use super::{derive, signals, validate};
+use super::{cpuset, derive, signals, validate};
 use crate::error::{Error, Kind, Result, chain};
 use crate::filters::Filters;
 use crate::{Engine, words};
@@ -332,6 +332,7 @@ impl Engine {
             spec.host.restart = restart;
         }
         let warnings = validate::validate(&spec)?;
+        cpuset::check(&spec.host.resources)?;
         if view.phase.run().is_some() {
             let limits =
                 derive::resources(&spec.host.resources, &std::collections::BTreeMap::new());
@@ -366,7 +367,7 @@ impl Engine {
     /// `Conflict` when it runs or is being removed.
     pub async fn remove_container(&self, asked: &str, options: RemoveOptions) -> Result<()> {
         if options.link {
-            return Err(words::no_such_link(asked));
+            return self.remove_link(asked).await;
         }
         let container = self.container(asked)?;
         let input = Input::Remove { force: options.force, volumes: options.volumes };

@@ -288,6 +288,11 @@ fn volume_mount(wish: &MountSpec, base: Mount, refuse: &dyn Fn(&str) -> Error) -
 }
 
 fn tmpfs(target: &str, options: &str) -> Result<Mount> {
+    // Source: moby 28.2 `daemon/volumes.go`: a tmpfs has no volume's words before its own.
+    if !target.starts_with('/') {
+        let text = format!("invalid mount path: '{target}' mount path must be absolute");
+        return Err(Error::invalid(text));
+    }
     let destination = absolute(target, target)?;
     let list = options.split(',').filter(|option| !option.is_empty());
     let options = list.map(|option| option.splitn(2, '=').map(str::to_owned).collect()).collect();
@@ -299,8 +304,9 @@ fn absolute(path: &str, whole: &str) -> Result<String> {
     let refuse =
         |why: &str| Error::invalid(format!("invalid volume specification: '{whole}': {why}"));
     if !path.starts_with('/') {
+        let kind = if whole.starts_with('/') { "bind" } else { "volume" };
         return Err(refuse(&format!(
-            "invalid mount config for type \"volume\": invalid mount path: '{path}' mount path must be absolute"
+            "invalid mount config for type \"{kind}\": invalid mount path: '{path}' mount path must be absolute"
         )));
     }
     match clean(path).as_str() {
@@ -384,7 +390,7 @@ mod tests {
         check(
             &["/a:b"],
             expect![[
-                r#"invalid volume specification: '/a:b': invalid mount config for type "volume": invalid mount path: 'b' mount path must be absolute"#
+                r#"invalid volume specification: '/a:b': invalid mount config for type "bind": invalid mount path: 'b' mount path must be absolute"#
             ]],
         );
     }

@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use super::execs::Execs;
 use super::task::{Message, View};
 use crate::error::Result;
+use crate::networks::link_parts;
 use crate::words;
 
 /// One container as the rest of the engine sees it: a mailbox and a window.
@@ -82,6 +83,16 @@ struct State {
     names: HashMap<String, Id>,
 }
 
+impl State {
+    /// The container that a link of another one names: `PARENT/ALIAS`.
+    fn linked(&self, parent: &str, alias: &str) -> Option<Arc<Container>> {
+        let parent = self.by_id.get(&self.names.get(parent)?.to_string())?.now();
+        let mut links = parent.record.spec.host.links.iter().map(|link| link_parts(link));
+        let (target, _) = links.find(|(_, known)| *known == alias)?;
+        self.by_id.get(target).cloned()
+    }
+}
+
 impl Registry {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -139,6 +150,10 @@ impl Registry {
             && let Some(container) = state.by_id.get(&id.to_string())
         {
             return Ok(Arc::clone(container));
+        }
+        if let Some((parent, alias)) = name.split_once('/') {
+            let found = state.linked(parent, alias);
+            return found.ok_or_else(|| words::no_such_container(asked));
         }
         if asked.is_empty() {
             return Err(words::no_such_container(asked));

@@ -17,6 +17,7 @@ use tracing::{debug, warn};
 
 use super::health::{self, Check};
 use super::link::{Link, News};
+use super::links;
 use super::record::{Life, Record};
 use super::registry::Container;
 use super::step::{
@@ -305,6 +306,10 @@ impl Task {
                 }
                 self.watch_health(started.at.into());
                 self.feed(Input::Started { pid: started.pid, at: started.at }).await;
+                if links::is_target(&self.engine, &self.record.id) {
+                    let (engine, record) = (Arc::clone(&self.engine), Arc::clone(&self.record));
+                    world::blocking(move || links::tell_parents(&engine, &record)).await;
+                }
             }
             Err(failure) => {
                 debug!(container = %self.record.id, message = failure.message, "container not started");

@@ -112,9 +112,10 @@ fn modes(spec: &ContainerSpec) -> Result<()> {
         }
     }
     if host.network == NetworkMode::Host && !host.links.is_empty() {
-        return conflict(
-            "host type networking can't be used with links. This would result in undefined behavior",
-        );
+        return Err(words::link_to_host_network());
+    }
+    if host.network == NetworkMode::Host && !spec.mac_address.is_empty() {
+        return conflict("mac-address and the network mode");
     }
     if host.uts == UtsMode::Host && !spec.hostname.is_empty() {
         return conflict("hostname and the UTS mode");
@@ -176,10 +177,10 @@ fn host(host: &HostSpec) -> Result<()> {
         }
     }
     for name in &host.cap_add {
-        super::capabilities::parse(name)?;
+        super::capabilities::parse(name).map_err(|error| error.within("invalid CapAdd"))?;
     }
     for name in &host.cap_drop {
-        super::capabilities::parse(name)?;
+        super::capabilities::parse(name).map_err(|error| error.within("invalid CapDrop"))?;
     }
     security(host)
 }
@@ -346,7 +347,7 @@ mod tests {
         );
         check(
             |spec| spec.host.cap_add = vec!["nope".to_owned()],
-            expect![[r#"invalid capability: "nope""#]],
+            expect![[r#"invalid CapAdd: unknown capability: "CAP_NOPE""#]],
         );
         check(
             |spec| spec.host.security_opt = vec!["x".to_owned()],

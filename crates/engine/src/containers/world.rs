@@ -26,6 +26,7 @@ use tracing::warn;
 use super::derive::{self, DeviceNode, HostMount, Inputs, ManagedFiles};
 use super::link::{Link, News};
 use super::link_env::{self, Linked};
+use super::links;
 use super::mounts::Mount;
 use super::record::{EXIT_FILE, Life, Record};
 use super::spec::{IpcMode, LogSpec, MountKind, NetworkMode, PidMode, Protocol};
@@ -145,6 +146,10 @@ pub(crate) async fn freeze(engine: &Arc<Inner>, record: &Arc<Record>, wish: Free
     outcome.map_err(|source| match source.kind() {
         // The monitor removed the group, and its news are on the way.
         io::ErrorKind::NotFound => words::not_running(id),
+        // The same, between opening the group's file and writing it: kernfs says ENODEV.
+        _ if source.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error()) => {
+            words::not_running(id)
+        }
         _ => Error::because(Kind::Internal, "Cannot pause or unpause the container", source),
     })
 }
@@ -249,6 +254,7 @@ fn prepare(engine: &Inner, record: &Record) -> std::result::Result<Ready, StartF
     make_dir(&run)?;
     remove_file(&dir.join(EXIT_FILE))?;
     let joined = joined_pids(engine, record)?;
+    links::check_running(engine, record)?;
     let mut held = Vec::new();
     let mounts = host_mounts(engine, record, &mut held)?;
     let network = engine.networks.prepare(&networks::Container {
@@ -471,7 +477,7 @@ fn volume_mounted(engine: &Inner, record: &Record, mount: &Mount) {
 
 /// What the links of a container on the default bridge put into its environment. A link to what
 /// does not run there has been refused or is void.
-fn link_env(engine: &Inner, record: &Record) -> Vec<String> {
+pub(crate) fn link_env(engine: &Inner, record: &Record) -> Vec<String> {
     if record.spec.host.network != NetworkMode::Bridge {
         return Vec::new();
     }
