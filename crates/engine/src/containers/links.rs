@@ -9,6 +9,7 @@
 //! `daemon/delete.go` (`rmLink`), `daemon/container_operations_unix.go` (`getLegacyLinkEnv`).
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -173,7 +174,11 @@ fn host_names(alias: &str, target: &Record) -> Vec<String> {
 /// place.
 fn replace_line(path: &Path, alias: &str, line: &str) -> std::io::Result<()> {
     let text = std::fs::read_to_string(path)?;
-    let of_alias = |line: &str| line.split_whitespace().nth(1) == Some(alias);
+    let of_alias = |line: &str| {
+        let mut words = line.split_whitespace();
+        let address = words.next().is_some_and(|word| word.parse::<IpAddr>().is_ok());
+        address && words.next() == Some(alias)
+    };
     let replaced: String =
         text.split_inclusive('\n').map(|old| if of_alias(old) { line } else { old }).collect();
     if replaced == text { Ok(()) } else { std::fs::write(path, replaced) }
