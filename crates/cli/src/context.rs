@@ -7,7 +7,7 @@
 use std::{
     fs,
     io::ErrorKind,
-    os::unix::{net::UnixStream, process::CommandExt},
+    os::unix::{fs::DirBuilderExt as _, net::UnixStream, process::CommandExt},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -17,7 +17,7 @@ use api::client::{Client, Host, Tls};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
-use crate::{args::Matches, create::files::reason, failure::Failure, tls};
+use crate::{args::Matches, create::files::reason, credentials, failure::Failure, tls};
 
 /// How long a daemon started by us may take until it answers.
 const START_PATIENCE: Duration = Duration::from_secs(20);
@@ -227,33 +227,72 @@ impl Config {
 
     /// The stored credentials for a registry, as `X-Registry-Auth` wants them.
     pub fn registry_auth(&self, domain: &str) -> api::system::AuthConfig {
-        use base64::Engine as _;
-        let key = if domain == "docker.io" { "https://index.docker.io/v1/" } else { domain };
-        if let Some(helper) = self.credential_helper(key) {
-            let found = helper.get(key).unwrap_or_else(|failure| {
-                crate::terminal::error_text(&format!("WARNING: {failure}\n"));
-                None
-            });
-            let nothing =
-                || api::system::AuthConfig { server_address: key.to_owned(), ..Default::default() };
-            return found.unwrap_or_else(nothing);
+        let key = if domain == "docker.io" { credentials::HUB } else { domain };
+        self.credentials(key).unwrap_or_else(|failure| {
+            crate::terminal::error_text(&format!("WARNING: {failure}\n"));
+            api::system::AuthConfig { server_address: key.to_owned(), ..Default::default() }
+        })
+    }
+
+    /// The stored credentials for a server; empty ones where there are none.
+    ///
+    /// # Errors
+    /// When the helper that has them fails.
+    pub fn credentials(&self, key: &str) -> Result<api::system::AuthConfig, Failure> {
+        let Some(helper) = self.credential_helper(key) else {
+            return Ok(credentials::in_file(&self.root, key));
+        };
+        let nothing =
+            || api::system::AuthConfig { server_address: key.to_owned(), ..Default::default() };
+        Ok(helper.get(key)?.unwrap_or_else(nothing))
+    }
+
+    /// The file itself.
+    pub fn file(&self) -> PathBuf {
+        self.directory.join("config.json")
+    }
+
+    /// What the file says of a server, where it says something.
+    pub fn entry(&self, server: &str) -> Option<&Value> {
+        self.root["auths"].as_object()?.get(server)
+    }
+
+    /// Changes the file as it is now, and nothing in it but what `change` does. It becomes readable by
+    /// its owner alone.
+    ///
+    /// # Errors
+    /// When it is no JSON, or cannot be written.
+    pub fn change(
+        &self,
+        change: impl FnOnce(&mut serde_json::Map<String, Value>),
+    ) -> Result<(), Failure> {
+        let path = self.file();
+        let failed = |error: std::io::Error| {
+            Failure::new(format!("write {}: {}", path.display(), reason(&error)))
+        };
+        let mut root: Value = match fs::read(&path) {
+            Ok(text) if !text.trim_ascii().is_empty() => serde_json::from_slice(&text)
+                .map_err(|error| Failure::new(format!("{}: {error}", path.display())))?,
+            Ok(_) => Value::Object(serde_json::Map::new()),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Value::Object(serde_json::Map::new())
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let Value::Object(fields) = &mut root else {
+            return Err(Failure::new(format!("{}: no JSON object", path.display())));
+        };
+        change(fields);
+        if let Some(Value::Object(auths)) = fields.get_mut("auths") {
+            auths.sort_keys();
         }
-        let entry = &self.root["auths"][key];
-        let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
-        let decoded = base64::engine::general_purpose::STANDARD
-            .decode(entry["auth"].as_str().unwrap_or_default())
-            .ok()
-            .and_then(|bytes| String::from_utf8(bytes).ok())
-            .unwrap_or_default();
-        let (username, password) = decoded.split_once(':').unwrap_or_default();
-        api::system::AuthConfig {
-            username: username.to_owned(),
-            password: password.trim_end_matches('\0').to_owned(),
-            server_address: key.to_owned(),
-            identity_token: text("identitytoken"),
-            registry_token: text("registrytoken"),
-            ..api::system::AuthConfig::default()
-        }
+        let text = crate::render::json::indented_by("\t", &root.to_string());
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.directory)
+            .map_err(failed)?;
+        crate::files::replace(&path, text.as_bytes(), 0o600).map_err(failed)
     }
 
     /// The program that keeps a server's credentials, if there is one.

@@ -1,17 +1,22 @@
-//! Credential helpers: programs that keep passwords for the config file.
+//! The user's credentials: in the config file, or with the helper that it names.
 //!
-//! `docker-credential-NAME ACTION` reads a server (or, for `store`, JSON) from stdin and answers in
-//! JSON on stdout. `credHelpers` names one for a server, `credsStore` one for all others.
+//! A helper is a program: `docker-credential-NAME ACTION` reads a server (or, for `store`, JSON) from
+//! stdin and answers in JSON on stdout. `credHelpers` names one for a server, `credsStore` one for all
+//! others. Without one, the config file has base64 of `user:password`; of that the user is warned.
 //!
-//! Source: docker-credential-helpers `client/client.go`, `credentials/credentials.go`.
+//! Source: docker-credential-helpers `client/client.go`, `credentials/credentials.go`; docker/cli 28.2
+//! `cli/config/credentials/file_store.go`.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use api::system::AuthConfig;
-use serde_json::Value;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
 
+use crate::context::Config;
 use crate::failure::Failure;
 
 /// The user name of what is no password but an identity token.
@@ -116,6 +121,107 @@ impl Helper {
     }
 }
 
+/// The name under which Docker Hub's credentials are kept.
+pub const HUB: &str = "https://index.docker.io/v1/";
+
+/// A server's host, of an address that may have a scheme and a path.
+pub fn host_of(server: &str) -> &str {
+    let bare = server.trim_start_matches("https://").trim_start_matches("http://");
+    bare.split('/').next().unwrap_or_default()
+}
+
+/// What the config file itself has for a server, which may stand there by its address.
+pub fn in_file(config: &Value, server: &str) -> AuthConfig {
+    let entries = config["auths"].as_object();
+    let named = entries.and_then(|entries| entries.get(server));
+    let entry = named.or_else(|| {
+        let mut others = entries.into_iter().flatten();
+        others.find(|(name, _)| host_of(name) == server).map(|(_, entry)| entry)
+    });
+    let auth = AuthConfig { server_address: server.to_owned(), ..AuthConfig::default() };
+    let Some(entry) = entry else { return auth };
+    let decoded = STANDARD
+        .decode(field(entry, "auth"))
+        .ok()
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .unwrap_or_default();
+    let (username, password) = match decoded.split_once(':') {
+        Some((user, password)) => (user.to_owned(), password.trim_end_matches('\0').to_owned()),
+        None => (field(entry, "username"), field(entry, "password")),
+    };
+    AuthConfig {
+        username,
+        password,
+        identity_token: field(entry, "identitytoken"),
+        registry_token: field(entry, "registrytoken"),
+        ..auth
+    }
+}
+
+/// Keeps what a login brought, under the address in it.
+///
+/// # Errors
+/// When the helper fails, or the file cannot be written.
+pub fn store(config: &Config, auth: &AuthConfig) -> Result<(), Failure> {
+    let key = &auth.server_address;
+    if let Some(helper) = config.credential_helper(key) {
+        helper.store(auth)?;
+        // The server is listed, its secret is not.
+        return config.change(|root| drop(auths(root).insert(key.clone(), json!({}))));
+    }
+    let secret = match auth.identity_token.as_str() {
+        "" => format!("{}:{}", auth.username, auth.password),
+        _ => format!("{}:", auth.username),
+    };
+    let mut entry = json!({"auth": STANDARD.encode(secret)});
+    if !auth.identity_token.is_empty() {
+        entry["identitytoken"] = auth.identity_token.as_str().into();
+    }
+    if config.entry(key) == Some(&entry) {
+        return Ok(());
+    }
+    config.change(|root| drop(auths(root).insert(key.clone(), entry)))?;
+    if !auth.password.is_empty() {
+        crate::terminal::error_text(&format!(
+            "\nWARNING! Your credentials are stored unencrypted in '{}'.\n\
+             Configure a credential helper to remove this warning. See\n\
+             https://docs.docker.com/go/credential-store/\n\n",
+            config.file().display()
+        ));
+    }
+    Ok(())
+}
+
+/// Forgets servers' credentials; gives what went wrong, by server.
+pub fn erase(config: &Config, keys: &[String]) -> Vec<(String, Failure)> {
+    let mut failures = Vec::new();
+    for key in keys {
+        let from_helper = match config.credential_helper(key) {
+            Some(helper) => helper.erase(key),
+            None => Ok(()),
+        };
+        let listed = config.entry(key).is_some();
+        let from_file = match listed {
+            true => config.change(|root| drop(auths(root).remove(key))),
+            false => Ok(()),
+        };
+        failures.extend(from_helper.and(from_file).err().map(|failure| (key.clone(), failure)));
+    }
+    failures
+}
+
+/// The servers in a config file, sorted as Docker's client writes them.
+fn auths(root: &mut Map<String, Value>) -> &mut Map<String, Value> {
+    let auths = root.entry("auths").or_insert_with(|| json!({}));
+    if !auths.is_object() {
+        *auths = json!({});
+    }
+    match auths {
+        Value::Object(auths) => auths,
+        _ => unreachable!("it was just made an object"),
+    }
+}
+
 fn field(value: &Value, name: &str) -> String {
     value[name].as_str().unwrap_or_default().to_owned()
 }
@@ -140,5 +246,20 @@ mod tests {
         check("two.example", Some("docker-credential-all"));
         check("bad.example", None);
         assert_eq!(Helper::of(&serde_json::json!({}), "one.example"), None);
+    }
+
+    #[test]
+    fn a_server_may_stand_in_the_file_by_its_address() {
+        let config = json!({"auths": {
+            "https://old.example/v1/": {"auth": "bWU6c2VjcmV0"},
+            "plain.example": {"username": "you", "password": "word"},
+        }});
+        let read = |server: &str| {
+            let auth = in_file(&config, server);
+            (auth.username, auth.password)
+        };
+        assert_eq!(read("old.example"), ("me".to_owned(), "secret".to_owned()));
+        assert_eq!(read("plain.example"), ("you".to_owned(), "word".to_owned()));
+        assert_eq!(read("other.example"), (String::new(), String::new()));
     }
 }

@@ -23,6 +23,14 @@ impl Failure {
         }
     }
 
+    /// Whether the daemon or a registry does not take who we are.
+    pub fn is_unauthorized(&self) -> bool {
+        match self {
+            Failure::Daemon(error) => error.status().is_some_and(|status| status.as_u16() == 401),
+            Failure::Said { .. } => false,
+        }
+    }
+
     /// What to print on stderr, if anything.
     pub fn words(&self) -> Option<String> {
         let text = match self {

@@ -8,6 +8,8 @@ use rustix::{
     termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr},
 };
 
+use crate::failure::Failure;
+
 /// Writes to stdout. When nobody reads any more the process is done: it ends without a word.
 pub fn out(text: &str) {
     write_all(stdio::stdout(), text.as_bytes());
@@ -125,6 +127,43 @@ pub fn confirm(question: &str) -> bool {
         return false;
     }
     matches!(answer.trim(), "y" | "Y" | "yes" | "Yes" | "YES")
+}
+
+/// Asks on stdout and reads one line from stdin, trimmed. Ctrl-C ends the program, with the terminal
+/// as it was.
+///
+/// # Errors
+/// When stdin cannot be read.
+pub async fn ask(question: &str) -> Result<String, Failure> {
+    out(question);
+    let reading = tokio::task::spawn_blocking(|| {
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line).map(|_| line)
+    });
+    tokio::select! {
+        line = reading => {
+            let line = line.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+            let line = line.map_err(|error| Failure::new(format!("read STDIN: {error}")))?;
+            Ok(line.trim().to_owned())
+        }
+        _ = tokio::signal::ctrl_c() => {
+            restore();
+            out("\n");
+            std::process::exit(130);
+        }
+    }
+}
+
+/// The same without showing what is typed.
+///
+/// # Errors
+/// As [`ask`].
+pub async fn ask_secret(question: &str) -> Result<String, Failure> {
+    let hidden = NoEcho::enter();
+    let answer = ask(question).await;
+    drop(hidden);
+    out("\n");
+    answer
 }
 
 /// Keys are not shown while this lives.

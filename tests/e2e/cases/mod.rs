@@ -6,6 +6,7 @@ mod build;
 mod daemon;
 mod faults;
 mod images;
+mod login;
 mod manifests;
 mod networks;
 mod registry;
@@ -29,6 +30,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         volumes::CASES,
         networks::CASES,
         registry::CASES,
+        login::CASES,
         manifests::CASES,
         search::CASES,
         api::CASES,

@@ -20,18 +20,23 @@ pub(super) struct Registry(Child);
 
 impl Registry {
     pub(super) fn start(suite: &Suite) -> Option<Registry> {
+        Registry::start_with(suite, ADDRESS, "")
+    }
+
+    /// One at `address`, with further lines of its configuration.
+    pub(super) fn start_with(suite: &Suite, address: &str, more: &str) -> Option<Registry> {
         let dir = suite.scratch().join("registry");
         fs::create_dir_all(&dir).unwrap();
         let settings = dir.join("config.yml");
         let text = format!(
-            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: {ADDRESS}}}\nlog: {{level: error}}\n",
+            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: {address}}}\nlog: {{level: error}}\n{more}",
             dir.join("data").display()
         );
         fs::write(&settings, text).unwrap();
         let mut command = Command::new("docker-registry");
         command.arg("serve").arg(&settings).stdout(Stdio::null()).stderr(Stdio::null());
         let registry = Registry(command.spawn().ok()?);
-        wait_for("the registry", Duration::from_secs(10), || TcpStream::connect(ADDRESS).is_ok());
+        wait_for("the registry", Duration::from_secs(10), || TcpStream::connect(address).is_ok());
         Some(registry)
     }
 }
