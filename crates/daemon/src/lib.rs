@@ -1,10 +1,11 @@
 //! `tug daemon`, also called `dockerd`: listeners, handlers, configuration, start and stop.
 //!
-//! Maps Docker's API to the engine and does nothing else: every decision about containers,
+//! Maps Docker's API and the distribution protocol to the engine and does nothing else: every decision about containers,
 //! images, networks and volumes is the engine's.
 
 mod config;
 mod convert;
+mod distribution;
 mod handlers;
 mod http;
 mod instance;

@@ -10,6 +10,7 @@ use tracing::warn;
 
 use crate::config::EngineConfig;
 use crate::containers::derive::Host;
+use crate::distribution::Uploads;
 use crate::error::{Error, Kind, Result, chain};
 use crate::events::Events;
 use crate::networks::Networks;
@@ -28,6 +29,9 @@ pub(crate) fn open(mut config: EngineConfig) -> Result<Inner> {
     crate::system::check_runtimes(&config.live)?;
     let events = Events::default();
     let registries = crate::images::registries::Registries::open(&config)?;
+    let uploads = Uploads::open(&config.data_root).map_err(|source| {
+        Error::because(Kind::Internal, "cannot open the uploads in the data root", source)
+    })?;
     let networks = Networks::open(&config, events.clone())?;
     let (program, sealed) = program(&config);
     Ok(Inner {
@@ -38,6 +42,7 @@ pub(crate) fn open(mut config: EngineConfig) -> Result<Inner> {
         events,
         store,
         registries,
+        uploads,
         networks,
         containers: containers::Registry::default(),
         cache_locks: std::sync::Arc::default(),

@@ -14,6 +14,7 @@ pub mod builds;
 pub mod changes;
 pub mod config;
 pub mod containers;
+pub mod distribution;
 pub mod error;
 pub mod events;
 pub mod filters;
@@ -51,6 +52,7 @@ pub(crate) struct Inner {
     pub events: Events,
     pub store: store::Store,
     pub registries: images::registries::Registries,
+    pub uploads: distribution::Uploads,
     pub networks: networks::Networks,
     pub containers: containers::Registry,
     /// Caches of `RUN --mount=type=cache` that a step has for itself.
@@ -102,6 +104,7 @@ impl Engine {
         let networks = inner.networks.clone();
         containers::world::blocking(move || networks.restore(running)).await;
         containers::reconcile::adopt(&inner, found);
+        distribution::keep_swept(&inner);
         Ok(Self { inner })
     }
 

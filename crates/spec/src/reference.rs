@@ -138,6 +138,11 @@ impl Reference {
         Reference { tag: None, digest: Some(digest), ..self.clone() }
     }
 
+    /// The repository alone: neither tag nor digest.
+    pub fn bare(&self) -> Reference {
+        Reference { tag: None, digest: None, ..self.clone() }
+    }
+
     fn with_suffix(&self, mut text: String) -> String {
         if let Some(tag) = &self.tag {
             text.push(':');

@@ -27,6 +27,7 @@ use api::version;
 use engine::Engine;
 use hyper::{Method, StatusCode};
 
+use crate::distribution;
 use crate::http::conn::Head;
 use crate::http::reply::{self, Result};
 use crate::http::request::RequestBody;
@@ -37,6 +38,9 @@ use crate::state::State;
 pub async fn answer(head: Head, body: RequestBody, engine: Engine, state: Arc<State>) -> Result {
     if head.method == Method::OPTIONS {
         return Ok(reply::empty(StatusCode::OK).into());
+    }
+    if distribution::is_ours(head.uri.path()) {
+        return Ok(distribution::answer(head, body, engine).await.into());
     }
     let Matched { version, route } = match routes::find(&head.method, head.uri.path()) {
         Ok(matched) => matched,

@@ -41,6 +41,9 @@ pub use registry::Credentials;
 pub use remove::{Force, Parents, PruneReport, Removal, Removed};
 pub use transfer::{ImportRequest, LoadOutput};
 
+pub(crate) use content::{adopt, resolve};
+pub(crate) use remove::remove as remove_named;
+
 /// What a list of images shows.
 #[derive(Debug, Clone, Default)]
 pub struct ImagesQuery {

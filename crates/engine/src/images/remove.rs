@@ -83,7 +83,8 @@ impl Engine {
     }
 }
 
-fn remove(engine: &Inner, asked: &str, removal: Removal) -> Result<Vec<Removed>> {
+/// Blocking.
+pub(crate) fn remove(engine: &Inner, asked: &str, removal: Removal) -> Result<Vec<Removed>> {
     let image = find_image(engine, asked)?;
     let id = image.id;
     let references = engine.store.references(&id);
