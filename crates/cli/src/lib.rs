@@ -18,6 +18,7 @@ mod files;
 mod manifest;
 mod outcome;
 mod render;
+mod serve;
 mod stream;
 mod terminal;
 mod tls;

@@ -201,6 +201,7 @@ pub static GROUPS: &[Group] = &[
             &networks::RM,
         ],
     },
+    Group { name: "registry", about: "Serve images to others", commands: &[&crate::serve::SERVE] },
     Group {
         name: "system",
         about: "Manage the engine",
