@@ -82,6 +82,8 @@ pub(crate) struct Contents {
     pub(crate) young: HashMap<Digest, Instant>,
     /// Counts what may make a blob needed that was not: new names, new layers.
     pub(crate) generation: u64,
+    /// Whether a sweep has met blobs that only leases hold.
+    pub(crate) sweep_after_leases: bool,
 }
 
 impl Contents {
@@ -117,6 +119,11 @@ impl Drop for ContentLease {
                     state.content.leased.remove(&digest);
                 }
             }
+        }
+        let is_last = state.content.leased.is_empty();
+        if is_last && std::mem::take(&mut state.content.sweep_after_leases) {
+            drop(state);
+            self.store.sweep_soon();
         }
     }
 }

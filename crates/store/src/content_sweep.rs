@@ -108,10 +108,10 @@ impl Store {
                     state.content.timed.insert(digest, until);
                 }
             }
-            let doomed: Vec<Digest> = present
-                .into_iter()
-                .filter(|digest| !marked.contains(digest) && !state.content.is_held(digest, now))
-                .collect();
+            let unneeded = present.into_iter().filter(|digest| !marked.contains(digest));
+            let (held, doomed): (Vec<Digest>, Vec<Digest>) =
+                unneeded.partition(|digest| state.content.is_held(digest, now));
+            state.content.sweep_after_leases |= !held.is_empty();
             let sizes = doomed.iter().filter_map(|digest| state.content.blobs.remove(digest));
             let freed = sizes.sum();
             // Renamed under the lock: a blob of the same digest may come right after.

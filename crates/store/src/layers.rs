@@ -347,6 +347,11 @@ impl Unpacked {
         self.key
     }
 
+    /// The blob that it was read from.
+    pub(crate) fn blob(&self) -> Option<&BlobInfo> {
+        self.record.blob.as_ref()
+    }
+
     /// Bytes of the regular files.
     pub fn size(&self) -> u64 {
         self.record.size

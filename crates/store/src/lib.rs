@@ -27,6 +27,7 @@ mod cache;
 pub mod compress;
 mod content;
 mod content_sweep;
+mod documents;
 pub mod draft;
 mod flush;
 pub mod gzip;
@@ -50,6 +51,7 @@ mod writer;
 
 pub use cache::{CacheError, CacheMount, CacheRecord};
 pub use content::{ContentError, ContentLease, ContentReader, DOCUMENT_BYTES_MAX, Ingest, Target};
+pub use documents::{CHILDREN_MAX, Child, Document, DocumentError, is_image_config};
 pub use draft::{UnpackError, UnpackLimits};
 pub use images::{Image, ImageError};
 pub use layers::{BlobInfo, Layer, LayerError, LayerKey, Lease, Unpacked};

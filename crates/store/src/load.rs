@@ -1,31 +1,39 @@
 //! `docker load`: images out of a tar, an OCI layout or what any Docker since 1.10 saved.
 //!
 //! The archive is read once, as a stream, although what a file is for stands in a manifest that
-//! usually comes last. So files are told by their content: JSON is kept in memory, anything that is
-//! a tar (compressed or not) is unpacked at once as a layer in waiting. When the manifest is known
-//! the layers are put together; those that nobody asked for are dropped. A file whose name says that
-//! it is a layer which is here already is skipped.
+//! usually comes last. So files are told by their content: JSON is held in memory, anything that is
+//! a tar (compressed or not) is unpacked at once as a layer in waiting, and what is compressed is
+//! written beside it as it came. When the manifest is known the layers are put together; those that
+//! nobody asked for are dropped. A file whose name says that it is a layer or blob which is here
+//! already is skipped.
+//!
+//! Of an OCI layout everything is kept as it came, whatever it is for, so what is loaded can be pushed
+//! with the digests that it had. Only where a `docker save` made the manifest up, which is one of
+//! uncompressed layers beside a manifest.json, it is not kept: no registry has seen it.
 //!
 //! Source: moby `image/tarexport/load.go`; OCI image-spec `image-layout.md`.
 
-use std::collections::HashMap;
-use std::io::{self, BufRead, BufReader, Read};
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 
-use spec::image::{Index, Manifest};
+use spec::image::{Descriptor, Index, Manifest};
 use spec::{DiffId, Digest, ImageId, Platform, Reference};
 
 use crate::compress::{Compression, sniffed};
+use crate::content::{ContentError, ContentLease, Target};
+use crate::documents::{CHILDREN_MAX, Document, DocumentError};
 use crate::draft::{UnpackError, UnpackLimits};
 use crate::images::ImageError;
 use crate::layers::{LayerKey, Lease, Unpacked};
-use crate::save::{FULL_NAME, ManifestItem, REF_NAME};
+use crate::save::{FULL_NAME, ManifestItem, REF_NAME, SOURCE};
 use crate::store::Store;
 use crate::tar::read::Reader;
 use crate::tar::{BLOCK, Entry, Kind, TarError};
 use crate::tree::{clean, split};
 
-const JSON_BYTES_MAX: u64 = 16 << 20;
-const JSON_TOTAL_BYTES_MAX: u64 = 128 << 20;
+const JSON_BYTES_MAX: u64 = 8 << 20;
+const JSON_TOTAL_BYTES_MAX: u64 = 24 << 20;
 const LINKS_MAX: usize = 8;
 
 /// An image that was loaded, with the names that the archive gives it.
@@ -33,6 +41,8 @@ const LINKS_MAX: usize = 8;
 pub struct LoadedImage {
     pub id: ImageId,
     pub names: Vec<Reference>,
+    /// What the names mean as content, where that came along.
+    pub target: Option<Target>,
 }
 
 /// A layer being loaded: bytes read and in all.
@@ -55,6 +65,8 @@ pub enum LoadError {
     NoManifest,
     #[error("invalid archive: {path} is no valid document")]
     Document { path: String, source: serde_json::Error },
+    #[error("invalid archive: {path} is no manifest")]
+    Manifest { path: String, source: DocumentError },
     #[error("invalid archive: {0} is missing")]
     Missing(String),
     #[error("invalid archive: {path} has digest {got}")]
@@ -71,6 +83,8 @@ pub enum LoadError {
     Platform(Platform),
     #[error(transparent)]
     Image(#[from] ImageError),
+    #[error(transparent)]
+    Content(#[from] ContentError),
 }
 
 /// What was found in the archive, by name.
@@ -85,18 +99,43 @@ struct Contents {
 enum Slot {
     Waiting(Box<Unpacked>),
     Here(LayerKey),
+    /// Among the blobs, and not unpacked.
+    Kept(Digest),
     Failed(UnpackError),
 }
 
+/// What keeps the parts of an archive from being removed until they have names.
+struct Leases {
+    layers: Lease,
+    content: ContentLease,
+}
+
 impl Store {
-    /// Loads all images of an archive, compressed or not; they are held by nothing but themselves
-    /// and have no names yet.
+    /// Loads all images of an archive, compressed or not: of an index the one for `platform`, or for
+    /// this host. `name` is called with each, while it is still held; it gives the names.
     pub fn image_load(
         &self,
         archive: impl Read + Send,
+        platform: Option<&Platform>,
+        progress: &mut dyn FnMut(LoadProgress),
+        name: &mut dyn FnMut(LoadedImage),
+    ) -> Result<(), LoadError> {
+        let leases = Leases { layers: self.lease(), content: self.lease_content() };
+        let loaded = self.load_with(&leases, archive, platform, progress);
+        let loaded = loaded.map(|loaded| loaded.into_iter().for_each(name));
+        drop(leases);
+        // Blobs that nothing names: of an archive that is none, or of none of its images.
+        self.sweep_soon();
+        loaded
+    }
+
+    fn load_with(
+        &self,
+        leases: &Leases,
+        archive: impl Read + Send,
+        platform: Option<&Platform>,
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Vec<LoadedImage>, LoadError> {
-        let lease = self.lease();
         let plain =
             sniffed(BufReader::with_capacity(256 * 1024, archive)).map_err(LoadError::Read)?;
         let mut reader = Reader::new(BufReader::with_capacity(256 * 1024, plain));
@@ -104,22 +143,28 @@ impl Store {
         let mut raw = Vec::new();
         while let Some(entry) = reader.next(&mut raw)? {
             raw.clear();
-            self.take_in(&mut contents, &lease, &entry, &mut reader, progress)?;
+            self.take_in(&mut contents, leases, &entry, &mut reader, progress)?;
         }
-        let mut loading = Loading { store: self, lease: &lease, contents };
-        if loading.find_document("manifest.json").is_some() {
-            return loading.docker_archive();
+        let mut loading = Loading { store: self, leases, contents, platform };
+        let mut loaded = Vec::new();
+        let has_list = loading.find_document("manifest.json").is_some();
+        let has_layout = loading.find_document("index.json").is_some();
+        if has_layout {
+            loading.oci_layout(has_list, &mut loaded)?;
         }
-        if loading.find_document("index.json").is_some() {
-            return loading.oci_layout();
+        if has_list {
+            loading.docker_archive(&mut loaded)?;
         }
-        Err(LoadError::NoManifest)
+        if !has_list && !has_layout {
+            return Err(LoadError::NoManifest);
+        }
+        Ok(loaded)
     }
 
     fn take_in<R: BufRead + Send>(
         &self,
         contents: &mut Contents,
-        lease: &Lease,
+        leases: &Leases,
         entry: &Entry,
         reader: &mut Reader<R>,
         progress: &mut dyn FnMut(LoadProgress),
@@ -157,96 +202,228 @@ impl Store {
             contents.documents.insert(name, start);
             return Ok(());
         }
-        if !may_be_layer(&start) {
-            return Ok(());
-        }
         let layer = short_name(&name);
-        progress(LoadProgress { layer: layer.clone(), current: 0, total: entry.size });
-        let slot = match self.known_layer(lease, &name) {
-            Some(key) => Slot::Here(key),
-            None => {
-                let blob = io::Cursor::new(start).chain(content);
-                match self.unpack_apart(blob, &UnpackLimits::default(), None) {
-                    Ok(unpacked) => Slot::Waiting(Box::new(unpacked)),
-                    Err(error) => Slot::Failed(error),
-                }
-            }
+        let blob = blob_of(&name);
+        let slot = if let Some(slot) = self.known(leases, blob) {
+            slot
+        } else if may_be_layer(&start) {
+            progress(LoadProgress { layer: layer.clone(), current: 0, total: entry.size });
+            let compression = Compression::sniff(&start);
+            let input = io::Cursor::new(start).chain(content);
+            self.layer_in(leases, compression, input)
+        } else {
+            let Some(digest) = blob else { return Ok(()) };
+            let mut ingest = self.ingest()?;
+            io::copy(&mut io::Cursor::new(start).chain(content), &mut ingest)
+                .map_err(LoadError::Read)?;
+            ingest.finish(Some(&digest), &leases.content)?;
+            Slot::Kept(digest)
         };
         progress(LoadProgress { layer, current: entry.size, total: entry.size });
         contents.layers.insert(name, slot);
         Ok(())
     }
 
-    /// A blob that is named by the diff id of a layer which is here.
-    fn known_layer(&self, lease: &Lease, name: &str) -> Option<LayerKey> {
-        let digest = Digest::from_hex(name.strip_prefix("blobs/sha256/")?).ok()?;
+    /// Unpacks a layer, and keeps it as it came if it is compressed.
+    fn layer_in(&self, leases: &Leases, compression: Compression, input: impl Read + Send) -> Slot {
+        let limits = UnpackLimits::default();
+        let unpacked = match compression {
+            Compression::None => self.unpack_apart(input, &limits, None),
+            Compression::Gzip | Compression::Zstd | Compression::Bzip2 | Compression::Xz => {
+                self.unpack_and_keep(leases, input)
+            }
+        };
+        match unpacked {
+            Ok(unpacked) => Slot::Waiting(Box::new(unpacked)),
+            Err(error) => Slot::Failed(error),
+        }
+    }
+
+    fn unpack_and_keep(
+        &self,
+        leases: &Leases,
+        input: impl Read + Send,
+    ) -> Result<Unpacked, UnpackError> {
+        let path = self.temporary();
+        let failed = |source| UnpackError::Write { path: path.clone(), source };
+        let output = File::create_new(&path).map_err(failed)?;
+        let output = BufWriter::with_capacity(256 * 1024, output);
+        let mut tee = Tee { input, output };
+        let kept =
+            self.unpack_apart(&mut tee, &UnpackLimits::default(), None).and_then(|unpacked| {
+                tee.output.flush().map_err(failed)?;
+                if let Some(blob) = unpacked.blob() {
+                    let kept = self.keep_file(&path, &blob.digest, &leases.content);
+                    kept.map_err(|error| failed(io::Error::other(error)))?;
+                }
+                Ok(unpacked)
+            });
+        if kept.is_err() {
+            // It has no name but this one.
+            let _ = std::fs::remove_file(&path);
+        }
+        kept
+    }
+
+    /// A blob that is here: a layer by its diff id, or one that is kept.
+    fn known(&self, leases: &Leases, blob: Option<Digest>) -> Option<Slot> {
+        let digest = blob?;
         let key = LayerKey(DiffId(digest));
-        lease.hold(&key).then_some(key)
+        if leases.layers.hold(&key) {
+            return Some(Slot::Here(key));
+        }
+        leases.content.hold(&digest).then_some(Slot::Kept(digest))
+    }
+}
+
+/// Writes down what is read.
+struct Tee<R> {
+    input: R,
+    output: BufWriter<File>,
+}
+
+impl<R: Read> Read for Tee<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.input.read(buffer)?;
+        self.output.write_all(&buffer[..got])?;
+        Ok(got)
     }
 }
 
 /// Putting images together.
 struct Loading<'s> {
     store: &'s Store,
-    lease: &'s Lease,
+    leases: &'s Leases,
     contents: Contents,
+    platform: Option<&'s Platform>,
 }
 
 impl Loading<'_> {
-    fn docker_archive(&mut self) -> Result<Vec<LoadedImage>, LoadError> {
+    /// Loads what Docker's list has, unless the layout had it.
+    fn docker_archive(&mut self, loaded: &mut Vec<LoadedImage>) -> Result<(), LoadError> {
         let items: Vec<ManifestItem> = self.document("manifest.json")?;
-        let mut loaded = Vec::new();
         for item in items {
             let config = self.bytes(&item.config)?.to_vec();
-            let id = self.image(&config, &item.layers)?;
+            let id = ImageId(Digest::of(&config));
             let tags = item.repo_tags.unwrap_or_default();
-            let names = tags.iter().filter_map(|tag| Reference::parse(tag).ok()).collect();
-            loaded.push(LoadedImage { id, names });
+            let mut names: Vec<Reference> =
+                tags.iter().filter_map(|tag| Reference::parse(tag).ok()).collect();
+            let is_there = loaded.iter().any(|image| image.id == id);
+            names.retain(|name| !loaded.iter().any(|image| image.names.contains(name)));
+            if is_there && names.is_empty() {
+                continue;
+            }
+            self.image(&config, &item.layers)?;
+            let target = loaded.iter().find(|image| image.id == id);
+            let target = target.and_then(|image| image.target.clone());
+            loaded.push(LoadedImage { id, names, target });
         }
-        Ok(loaded)
+        Ok(())
     }
 
-    fn oci_layout(&mut self) -> Result<Vec<LoadedImage>, LoadError> {
+    /// Loads an image of each target that the layout names.
+    fn oci_layout(
+        &mut self,
+        has_list: bool,
+        loaded: &mut Vec<LoadedImage>,
+    ) -> Result<(), LoadError> {
         let index: Index = self.document("index.json")?;
-        let mut loaded: Vec<LoadedImage> = Vec::new();
         for descriptor in &index.manifests {
             let names = names_of(&descriptor.annotations);
-            for manifest in self.manifests(descriptor.digest, 0)? {
-                let config = self.blob(manifest.config.digest)?.to_vec();
-                let layers: Vec<String> =
-                    manifest.layers.iter().map(|layer| blob_name(&layer.digest)).collect();
-                let id = self.image(&config, &layers)?;
-                match loaded.iter_mut().find(|image| image.id == id) {
-                    Some(image) => image.names.extend(names.iter().cloned()),
-                    None => loaded.push(LoadedImage { id, names: names.clone() }),
-                }
+            self.keep_documents(descriptor)?;
+            let media_type = self.kind(descriptor)?;
+            let target = Target { digest: descriptor.digest, media_type, size: descriptor.size };
+            let Some(manifest) = self.choose(&target, descriptor.platform.as_ref())? else {
+                continue;
+            };
+            let config = self.blob(manifest.config.digest)?.to_vec();
+            let layers: Vec<String> =
+                manifest.layers.iter().map(|layer| blob_name(&layer.digest)).collect();
+            let id = self.image(&config, &layers)?;
+            let is_source = |(key, _): (&String, _)| key.starts_with(SOURCE);
+            let is_known = !has_list
+                || descriptor.annotations.iter().any(is_source)
+                || manifest.layers.iter().any(|layer| self.store.has_blob(&layer.digest));
+            let target = is_known.then_some(target);
+            let same = |image: &&mut LoadedImage| image.id == id && image.target == target;
+            match loaded.iter_mut().find(same) {
+                Some(image) => image.names.extend(names),
+                None => loaded.push(LoadedImage { id, names, target }),
             }
         }
         if loaded.is_empty() && !index.manifests.is_empty() {
-            return Err(LoadError::Platform(Platform::host()));
+            return Err(LoadError::Platform(self.platform.cloned().unwrap_or_else(Platform::host)));
         }
-        Ok(loaded)
+        Ok(())
     }
 
-    /// The manifests behind a descriptor: itself, or those of an index that run here.
-    fn manifests(&mut self, digest: Digest, depth: usize) -> Result<Vec<Manifest>, LoadError> {
-        let path = blob_name(&digest);
-        let invalid = |source| LoadError::Document { path: path.clone(), source };
-        let bytes = self.blob(digest)?;
-        if let Ok(manifest) = serde_json::from_slice::<Manifest>(bytes) {
-            return Ok(vec![manifest]);
-        }
-        let index: Index = serde_json::from_slice(bytes).map_err(invalid)?;
-        let host = Platform::host();
-        let mut found = Vec::new();
-        for descriptor in &index.manifests {
-            let fits = descriptor.platform.as_ref().is_none_or(|offered| host.runs(offered));
-            let here = self.find_document(&blob_name(&descriptor.digest)).is_some();
-            if fits && here && depth < LINKS_MAX {
-                found.extend(self.manifests(descriptor.digest, depth + 1)?);
+    fn kind(&self, descriptor: &Descriptor) -> Result<String, LoadError> {
+        let bytes = self.blob(descriptor.digest)?;
+        Document::kind(&descriptor.media_type, bytes).map_err(|error| LoadError::Manifest {
+            path: blob_name(&descriptor.digest),
+            source: error,
+        })
+    }
+
+    /// Keeps all documents behind a descriptor that came along, and the small blobs that they name.
+    fn keep_documents(&self, root: &Descriptor) -> Result<(), LoadError> {
+        let (mut next, mut seen) = (vec![root.clone()], HashSet::new());
+        while let Some(descriptor) = next.pop() {
+            let path = blob_name(&descriptor.digest);
+            if self.find_document(&path).is_none()
+                || !seen.insert(descriptor.digest)
+                || seen.len() > CHILDREN_MAX
+            {
+                continue;
+            }
+            let bytes = self.blob(descriptor.digest)?;
+            self.store.keep_blob(bytes, &self.leases.content)?;
+            match Document::read(&descriptor.media_type, bytes) {
+                Ok(Document::Index(index)) => next.extend(index.manifests),
+                Ok(Document::Manifest(manifest)) => {
+                    next.extend(manifest.layers);
+                    next.push(manifest.config);
+                }
+                // A configuration, or what an attestation says.
+                Err(_) => {}
             }
         }
-        Ok(found)
+        Ok(())
+    }
+
+    /// The manifest to make an image of: the wanted platform's, else this host's, else the first.
+    fn choose(
+        &self,
+        target: &Target,
+        told: Option<&Platform>,
+    ) -> Result<Option<Manifest>, LoadError> {
+        let host = Platform::host();
+        let mut images = Vec::new();
+        for child in self.store.children(target) {
+            let Some(manifest) = &child.manifest else { continue };
+            let is_image = child
+                .config(self.store)
+                .is_some_and(|config| config.rootfs.diff_ids.len() == manifest.layers.len());
+            let platform = told.cloned().or_else(|| child.platform(self.store));
+            if is_image && platform.as_ref().is_none_or(|platform| platform.os != "unknown") {
+                images.push((platform.unwrap_or_else(Platform::host), manifest.clone()));
+            }
+        }
+        let wanted = self.platform.unwrap_or(&host);
+        let fits = |(offered, _): &&(Platform, Manifest)| wanted.runs(offered);
+        // The newest variant that runs is the one that runs the others.
+        let best = images.iter().filter(fits).reduce(|best, other| {
+            match other.0.runs(&best.0) && !best.0.runs(&other.0) {
+                true => other,
+                false => best,
+            }
+        });
+        let any = || images.first().filter(|_| self.platform.is_none());
+        match best.or_else(any) {
+            Some((_, manifest)) => Ok(Some(manifest.clone())),
+            None if images.is_empty() => Ok(None),
+            None => Err(LoadError::Platform(wanted.clone())),
+        }
     }
 
     fn image(&mut self, config: &[u8], paths: &[String]) -> Result<ImageId, LoadError> {
@@ -259,7 +436,7 @@ impl Loading<'_> {
         let mut parents = Vec::new();
         for (place, (path, want)) in paths.iter().zip(wanted).enumerate() {
             let key = LayerKey(*want);
-            if !self.lease.hold(&key) {
+            if !self.leases.layers.hold(&key) {
                 let got = self.layer(path, &parents)?;
                 if got != key {
                     return Err(LoadError::DiffId { place, want: *want, got: got.diff_id() });
@@ -267,7 +444,7 @@ impl Loading<'_> {
             }
             parents.push(key);
         }
-        Ok(self.store.image_create(config, None, self.lease)?)
+        Ok(self.store.image_create(config, None, &self.leases.layers)?)
     }
 
     fn layer(&mut self, path: &str, parents: &[LayerKey]) -> Result<LayerKey, LoadError> {
@@ -281,7 +458,17 @@ impl Loading<'_> {
         let key = match slot {
             Slot::Here(key) => key,
             Slot::Failed(error) => return Err(failed(error)),
-            Slot::Waiting(unpacked) => unpacked.commit(self.lease, parents).map_err(failed)?.key,
+            Slot::Waiting(unpacked) => {
+                unpacked.commit(&self.leases.layers, parents).map_err(failed)?.key
+            }
+            Slot::Kept(digest) => {
+                let kept = self.store.blob(&digest);
+                let (file, _) = kept.ok_or_else(|| LoadError::Missing(path.to_owned()))?;
+                let limits = UnpackLimits::default();
+                let lease = &self.leases.layers;
+                let layer = self.store.unpack(lease, file, &limits, Some(&digest), parents);
+                layer.map_err(failed)?.key
+            }
         };
         self.contents.layers.insert(name, Slot::Here(key));
         Ok(key)
@@ -330,6 +517,11 @@ fn names_of(annotations: &std::collections::BTreeMap<String, String>) -> Vec<Ref
     // Some write the whole name here, others the tag alone, which names nothing.
     let name = annotations.get(REF_NAME).filter(|name| name.contains([':', '/']));
     name.and_then(|name| Reference::parse(name).ok()).into_iter().collect()
+}
+
+/// The digest that a blob of a layout is named by.
+fn blob_of(name: &str) -> Option<Digest> {
+    Digest::from_hex(name.strip_prefix("blobs/sha256/")?).ok()
 }
 
 fn blob_name(digest: &Digest) -> String {

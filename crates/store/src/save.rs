@@ -1,26 +1,33 @@
 //! `docker save`: images as one tar, an OCI layout that older Docker reads too.
 //!
 //! ```text
-//! blobs/sha256/<hex>   configurations, manifests, layers (uncompressed, so named by diff id)
+//! blobs/sha256/<hex>   manifests, indexes, configurations, layers
 //! index.json           the OCI layout's index: one entry for each name
 //! manifest.json        Docker's list: configuration, names, layers
 //! oci-layout
 //! repositories         Docker's oldest: name -> tag -> top layer
 //! ```
+//! An image that came from elsewhere goes with the bytes it came as: the same manifest or index, the
+//! same compressed layers, and of an index whatever is here. One that was made here gets a manifest of
+//! uncompressed layers, which nobody else has seen.
+//!
 //! All sizes and digests are in records, so the archive is streamed: nothing is written to disk and
 //! a blob that several images share appears once.
 //!
-//! Source: moby `image/tarexport/save.go`; OCI image-spec `image-layout.md`.
+//! Source: moby `image/tarexport/save.go`, `daemon/containerd/image_exporter.go`; OCI image-spec
+//! `image-layout.md`.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io::{self, Read};
 
 use serde::{Deserialize, Serialize};
 use spec::image::{Descriptor, Index, Manifest, media_type};
-use spec::{Digest, ImageId, Reference};
+use spec::{Digest, ImageId, Platform, Reference};
 
+use crate::content::{ContentLease, ContentReader, Target};
+use crate::documents::Child;
+use crate::images::Image;
 use crate::layers::{LayerError, LayerKey, Lease};
-use crate::recipe::LayerTar;
 use crate::store::Store;
 use crate::tar::write::{END, Precision, header};
 use crate::tar::{Entry, Kind, Time, padding};
@@ -30,6 +37,8 @@ use crate::tar::{Entry, Kind, Time, padding};
 pub struct SaveItem {
     pub image: ImageId,
     pub names: Vec<Reference>,
+    /// Of an index this one alone.
+    pub platform: Option<Platform>,
 }
 
 /// Why images could not be saved.
@@ -41,6 +50,10 @@ pub enum SaveError {
     Layer(#[from] LayerError),
     #[error("cannot encode a manifest")]
     Encode(#[from] serde_json::Error),
+    #[error(
+        "image with reference {name} was found but does not provide the specified platform ({platform})"
+    )]
+    Platform { name: String, platform: Platform },
 }
 
 /// One element of `manifest.json`.
@@ -55,23 +68,28 @@ pub(crate) struct ManifestItem {
 /// Annotations that carry names in an OCI layout.
 pub(crate) const FULL_NAME: &str = "io.containerd.image.name";
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// With a domain behind it: the repository that has this very manifest. Source: containerd
+/// `core/images/archive/exporter.go`, `labels.LabelDistributionSource`.
+pub(crate) const SOURCE: &str = "containerd.io/distribution.source.";
 
 /// The archive, made while it is read.
 pub struct SaveStream {
     store: Store,
     _lease: Lease,
+    _content: ContentLease,
     parts: VecDeque<Part>,
     now: Now,
 }
 
 enum Part {
     Bytes(Vec<u8>),
-    Layer(LayerKey),
+    /// A blob of the content store, or a layer by its uncompressed digest.
+    Blob(Digest),
 }
 
 enum Now {
     Bytes(io::Cursor<Vec<u8>>),
-    Layer(Box<LayerTar>),
+    Blob(Box<ContentReader>),
 }
 
 /// The archive's parts in order, each blob once.
@@ -103,42 +121,49 @@ impl Plan {
         digest
     }
 
-    fn layer(&mut self, key: LayerKey, size: u64) {
-        let digest = key.diff_id().0;
+    fn reference(&mut self, digest: Digest, size: u64) {
         if self.blobs.insert(digest) {
             let head =
                 header(&entry(&blob_path(&digest), Kind::File, 0o644, size), Precision::Seconds);
             self.parts.push_back(Part::Bytes(head));
-            self.parts.push_back(Part::Layer(key));
+            self.parts.push_back(Part::Blob(digest));
             let zeros = usize::try_from(padding(size)).unwrap_or(0);
             self.parts.push_back(Part::Bytes(vec![0; zeros]));
         }
     }
 }
 
+/// What keeps an archive's blobs from being removed.
+struct Leases {
+    layers: Lease,
+    content: ContentLease,
+}
+
+/// What one image adds to the archive's lists.
+struct Planned {
+    /// For each name, or the one without a name.
+    descriptors: Vec<Descriptor>,
+    entry: Option<ManifestItem>,
+}
+
 impl Store {
     /// Streams images and all their layers, which stay held until the stream is dropped.
     pub fn image_save(&self, items: &[SaveItem]) -> Result<SaveStream, SaveError> {
-        let lease = self.lease();
+        let leases = Leases { layers: self.lease(), content: self.lease_content() };
         let mut plan = Plan::default();
         plan.dir("blobs/");
         plan.dir("blobs/sha256/");
         let (mut index, mut list) = (Vec::new(), Vec::new());
         let mut repositories: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
         for item in items {
-            let (descriptor, entry) = self.plan_image(&mut plan, &lease, item)?;
-            for name in item.names.iter().filter(|name| name.tag().is_some()) {
-                let tag = name.tag().unwrap_or_default();
-                let top =
-                    entry.layers.last().map_or("", |path| path.rsplit('/').next().unwrap_or(""));
-                repositories
-                    .entry(name.familiar_name())
-                    .or_default()
-                    .insert(tag.to_owned(), top.to_owned());
-                index.push(named(&descriptor, name, tag));
-            }
-            if entry.repo_tags.is_none() {
-                index.push(descriptor);
+            let planned = self.plan_image(&mut plan, &leases, item)?;
+            index.extend(planned.descriptors);
+            let Some(entry) = planned.entry else { continue };
+            let top = entry.layers.last().map_or("", |path| path.rsplit('/').next().unwrap_or(""));
+            for name in &item.names {
+                let Some(tag) = name.tag() else { continue };
+                let tags = repositories.entry(name.familiar_name()).or_default();
+                tags.insert(tag.to_owned(), top.to_owned());
             }
             list.push(entry);
         }
@@ -154,19 +179,155 @@ impl Store {
         plan.file("repositories", &serde_json::to_vec(&repositories)?);
         plan.parts.push_back(Part::Bytes(END.to_vec()));
         let now = Now::Bytes(io::Cursor::default());
-        Ok(SaveStream { store: self.clone(), _lease: lease, parts: plan.parts, now })
+        let Leases { layers: _lease, content: _content } = leases;
+        Ok(SaveStream { store: self.clone(), _lease, _content, parts: plan.parts, now })
     }
 
     fn plan_image(
         &self,
         plan: &mut Plan,
-        lease: &Lease,
+        leases: &Leases,
         item: &SaveItem,
-    ) -> Result<(Descriptor, ManifestItem), SaveError> {
+    ) -> Result<Planned, SaveError> {
         let image = self.image(&item.image).ok_or(SaveError::Missing(item.image))?;
+        let names: Vec<&Reference> =
+            item.names.iter().filter(|name| name.tag().is_some()).collect();
+        let known = match names.as_slice() {
+            [] => self.references(&image.id),
+            names => names.iter().map(|name| (*name).clone()).collect(),
+        };
+        let targets: Vec<(Reference, Target)> = known
+            .into_iter()
+            .filter_map(|name| Some((name.clone(), self.content(&name)?)))
+            .collect();
+        let (mut descriptors, mut shown) = (Vec::new(), None);
+        for (name, target) in &targets {
+            let Some((descriptor, child)) =
+                self.plan_kept(plan, leases, (name, target), &image, item)?
+            else {
+                continue;
+            };
+            shown = shown.or(child);
+            match names.is_empty() {
+                true => {
+                    descriptors.push(descriptor);
+                    break;
+                }
+                false => descriptors.push(self.annotated(&descriptor, name)),
+            }
+        }
+        let platform = item.platform.as_ref();
+        if shown.is_none() && platform.is_some_and(|wanted| !wanted.runs(&image.config.platform()))
+        {
+            let name = names.first().map_or(image.id.to_string(), |name| name.familiar());
+            let platform = platform.cloned().unwrap_or_else(Platform::host);
+            return Err(SaveError::Platform { name, platform });
+        }
+        let is_named = |name: &Reference| {
+            let full = name.to_string();
+            descriptors.iter().any(|known| known.annotations.get(FULL_NAME) == Some(&full))
+        };
+        let rest: Vec<&&Reference> = names.iter().filter(|name| !is_named(name)).collect();
+        let mut made = None;
+        if !rest.is_empty() || descriptors.is_empty() {
+            let (descriptor, manifest) = self.plan_made(plan, leases, &image)?;
+            descriptors.extend(rest.iter().map(|name| named(&descriptor, name)));
+            if names.is_empty() {
+                descriptors.push(descriptor);
+            }
+            made = Some(manifest);
+        }
+        let entry = shown.or(made).map(|manifest| ManifestItem {
+            config: blob_path(&manifest.config.digest),
+            repo_tags: (!names.is_empty())
+                .then(|| names.iter().map(|name| name.familiar()).collect()),
+            layers: manifest.layers.iter().map(|layer| blob_path(&layer.digest)).collect(),
+        });
+        Ok(Planned { descriptors, entry })
+    }
+
+    /// Adds what a target leads to, as far as it is here; gives what stands for it in the index, and
+    /// the manifest that Docker's list shows. None where the image itself is not wholly kept.
+    fn plan_kept(
+        &self,
+        plan: &mut Plan,
+        leases: &Leases,
+        (name, target): (&Reference, &Target),
+        image: &Image,
+        item: &SaveItem,
+    ) -> Result<Option<(Descriptor, Option<Manifest>)>, SaveError> {
+        let held = |descriptor: &Descriptor| {
+            leases.content.hold(&descriptor.digest)
+                || leases.layers.hold(&LayerKey(spec::DiffId(descriptor.digest)))
+        };
+        let mut whole: Vec<Child> = self.children(target);
+        whole.retain(|child| child.is_whole(self));
+        let shown = match &item.platform {
+            Some(wanted) => {
+                let fits = |child: &Child| {
+                    let offered = child.platform(self);
+                    offered.is_some_and(|offered| wanted.runs(&offered))
+                };
+                let fitting = whole.iter().position(fits);
+                let Some(place) = fitting else {
+                    let (name, platform) = (name.familiar(), wanted.clone());
+                    return match wanted.runs(&image.config.platform()) {
+                        true => Ok(None),
+                        false => Err(SaveError::Platform { name, platform }),
+                    };
+                };
+                whole = vec![whole.swap_remove(place)];
+                whole.first()
+            }
+            None => whole.iter().find(|child| child.is_of(&image.id)),
+        };
+        let Some(shown) = shown.cloned() else { return Ok(None) };
+        let single = item.platform.is_some() || item.names.is_empty();
+        let root = match single {
+            true => shown.descriptor.clone(),
+            false => Descriptor::new(&target.media_type, target.digest, target.size),
+        };
+        let mut wanted: Vec<Descriptor> = Vec::new();
+        for child in whole.iter().filter(|child| !single || **child == shown) {
+            let manifest = child.manifest.iter();
+            wanted
+                .extend(manifest.flat_map(|manifest| {
+                    manifest.layers.iter().chain([&manifest.config]).cloned()
+                }));
+            wanted.push(child.descriptor.clone());
+        }
+        if !single {
+            wanted.extend(self.indexes(target));
+        }
+        for descriptor in &wanted {
+            let size = self.content_size(&descriptor.digest);
+            match size.filter(|_| held(descriptor)) {
+                Some(size) => plan.reference(descriptor.digest, size),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some((root, shown.manifest)))
+    }
+
+    /// Names what stands in the index, and says so where the name's repository has that very thing.
+    fn annotated(&self, descriptor: &Descriptor, name: &Reference) -> Descriptor {
+        let mut named = named(descriptor, name);
+        if self.content(&name.with_digest(descriptor.digest)).is_some() {
+            named.annotations.insert(format!("{SOURCE}{}", name.domain()), name.path().to_owned());
+        }
+        named
+    }
+
+    /// Adds an image that nobody has given a manifest yet.
+    fn plan_made(
+        &self,
+        plan: &mut Plan,
+        leases: &Leases,
+        image: &Image,
+    ) -> Result<(Descriptor, Manifest), SaveError> {
         let mut layers = Vec::new();
         for key in &image.layers {
-            if !lease.hold(key) {
+            if !leases.layers.hold(key) {
                 return Err(LayerError::Missing(*key).into());
             }
             let layer = self.layer(key).ok_or(LayerError::Missing(*key))?;
@@ -174,15 +335,8 @@ impl Store {
         }
         let config = plan.blob(&image.raw);
         for layer in &layers {
-            plan.layer(LayerKey(spec::DiffId(layer.digest)), layer.size);
+            plan.reference(layer.digest, layer.size);
         }
-        let tags = item.names.iter().filter(|name| name.tag().is_some());
-        let tags: Vec<String> = tags.map(Reference::familiar).collect();
-        let entry = ManifestItem {
-            config: blob_path(&config),
-            repo_tags: (!tags.is_empty()).then_some(tags),
-            layers: layers.iter().map(|layer| blob_path(&layer.digest)).collect(),
-        };
         let manifest = Manifest {
             schema_version: 2,
             media_type: Some(media_type::OCI_MANIFEST.to_owned()),
@@ -194,15 +348,15 @@ impl Store {
         };
         let bytes = serde_json::to_vec(&manifest)?;
         let digest = plan.blob(&bytes);
-        Ok((Descriptor::new(media_type::OCI_MANIFEST, digest, bytes.len() as u64), entry))
+        let size = bytes.len() as u64;
+        Ok((Descriptor::new(media_type::OCI_MANIFEST, digest, size), manifest))
     }
 }
 
-fn named(descriptor: &Descriptor, name: &Reference, tag: &str) -> Descriptor {
-    let annotations = BTreeMap::from([
-        (FULL_NAME.to_owned(), name.to_string()),
-        (REF_NAME.to_owned(), tag.to_owned()),
-    ]);
+fn named(descriptor: &Descriptor, name: &Reference) -> Descriptor {
+    let mut annotations = descriptor.annotations.clone();
+    annotations.insert(FULL_NAME.to_owned(), name.to_string());
+    annotations.insert(REF_NAME.to_owned(), name.tag().unwrap_or_default().to_owned());
     Descriptor { annotations, ..descriptor.clone() }
 }
 
@@ -236,7 +390,7 @@ impl Read for SaveStream {
         loop {
             let got = match &mut self.now {
                 Now::Bytes(bytes) => bytes.read(buffer)?,
-                Now::Layer(tar) => tar.read(buffer)?,
+                Now::Blob(blob) => blob.read(buffer)?,
             };
             if got > 0 {
                 return Ok(got);
@@ -244,8 +398,10 @@ impl Read for SaveStream {
             self.now = match self.parts.pop_front() {
                 None => return Ok(0),
                 Some(Part::Bytes(bytes)) => Now::Bytes(io::Cursor::new(bytes)),
-                Some(Part::Layer(key)) => {
-                    Now::Layer(Box::new(self.store.layer_tar(&key).map_err(io::Error::other)?))
+                Some(Part::Blob(digest)) => {
+                    let reader = self.store.content_reader(&digest).map_err(io::Error::other)?;
+                    let gone = || io::Error::other(format!("blob {digest} is gone"));
+                    Now::Blob(Box::new(reader.ok_or_else(gone)?))
                 }
             };
         }

@@ -28,6 +28,7 @@ const BASE: Command = Command {
     usage: "[OPTIONS] NAME[:TAG|@DIGEST]",
     about: "Download an image from a registry",
     flags: &[&[
+        flag("all-platforms", Bool, "Keep all platforms of the image, to push or save it whole"),
         flag("all-tags", Bool, "Download every tagged image of the repository").s('a'),
         flag("disable-content-trust", Bool, "Skip image verification").or("true"),
         flag("platform", Text, "Platform of the image, where the server has several"),
@@ -136,14 +137,13 @@ pub async fn start_pull(
         (Some(digest), _) => digest.to_string(),
         (None, tag) => tag.unwrap_or_default().to_owned(),
     };
-    begin_pull(session, &reference, &tag, platform).await
+    begin_pull(session, &reference, &[("tag", &tag), ("platform", platform)]).await
 }
 
 async fn begin_pull(
     session: &Session,
     reference: &Reference,
-    tag: &str,
-    platform: &str,
+    query: &[(&str, &str)],
 ) -> Result<Response, Failure> {
     let mut request = session
         .client()
@@ -151,7 +151,7 @@ async fn begin_pull(
         .post("/images/create")
         .query("fromImage", reference.familiar_name())
         .header("x-registry-auth", &auth_header(session, reference));
-    for (name, value) in [("tag", tag), ("platform", platform)] {
+    for (name, value) in query {
         if !value.is_empty() {
             request = request.query(name, value);
         }
@@ -171,18 +171,20 @@ async fn pull_image(session: &Session, matches: &Matches) -> Outcome {
     if written.tag().is_none() && written.digest().is_none() && !all && !quiet {
         terminal::out("Using default tag: latest\n");
     }
-    let platform = matches.text("platform");
-    let response = if all {
-        begin_pull(session, &written, "", platform).await?
-    } else {
-        start_pull(session, name, platform).await?
+    let reference = if all { written } else { parse_reference(name)? };
+    let tag = match (reference.digest(), reference.tag()) {
+        (Some(digest), _) => digest.to_string(),
+        (None, tag) => tag.unwrap_or_default().to_owned(),
     };
+    let extent = if matches.on("all-platforms") { "1" } else { "" };
+    let query =
+        [("tag", tag.as_str()), ("platform", matches.text("platform")), ("allPlatforms", extent)];
+    let response = begin_pull(session, &reference, &query).await?;
     if quiet {
         pull::discard(response).await?;
     } else {
         pull::show(response, Output::Stdout, |_| ()).await?;
     }
-    let reference = if all { written } else { parse_reference(name)? };
     terminal::out(&format!("{}\n", full_name(&reference)));
     Ok(0)
 }

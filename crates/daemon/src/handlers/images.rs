@@ -357,12 +357,12 @@ async fn import(mut call: Call) -> Result {
 }
 
 pub async fn load(mut call: Call) -> Result {
-    let quiet = call.query.flag("quiet");
+    let (quiet, platform) = (call.query.flag("quiet"), platform(&call)?);
     let archive = call.upload_stream();
     let (sender, mut output) = mpsc::channel(QUEUE_LENGTH);
     let engine = call.engine.clone();
     // A load goes on when the client goes: its body is what ends it.
-    let loading = tokio::spawn(async move { engine.load_images(archive, sender).await });
+    let loading = tokio::spawn(async move { engine.load_images(archive, platform, sender).await });
     let Some(first) = output.recv().await else {
         return match loading.await {
             Ok(Ok(())) => Ok(reply::stream("application/json", Body::empty()).into()),
@@ -408,7 +408,7 @@ fn load_message(output: LoadOutput, quiet: bool) -> Option<Message> {
 }
 
 pub async fn save(call: &Call, names: &[String]) -> Result {
-    let tar = call.engine.save_images(names).await?;
+    let tar = call.engine.save_images(names, platform(call)?).await?;
     Ok(reply::stream("application/x-tar", Body::from_receiver(tar)).into())
 }
 

@@ -4,136 +4,29 @@
 //! manifest it came with, or the index that this is in. For one that was made here the manifest is
 //! made when somebody asks: its layers are compressed, always to the same bytes, and kept.
 
-use std::collections::HashSet;
 use std::io::Read;
 use std::sync::Arc;
 
-use registry::client::is_index;
 use registry::select::select;
-use serde::de::DeserializeOwned;
-use spec::image::{Descriptor, ImageConfig, Index, Manifest, media_type};
+use spec::image::{Descriptor, Manifest, media_type};
 use spec::{DiffId, Digest, ImageId, Platform, Reference};
 use store::compress::{Compression, SNIFF_BYTES};
-use store::{BlobInfo, ContentLease, Image, LayerKey, Store, Target, UnpackLimits};
+use store::{
+    BlobInfo, Child, ContentLease, Document, DocumentError, Image, LayerKey, Store, Target,
+    UnpackLimits, is_image_config,
+};
 
 use super::fetch::checked;
 use crate::containers::world::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::{Engine, Inner};
 
-/// Manifests in an index that are looked at.
-pub(super) const CHILDREN_MAX: usize = 1000;
-
-/// A document by its kind.
-pub(super) enum Document {
-    Index(Index),
-    Manifest(Manifest),
-}
-
-/// Reads a document of a media type, which may be empty.
-pub(super) fn read(kind: &str, bytes: &[u8]) -> std::result::Result<Document, registry::Error> {
-    match is_index(&kind_of(kind, bytes)?) {
-        true => Ok(Document::Index(document(bytes)?)),
-        false => Ok(Document::Manifest(document(bytes)?)),
+/// A document's failure as one of the registry that it came from.
+pub(super) fn unreadable(error: DocumentError) -> registry::Error {
+    match error {
+        DocumentError::Kind(kind) => registry::Error::MediaType(kind),
+        DocumentError::Json(source) => registry::Error::Document { what: "a manifest", source },
     }
-}
-
-/// What a document is; its own word for it where the registry gave none.
-pub(super) fn kind_of(given: &str, bytes: &[u8]) -> std::result::Result<String, registry::Error> {
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Kind {
-        #[serde(default)]
-        media_type: Option<String>,
-        #[serde(default)]
-        manifests: Option<serde::de::IgnoredAny>,
-        #[serde(default)]
-        config: Option<serde::de::IgnoredAny>,
-    }
-    let known = [
-        media_type::OCI_INDEX,
-        media_type::DOCKER_LIST,
-        media_type::OCI_MANIFEST,
-        media_type::DOCKER_MANIFEST,
-    ];
-    if known.contains(&given) {
-        return Ok(given.to_owned());
-    }
-    let kind: Kind = document(bytes)?;
-    match (kind.media_type, kind.manifests, kind.config) {
-        (Some(text), _, _) if known.contains(&text.as_str()) => Ok(text),
-        (Some(text), _, _) => Err(registry::Error::MediaType(text)),
-        (None, Some(_), _) => Ok(media_type::OCI_INDEX.to_owned()),
-        (None, None, Some(_)) if given.is_empty() => Ok(media_type::OCI_MANIFEST.to_owned()),
-        (None, None, _) => Err(registry::Error::MediaType(given.to_owned())),
-    }
-}
-
-fn document<T: DeserializeOwned>(bytes: &[u8]) -> std::result::Result<T, registry::Error> {
-    serde_json::from_slice(bytes)
-        .map_err(|source| registry::Error::Document { what: "a manifest", source })
-}
-
-/// A kept document.
-pub(super) fn read_kept(store: &Store, digest: &Digest) -> Option<Document> {
-    read("", &store.read_manifest(digest)?).ok()
-}
-
-/// One manifest that a target reaches; what it says, if it is here.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Child {
-    pub(super) descriptor: Descriptor,
-    pub(super) manifest: Option<Manifest>,
-}
-
-impl Child {
-    /// Whether all blobs are here.
-    pub(super) fn is_whole(&self, store: &Store) -> bool {
-        self.manifest.as_ref().is_some_and(|manifest| {
-            let blobs = manifest.layers.iter().chain([&manifest.config]);
-            blobs.into_iter().all(|blob| store.content_size(&blob.digest).is_some())
-        })
-    }
-
-    /// The configuration, of an image that is here.
-    pub(super) fn config(&self, store: &Store) -> Option<ImageConfig> {
-        let manifest = self.manifest.as_ref()?;
-        let raw = store.read_manifest(&manifest.config.digest)?;
-        checked(manifest, &raw).ok()
-    }
-}
-
-/// The manifests behind a target: itself, or those of an index, in order.
-pub(super) fn children(store: &Store, target: &Target) -> Vec<Child> {
-    let root = Descriptor::new(&target.media_type, target.digest, target.size);
-    let (mut next, mut seen, mut found) = (vec![root], HashSet::new(), Vec::new());
-    while let Some(descriptor) = next.pop() {
-        if !seen.insert(descriptor.digest) || seen.len() > CHILDREN_MAX {
-            continue;
-        }
-        match read_kept(store, &descriptor.digest) {
-            Some(Document::Index(index)) => next.extend(index.manifests.into_iter().rev()),
-            Some(Document::Manifest(manifest)) => {
-                found.push(Child { descriptor, manifest: Some(manifest) });
-            }
-            None => found.push(Child { descriptor, manifest: None }),
-        }
-    }
-    found
-}
-
-/// Whether a document and all that it names is here.
-pub(super) fn is_whole(store: &Store, digest: &Digest) -> bool {
-    let target = Target { digest: *digest, media_type: String::new(), size: 0 };
-    children(store, &target).iter().all(|child| child.is_whole(store))
-}
-
-/// The manifest of image `id` behind a target.
-pub(super) fn manifest_of(store: &Store, target: &Target, id: &ImageId) -> Option<Child> {
-    let is_its = |child: &Child| {
-        child.manifest.as_ref().is_some_and(|manifest| manifest.config.digest == id.0)
-    };
-    children(store, target).into_iter().find(is_its)
 }
 
 impl Engine {
@@ -297,25 +190,20 @@ pub(super) fn unpack(
     target: &Target,
     platform: &Platform,
 ) -> Result<Option<ImageId>> {
-    let manifest = match read_kept(store, &target.digest) {
+    let root = Descriptor::new(&target.media_type, target.digest, target.size);
+    let manifest = match store.document(&root) {
         None => return Ok(None),
         Some(Document::Manifest(manifest)) => manifest,
         Some(Document::Index(index)) => {
             let Some(chosen) = select(&index, platform) else { return Ok(None) };
-            match read_kept(store, &chosen.digest) {
+            match store.document(chosen) {
                 Some(Document::Manifest(manifest)) => manifest,
                 Some(Document::Index(_)) | None => return Ok(None),
             }
         }
     };
-    let is_config = matches!(
-        manifest.config.media_type.as_str(),
-        media_type::OCI_CONFIG | media_type::DOCKER_CONFIG
-    );
-    let child = Child {
-        descriptor: Descriptor::new(&target.media_type, target.digest, target.size),
-        manifest: Some(manifest.clone()),
-    };
+    let is_config = is_image_config(&manifest.config);
+    let child = Child { descriptor: root, manifest: Some(manifest.clone()) };
     let raw = store.read_manifest(&manifest.config.digest);
     let Some(raw) = raw.filter(|_| is_config && child.is_whole(store)) else { return Ok(None) };
     let config = checked(&manifest, &raw)?;

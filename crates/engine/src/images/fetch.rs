@@ -19,11 +19,13 @@ use registry::select::{no_match, select};
 use registry::{Client, Fetched};
 use spec::image::{Descriptor, ImageConfig, Index, Manifest, media_type};
 use spec::{DiffId, Digest, ImageId, Platform, Reference};
-use store::{ContentLease, LayerKey, Lease, Target, UnpackLimits, Unpacked};
+use store::{
+    CHILDREN_MAX, ContentLease, Document, LayerKey, Lease, Target, UnpackLimits, Unpacked,
+};
 use tokio::task::JoinSet;
 
 use super::blobs::KnownBlob;
-use super::content::{CHILDREN_MAX, Document, is_whole, kind_of, read};
+use super::content::unreadable;
 use super::download::{self, Goal};
 use super::pull::{Extent, PullRequest, Reporter, TransferOutput, layer_line, line};
 use crate::Inner;
@@ -106,7 +108,7 @@ impl Fetch<'_> {
         let lease = Arc::new(self.engine.store.lease_content());
         let root = self.document(known, &wanted, &lease).await?;
         begin();
-        let kind = kind_of(&root.media_type, &root.bytes)?;
+        let kind = kind_of(&root)?;
         let target =
             Target { digest: root.digest, media_type: kind, size: root.bytes.len() as u64 };
         let (index, chosen) = self.chosen(root, name, &lease).await?;
@@ -134,7 +136,7 @@ impl Fetch<'_> {
         let platform = self.request.platform.clone().unwrap_or_else(Platform::host);
         let is_enough = match self.request.extent {
             Extent::OnePlatform => true,
-            Extent::AllPlatforms => is_whole(store, &digest),
+            Extent::AllPlatforms => target.as_ref().is_some_and(|target| store.is_whole(target)),
         };
         (is_enough && platform.runs(&image.config.platform())).then_some((target, id))
     }
@@ -171,7 +173,7 @@ impl Fetch<'_> {
         name: &Reference,
         lease: &Arc<ContentLease>,
     ) -> Attempt<(Option<Index>, Chosen)> {
-        let (index, manifest) = match read(&root.media_type, &root.bytes)? {
+        let (index, manifest) = match read(&root)? {
             Document::Manifest(manifest) => (None, manifest),
             Document::Index(index) => {
                 let platform = self.request.platform.clone().unwrap_or_else(Platform::host);
@@ -180,10 +182,10 @@ impl Fetch<'_> {
                 };
                 let digest = chosen.digest;
                 let fetched = self.document(Some(digest), &digest.to_string(), lease).await?;
-                match read(&fetched.media_type, &fetched.bytes)? {
+                match read(&fetched)? {
                     Document::Manifest(manifest) => (Some(index), manifest),
                     Document::Index(_) => {
-                        let kind = kind_of(&fetched.media_type, &fetched.bytes)?;
+                        let kind = kind_of(&fetched)?;
                         return Err(registry::Error::MediaType(kind).into());
                     }
                 }
@@ -230,7 +232,7 @@ impl Fetch<'_> {
             }
             let fetched =
                 self.document(Some(child.digest), &child.digest.to_string(), lease).await?;
-            match read(&fetched.media_type, &fetched.bytes)? {
+            match read(&fetched)? {
                 Document::Index(index) => next.extend(index.manifests),
                 Document::Manifest(manifest) => {
                     self.config(&manifest.config, lease).await?;
@@ -443,16 +445,20 @@ impl Fetch<'_> {
             (None, None) => return Err(Error::internal("an image without a digest")),
         };
         let (engine, named, id) = (Arc::clone(self.engine), name.clone(), *id);
-        let is_new = blocking(move || -> std::result::Result<bool, store::ImageError> {
+        let is_new = blocking(move || {
             let before = engine.store.resolve_tag(&named);
-            engine.store.tag_as(&named.with_digest(digest), &id, target.clone())?;
+            let tag = |name: &Reference| {
+                let tagged = engine.store.tag_as(name, &id, target.clone());
+                tagged.map_err(|source| Error::caused(Kind::Internal, source))
+            };
+            tag(&named.with_digest(digest))?;
             if named.digest().is_none() {
-                engine.store.tag_as(&named, &id, target)?;
+                tag(&named)?;
             }
-            Ok(before != Some(id))
+            engine.flush()?;
+            Ok::<_, Error>(before != Some(id))
         })
-        .await
-        .map_err(|source| Error::caused(Kind::Internal, source))?;
+        .await?;
         self.say(line("", format!("Digest: {digest}")));
         let shown = name.familiar();
         self.say(line(
@@ -466,6 +472,14 @@ impl Fetch<'_> {
         self.engine.events.publish(EventType::Image, "pull", shown, attributes);
         Ok(())
     }
+}
+
+fn read(fetched: &Fetched) -> std::result::Result<Document, registry::Error> {
+    Document::read(&fetched.media_type, &fetched.bytes).map_err(unreadable)
+}
+
+fn kind_of(fetched: &Fetched) -> std::result::Result<String, registry::Error> {
+    Document::kind(&fetched.media_type, &fetched.bytes).map_err(unreadable)
 }
 
 fn failed_to_register(source: impl std::error::Error + Send + Sync + 'static) -> Error {

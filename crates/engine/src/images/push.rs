@@ -14,16 +14,15 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use registry::client::is_index;
 use registry::{Access, Client, Credentials, Work};
 use spec::image::Descriptor;
 use spec::{DiffId, Digest, ImageId, Platform, Reference};
-use store::{ContentLease, Image, Target};
+use store::{Child, ContentLease, Image, Target};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::blobs::KnownBlob;
-use super::content::{Child, children, is_whole, kind_of, manifest, manifest_of, read_kept};
+use super::content::manifest;
 use super::pull::{TransferOutput, line};
 use super::registries::{may_fall_back, plain_error};
 use super::upload::{Item, Sending, Unsent};
@@ -320,7 +319,7 @@ fn plan(
             None => Ok(Plan::Made),
         };
     };
-    let all = children(store, &target);
+    let all = store.children(&target);
     lease.hold(&target.digest);
     let chosen = match platform {
         Some(platform) => {
@@ -330,42 +329,25 @@ fn plan(
             };
             vec![all.iter().find(fits).cloned().ok_or_else(|| missing(platform))?]
         }
-        None if all.len() > 1 && is_whole(store, &target.digest) => all,
-        None => match manifest_of(store, &target, &image.id) {
-            // The one manifest of an index that has no other is pushed as that.
-            Some(_) if all.len() == 1 => all,
-            Some(child) => vec![child],
+        None if all.iter().all(|child| child.is_whole(store)) => all.clone(),
+        None => match all.iter().find(|child| child.is_of(&image.id)) {
+            Some(child) => vec![child.clone()],
             None => return Ok(Plan::Made),
         },
     };
-    let whole = platform.is_none() && chosen.len() == children(store, &target).len();
+    let mut wanted: Vec<Descriptor> = chosen.iter().map(|child| child.descriptor.clone()).collect();
+    if platform.is_none() && chosen.len() == all.len() {
+        wanted.extend(store.indexes(&target).into_iter().rev());
+    }
     let mut documents = Vec::new();
-    let mut seen = HashSet::new();
-    let mut next = match whole {
-        true => vec![target.digest],
-        false => chosen.iter().map(|child| child.descriptor.digest).collect(),
-    };
-    // Parents before children, and in the end the other way round; manifests first, as several
-    // indexes may share one.
-    while let Some(digest) = next.pop() {
-        if !seen.insert(digest) {
-            continue;
-        }
+    for descriptor in wanted {
+        let digest = descriptor.digest;
         lease.hold(&digest);
         let Some(bytes) = store.read_manifest(&digest) else { return Ok(Plan::Made) };
-        if let Some(super::content::Document::Index(index)) = read_kept(store, &digest) {
-            next.extend(index.manifests.iter().map(|manifest| manifest.digest));
-        }
-        let given = match digest == target.digest {
-            true => target.media_type.as_str(),
-            false => "",
-        };
-        let media_type =
-            kind_of(given, &bytes).map_err(|source| Error::caused(Kind::Internal, source))?;
+        let media_type = store::Document::kind(&descriptor.media_type, &bytes)
+            .map_err(|source| Error::caused(Kind::Internal, source))?;
         documents.push(Document { digest, media_type, bytes });
     }
-    documents.reverse();
-    documents.sort_by_key(|document| is_index(&document.media_type));
     Ok(Plan::Kept { items: items(&chosen, image, lease), documents })
 }
 

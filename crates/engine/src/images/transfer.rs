@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use spec::image::{Config, History, ImageConfig, RootFs};
 use spec::{ImageId, Platform, Reference};
-use store::{LoadError, LoadProgress, LoadedImage, SaveItem, UnpackLimits};
+use store::{LoadError, LoadProgress, LoadedImage, SaveError, SaveItem, UnpackLimits};
 use tokio::sync::mpsc;
 
 use super::{by_id, not_found, tag, tell};
@@ -51,32 +51,45 @@ impl Engine {
         blocking(move || import(&engine, archive, &request)).await
     }
 
-    /// Loads all images of an archive and gives them their names.
+    /// Loads all images of an archive and gives them their names; of an index the one for `platform`, or
+    /// for this host.
     ///
     /// # Errors
     /// `Invalid` for a bad archive. Images loaded before the failure stay.
     pub async fn load_images(
         &self,
         archive: ByteStream,
+        platform: Option<Platform>,
         output: mpsc::Sender<LoadOutput>,
     ) -> Result<()> {
         let engine = Arc::clone(&self.inner);
-        blocking(move || load(&engine, archive, &output)).await
+        blocking(move || load(&engine, archive, platform.as_ref(), &output)).await
     }
 
     /// Streams images as one archive. A name without a tag means all tags of its repository.
     ///
     /// # Errors
     /// `NotFound`, before anything is sent.
-    pub async fn save_images(&self, asked: &[String]) -> Result<ByteStream> {
+    pub async fn save_images(
+        &self,
+        asked: &[String],
+        platform: Option<Platform>,
+    ) -> Result<ByteStream> {
         let (engine, asked) = (Arc::clone(&self.inner), asked.to_vec());
         let (mut writer, receiver) = stream::channel();
         let mut saved = blocking(move || {
-            let items = items(&engine, &asked)?;
+            let mut items = items(&engine, &asked)?;
+            items.iter_mut().for_each(|item| item.platform.clone_from(&platform));
             for item in &items {
                 tell(&engine, "save", &item.image, &item.image.to_string());
             }
-            engine.store.image_save(&items).map_err(|source| Error::caused(Kind::Internal, source))
+            engine.store.image_save(&items).map_err(|source| {
+                let kind = match &source {
+                    SaveError::Missing(_) | SaveError::Platform { .. } => Kind::NotFound,
+                    SaveError::Layer(_) | SaveError::Encode(_) => Kind::Internal,
+                };
+                Error::caused(kind, source)
+            })
         })
         .await?;
         tokio::task::spawn_blocking(move || {
@@ -130,32 +143,54 @@ fn import(engine: &Inner, archive: ByteStream, request: &ImportRequest) -> Resul
     Ok(id)
 }
 
-fn load(engine: &Inner, archive: ByteStream, output: &mpsc::Sender<LoadOutput>) -> Result<()> {
+fn load(
+    engine: &Inner,
+    archive: ByteStream,
+    platform: Option<&Platform>,
+    output: &mpsc::Sender<LoadOutput>,
+) -> Result<()> {
     let mut progress = |progress| {
         // Whoever asked may have gone; the load goes on, like any transition.
         let _ = output.blocking_send(LoadOutput::Progress(progress));
     };
-    let loaded =
-        engine.store.image_load(stream::reader(archive), &mut progress).map_err(load_error)?;
-    for LoadedImage { id, names } in loaded {
-        for name in &names {
-            if let Some(before) = tag(engine, name, &id)? {
-                say(
-                    output,
-                    format!(
-                        "The image {} already exists, renaming the old one with ID {before} to empty string\n",
-                        name.familiar()
-                    ),
-                );
-            }
-            say(output, format!("Loaded image: {}\n", name.familiar()));
-        }
-        if names.is_empty() {
-            say(output, format!("Loaded image ID: {id}\n"));
-        }
-        tell(engine, "load", &id, &id.to_string());
+    let mut lines = Vec::new();
+    let mut loaded = |image| lines.push(name_loaded(engine, &image));
+    let archive = stream::reader(archive);
+    engine.store.image_load(archive, platform, &mut progress, &mut loaded).map_err(load_error)?;
+    engine.flush()?;
+    for text in lines.into_iter().collect::<Result<Vec<_>>>()?.concat() {
+        say(output, text);
     }
     Ok(())
+}
+
+/// Gives a loaded image its names; gives the lines that say so.
+fn name_loaded(engine: &Inner, image: &LoadedImage) -> Result<Vec<String>> {
+    let LoadedImage { id, names, target } = image;
+    let tag = |name: &Reference| {
+        let tagged = engine.store.tag_as(name, id, target.clone());
+        tagged.map_err(|source| Error::caused(Kind::Internal, source))
+    };
+    let mut lines = Vec::new();
+    for name in names {
+        if let Some(target) = target {
+            tag(&name.with_digest(target.digest))?;
+        }
+        let before = tag(name)?;
+        tell(engine, "tag", id, &name.familiar());
+        if let Some(before) = before {
+            lines.push(format!(
+                "The image {} already exists, renaming the old one with ID {before} to empty string\n",
+                name.familiar()
+            ));
+        }
+        lines.push(format!("Loaded image: {}\n", name.familiar()));
+    }
+    if names.is_empty() {
+        lines.push(format!("Loaded image ID: {id}\n"));
+    }
+    tell(engine, "load", id, &id.to_string());
+    Ok(lines)
 }
 
 fn say(output: &mpsc::Sender<LoadOutput>, text: String) {
@@ -167,6 +202,7 @@ fn load_error(error: LoadError) -> Error {
         LoadError::Tar(_)
         | LoadError::NoManifest
         | LoadError::Document { .. }
+        | LoadError::Manifest { .. }
         | LoadError::Missing(_)
         | LoadError::Digest { .. }
         | LoadError::TooMuch(_)
@@ -174,7 +210,7 @@ fn load_error(error: LoadError) -> Error {
         | LoadError::LayerCount { .. }
         | LoadError::DiffId { .. }
         | LoadError::Platform(_) => Kind::Invalid,
-        LoadError::Read(_) | LoadError::Image(_) => Kind::Internal,
+        LoadError::Read(_) | LoadError::Image(_) | LoadError::Content(_) => Kind::Internal,
     };
     Error::caused(kind, error)
 }
@@ -219,6 +255,9 @@ fn items(engine: &Inner, asked: &[String]) -> Result<Vec<SaveItem>> {
     }
     Ok(order
         .into_iter()
-        .map(|image| SaveItem { image, names: names.remove(&image).unwrap_or_default() })
+        .map(|image| {
+            let names = names.remove(&image).unwrap_or_default();
+            SaveItem { image, names, platform: None }
+        })
         .collect())
 }
