@@ -74,6 +74,8 @@ impl Suite {
         shell("ip link set lo up").ok();
         // The names of network namespaces that others left are not ours.
         shell("mkdir -p /run/netns && mount -t tmpfs tug-netns /run/netns").ok();
+        // What the machine's own daemon is told is not for this one, and cases have files of their own.
+        shell("mkdir -p /etc/docker && mount -t tmpfs tug-etc /etc/docker").ok();
         let cgroup_parent = format!("/{}", directory.file_name().unwrap().to_str().unwrap());
         let suite = Suite { directory, daemon: Mutex::new(None), cgroup_parent };
         fs::create_dir_all(suite.directory.join("config")).expect("the directory is ours");
@@ -175,6 +177,35 @@ impl Suite {
         tracer.wait().expect("the tracer is our child");
         let text = fs::read_to_string(&file).unwrap_or_default();
         text.lines().filter(|line| line.contains('(')).map(str::to_owned).collect()
+    }
+
+    /// Asks the daemon to read its file again, and waits for the log to say that it did or did not.
+    pub fn reload(&self) -> String {
+        let log = || fs::read_to_string(self.directory.join("daemon.log")).unwrap_or_default();
+        let before = log().len();
+        let daemon = self.daemon.lock().unwrap().as_ref().expect("the daemon runs").id();
+        run(Command::new("kill").args(["-HUP", &daemon.to_string()])).ok();
+        let mut said = String::new();
+        wait_for("the reload", Duration::from_secs(20), || {
+            said = log().get(before..).unwrap_or_default().to_owned();
+            said.contains("configuration reloaded") || said.contains("configuration not reloaded")
+        });
+        said
+    }
+
+    /// Kilobytes of memory that the daemon had at most since its start or the last reset.
+    pub fn daemon_peak_kilobytes(&self) -> u64 {
+        let daemon = self.daemon.lock().unwrap().as_ref().expect("the daemon runs").id();
+        let status = fs::read_to_string(format!("/proc/{daemon}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    /// Lets [`Suite::daemon_peak_kilobytes`] begin from what the daemon has now.
+    pub fn reset_daemon_peak(&self) {
+        let daemon = self.daemon.lock().unwrap().as_ref().expect("the daemon runs").id();
+        // proc(5): 5 resets the peak resident set.
+        fs::write(format!("/proc/{daemon}/clear_refs"), "5").unwrap();
     }
 
     /// Ends the daemon by `signal` (`KILL`, `TERM`) and waits for its end.

@@ -10,6 +10,7 @@
 
 mod cases;
 mod census;
+mod fixtures;
 mod harness;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -20,6 +20,8 @@ pub enum Kind {
     NotModified,
     NotImplemented,
     Unavailable,
+    /// A registry's or another server's failure, or what it sent; nothing is wrong here.
+    Upstream,
     Internal,
 }
 
@@ -37,8 +39,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     #[must_use]
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        let message = message.into();
-        Self { kind, message: in_go_words(&message).into_owned(), source: None }
+        Self { kind, message: shown(&message.into()), source: None }
     }
 
     #[must_use]
@@ -70,7 +71,7 @@ impl Error {
     /// else would tell them what went wrong.
     #[must_use]
     pub fn caused(kind: Kind, source: impl StdError + Send + Sync + 'static) -> Self {
-        Self { kind, message: chain(&source), source: Some(Box::new(source)) }
+        Self { kind, message: shown(&chain(&source)), source: Some(Box::new(source)) }
     }
 
     /// The same, with the engine's own words in front of the chain.
@@ -80,7 +81,7 @@ impl Error {
         message: impl fmt::Display,
         source: impl StdError + Send + Sync + 'static,
     ) -> Self {
-        let message = in_go_words(&format!("{message}: {}", chain(&source))).into_owned();
+        let message = shown(&format!("{message}: {}", chain(&source)));
         Self { kind, message, source: Some(Box::new(source)) }
     }
 
@@ -104,6 +105,24 @@ impl StdError for Error {
     }
 }
 
+/// Text for a terminal: the kernel's errors in Go's words, and what others said (registries, images,
+/// archives) without the characters by which a terminal is steered.
+fn shown(text: &str) -> String {
+    let text = in_go_words(text);
+    let is_bad = |letter: char| letter.is_control() && !matches!(letter, '\n' | '\t');
+    if !text.contains(is_bad) {
+        return text.into_owned();
+    }
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match is_bad(letter) {
+            true => out.extend(letter.escape_default()),
+            false => out.push(letter),
+        }
+    }
+    out
+}
+
 /// An error and its causes in one line, outermost first, the kernel's in Go's words.
 #[must_use]
 pub fn chain(error: &(dyn StdError + 'static)) -> String {
@@ -120,6 +139,12 @@ pub fn chain(error: &(dyn StdError + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_others_said_does_not_steer_a_terminal() {
+        let error = Error::invalid("no \u{1b}[2Jtag \u{9b}1m\r\nnext\tline");
+        assert_eq!(error.message, "no \\u{1b}[2Jtag \\u{9b}1m\\r\nnext\tline");
+    }
 
     #[test]
     fn the_systems_errors_are_worded_as_go_does() {

@@ -2,8 +2,9 @@
 //!
 //! A registry answers 401 with challenges. For Basic the name and password go along with each
 //! request. For Bearer a token is fetched from the realm, with the password (GET) or an identity
-//! token (POST, OAuth 2), for the scopes that the work needs, and kept for as long as it says, at
-//! least [`TOKEN_LIFE_MIN`]. Without credentials the token is an anonymous one.
+//! token (POST, OAuth 2), for the scopes that the work needs, and kept for as long as it says.
+//! Without credentials the token is an anonymous one. A registry that refuses a token and names a
+//! scope gets one for that scope, too.
 //!
 //! Source: RFC 9110, 11; distribution `docs/spec/auth/token.md`, `oauth.md`,
 //! `registry/client/auth/session.go`.
@@ -18,11 +19,19 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, Uri};
 use serde::Deserialize;
 
+use crate::dial::Verify;
 use crate::error::{Refusal, RequestError, TransportError};
 use crate::transport::{Payload, Transport, TrustOf};
 
-/// Source: distribution `registry/client/auth/session.go`, `minimumTokenLifetimeSeconds`.
-const TOKEN_LIFE_MIN: Duration = Duration::from_secs(60);
+/// Of a token that says nothing of it.
+///
+/// Source: distribution `docs/spec/auth/token.md`.
+const TOKEN_LIFE_DEFAULT: Duration = Duration::from_secs(60);
+const TOKEN_LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// A token is renewed this long before its end, or when a quarter of its life is left.
+const TOKEN_MARGIN_MAX: Duration = Duration::from_secs(15);
+/// How many scopes a registry may ask for besides those that the work needs.
+const SCOPES_MAX: usize = 8;
 const TOKEN_BYTES_MAX: usize = 1 << 20;
 const CLIENT_ID: &str = "docker";
 
@@ -124,18 +133,65 @@ pub(crate) struct Session {
     challenges: Vec<Challenge>,
     /// By scopes.
     tokens: HashMap<String, Token>,
+    /// Scopes that the registry asked for by itself.
+    more: Vec<String>,
+    realms: Realms,
+}
+
+/// To which realms credentials may go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Realms {
+    #[default]
+    Any,
+    /// To those behind TLS, and to insecure hosts.
+    Guarded,
 }
 
 impl Session {
+    pub(crate) fn new(realms: Realms) -> Session {
+        Session { realms, ..Session::default() }
+    }
+
     pub(crate) fn learn(&mut self, challenges: Vec<Challenge>) {
         if !challenges.is_empty() {
             self.challenges = challenges;
         }
     }
 
-    /// Forgets the token that was refused.
-    pub(crate) fn forget(&mut self, scope: &str) {
-        self.tokens.remove(scope);
+    /// Forgets the token that was refused, and learns what was wrong with it.
+    pub(crate) fn refused(&mut self, scope: &str, challenges: Vec<Challenge>) {
+        self.tokens.remove(&self.wanted(scope));
+        let asked = challenges.iter().filter_map(|challenge| challenge.parameter("scope"));
+        let asked: Vec<String> = asked.flat_map(str::split_whitespace).map(str::to_owned).collect();
+        for one in asked {
+            let is_new = scope.split(' ').all(|known| known != one) && !self.more.contains(&one);
+            if is_new && self.more.len() < SCOPES_MAX {
+                self.more.push(one);
+            }
+        }
+        self.learn(challenges);
+    }
+
+    /// What a login brings: an identity token where the registry gives one.
+    ///
+    /// # Errors
+    /// When the registry does not take the credentials, or cannot be asked.
+    pub(crate) async fn refresh_token(
+        &self,
+        transport: &Transport,
+        credentials: &Credentials,
+        challenge: &Challenge,
+        trust_of: TrustOf<'_>,
+    ) -> Result<Option<String>, TransportError> {
+        let wish = Wish { scope: "", offline: Offline::Yes, realms: self.realms };
+        let answered = ask(transport, credentials, challenge, wish, trust_of).await?;
+        Ok(answered.refresh_token.filter(|text| !text.is_empty()))
+    }
+
+    /// All scopes for work that needs `scope`.
+    fn wanted(&self, scope: &str) -> String {
+        let all = scope.split(' ').chain(self.more.iter().map(String::as_str));
+        all.filter(|one| !one.is_empty()).collect::<Vec<_>>().join(" ")
     }
 
     /// The challenge that asks for a token.
@@ -156,13 +212,15 @@ impl Session {
         trust_of: TrustOf<'_>,
     ) -> Result<Option<HeaderValue>, TransportError> {
         if let Some(bearer) = self.bearer() {
-            if let Some(token) = self.tokens.get(scope).filter(|token| token.until > Instant::now())
-            {
+            let scope = self.wanted(scope);
+            let kept = self.tokens.get(&scope).filter(|token| token.until > Instant::now());
+            if let Some(token) = kept {
                 return secret(format!("Bearer {}", token.text)).map(Some);
             }
-            let token = fetch(transport, credentials, &bearer, scope, trust_of).await?;
+            let token =
+                fetch(transport, credentials, &bearer, &scope, self.realms, trust_of).await?;
             let header = secret(format!("Bearer {}", token.text))?;
-            self.tokens.insert(scope.to_owned(), token);
+            self.tokens.insert(scope, token);
             return Ok(Some(header));
         }
         if self.challenge("basic").is_some() {
@@ -208,21 +266,24 @@ async fn fetch(
     credentials: &Credentials,
     challenge: &Challenge,
     scope: &str,
+    realms: Realms,
     trust_of: TrustOf<'_>,
 ) -> Result<Token, TransportError> {
     if !credentials.registry_token.is_empty() {
         let until = Instant::now() + Duration::from_secs(3600);
         return Ok(Token { text: credentials.registry_token.clone(), until });
     }
-    let answered = ask(transport, credentials, challenge, scope, Offline::No, trust_of).await?;
+    let wish = Wish { scope, offline: Offline::No, realms };
+    let answered = ask(transport, credentials, challenge, wish, trust_of).await?;
     let text = answered.token.filter(|text| !text.is_empty()).or(answered.access_token);
     let text = text.filter(|text| !text.is_empty()).ok_or_else(|| {
         TransportError::Auth(
             "authorization server did not include a token in the response".to_owned(),
         )
     })?;
-    let life = Duration::from_secs(answered.expires_in.unwrap_or(0)).max(TOKEN_LIFE_MIN);
-    Ok(Token { text, until: Instant::now() + life })
+    let life = answered.expires_in.filter(|seconds| *seconds > 0);
+    let life = life.map_or(TOKEN_LIFE_DEFAULT, Duration::from_secs).min(TOKEN_LIFE_MAX);
+    Ok(Token { text, until: Instant::now() + life - (life / 4).min(TOKEN_MARGIN_MAX) })
 }
 
 /// Whether a refresh token is wanted too.
@@ -232,12 +293,19 @@ enum Offline {
     Yes,
 }
 
+/// What a token is to be good for.
+#[derive(Clone, Copy)]
+struct Wish<'a> {
+    scope: &'a str,
+    offline: Offline,
+    realms: Realms,
+}
+
 async fn ask(
     transport: &Transport,
     credentials: &Credentials,
     challenge: &Challenge,
-    scope: &str,
-    offline: Offline,
+    wish: Wish<'_>,
     trust_of: TrustOf<'_>,
 ) -> Result<Answered, TransportError> {
     let realm = challenge.parameter("realm").unwrap_or_default();
@@ -247,7 +315,7 @@ async fn ask(
     if !with_identity && !credentials.user.is_empty() {
         headers.insert(AUTHORIZATION, basic(credentials)?);
     }
-    let query = token_query(credentials, service, scope, offline);
+    let query = token_query(credentials, service, wish);
     let (method, address, payload) = if with_identity {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
         (Method::POST, realm.to_owned(), Payload::Bytes(Bytes::from(query)))
@@ -258,19 +326,35 @@ async fn ask(
     let address: Uri = address.parse().map_err(|_| {
         TransportError::Auth(format!("invalid realm {realm:?} of the registry's challenge"))
     })?;
+    if with_identity || !credentials.user.is_empty() {
+        may_be_told(&address, wish.realms, trust_of)?;
+    }
     let sent = transport.send(method, &address, &headers, payload, trust_of).await;
     let mut answer = sent.map_err(flat)?;
     let broken = |error: std::io::Error| TransportError::Auth(format!("token answer: {error}"));
     let body = answer.bytes(TOKEN_BYTES_MAX).await.map_err(broken)?.unwrap_or_default();
     if !answer.status.is_success() {
-        let refusal = Refusal::read(answer.status, &[], &body);
+        let refusal = Refusal::read(answer.status, &answer.headers, &body);
         return Err(TransportError::Refused(Box::new(refusal)));
     }
     serde_json::from_slice(&body)
         .map_err(|error| TransportError::Auth(format!("unable to decode token response: {error}")))
 }
 
-fn token_query(credentials: &Credentials, service: &str, scope: &str, offline: Offline) -> String {
+/// A registry behind TLS may not have our password sent in the clear.
+fn may_be_told(realm: &Uri, realms: Realms, trust_of: TrustOf<'_>) -> Result<(), TransportError> {
+    let is_plain = realm.scheme_str() != Some("https");
+    let host = realm.authority().map(|authority| authority.as_str()).unwrap_or_default();
+    if realms == Realms::Guarded && is_plain && trust_of(host).verify == Verify::Yes {
+        return Err(TransportError::Auth(format!(
+            "refused to send credentials to {host:?} without TLS"
+        )));
+    }
+    Ok(())
+}
+
+fn token_query(credentials: &Credentials, service: &str, wish: Wish<'_>) -> String {
+    let Wish { scope, offline, .. } = wish;
     let mut query = form_urlencoded::Serializer::new(String::new());
     if !service.is_empty() {
         query.append_pair("service", service);
@@ -298,20 +382,6 @@ fn token_query(credentials: &Credentials, service: &str, scope: &str, offline: O
 /// A failed request within a request, as Go prints the two.
 fn flat(error: RequestError) -> TransportError {
     TransportError::Auth(format!("{error}: {}", error.source))
-}
-
-/// What a login brings: an identity token where the registry gives one.
-///
-/// # Errors
-/// When the registry does not take the credentials, or cannot be asked.
-pub(crate) async fn refresh_token(
-    transport: &Transport,
-    credentials: &Credentials,
-    challenge: &Challenge,
-    trust_of: TrustOf<'_>,
-) -> Result<Option<String>, TransportError> {
-    let answered = ask(transport, credentials, challenge, "", Offline::Yes, trust_of).await?;
-    Ok(answered.refresh_token.filter(|text| !text.is_empty()))
 }
 
 #[cfg(test)]

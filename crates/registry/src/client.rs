@@ -22,12 +22,12 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use spec::Digest;
 use spec::image::media_type;
 use tokio::sync::{Mutex, mpsc};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use crate::auth::{self, Credentials, Session};
-use crate::dial::Trust;
+use crate::auth::{self, Credentials, Realms, Session};
+use crate::dial::{Trust, Verify};
 use crate::error::{Error, Refusal, RequestError, TransportError};
-use crate::policy::Endpoint;
+use crate::policy::{Endpoint, Scheme};
 use crate::transport::{Answer, Payload, Transport, redirected};
 
 /// Source: moby `distribution/pull_v2.go`; OCI distribution-spec 4.4: at least 4 MiB.
@@ -35,6 +35,8 @@ pub const MANIFEST_BYTES_MAX: usize = 4 << 20;
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
 const TAGS_BYTES_MAX: usize = 4 << 20;
 const TAG_PAGES_MAX: usize = 1000;
+/// How often what can be sent again is sent.
+const ATTEMPTS_MAX: u64 = 4;
 /// Source: moby `registry/registry.go`, `PingV2Registry`.
 const PING_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -142,6 +144,8 @@ impl Client {
         access: Access,
         trusting: Trusting,
     ) -> Result<Client, Error> {
+        let is_guarded = endpoint.scheme == Scheme::Https && endpoint.trust.verify == Verify::Yes;
+        let realms = if is_guarded { Realms::Guarded } else { Realms::Any };
         let client = Client {
             transport,
             scope: format!("repository:{repository}:{}", access.actions()),
@@ -149,7 +153,7 @@ impl Client {
             repository: repository.to_owned(),
             credentials,
             trusting,
-            session: Mutex::default(),
+            session: Mutex::new(Session::new(realms)),
         };
         client.ping().await?;
         Ok(client)
@@ -201,7 +205,7 @@ impl Client {
         self.place(&format!("{kind}/{reference}{query}"))
     }
 
-    /// Sends, authenticates when asked to, and gives any answer.
+    /// Sends once, authenticates when asked to, and gives any answer.
     async fn send(
         &self,
         method: Method,
@@ -210,23 +214,15 @@ impl Client {
         payload: Payload,
         scope: &str,
     ) -> Result<Answer, Error> {
-        let is_ours = self.endpoint.is_at(url);
         let trusting = self.trusting();
         let mut payload = Some(payload);
         for is_last in [false, true] {
             let mut headers = headers.clone();
-            let mut authorized = None;
+            let is_ours = self.endpoint.is_at(url);
+            let authorized =
+                if is_ours { self.authorized(&method, url, scope).await? } else { None };
             if is_ours {
                 headers.extend(self.endpoint.headers.iter().cloned());
-                let mut session = self.session.lock().await;
-                let wanted = session
-                    .authorization(&self.transport, &self.credentials, scope, &*trusting)
-                    .await;
-                authorized = wanted.map_err(|source| RequestError {
-                    method: method.clone(),
-                    url: url.to_string(),
-                    source,
-                })?;
             }
             let is_basic =
                 authorized.as_ref().is_some_and(|value| value.as_bytes().starts_with(b"Basic "));
@@ -241,18 +237,62 @@ impl Client {
             payload = later;
             let mut answer =
                 self.transport.send(method.clone(), url, &headers, now, &*trusting).await?;
-            let refused = answer.status == StatusCode::UNAUTHORIZED && is_ours;
-            if is_last || !refused || is_basic || payload.is_none() {
+            let challenges = auth::challenges(&answer.headers);
+            if !is_ours || is_basic || !is_refused(answer.status, &challenges) {
                 return Ok(answer);
             }
-            let challenges = auth::challenges(&answer.headers);
-            let mut session = self.session.lock().await;
-            session.learn(challenges);
-            session.forget(scope);
-            drop(session);
+            self.session.lock().await.refused(scope, challenges);
+            if payload.is_none() {
+                return Err(Error::Expired(refusal(answer).await));
+            }
+            if is_last {
+                return Ok(answer);
+            }
             let _ = answer.bytes(REFUSAL_BYTES_MAX).await;
         }
         Err(Error::Header("WWW-Authenticate"))
+    }
+
+    /// What lets us do `scope`, where that is asked for.
+    async fn authorized(
+        &self,
+        method: &Method,
+        url: &Uri,
+        scope: &str,
+    ) -> Result<Option<HeaderValue>, Error> {
+        let trusting = self.trusting();
+        let mut session = self.session.lock().await;
+        let wanted =
+            session.authorization(&self.transport, &self.credentials, scope, &*trusting).await;
+        let failed = |source| RequestError { method: method.clone(), url: url.to_string(), source };
+        Ok(wanted.map_err(failed)?)
+    }
+
+    /// The same for what can be sent again: a registry that is busy or restarts is asked some more
+    /// times.
+    async fn ask(
+        &self,
+        method: Method,
+        url: &Uri,
+        headers: HeaderMap,
+        body: Bytes,
+        scope: &str,
+    ) -> Result<Answer, Error> {
+        for attempt in 1.. {
+            let payload = Payload::Bytes(body.clone());
+            let sent = self.send(method.clone(), url, headers.clone(), payload, scope).await;
+            let pause = match &sent {
+                Ok(answer) => Refusal::read(answer.status, &answer.headers, b"").pause(),
+                Err(error) if error.is_transient() => Some(Duration::ZERO),
+                Err(_) => None,
+            };
+            let Some(pause) = pause.filter(|_| attempt < ATTEMPTS_MAX) else { return sent };
+            if let Ok(mut answer) = sent {
+                let _ = answer.bytes(REFUSAL_BYTES_MAX).await;
+            }
+            sleep(pause.max(Duration::from_secs(attempt))).await;
+        }
+        Err(Error::Header("Retry-After"))
     }
 
     /// The same, with a refusal as an error.
@@ -261,9 +301,9 @@ impl Client {
         method: Method,
         url: &Uri,
         headers: HeaderMap,
-        payload: Payload,
+        body: Bytes,
     ) -> Result<Answer, Error> {
-        let answer = self.send(method, url, headers, payload, &self.scope).await?;
+        let answer = self.ask(method, url, headers, body, &self.scope).await?;
         accepted(answer).await
     }
 
@@ -274,8 +314,7 @@ impl Client {
     /// Only when there is no answer, or none without credentials.
     pub async fn find_manifest(&self, reference: &str) -> Result<Option<Known>, Error> {
         let url = self.content("manifests", reference)?;
-        let mut answer =
-            self.send(Method::HEAD, &url, accept(), Payload::empty(), &self.scope).await?;
+        let mut answer = self.ask(Method::HEAD, &url, accept(), Bytes::new(), &self.scope).await?;
         let _ = answer.bytes(REFUSAL_BYTES_MAX).await;
         if !answer.status.is_success() {
             return Ok(None);
@@ -292,7 +331,7 @@ impl Client {
     /// Refused, too large, another digest.
     pub async fn manifest(&self, reference: &str) -> Result<Fetched, Error> {
         let url = self.content("manifests", reference)?;
-        let mut answer = self.demand(Method::GET, &url, accept(), Payload::empty()).await?;
+        let mut answer = self.demand(Method::GET, &url, accept(), Bytes::new()).await?;
         let media_type = answer.header(CONTENT_TYPE.as_str()).unwrap_or_default();
         let media_type = media_type.split(';').next().unwrap_or_default().trim().to_owned();
         let bytes = answer.bytes(MANIFEST_BYTES_MAX).await.map_err(Error::Body)?;
@@ -317,7 +356,7 @@ impl Client {
     /// Refused, too large, another digest.
     pub async fn small_blob(&self, digest: &Digest, max: usize) -> Result<Bytes, Error> {
         let url = self.content("blobs", &digest.to_string())?;
-        let mut answer = self.demand(Method::GET, &url, HeaderMap::new(), Payload::empty()).await?;
+        let mut answer = self.demand(Method::GET, &url, HeaderMap::new(), Bytes::new()).await?;
         let bytes = answer.bytes(max).await.map_err(Error::Body)?;
         let bytes = bytes
             .ok_or_else(|| Error::TooLarge { what: format!("blob {digest}"), max: max as u64 })?;
@@ -339,7 +378,9 @@ impl Client {
             let range = HeaderValue::from_str(&format!("bytes={offset}-"));
             headers.insert(RANGE, range.map_err(|_| Error::Header("Range"))?);
         }
-        let answer = self.demand(Method::GET, &url, headers, Payload::empty()).await?;
+        // Whoever continues a blob also counts the tries.
+        let sent = self.send(Method::GET, &url, headers, Payload::empty(), &self.scope).await?;
+        let answer = accepted(sent).await?;
         let start = match answer.status {
             StatusCode::PARTIAL_CONTENT => {
                 let range =
@@ -359,7 +400,7 @@ impl Client {
     pub async fn find_blob(&self, digest: &Digest) -> Result<Option<u64>, Error> {
         let url = self.content("blobs", &digest.to_string())?;
         let mut answer =
-            self.send(Method::HEAD, &url, HeaderMap::new(), Payload::empty(), &self.scope).await?;
+            self.ask(Method::HEAD, &url, HeaderMap::new(), Bytes::new(), &self.scope).await?;
         let _ = answer.bytes(REFUSAL_BYTES_MAX).await;
         match answer.status {
             StatusCode::NOT_FOUND => Ok(None),
@@ -368,7 +409,7 @@ impl Client {
                     answer.header(CONTENT_LENGTH.as_str()).and_then(|text| text.parse().ok());
                 Ok(Some(size.unwrap_or(0)))
             }
-            _ => Err(refusal(answer).await),
+            _ => Err(refusal(answer).await.into()),
         }
     }
 
@@ -386,7 +427,7 @@ impl Client {
         let mut all = Vec::new();
         for _ in 0..TAG_PAGES_MAX {
             let mut answer =
-                self.demand(Method::GET, &place, HeaderMap::new(), Payload::empty()).await?;
+                self.demand(Method::GET, &place, HeaderMap::new(), Bytes::new()).await?;
             let next =
                 answer.header("link").and_then(next_page).and_then(|next| redirected(&place, next));
             let body = answer.bytes(TAGS_BYTES_MAX).await.map_err(Error::Body)?;
@@ -416,8 +457,7 @@ impl Client {
             .finish();
         let url = self.place(&format!("blobs/uploads/?{query}"))?;
         let scope = format!("{} repository:{from}:pull", self.scope);
-        let answer =
-            self.send(Method::POST, &url, HeaderMap::new(), Payload::empty(), &scope).await?;
+        let answer = self.ask(Method::POST, &url, HeaderMap::new(), Bytes::new(), &scope).await?;
         let mut answer = accepted(answer).await?;
         let _ = answer.bytes(REFUSAL_BYTES_MAX).await;
         match answer.status {
@@ -432,8 +472,7 @@ impl Client {
     /// Refused.
     pub async fn begin_upload(&self) -> Result<Upload, Error> {
         let url = self.place("blobs/uploads/")?;
-        let mut answer =
-            self.demand(Method::POST, &url, HeaderMap::new(), Payload::empty()).await?;
+        let mut answer = self.demand(Method::POST, &url, HeaderMap::new(), Bytes::new()).await?;
         let _ = answer.bytes(REFUSAL_BYTES_MAX).await;
         begun(&answer, &url)
     }
@@ -464,8 +503,9 @@ impl Client {
         bytes: mpsc::Receiver<io::Result<Bytes>>,
     ) -> Result<Upload, Error> {
         let headers = HeaderMap::from_iter([octets()]);
-        let sent = self.demand(Method::PATCH, &upload.location, headers, Payload::Stream(bytes));
-        let mut answer = sent.await?;
+        let payload = Payload::Stream(bytes);
+        let sent = self.send(Method::PATCH, &upload.location, headers, payload, &self.scope);
+        let mut answer = accepted(sent.await?).await?;
         let _ = answer.bytes(REFUSAL_BYTES_MAX).await;
         begun(&answer, &upload.location)
     }
@@ -487,7 +527,7 @@ impl Client {
             format!("{place}{mark}digest={}", utf8_percent_encode(&digest, NON_ALPHANUMERIC));
         let url: Uri = place.parse().map_err(|_| Error::Address(place))?;
         let headers = HeaderMap::from_iter([octets()]);
-        let mut answer = self.demand(Method::PUT, &url, headers, Payload::Bytes(rest)).await?;
+        let mut answer = self.demand(Method::PUT, &url, headers, rest).await?;
         let _ = answer.bytes(REFUSAL_BYTES_MAX).await;
         Ok(())
     }
@@ -506,7 +546,7 @@ impl Client {
         let kind = HeaderValue::from_str(media_type)
             .map_err(|_| Error::MediaType(media_type.to_owned()))?;
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, kind)]);
-        let mut answer = self.demand(Method::PUT, &url, headers, Payload::Bytes(bytes)).await?;
+        let mut answer = self.demand(Method::PUT, &url, headers, bytes).await?;
         let _ = answer.bytes(REFUSAL_BYTES_MAX).await;
         Ok(())
     }
@@ -528,11 +568,13 @@ pub async fn login(
     let trusting = client.trusting();
     let bearer = client.session.lock().await.bearer();
     let identity = match bearer {
-        Some(challenge) if client.credentials.identity_token.is_empty() => {
-            auth::refresh_token(&client.transport, &client.credentials, &challenge, &*trusting)
-                .await
-                .map_err(failed)?
-        }
+        Some(challenge) if client.credentials.identity_token.is_empty() => client
+            .session
+            .lock()
+            .await
+            .refresh_token(&client.transport, &client.credentials, &challenge, &*trusting)
+            .await
+            .map_err(failed)?,
         _ => None,
     };
     let answer = client.send(Method::GET, &url, HeaderMap::new(), Payload::empty(), "").await?;
@@ -556,12 +598,22 @@ async fn accepted(answer: Answer) -> Result<Answer, Error> {
     if answer.status.is_success() {
         return Ok(answer);
     }
-    Err(refusal(answer).await)
+    Err(refusal(answer).await.into())
 }
 
-async fn refusal(mut answer: Answer) -> Error {
+async fn refusal(mut answer: Answer) -> Refusal {
     let body = answer.bytes(REFUSAL_BYTES_MAX).await.ok().flatten().unwrap_or_default();
-    Refusal::read(answer.status, &auth::challenges(&answer.headers), &body).into()
+    Refusal::read(answer.status, &answer.headers, &body)
+}
+
+/// Whether it is who we are that was refused.
+///
+/// Source: RFC 6750, 3.1: what a token is not good for may be told with 401 or 403.
+fn is_refused(status: StatusCode, challenges: &[auth::Challenge]) -> bool {
+    let lacks_scope =
+        |challenge: &auth::Challenge| challenge.parameter("error") == Some("insufficient_scope");
+    status == StatusCode::UNAUTHORIZED
+        || (status == StatusCode::FORBIDDEN && challenges.iter().any(lacks_scope))
 }
 
 /// How many bytes `0-9` (or `bytes=0-9`) are. Source: OCI distribution-spec 1.1, "Pushing a blob in

@@ -21,7 +21,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore,
+    SignatureScheme,
 };
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -33,6 +34,8 @@ use crate::error::TransportError;
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Certificates come and go with the files of `certs.d`.
+const SETTINGS_MAX: usize = 64;
 const PROXY_ANSWER_BYTES_MAX: usize = 16 << 10;
 
 /// A connected stream of any kind.
@@ -62,6 +65,13 @@ pub enum Verify {
     No,
 }
 
+/// Whether settings are as the files are, or as those were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Age {
+    Fresh,
+    Kept,
+}
+
 /// Makes TLS settings, each only once: parsing the system's roots takes milliseconds.
 #[derive(Debug, Default)]
 pub(crate) struct TlsSettings {
@@ -69,13 +79,24 @@ pub(crate) struct TlsSettings {
 }
 
 impl TlsSettings {
-    pub(crate) fn of(&self, trust: &Arc<Trust>) -> Result<Arc<ClientConfig>, TransportError> {
+    pub(crate) fn of(
+        &self,
+        trust: &Arc<Trust>,
+    ) -> Result<(Arc<ClientConfig>, Age), TransportError> {
         if let Some(config) = self.lock().get(trust) {
-            return Ok(Arc::clone(config));
+            return Ok((Arc::clone(config), Age::Kept));
         }
         let config = Arc::new(settings(trust).map_err(TransportError::Settings)?);
-        self.lock().insert(Arc::clone(trust), Arc::clone(&config));
-        Ok(config)
+        let mut known = self.lock();
+        if known.len() >= SETTINGS_MAX {
+            known.clear();
+        }
+        known.insert(Arc::clone(trust), Arc::clone(&config));
+        Ok((config, Age::Fresh))
+    }
+
+    pub(crate) fn forget(&self, trust: &Arc<Trust>) {
+        self.lock().remove(trust);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<Trust>, Arc<ClientConfig>>> {
@@ -286,7 +307,7 @@ pub(crate) async fn handshake(
 }
 
 /// rustls' errors in the words of Go's.
-fn tls_error(host: &str, error: &io::Error) -> TransportError {
+pub(crate) fn tls_error(host: &str, error: &io::Error) -> TransportError {
     let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>())
     else {
         return TransportError::Http(match error.kind() {
@@ -306,16 +327,55 @@ fn tls_error(host: &str, error: &io::Error) -> TransportError {
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 "certificate has expired or is not yet valid".to_owned()
             }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                format!("certificate is not valid for {host}")
+            CertificateError::NotValidForNameContext { presented, .. } => {
+                other_name(host, presented)
             }
+            CertificateError::NotValidForName => other_name(host, &[]),
             CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
                 "certificate signed by unknown authority".to_owned()
             }
             other => other.to_string(),
         }),
-        rustls::Error::AlertReceived(alert) => TransportError::Tls(format!("{alert:?}")),
+        rustls::Error::AlertReceived(alert) => TransportError::Tls(alert_words(*alert)),
         other => TransportError::Tls(other.to_string()),
+    }
+}
+
+/// Source: Go `crypto/x509/verify.go`, `HostnameError`.
+fn other_name(host: &str, presented: &[String]) -> String {
+    let is_address = host.parse::<IpAddr>().is_ok();
+    let kind = if is_address { "IpAddress(" } else { "DnsName(" };
+    let names = presented.iter().filter_map(|name| name.strip_prefix(kind)?.strip_suffix(')'));
+    let names: Vec<&str> = names.map(|name| name.trim_matches('"')).collect();
+    match (names.as_slice(), is_address) {
+        ([], true) => {
+            format!("cannot validate certificate for {host} because it doesn't contain any IP SANs")
+        }
+        ([], false) => {
+            format!("certificate is not valid for any names, but wanted to match {host}")
+        }
+        (names, _) => format!("certificate is valid for {}, not {host}", names.join(", ")),
+    }
+}
+
+/// `BadCertificate` as `bad certificate`.
+///
+/// Source: Go `crypto/tls/alert.go`.
+fn alert_words(alert: AlertDescription) -> String {
+    match alert {
+        AlertDescription::UnknownCA => "unknown certificate authority".to_owned(),
+        AlertDescription::ProtocolVersion => "protocol version not supported".to_owned(),
+        AlertDescription::Unknown(number) => format!("alert({number})"),
+        other => {
+            let mut words = String::new();
+            for letter in format!("{other:?}").chars() {
+                if letter.is_uppercase() && !words.is_empty() {
+                    words.push(' ');
+                }
+                words.extend(letter.to_lowercase());
+            }
+            words
+        }
     }
 }
 
@@ -343,7 +403,7 @@ pub(crate) async fn connect(
 }
 
 /// The kernel's words as Go prints them.
-fn reason(error: &io::Error) -> String {
+pub(crate) fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         io::ErrorKind::HostUnreachable => "no route to host".to_owned(),
@@ -422,4 +482,23 @@ async fn proxy_answer(stream: &mut TcpStream) -> io::Result<String> {
 pub(crate) fn proxy_authorization(proxy: &Uri) -> Option<String> {
     let (user, _) = proxy.authority()?.as_str().rsplit_once('@')?;
     Some(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(user)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn certificates_and_alerts_are_told_in_gos_words() {
+        let names = ["DnsName(\"a.example\")", "IpAddress(10.0.0.1)", "DnsName(\"*.b\")"];
+        let names = names.map(str::to_owned);
+        assert_eq!(other_name("c", &names), "certificate is valid for a.example, *.b, not c");
+        assert_eq!(other_name("::1", &names), "certificate is valid for 10.0.0.1, not ::1");
+        let none = "certificate is not valid for any names, but wanted to match c";
+        assert_eq!(other_name("c", &names[1..2]), none);
+        let none = "cannot validate certificate for ::1 because it doesn't contain any IP SANs";
+        assert_eq!(other_name("::1", &names[..1]), none);
+        assert_eq!(alert_words(AlertDescription::CertificateRequired), "certificate required");
+        assert_eq!(alert_words(AlertDescription::UnknownCA), "unknown certificate authority");
+    }
 }

@@ -6,10 +6,17 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use hyper::header::HeaderMap;
 use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use spec::Digest;
+
+/// Nobody waits longer because a registry says so.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+/// Characters of a registry's own words. They are shown on terminals.
+const WORDS_MAX: usize = 1024;
 
 /// No answer came.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +94,8 @@ pub struct Refusal {
     pub status: StatusCode,
     /// Empty where the body told nothing that a registry tells.
     pub codes: Vec<Code>,
+    /// When it may be asked again.
+    pub retry_after: Option<Duration>,
 }
 
 impl Refusal {
@@ -94,15 +103,11 @@ impl Refusal {
         self.codes.first().is_some_and(|first| first.code == code)
     }
 
-    /// Reads a refusal out of its challenge and its body.
-    pub(crate) fn read(
-        status: StatusCode,
-        challenges: &[crate::auth::Challenge],
-        body: &[u8],
-    ) -> Refusal {
+    /// Reads a refusal out of its headers and its body.
+    pub(crate) fn read(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refusal {
         let mut codes = Vec::new();
         if status.is_client_error() {
-            codes.extend(challenges.iter().find_map(bearer_code));
+            codes.extend(crate::auth::challenges(headers).iter().find_map(bearer_code));
         }
         codes.extend(body_codes(status, body));
         if codes.is_empty() && status == StatusCode::UNAUTHORIZED {
@@ -111,8 +116,40 @@ impl Refusal {
                 message: "authentication required".to_owned(),
             });
         }
-        Refusal { status, codes }
+        for code in &mut codes {
+            (code.code, code.message) = (in_one_line(&code.code), in_one_line(&code.message));
+        }
+        Refusal { status, codes, retry_after: retry_after(headers) }
     }
+
+    /// How long to wait before asking again, if that may help.
+    ///
+    /// Too many requests without a time are a limit that no patience helps against: Docker Hub's is
+    /// by the hour.
+    pub fn pause(&self) -> Option<Duration> {
+        let asked = self.retry_after;
+        if asked.is_some_and(|asked| asked > RETRY_AFTER_MAX) {
+            return None;
+        }
+        match self.status {
+            StatusCode::TOO_MANY_REQUESTS => asked,
+            StatusCode::NOT_IMPLEMENTED => None,
+            status if status.is_server_error() => Some(asked.unwrap_or_default()),
+            _ => None,
+        }
+    }
+}
+
+/// What somebody else says stays within one line of ours.
+fn in_one_line(text: &str) -> String {
+    let letter = |letter: char| if letter.is_control() { ' ' } else { letter };
+    text.chars().take(WORDS_MAX).map(letter).collect()
+}
+
+/// Source: RFC 9110, 10.2.3. A date is as rare as clocks that agree, and not read.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 impl fmt::Display for Refusal {
@@ -192,6 +229,9 @@ pub enum Error {
     Request(#[from] RequestError),
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// What lets us in ran out while a body was sent, which cannot be sent twice.
+    #[error(transparent)]
+    Expired(Refusal),
     #[error("the answer broke off")]
     Body(#[source] io::Error),
     #[error("{what} is larger than {max} bytes")]
@@ -212,7 +252,7 @@ impl Error {
     /// Whether trying once more may help.
     pub fn is_transient(&self) -> bool {
         match self {
-            Error::Body(_) => true,
+            Error::Body(_) | Error::Expired(_) => true,
             Error::Request(error) => match &error.source {
                 TransportError::Connect { .. }
                 | TransportError::ConnectTimeout(_)
@@ -228,12 +268,10 @@ impl Error {
                 | TransportError::Redirects
                 | TransportError::Downgrade(_)
                 | TransportError::BadRedirect(_)
-                | TransportError::Auth(_)
-                | TransportError::Refused(_) => false,
+                | TransportError::Auth(_) => false,
+                TransportError::Refused(refusal) => refusal.pause().is_some(),
             },
-            Error::Refused(refusal) => {
-                refusal.status.is_server_error() || refusal.status == StatusCode::TOO_MANY_REQUESTS
-            }
+            Error::Refused(refusal) => refusal.pause().is_some(),
             Error::TooLarge { .. }
             | Error::Digest { .. }
             | Error::Document { .. }
@@ -246,7 +284,7 @@ impl Error {
     /// The refusal inside, by whomever it was said.
     pub fn refusal(&self) -> Option<&Refusal> {
         match self {
-            Error::Refused(refusal) => Some(refusal),
+            Error::Refused(refusal) | Error::Expired(refusal) => Some(refusal),
             Error::Request(RequestError { source: TransportError::Refused(refusal), .. }) => {
                 Some(refusal)
             }
@@ -261,9 +299,25 @@ mod tests {
 
     #[track_caller]
     fn check(status: u16, challenge: &str, body: &str, want: &str) {
-        let challenges = crate::auth::parse_challenges(challenge);
+        let headers = [(hyper::header::WWW_AUTHENTICATE, challenge.parse().unwrap())];
         let status = StatusCode::from_u16(status).unwrap();
-        assert_eq!(Refusal::read(status, &challenges, body.as_bytes()).to_string(), want);
+        let refusal = Refusal::read(status, &headers.into_iter().collect(), body.as_bytes());
+        assert_eq!(refusal.to_string(), want);
+    }
+
+    #[test]
+    fn only_what_passes_is_waited_for() {
+        let pause = |status: u16, after: &str| {
+            let headers = [(hyper::header::RETRY_AFTER, after.parse().unwrap())];
+            let status = StatusCode::from_u16(status).unwrap();
+            let refusal = Refusal::read(status, &headers.into_iter().collect(), b"");
+            refusal.pause().map(|pause| pause.as_secs())
+        };
+        assert_eq!([pause(429, "7"), pause(429, ""), pause(429, "3600")], [Some(7), None, None]);
+        assert_eq!(
+            [pause(503, "2"), pause(502, ""), pause(501, ""), pause(404, "1")],
+            [Some(2), Some(0), None, None]
+        );
     }
 
     #[test]
@@ -286,6 +340,12 @@ mod tests {
             "",
             r#"{"details":"incorrect username or password"}"#,
             "unauthorized: incorrect username or password",
+        );
+        check(
+            403,
+            "",
+            "{\"errors\":[{\"code\":\"DENIED\",\"message\":\"\\u001b[2Jno\\nStatus: done\"}]}",
+            "denied:  [2Jno Status: done",
         );
         check(500, "", "<html>", "received unexpected HTTP status: 500 Internal Server Error");
     }

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
@@ -23,9 +23,9 @@ use hyper::header::{ACCEPT, HOST, HeaderMap, HeaderValue, LOCATION, RANGE, USER_
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::dial::{self, Stream, TlsSettings, Trust};
+use crate::dial::{self, Age, Stream, TlsSettings, Trust};
 use crate::error::{RequestError, TransportError};
 use crate::policy::{Range, host_of};
 
@@ -33,6 +33,8 @@ const REDIRECTS_MAX: usize = 10;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest time between two pieces of a body.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// A body that brings less in [`STALL_TIMEOUT`] stalls, too: somebody holds us by single bytes.
+const STALL_BYTES_MIN: usize = 1 << 10;
 const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
 const IDLE_MAX: usize = 8;
 const AGENT: &str = concat!("tug/", env!("CARGO_PKG_VERSION"));
@@ -93,7 +95,17 @@ impl Payload {
 }
 
 /// The body that hyper pulls from.
-struct Sending(Payload);
+struct Sending {
+    payload: Payload,
+    /// When hyper came for more.
+    moved: Arc<Mutex<Instant>>,
+}
+
+impl Sending {
+    fn new(payload: Payload) -> Sending {
+        Sending { payload, moved: Arc::new(Mutex::new(Instant::now())) }
+    }
+}
 
 impl Body for Sending {
     type Data = Bytes;
@@ -103,7 +115,8 @@ impl Body for Sending {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        match &mut self.0 {
+        *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        match &mut self.payload {
             Payload::Bytes(bytes) if bytes.is_empty() => Poll::Ready(None),
             Payload::Bytes(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Payload::Stream(stream) => {
@@ -113,11 +126,11 @@ impl Body for Sending {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(&self.0, Payload::Bytes(bytes) if bytes.is_empty())
+        matches!(&self.payload, Payload::Bytes(bytes) if bytes.is_empty())
     }
 
     fn size_hint(&self) -> hyper::body::SizeHint {
-        match &self.0 {
+        match &self.payload {
             Payload::Bytes(bytes) => hyper::body::SizeHint::with_exact(bytes.len() as u64),
             Payload::Stream(_) => hyper::body::SizeHint::default(),
         }
@@ -157,6 +170,8 @@ pub struct Answer {
     /// Where it came from, after redirects.
     pub url: Uri,
     body: Incoming,
+    /// How long was waited for how many bytes of the stall's measure.
+    measured: (Duration, usize),
     connection: Option<(Origin, SendRequest<Sending>)>,
     transport: Transport,
 }
@@ -172,7 +187,9 @@ impl Answer {
     /// When the connection breaks, or nothing comes for a minute.
     pub async fn chunk(&mut self) -> io::Result<Option<Bytes>> {
         loop {
+            let began = Instant::now();
             let frame = timeout(STALL_TIMEOUT, self.body.frame()).await;
+            self.measured.0 += began.elapsed();
             let frame =
                 frame.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "i/o timeout"))?;
             match frame {
@@ -184,6 +201,7 @@ impl Answer {
                 }
                 Some(Ok(frame)) => {
                     if let Ok(data) = frame.into_data() {
+                        self.measure(data.len())?;
                         return Ok(Some(data));
                     }
                 }
@@ -195,6 +213,18 @@ impl Answer {
                 }
             }
         }
+    }
+
+    fn measure(&mut self, bytes: usize) -> io::Result<()> {
+        self.measured.1 += bytes;
+        if self.measured.0 < STALL_TIMEOUT {
+            return Ok(());
+        }
+        if self.measured.1 < STALL_BYTES_MIN {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "i/o timeout"));
+        }
+        self.measured = (Duration::ZERO, 0);
+        Ok(())
     }
 
     /// The whole body; None when it is longer than `max` bytes.
@@ -297,19 +327,23 @@ impl Transport {
             }
         }
         let stream = self.connect(&origin, proxy.as_ref()).await?;
-        let broken = |error: hyper::Error| TransportError::Http(http_error(&error));
+        let broken = |error: hyper::Error| http_error(&error, &origin.host);
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         // Ends when the answer was read and the sender is gone.
         tokio::spawn(connection);
-        let is_stream = matches!(payload, Payload::Stream(_));
-        let sent = sender.send_request(request(payload)?);
-        let response = match is_stream {
+        let request = request(payload)?;
+        let moved = Arc::clone(&request.body().moved);
+        let sent = sender.send_request(request);
+        tokio::pin!(sent);
+        let response = loop {
             // As long as the body flows the time of the answer has not begun.
-            true => sent.await.map_err(broken)?,
-            false => {
-                let answered = timeout(HEADER_TIMEOUT, sent).await;
-                answered.map_err(|_| TransportError::HeaderTimeout)?.map_err(broken)?
+            let since = *moved.lock().unwrap_or_else(PoisonError::into_inner);
+            match timeout_at(since + HEADER_TIMEOUT, &mut sent).await {
+                Ok(answered) => break answered.map_err(broken)?,
+                Err(_) if since.elapsed() < HEADER_TIMEOUT => {}
+                Err(_) if *moved.lock().unwrap_or_else(PoisonError::into_inner) > since => {}
+                Err(_) => return Err(TransportError::HeaderTimeout),
             }
         };
         Ok(self.answer(response, url, origin, sender))
@@ -328,6 +362,7 @@ impl Transport {
             headers: parts.headers,
             url: url.clone(),
             body,
+            measured: (Duration::ZERO, 0),
             connection: Some((origin, sender)),
             transport: self.clone(),
         }
@@ -354,8 +389,16 @@ impl Transport {
         if !origin.is_tls {
             return Ok(Box::pin(stream));
         }
-        let config = self.shared.tls.of(&origin.trust)?;
-        dial::handshake(config, &origin.host, Box::pin(stream)).await
+        let (config, age) = self.shared.tls.of(&origin.trust)?;
+        let shaken = dial::handshake(config, &origin.host, Box::pin(stream)).await;
+        match (shaken, age) {
+            // The system's store may have changed since it was read.
+            (Err(TransportError::Certificate(_)), Age::Kept) => {
+                self.shared.tls.forget(&origin.trust);
+                Box::pin(self.connect(origin, proxy)).await
+            }
+            (shaken, _) => shaken,
+        }
     }
 
     fn idle(&self, origin: &Origin) -> Option<SendRequest<Sending>> {
@@ -392,17 +435,26 @@ fn for_strangers(headers: &HeaderMap) -> HeaderMap {
     kept.filter_map(|name| Some((name.clone(), headers.get(&name)?.clone()))).collect()
 }
 
-fn http_error(error: &hyper::Error) -> String {
+fn http_error(error: &hyper::Error, host: &str) -> TransportError {
     if error.is_incomplete_message() || error.is_canceled() {
-        return "EOF".to_owned();
+        return TransportError::Http("EOF".to_owned());
     }
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
-        text = inner.to_string();
+        // With TLS 1.3 a server looks at our certificate after it let us begin.
+        let io = inner.downcast_ref::<io::Error>();
+        if let Some(io) = io.filter(|io| io.get_ref().is_some_and(|own| own.is::<rustls::Error>()))
+        {
+            return dial::tls_error(host, io);
+        }
+        text = io.map_or_else(|| inner.to_string(), dial::reason);
         cause = inner.source();
     }
-    if error.is_parse() { format!("malformed HTTP response: {text}") } else { text }
+    TransportError::Http(match error.is_parse() {
+        true => format!("malformed HTTP response: {text}"),
+        false => text,
+    })
 }
 
 fn origin(url: &Uri, trust_of: TrustOf<'_>) -> Result<Origin, TransportError> {
@@ -442,7 +494,7 @@ fn request(
             all.insert("proxy-authorization", value);
         }
     }
-    request.body(Sending(payload)).map_err(|error| TransportError::Http(error.to_string()))
+    request.body(Sending::new(payload)).map_err(|error| TransportError::Http(error.to_string()))
 }
 
 /// Where a Location leads that was given by `from`.

@@ -62,7 +62,7 @@ pub use save::{SaveError, SaveItem, SaveStream};
 pub use snapshots::{Change, ChangeKind, CommitError, Snapshot, SnapshotError};
 pub use store::{Driver, OpenError, Options, Store, UnknownDriver};
 pub use tar::Time;
-pub use tree::Overwrite;
+pub use tree::{Overwrite, TreeError};
 pub use volumes::{Creation, Volume, VolumeError, VolumeMount, VolumeSpec};
 pub use walk::WalkError;
 pub use writer::{Attrs, CopyOptions, LayerWriter, NodeKind, NodeStat, WriteError};

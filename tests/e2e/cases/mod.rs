@@ -10,6 +10,9 @@ mod login;
 mod manifests;
 mod networks;
 mod registry;
+mod registry_auth;
+mod registry_hosts;
+mod registry_tls;
 mod run;
 mod search;
 mod survive;
@@ -32,6 +35,9 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         registry::CASES,
         login::CASES,
         manifests::CASES,
+        registry_auth::CASES,
+        registry_hosts::CASES,
+        registry_tls::CASES,
         search::CASES,
         api::CASES,
         daemon::CASES,

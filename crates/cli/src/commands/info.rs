@@ -154,9 +154,13 @@ fn host(text: &mut String, info: &Info) {
         line(text, "Labels", format!("\n  {}", info.labels.join("\n  ")));
     }
     line(text, "Experimental", info.experimental_build);
+    let registries = &info.registry_config;
+    let insecure = registries.index_configs.values().filter(|index| !index.secure);
+    let insecure = insecure.map(|index| &index.name).chain(&registries.insecure_registry_cidrs);
     text.push_str(" Insecure Registries:\n");
-    for registry in &info.registry_config.insecure_registry_cidrs {
-        text.push_str(&format!("  {registry}\n"));
+    insecure.for_each(|name| text.push_str(&format!("  {name}\n")));
+    if let Some(mirrors) = registries.mirrors.as_ref().filter(|mirrors| !mirrors.is_empty()) {
+        line(text, "Registry Mirrors", format!("\n  {}", mirrors.join("\n  ")));
     }
     text.push_str(&format!(" Live Restore Enabled: {}\n\n", info.live_restore_enabled));
 }

@@ -46,7 +46,8 @@ pub fn status(kind: Kind) -> StatusCode {
         Kind::NotModified => StatusCode::NOT_MODIFIED,
         Kind::NotImplemented => StatusCode::NOT_IMPLEMENTED,
         Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        // A gateway would answer 502; Docker's clients know 500.
+        Kind::Upstream | Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 

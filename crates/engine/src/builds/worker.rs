@@ -123,7 +123,7 @@ pub(super) fn failure_of(error: &Error) -> Failure {
         Kind::Invalid | Kind::Conflict | Kind::NotModified => FailureKind::Invalid,
         Kind::Unauthorized | Kind::Forbidden => FailureKind::Forbidden,
         Kind::NotImplemented => FailureKind::Unsupported,
-        Kind::Unavailable | Kind::Internal => FailureKind::Internal,
+        Kind::Unavailable | Kind::Upstream | Kind::Internal => FailureKind::Internal,
     };
     Failure::new(kind, error.message.clone())
 }

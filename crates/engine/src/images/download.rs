@@ -27,7 +27,7 @@ use registry::Client;
 use sha2::{Digest as _, Sha256};
 use spec::Digest;
 use spec::image::Descriptor;
-use store::{ContentError, ContentLease, Store, UnpackError, UnpackLimits, Unpacked};
+use store::{ContentError, ContentLease, Store, TreeError, UnpackError, UnpackLimits, Unpacked};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
@@ -40,6 +40,8 @@ use crate::error::{Error, Kind, Result};
 const QUEUE_LENGTH: usize = 16;
 /// Partial files that nobody came back for.
 const PARTIAL_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// Less is no progress.
+const PROGRESS_BYTES_MIN: u64 = 64 << 10;
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 
 /// The directory of what is not a blob yet.
@@ -467,8 +469,8 @@ impl Work {
                     _ if kept > 0 => Err(Fault::Stale),
                     UnpackError::Digest { .. } => Err(verification_failed(&digest).into()),
                     error => {
-                        let failed =
-                            Error::because(Kind::Internal, "failed to register layer", error);
+                        let kind = unpack_kind(&error);
+                        let failed = Error::because(kind, "failed to register layer", error);
                         Err(failed.into())
                     }
                 }
@@ -518,10 +520,13 @@ impl Work {
                         Ok(Some(chunk)) => {
                             at += chunk.len() as u64;
                             if at > blob.size {
-                                return Err(Error::internal(format!(
-                                    "blob {} is longer than its manifest says",
-                                    blob.digest
-                                )));
+                                return Err(Error::new(
+                                    Kind::Upstream,
+                                    format!(
+                                        "blob {} is longer than its manifest says",
+                                        blob.digest
+                                    ),
+                                ));
                             }
                             if queue.send(chunk).await.is_err() {
                                 return Ok(());
@@ -543,11 +548,13 @@ impl Work {
                 },
             };
             // A registry that gives some bytes each time gets somewhere.
-            attempts = if at > before { 1 } else { attempts + 1 };
+            attempts = if at - before >= PROGRESS_BYTES_MIN { 1 } else { attempts + 1 };
             if !broken.is_transient() || attempts >= self.source.attempts_max || queue.is_closed() {
-                return Err(Error::caused(Kind::Internal, broken));
+                return Err(Error::caused(Kind::Upstream, broken));
             }
-            for left in (1..=attempts).rev() {
+            let asked = broken.refusal().and_then(registry::error::Refusal::pause);
+            let pause = asked.map_or(0, |asked| asked.as_secs()).max(attempts.into());
+            for left in (1..=pause).rev() {
                 let unit = if left == 1 { "second" } else { "seconds" };
                 self.line(&format!("Retrying in {left} {unit}"));
                 sleep(Duration::from_secs(1)).await;
@@ -557,7 +564,34 @@ impl Work {
     }
 }
 
+/// Whether it is what came that was wrong, or what was done with it here.
+fn unpack_kind(error: &UnpackError) -> Kind {
+    match error {
+        UnpackError::Tar(_)
+        | UnpackError::Content { .. }
+        | UnpackError::TooManyEntries(_)
+        | UnpackError::Whiteout(_)
+        | UnpackError::Digest { .. }
+        | UnpackError::Tree(
+            TreeError::Escape(_)
+            | TreeError::PathTooLong(_)
+            | TreeError::HardLink { .. }
+            | TreeError::DirectoryByOther(_)
+            | TreeError::OtherByDirectory(_),
+        ) => Kind::Upstream,
+        UnpackError::Tree(
+            TreeError::Create { .. } | TreeError::Attributes { .. } | TreeError::Replace { .. },
+        )
+        | UnpackError::Walk(_)
+        | UnpackError::Below(_)
+        | UnpackError::Write { .. }
+        | UnpackError::NoParent(_)
+        | UnpackError::Draft { .. } => Kind::Internal,
+    }
+}
+
 /// Source: moby `distribution/pull_v2.go`.
 fn verification_failed(digest: &Digest) -> Error {
-    Error::internal(format!("filesystem layer verification failed for digest {digest}"))
+    let text = format!("filesystem layer verification failed for digest {digest}");
+    Error::new(Kind::Upstream, text)
 }

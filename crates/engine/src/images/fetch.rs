@@ -90,14 +90,13 @@ impl Fetch<'_> {
         self.reporter.say(output);
     }
 
-    /// One tag or digest.
-    pub(super) async fn one(&self, name: &Reference) -> Attempt<()> {
-        let wanted = match (name.digest(), name.tag()) {
-            (Some(digest), _) => digest.to_string(),
-            (None, tag) => tag.unwrap_or("latest").to_owned(),
-        };
-        let begin = || self.say(line(&wanted, format!("Pulling from {}", name.path())));
-        let known = match name.digest() {
+    /// One tag or digest; `digest` is what it is, where that is known.
+    pub(super) async fn one(&self, name: &Reference, digest: Option<Digest>) -> Attempt<()> {
+        let tag = name.tag().unwrap_or("latest").to_owned();
+        let shown = name.digest().map_or(tag.clone(), |digest| digest.to_string());
+        let wanted = digest.map_or(tag, |digest| digest.to_string());
+        let begin = || self.say(line(&shown, format!("Pulling from {}", name.path())));
+        let known = match digest {
             Some(digest) => Some(digest),
             None => self.client.find_manifest(&wanted).await?.map(|known| known.digest),
         };

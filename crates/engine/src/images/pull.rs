@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use registry::{Access, Client, Credentials, Role, Work};
+use registry::{Access, Client, Credentials, Endpoint, Role, Work};
 use spec::{Digest, Platform, Reference};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -215,13 +215,10 @@ impl Pull {
         blocking(move || download::sweep(&data_root)).await;
         let name = &self.request.name;
         let mut last = None;
-        for endpoint in self.engine.registries.endpoints(name.domain(), Work::Pull).await? {
-            let role = endpoint.role;
-            let opened = self
-                .engine
-                .registries
-                .client(endpoint, name, &self.request.credentials, Access::Pull)
-                .await;
+        let endpoints = self.engine.registries.endpoints(name.domain(), Work::Pull).await?;
+        for endpoint in endpoints.iter().filter(|endpoint| endpoint.capabilities.pull) {
+            let (role, is_told) = (endpoint.role, endpoint.capabilities.resolve);
+            let opened = self.open(endpoint).await;
             let client = match opened {
                 Ok(client) => Arc::new(client),
                 Err(error) if may_fall_back(&error, role) => {
@@ -233,7 +230,11 @@ impl Pull {
                 }
                 Err(error) => return Err(plain_error(error, name.domain())),
             };
-            match self.from(&client).await {
+            let pulled = match is_told {
+                true => self.from(&client).await,
+                false => self.told_elsewhere(&client, &endpoints).await,
+            };
+            match pulled {
                 Ok(()) => return Ok(()),
                 Err(Fault::Engine(error)) if role == Role::Registry => return Err(error),
                 Err(Fault::Registry(error)) if role == Role::Registry => {
@@ -258,13 +259,48 @@ impl Pull {
     async fn from(&self, client: &Arc<Client>) -> std::result::Result<(), Fault> {
         let name = &self.request.name;
         if name.tag().is_some() || name.digest().is_some() {
-            return self.fetch(client).one(name).await;
+            return self.fetch(client).one(name, name.digest()).await;
         }
         for tag in client.tags().await? {
             let Ok(name) = name.with_tag(&tag) else { continue };
-            self.fetch(client).one(&name).await?;
+            self.fetch(client).one(&name, None).await?;
         }
         Ok(())
+    }
+
+    async fn open(&self, endpoint: &Endpoint) -> std::result::Result<Client, registry::Error> {
+        let (name, credentials) = (&self.request.name, &self.request.credentials);
+        self.engine.registries.client(endpoint.clone(), name, credentials, Access::Pull).await
+    }
+
+    /// From a host that has the content and does not say what a tag is: another one does.
+    async fn told_elsewhere(
+        &self,
+        client: &Arc<Client>,
+        endpoints: &[Endpoint],
+    ) -> std::result::Result<(), Fault> {
+        let name = &self.request.name;
+        let (None, Some(tag)) = (name.digest(), name.tag()) else {
+            return self.from(client).await;
+        };
+        let mut last = None;
+        for endpoint in endpoints.iter().filter(|endpoint| endpoint.capabilities.resolve) {
+            let asked = async {
+                let resolver = self.open(endpoint).await?;
+                match resolver.find_manifest(tag).await? {
+                    Some(known) => Ok(known.digest),
+                    None => resolver.manifest(tag).await.map(|fetched| fetched.digest),
+                }
+            };
+            match asked.await {
+                Ok(digest) => return self.fetch(client).one(name, Some(digest)).await,
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.map_or_else(
+            || Error::invalid(format!("no host says what {} is", name.familiar())).into(),
+            Fault::Registry,
+        ))
     }
 }
 

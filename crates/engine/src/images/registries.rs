@@ -206,14 +206,11 @@ pub(super) fn pull_error(error: registry::Error, name: &Reference) -> Error {
 /// The same without a name in it.
 pub(super) fn plain_error(error: registry::Error, domain: &str) -> Error {
     use registry::TransportError;
-    let kind = match &error {
-        registry::Error::Refused(refusal) => match refusal.status.as_u16() {
-            401 => Kind::Unauthorized,
-            403 => Kind::Forbidden,
-            404 => Kind::NotFound,
-            _ => Kind::Internal,
-        },
-        _ => Kind::Internal,
+    let kind = match error.refusal().map(|refusal| refusal.status.as_u16()) {
+        Some(401) => Kind::Unauthorized,
+        Some(403) => Kind::Forbidden,
+        Some(404) => Kind::NotFound,
+        _ => Kind::Upstream,
     };
     let unknown = match &error {
         registry::Error::Request(request) => match &request.source {
@@ -232,11 +229,14 @@ pub(super) fn plain_error(error: registry::Error, domain: &str) -> Error {
     error
 }
 
-/// Whether the next endpoint may do better: nobody answered here, or a mirror has not got it.
+/// Whether the next endpoint may do better: nobody answered here, or a mirror has not got it. A
+/// registry that speaks TLS and does not like ours will not like us better without it.
 pub(super) fn may_fall_back(error: &registry::Error, role: Role) -> bool {
     match (role, error) {
         (Role::Mirror, _) => true,
-        (Role::Registry, registry::Error::Request(_)) => error.refusal().is_none(),
+        (Role::Registry, registry::Error::Request(request)) => {
+            error.refusal().is_none() && !matches!(request.source, registry::TransportError::Tls(_))
+        }
         (Role::Registry, _) => false,
     }
 }

@@ -54,7 +54,7 @@ fn kind_of(error: &search::SearchError) -> Kind {
     use search::SearchError::{Document, Endpoint, Neither, Request, Status, TooLarge};
     match error {
         Endpoint { .. } | Neither { .. } => Kind::Invalid,
-        Document(_) | Request(_) | Status(_) | TooLarge => Kind::Internal,
+        Document(_) | Request(_) | Status(_) | TooLarge => Kind::Upstream,
     }
 }
 
