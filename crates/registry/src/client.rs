@@ -482,9 +482,8 @@ impl Client {
     /// # Errors
     /// Refused: the registry has forgotten it, or tells no offset.
     pub async fn upload_status(&self, upload: &Upload) -> Result<(Upload, u64), Error> {
-        let empty = Payload::empty();
         let mut answer =
-            self.demand(Method::GET, &upload.location, HeaderMap::new(), empty).await?;
+            self.demand(Method::GET, &upload.location, HeaderMap::new(), Bytes::new()).await?;
         let _ = answer.bytes(REFUSAL_BYTES_MAX).await;
         let range = answer.header(RANGE.as_str()).and_then(received);
         let received = range.ok_or(Error::Header("Range"))?;

@@ -156,6 +156,146 @@ async fn a_token_is_fetched_once_and_sent_to_the_registry() {
     );
 }
 
+/// A token server, and a registry that takes each token `uses` times.
+async fn forgetful(uses: usize) -> (String, Log) {
+    let used = Mutex::new(std::collections::HashMap::<String, usize>::new());
+    serve(move |seen, own| {
+        let mut used = used.lock().unwrap();
+        if seen.path.starts_with("/token") {
+            let token = format!(r#"{{"token":"t{}","expires_in":300}}"#, used.len());
+            return reply(200, &[], token);
+        }
+        let count = used.entry(seen.authorization.clone()).or_default();
+        *count += 1;
+        let asks = format!("Bearer realm=\"http://{own}/token\",service=\"s\"");
+        match (&seen.method, seen.authorization.as_str()) {
+            (_, "") => reply(401, &[("www-authenticate", &asks)], ""),
+            _ if *count > uses => reply(401, &[("www-authenticate", &asks)], ""),
+            (&Method::POST | &Method::PATCH, _) => reply(202, &[("location", "/v2/a/b/u")], ""),
+            _ => reply(200, &[], "{}"),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_token_that_ends_is_renewed() {
+    let (address, log) = forgetful(1).await;
+    let client = open(&address, credentials(), Access::Push).await.unwrap();
+    client.manifest("latest").await.unwrap();
+    client.manifest("latest").await.unwrap();
+    let upload = client.begin_upload().await.unwrap();
+    // Of a body that was on its way nothing can be sent again; the next try has a new token.
+    let stream = || {
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        sender.try_send(Ok(Bytes::from("x"))).unwrap();
+        receiver
+    };
+    let error = client.send_upload(upload.clone(), stream()).await.unwrap_err();
+    assert!(matches!(error, Error::Expired(_)) && error.is_transient(), "{error}");
+    client.send_upload(upload, stream()).await.unwrap();
+    let tokens = paths(&log).iter().filter(|path| path.starts_with("GET /token")).count();
+    assert_eq!(tokens, 4);
+}
+
+#[tokio::test]
+async fn a_scope_that_the_registry_names_is_asked_for_too() {
+    let (address, log) = serve(|seen, own| match seen.path.split('?').next().unwrap() {
+        "/token" => {
+            let token = if seen.path.contains("delete") { "wide" } else { "narrow" };
+            reply(200, &[], format!(r#"{{"access_token":"{token}"}}"#))
+        }
+        "/v2/" => {
+            let asks = format!("Bearer realm=\"http://{own}/token\",service=\"s\"");
+            reply(401, &[("www-authenticate", &asks)], "")
+        }
+        _ if seen.authorization == "Bearer wide" => reply(200, &[], "{}"),
+        _ => {
+            let scope = "repository:a/b:pull repository:a/b:delete";
+            let asks = format!(
+                "Bearer realm=\"http://{own}/token\",scope=\"{scope}\",error=\"insufficient_scope\""
+            );
+            reply(403, &[("www-authenticate", &asks)], "")
+        }
+    })
+    .await;
+    let client = open(&address, Credentials::default(), Access::Pull).await.unwrap();
+    client.manifest("latest").await.unwrap();
+    let asked = paths(&log).into_iter().rfind(|path| path.starts_with("GET /token")).unwrap();
+    let want = "scope=repository%3Aa%2Fb%3Apull&scope=repository%3Aa%2Fb%3Adelete";
+    assert!(asked.ends_with(want), "{asked}");
+}
+
+#[tokio::test]
+async fn a_password_is_not_sent_in_the_clear_for_a_registry_behind_tls() {
+    use crate::auth::{Realms, Session, parse_challenges};
+    let (address, log) = serve(|_, _| reply(200, &[], r#"{"token":"t"}"#)).await;
+    let ask = async |credentials: Credentials, realms| {
+        let mut session = Session::new(realms);
+        session.learn(parse_challenges(&format!("Bearer realm=\"http://{address}/token\"")));
+        let transport = Transport::default();
+        let answer = session.authorization(&transport, &credentials, "", &*trusting()).await;
+        answer.map(drop).map_err(|error| error.to_string())
+    };
+    let refused = format!("refused to send credentials to {address:?} without TLS");
+    assert_eq!(ask(credentials(), Realms::Guarded).await, Err(refused));
+    assert!(log.lock().unwrap().is_empty());
+    assert_eq!(ask(Credentials::default(), Realms::Guarded).await, Ok(()));
+    assert_eq!(ask(credentials(), Realms::Any).await, Ok(()));
+}
+
+/// Sends `pieces`, one every ten seconds, to whoever comes.
+async fn trickle(head: &'static str, pieces: usize) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = vec![0; 4096];
+            let got = stream.read(&mut request).await.unwrap_or(0);
+            if request[..got].starts_with(b"GET /v2/ ") {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+                continue;
+            }
+            let _ = stream.write_all(head.as_bytes()).await;
+            for _ in 0..pieces {
+                tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+                if stream.write_all(b"x").await.is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_trickles_ends_after_a_minute() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n";
+    let address = trickle(head, 1000).await;
+    let client = open(&address, Credentials::default(), Access::Pull).await.unwrap();
+    let began = tokio::time::Instant::now();
+    let mut stream = client.blob(&Digest::of(b""), 0).await.unwrap();
+    let error = loop {
+        match stream.chunk().await {
+            Ok(Some(_)) => {}
+            Ok(None) => panic!("it has ended"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.to_string(), "i/o timeout");
+    assert!(began.elapsed() < std::time::Duration::from_secs(130), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_without_an_end_of_its_head_is_not_waited_for() {
+    let address = trickle("HTTP/1.1 200 OK\r\nX: ", 1_000_000).await;
+    let client = open(&address, Credentials::default(), Access::Pull).await.unwrap();
+    let Err(error) = client.blob(&Digest::of(b""), 0).await else { panic!("answered") };
+    let want = "net/http: timeout awaiting response headers";
+    assert!(words(&error).ends_with(want), "{}", words(&error));
+}
+
 #[tokio::test]
 async fn a_login_is_checked_by_the_registry() {
     let (address, _) = serve(|seen, _| match seen.authorization.as_str() {
