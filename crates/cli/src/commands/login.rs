@@ -67,7 +67,8 @@ async fn login(session: &Session, matches: &Matches) -> Outcome {
         Given { user: None, password: None } => Some(session.config.credentials(&key)?),
         _ => None,
     };
-    let known = stored.as_ref().filter(|auth| auth.username != "" && auth.password != "");
+    let known =
+        stored.as_ref().filter(|auth| !auth.username.is_empty() && !auth.password.is_empty());
     let mut status = None;
     if let Some(auth) = known {
         status = with_stored(session, auth).await;
@@ -148,7 +149,7 @@ async fn with_stored(session: &Session, auth: &AuthConfig) -> Option<String> {
 /// A remark, in colour on a terminal.
 fn note(text: &str) {
     let (mark, indent) = if terminal::stderr_is_terminal() {
-        ("\x1b[0;1;104;97m i \x1b[0m\x1b[1;94mInfo → \x1b[0m", 9)
+        ("\x1b[1;94mi Info → \x1b[0m", 9)
     } else {
         (" Info -> ", 9)
     };
