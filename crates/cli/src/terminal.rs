@@ -76,6 +76,27 @@ pub fn size() -> Option<(u16, u16)> {
     (size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
 }
 
+/// A terminal's size in characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    pub rows: usize,
+    pub columns: usize,
+}
+
+/// The size of the terminal on an output; wide and high where it does not tell, as on a serial line.
+pub fn size_of(output: Output) -> Size {
+    let size = match output {
+        Output::Stdout => tcgetwinsize(stdio::stdout()),
+        Output::Stderr => tcgetwinsize(stdio::stderr()),
+    };
+    match size {
+        Ok(size) if size.ws_row > 0 && size.ws_col > 0 => {
+            Size { rows: usize::from(size.ws_row), columns: usize::from(size.ws_col) }
+        }
+        Ok(_) | Err(_) => Size { rows: usize::MAX, columns: 200 },
+    }
+}
+
 /// Columns of the terminal on stderr or stdout, else 80.
 pub fn columns() -> usize {
     [tcgetwinsize(stdio::stderr()), tcgetwinsize(stdio::stdout())]

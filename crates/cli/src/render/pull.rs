@@ -1,5 +1,8 @@
 //! Progress of pull, push, load and import: one line a layer, redrawn on a terminal.
 //!
+//! On a terminal with fewer lines than layers, those that have scrolled away are not redrawn, and a
+//! text that does not fit into its line is cut, so that no line takes another's place.
+//!
 //! Source of the layout: moby `pkg/jsonmessage`.
 
 use api::{
@@ -10,7 +13,7 @@ use api::{
 use super::units::human_size;
 use crate::{
     failure::Failure,
-    terminal::{self, Output},
+    terminal::{self, Output, Size},
 };
 
 /// Shows a progress stream to its end; `aux` sees the messages that are meant for programs.
@@ -38,7 +41,9 @@ pub async fn show(
         if !message.error.is_empty() {
             return Err(Failure::new(message.error));
         }
-        terminal::write(output, board.draw(&message, live).as_bytes());
+        // Asked each time: the user may change the terminal's size.
+        let screen = live.then(|| terminal::size_of(output));
+        terminal::write(output, board.draw(&message, screen).as_bytes());
     }
     Ok(())
 }
@@ -63,7 +68,9 @@ struct Board {
 }
 
 impl Board {
-    fn draw(&mut self, message: &Message, live: bool) -> String {
+    /// `screen` is the terminal's size, None where there is no terminal.
+    fn draw(&mut self, message: &Message, screen: Option<Size>) -> String {
+        let live = screen.is_some();
         let progress = message.progress_detail.as_ref();
         let mut text = String::new();
         let mut down = 0;
@@ -77,13 +84,16 @@ impl Board {
                 self.lines.len() - 1
             });
             down = self.lines.len() - line;
+            if screen.is_some_and(|screen| down >= screen.rows) {
+                return String::new();
+            }
             if live {
                 text.push_str(&format!("\x1b[{down}A"));
             }
         } else {
             self.lines.clear();
         }
-        text.push_str(&body(message, live));
+        text.push_str(&body(message, screen));
         if live && down > 0 {
             text.push_str(&format!("\x1b[{down}B"));
         }
@@ -91,35 +101,27 @@ impl Board {
     }
 }
 
-fn body(message: &Message, live: bool) -> String {
-    let bar = message.progress_detail.as_ref().map(bar).unwrap_or_default();
-    let mut text = String::new();
-    let end = if live && message.stream.is_empty() && message.progress_detail.is_some() {
-        text.push_str("\x1b[2K\r");
-        "\r"
-    } else if !bar.is_empty() {
-        return text;
-    } else {
-        ""
+fn body(message: &Message, screen: Option<Size>) -> String {
+    let id = match message.id.as_str() {
+        "" => String::new(),
+        id => format!("{id}: "),
     };
-    if !message.id.is_empty() {
-        text.push_str(&format!("{}: ", message.id));
+    if !message.stream.is_empty() {
+        return format!("{id}{}", message.stream);
     }
-    if live && !bar.is_empty() {
-        text.push_str(&format!("{} {bar}{end}", message.status));
-    } else if !message.stream.is_empty() {
-        text.push_str(&format!("{}{end}", message.stream));
-    } else {
-        text.push_str(&format!("{}{end}\n", message.status));
-        if live && !end.is_empty() {
-            // The cursor moves down by itself when the line is one of several.
-            text.pop();
+    match (screen, &message.progress_detail) {
+        (Some(screen), Some(progress)) => {
+            let line = format!("{id}{} {}", message.status, bar(progress, screen.columns));
+            let line: String = line.trim_end().chars().take(screen.columns).collect();
+            format!("\x1b[2K\r{line}\r")
         }
+        // Without a terminal only what ends with a word is told.
+        (None, Some(progress)) if progress.current > 0 || progress.total > 0 => String::new(),
+        (None, Some(_)) | (_, None) => format!("{id}{}\n", message.status),
     }
-    text
 }
 
-fn bar(progress: &Progress) -> String {
+fn bar(progress: &Progress, columns: usize) -> String {
     if progress.current <= 0 && progress.total <= 0 {
         return String::new();
     }
@@ -136,7 +138,7 @@ fn bar(progress: &Progress) -> String {
     let filled =
         usize::try_from((progress.current * 50 / progress.total).clamp(0, 50)).unwrap_or(50);
     let mut text = String::new();
-    if terminal::columns() > 110 {
+    if columns > 110 {
         text.push_str(&format!("[{}>{}] ", "=".repeat(filled), " ".repeat(50 - filled)));
     }
     if !progress.hide_counts {
@@ -158,11 +160,11 @@ mod tests {
         let mut message = Message::status("Downloading");
         message.id = "abc".to_owned();
         message.progress_detail = Some(Progress { current: 5, total: 10, ..Progress::default() });
-        assert_eq!(board.draw(&message, false), "");
+        assert_eq!(board.draw(&message, None), "");
         message.status = "Pull complete".to_owned();
         message.progress_detail = Some(Progress::default());
-        assert_eq!(board.draw(&message, false), "abc: Pull complete\n");
-        assert_eq!(board.draw(&Message::status("Status: done"), false), "Status: done\n");
+        assert_eq!(board.draw(&message, None), "abc: Pull complete\n");
+        assert_eq!(board.draw(&Message::status("Status: done"), None), "Status: done\n");
     }
 
     #[test]
@@ -171,8 +173,18 @@ mod tests {
         let mut message = Message::status("Downloading");
         message.id = "abc".to_owned();
         message.progress_detail = Some(Progress { current: 5, total: 10, ..Progress::default() });
-        let text = board.draw(&message, true);
-        assert!(text.starts_with("\n\x1b[1A\x1b[2K\rabc: Downloading"), "{text:?}");
-        assert!(text.ends_with("\r\x1b[1B"), "{text:?}");
+        let wide = Some(Size { rows: 24, columns: 120 });
+        let text = board.draw(&message, wide);
+        assert!(text.starts_with("\n\x1b[1A\x1b[2K\rabc: Downloading [====="), "{text:?}");
+        assert!(text.ends_with("5B/10B\r\x1b[1B"), "{text:?}");
+        message.status = "Mounted from a/repository".to_owned();
+        message.progress_detail = Some(Progress::default());
+        let narrow = Some(Size { rows: 2, columns: 16 });
+        assert_eq!(board.draw(&message, narrow), "\x1b[1A\x1b[2K\rabc: Mounted fro\r\x1b[1B");
+        // One more line, and the first is out of sight.
+        message.id = "def".to_owned();
+        assert!(board.draw(&message, narrow).starts_with('\n'));
+        message.id = "abc".to_owned();
+        assert_eq!(board.draw(&message, narrow), "");
     }
 }
