@@ -39,7 +39,7 @@ pub fn reload(args: &[String], engine: &Engine, state: &State, level: &LevelHand
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let mut attributes = attributes(&settings, engine.config());
     attributes.insert("name".to_owned(), name);
-    engine.events().publish(EventType::Daemon, "reload", &engine.id(), attributes);
+    engine.events().publish(EventType::Daemon, "reload", engine.id(), attributes);
     tracing::info!("configuration reloaded");
     Some(settings.shutdown_timeout_s)
 }

@@ -43,6 +43,9 @@ pub enum TransportError {
     Settings(String),
     #[error("{0}")]
     Http(String),
+    /// What came is no HTTP.
+    #[error("malformed HTTP response: {0}")]
+    Malformed(String),
     #[error("stopped after 10 redirects")]
     Redirects,
     #[error("refused a redirect from https to {0:?}")]
@@ -265,6 +268,7 @@ impl Error {
                 | TransportError::Certificate(_)
                 | TransportError::Tls(_)
                 | TransportError::Settings(_)
+                | TransportError::Malformed(_)
                 | TransportError::Redirects
                 | TransportError::Downgrade(_)
                 | TransportError::BadRedirect(_)

@@ -451,10 +451,10 @@ fn http_error(error: &hyper::Error, host: &str) -> TransportError {
         text = io.map_or_else(|| inner.to_string(), dial::reason);
         cause = inner.source();
     }
-    TransportError::Http(match error.is_parse() {
-        true => format!("malformed HTTP response: {text}"),
-        false => text,
-    })
+    match error.is_parse() {
+        true => TransportError::Malformed(text),
+        false => TransportError::Http(text),
+    }
 }
 
 fn origin(url: &Uri, trust_of: TrustOf<'_>) -> Result<Origin, TransportError> {
@@ -463,7 +463,9 @@ fn origin(url: &Uri, trust_of: TrustOf<'_>) -> Result<Origin, TransportError> {
         Some("http") => false,
         other => {
             let scheme = other.unwrap_or_default();
-            return Err(TransportError::Http(format!("unsupported protocol scheme {scheme:?}")));
+            return Err(TransportError::Settings(format!(
+                "unsupported protocol scheme {scheme:?}"
+            )));
         }
     };
     let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();

@@ -33,13 +33,13 @@ pub struct UnpackLimits {
     pub entries_max: u64,
     /// How much a stream may hold before its compression ratio matters.
     pub free_bytes: u64,
-    /// Plain bytes for each compressed one. gzip reaches 1032 on zeros.
+    /// Plain bytes for each compressed one. gzip reaches 1032 on zeros, real layers 20.
     pub ratio_max: u64,
 }
 
 impl Default for UnpackLimits {
     fn default() -> UnpackLimits {
-        UnpackLimits { entries_max: 10_000_000, free_bytes: 4 << 30, ratio_max: 1100 }
+        UnpackLimits { entries_max: 10_000_000, free_bytes: 2 << 30, ratio_max: 500 }
     }
 }
 

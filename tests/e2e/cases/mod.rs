@@ -11,6 +11,7 @@ mod manifests;
 mod networks;
 mod registry;
 mod registry_auth;
+mod registry_hostile;
 mod registry_hosts;
 mod registry_tls;
 mod run;
@@ -36,6 +37,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         login::CASES,
         manifests::CASES,
         registry_auth::CASES,
+        registry_hostile::CASES,
         registry_hosts::CASES,
         registry_tls::CASES,
         search::CASES,
