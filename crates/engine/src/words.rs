@@ -62,9 +62,9 @@ pub fn not_running(asked: impl Display) -> Error {
     Error::new(Kind::Conflict, format!("container {asked} is not running"))
 }
 
-/// Source: moby `daemon/kill.go`: the words that `docker kill` shows.
-pub fn cannot_kill(asked: &str, why: impl Display) -> Error {
-    Error::new(Kind::Conflict, format!("cannot kill container: {asked}: {why}"))
+/// Source: moby `api/server/router/container/container_routes.go`, around whatever went wrong.
+pub fn cannot_kill(asked: &str, why: Error) -> Error {
+    why.within(&format!("cannot kill container: {asked}"))
 }
 
 /// Source: moby `daemon/pause.go` `errIsPaused`.

@@ -31,6 +31,16 @@ impl Kind {
         }
     }
 
+    /// The code that Docker records for an exec.
+    #[must_use]
+    pub fn exec_exit_code(self) -> i32 {
+        match self {
+            // moby daemon/exec.go: found before the runtime is asked.
+            Self::UnknownUser => 126,
+            Self::NotFound | Self::NotExecutable | Self::Other => self.exit_code(),
+        }
+    }
+
     pub(crate) fn to_byte(self) -> u8 {
         match self {
             Self::NotFound => b'n',

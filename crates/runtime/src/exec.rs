@@ -167,7 +167,7 @@ fn become_inside(
     inside::connect_streams(&request.stdio, process, devpts.as_ref(), null, channel)?;
     let root = Root::open_at(Path::new("/")).map_err(at("open the root"))?;
     let identity = identity::resolve(&root, process, request.user)?;
-    program::enter_directory(&process.cwd)?;
+    program::enter_directory(&process.cwd, program::Missing::Refuse)?;
     let program = program::find(&process.args, &process.env, &identity)?;
     let confined =
         Confinement { process, seccomp: request.seccomp, preserved_fds: request.preserved_fds };

@@ -83,7 +83,14 @@ pub fn update(cgroup: &Cgroup, resources: &Resources) -> Result<(), LaunchError>
 }
 
 fn put(cgroup: &Cgroup, write: &Write) -> io::Result<()> {
-    match cgroup.write(write.controller, &write.file, &write.value) {
+    let written = match cgroup.write(write.controller, &write.file, &write.value) {
+        // A hierarchy that the container did not need when it was made.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !cgroup.layout().is_v2() => cgroup
+            .extend(write.controller)
+            .and_then(|()| cgroup.write(write.controller, &write.file, &write.value)),
+        done => done,
+    };
+    match written {
         Err(error) if write.missing == Missing::Ignore && lacks(&error) => Ok(()),
         done => done,
     }

@@ -102,7 +102,7 @@ pub enum VolumeError {
          If you intended to pass a host directory, use absolute path"
     )]
     Name(String),
-    #[error("no such volume driver: {0}")]
+    #[error("error looking up volume plugin {0}: plugin \"{0}\" not found")]
     Driver(String),
     #[error("invalid option: {0:?}")]
     Option(String),

@@ -1,10 +1,15 @@
 //! What clients other than the command lines see: bodies, words and statuses.
 
 use super::cases;
-use crate::harness::{BOTH, Outcome, Suite, wait_for};
+use crate::harness::{BOTH, Cli, Outcome, Suite, wait_for};
 use std::time::Duration;
 
-cases![bad_bodies_are_told_in_dockers_words, links_follow_their_target_and_can_be_removed];
+cases![
+    bad_bodies_are_told_in_dockers_words,
+    links_follow_their_target_and_can_be_removed,
+    a_running_container_is_refused_what_cannot_be,
+    health_outlives_the_daemon,
+];
 
 fn bad_bodies_are_told_in_dockers_words(suite: &Suite) -> Outcome {
     let bodies = [
@@ -72,5 +77,51 @@ fn links_follow_their_target_and_can_be_removed(suite: &Suite) -> Outcome {
         assert!(own.contains("cannot remove the default link name"), "{own}");
         run(&["rm", "-f", "web", "base", "other"]).ok();
     }
+    Outcome::Passed
+}
+
+fn a_running_container_is_refused_what_cannot_be(suite: &Suite) -> Outcome {
+    for cli in BOTH {
+        let run = |args: &[&str]| suite.run(cli, args);
+        run(&["run", "-d", "--name", "box", "busybox", "sleep", "100"]).ok();
+        let lost = run(&["exec", "-w", "/not/there", "box", "true"]);
+        let words =
+            "chdir to cwd (\"/not/there\") set in config.json failed: no such file or directory";
+        assert_eq!(lost.code, 127, "{lost:?}");
+        assert!(format!("{}{}", lost.stdout, lost.stderr).contains(words), "{lost:?}");
+        assert_eq!(run(&["diff", "box"]).ok(), "", "and nothing is made");
+        assert_eq!(run(&["exec", "-u", "nobody-here", "box", "true"]).code, 126);
+        let gone = run(&["kill", "gone"]).fails(1);
+        assert!(gone.contains("cannot kill container: gone: No such container: gone"), "{gone}");
+
+        // A limit whose hierarchy the container did not need when it was made.
+        run(&["update", "--cpuset-cpus", "0", "box"]).ok();
+        let status = run(&["exec", "box", "grep", "Cpus_allowed_list", "/proc/1/status"]).ok();
+        assert_eq!(status.split_whitespace().last(), Some("0"));
+        run(&["rm", "-f", "box"]).ok();
+
+        let volume = format!("{}:/data:rshared", suite.scratch().display());
+        let refused = run(&["run", "--rm", "-v", &volume, "busybox", "true"]).fails(125);
+        assert!(refused.contains("but it is not a shared mount"), "{refused}");
+    }
+    Outcome::Passed
+}
+
+fn health_outlives_the_daemon(suite: &Suite) -> Outcome {
+    let health = "{{json .State.Health}}";
+    let status = || suite.tug(["inspect", "-f", "{{.State.Health.Status}}", "sick"]).ok();
+    // After the first probe the interval is so long that no other comes between.
+    let check =
+        ["--health-cmd", "true", "--health-interval", "1h", "--health-start-interval", "200ms"];
+    let run =
+        ["run", "-d", "--name", "sick", "--health-start-period", "1h"].into_iter().chain(check);
+    suite.run(Cli::Tug, run.chain(["busybox", "sleep", "100"])).ok();
+    wait_for("the first probe", Duration::from_secs(20), || status() == "healthy");
+    let before = suite.tug(["inspect", "-f", health, "sick"]).ok();
+    suite.end_daemon("KILL");
+    suite.start_daemon(&[]);
+    assert_eq!(suite.tug(["inspect", "-f", health, "sick"]).ok(), before);
+    suite.tug(["restart", "-t", "0", "sick"]).ok();
+    assert_ne!(suite.tug(["inspect", "-f", health, "sick"]).ok(), before, "a run begins anew");
     Outcome::Passed
 }

@@ -333,6 +333,10 @@ async fn resolve_target(client: &Client, name: &str, path: &str) -> Result<Targe
             {
                 return Ok(Target { path, exists: false, is_directory: false });
             }
+            // A file's name with a slash behind it; an answer to HEAD has no words.
+            Err(error) if error.status() == Some(hyper::StatusCode::BAD_REQUEST) => {
+                return Ok(Target { path, exists: false, is_directory: false });
+            }
             Err(error) => return Err(error.into()),
         }
     }

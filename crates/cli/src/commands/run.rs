@@ -278,8 +278,8 @@ async fn run(session: &Session, matches: &Matches) -> Outcome {
     let tty = request.config.tty;
     if detach {
         if matches.given("attach") {
-            return Err(wrong(
-                "conflicting options: cannot specify both --attach and --detach".to_owned(),
+            return Err(Failure::new(
+                "conflicting options: cannot specify both --attach and --detach",
             ));
         }
         let config = &mut request.config;

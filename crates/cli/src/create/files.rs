@@ -26,7 +26,8 @@ pub fn environment(files: &[String], flags: &[String]) -> Result<Vec<String>, St
 pub fn labels(files: &[String], flags: &[String]) -> Result<BTreeMap<String, String>, String> {
     let mut all = Vec::new();
     for file in files {
-        all.extend(read(file, &|_| Some(String::new()))?);
+        // Unlike among the options, a key alone is no label here: docker `opts/parse.go`.
+        all.extend(read(file, &|_| None)?);
     }
     all.extend(flags.iter().cloned());
     Ok(pairs(&all))

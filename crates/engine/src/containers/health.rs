@@ -11,8 +11,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use monitor::wire::{AttachOptions, Event, ExecRequest, Framing, Request, Target};
+use serde::{Deserialize, Serialize};
 use spec::Id;
 use spec::image::{Config, Healthcheck};
+use store::records::Durability;
 use tokio::io::AsyncReadExt;
 
 use super::attach::exec_process;
@@ -79,6 +81,35 @@ impl Check {
 #[must_use]
 pub fn starting() -> HealthView {
     HealthView { status: HealthStatus::Starting, failing_streak: 0, log: Vec::new() }
+}
+
+/// Beside the run's other files, so that health outlives the daemon but not the host.
+const HEALTH_FILE: &str = "health.json";
+
+/// A run's health as it is kept: which run, by its start, and how it is.
+#[derive(Serialize, Deserialize)]
+struct Kept<T> {
+    began: SystemTime,
+    health: T,
+}
+
+/// Keeps the health of a run that began then. Losing it makes a later daemon begin anew.
+pub(crate) fn keep(engine: &Inner, id: &Id, began: SystemTime, health: &HealthView) {
+    let path = engine.config.run_dir(id).join(HEALTH_FILE);
+    let kept = Kept { began, health };
+    if let Err(error) = engine.store.records().write_json(&path, &kept, Durability::Lazy) {
+        tracing::warn!(container = %id, error = crate::error::chain(&error), "health not kept");
+    }
+}
+
+/// The health of a run that an earlier daemon watched, else that of one that begins.
+pub(crate) fn resume(engine: &Inner, id: &Id, began: SystemTime) -> HealthView {
+    let path = engine.config.run_dir(id).join(HEALTH_FILE);
+    let kept = std::fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    match kept {
+        Some(Kept { began: known, health }) if known == began => health,
+        Some(_) | None => starting(),
+    }
 }
 
 /// What a result makes of the health so far. A failure within the start period does not count while

@@ -221,21 +221,22 @@ impl Engine {
     /// # Errors
     /// `Conflict` when it does not run, `Invalid` for an unknown signal.
     pub async fn kill_container(&self, asked: &str, signal: Option<&str>) -> Result<()> {
+        let killed = self.send_signal(asked, signal.unwrap_or_default()).await;
+        killed.map_err(|error| words::cannot_kill(asked, error))
+    }
+
+    async fn send_signal(&self, asked: &str, signal: &str) -> Result<()> {
         let signal = match signal {
-            None | Some("") => super::step::SIGKILL,
-            Some(text) => signals::parse(text)?,
+            "" => super::step::SIGKILL,
+            text => signals::parse(text)?,
         };
         let container = self.container(asked)?;
         let view = container.now();
         let own = signals::parse(&view.record.spec.config.stop_signal).unwrap_or(signals::TERM);
         let ends = signal == super::step::SIGKILL || signal == own;
-        match submit(&container, Input::Kill { signal, ends }, Until::Taken).await {
-            Ok(_) => {}
-            Err(denied @ Denied::Refused(_)) => {
-                return Err(words::cannot_kill(asked, worded(denied, &container)));
-            }
-            Err(denied) => return Err(worded(denied, &container)),
-        }
+        submit(&container, Input::Kill { signal, ends }, Until::Taken)
+            .await
+            .map_err(|denied| worded(denied, &container))?;
         if signal == super::step::SIGKILL {
             // Docker answers a KILL once the container has ended.
             let waiter = Waiter {

@@ -28,6 +28,7 @@ mod links;
 mod logs;
 pub mod merge;
 pub mod mounts;
+mod propagation;
 pub mod reconcile;
 pub mod record;
 mod registry;

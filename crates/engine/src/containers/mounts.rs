@@ -155,7 +155,9 @@ fn parse_bind(text: &str, driver: &str) -> Result<Mount> {
             ..Mount::default()
         }
     };
-    mode.clone_into(&mut mount.mode);
+    // Source: moby 28.2 `volume/mounts/linux_parser.go`: what a named volume shows.
+    let named = mount.kind == MountKind::Volume && !mount.anonymous;
+    mount.mode = if named && mode.is_empty() { "z" } else { mode }.to_owned();
     apply_mode(&mut mount, mode)?;
     Ok(mount)
 }

@@ -215,6 +215,7 @@ impl Task {
     async fn live(mut self, inputs: Vec<Input>) {
         if let Some(run) = self.phase.run() {
             self.watch_health(run.started_at.into());
+            self.publish();
         }
         for input in inputs {
             self.feed(input).await;
@@ -452,7 +453,7 @@ impl Task {
     /// Starts probing a run, if the container has a health check.
     fn watch_health(&mut self, began: SystemTime) {
         let Some(check) = Check::find(&self.record.spec.config) else { return };
-        self.health = Some(health::starting());
+        self.health = Some(health::resume(&self.engine, &self.record.id, began));
         let (engine, container) = (Arc::clone(&self.engine), Arc::clone(&self.container));
         let prober = tokio::spawn(health::probe_forever(engine, container, check, began));
         self.prober = Some(prober.abort_handle());
@@ -462,6 +463,7 @@ impl Task {
         let (Some(health), Some(_)) = (&self.health, self.phase.run()) else { return };
         let next = health::judge(health, check, began, result);
         let changed = next.status != health.status;
+        health::keep(&self.engine, &self.record.id, began, &next);
         self.health = Some(next);
         self.publish();
         if changed && let Some(health) = &self.health {

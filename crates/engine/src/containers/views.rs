@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
 use spec::{Id, ImageId};
 
 use super::spec::{ContainerSpec, EndpointSpec, LogSpec, MountKind, Port};
@@ -56,14 +57,14 @@ pub struct StateView {
     pub health: Option<HealthView>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthView {
     pub status: HealthStatus,
     pub failing_streak: u32,
     pub log: Vec<HealthResult>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum HealthStatus {
     Starting,
     Healthy,
@@ -81,7 +82,7 @@ impl HealthStatus {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthResult {
     pub start: SystemTime,
     pub end: SystemTime,

@@ -28,6 +28,7 @@ use super::link::{Link, News};
 use super::link_env::{self, Linked};
 use super::links;
 use super::mounts::Mount;
+use super::propagation;
 use super::record::{EXIT_FILE, Life, Record};
 use super::spec::{IpcMode, LogSpec, MountKind, NetworkMode, PidMode, Protocol};
 use super::step::{Run, StartFailure};
@@ -393,7 +394,11 @@ fn host_mounts(engine: &Inner, record: &Record, held: &mut Vec<OwnedFd>) -> Resu
         let mut file_system = None;
         let source = match mount.kind {
             MountKind::Tmpfs | MountKind::Npipe | MountKind::Cluster => PathBuf::new(),
-            MountKind::Bind => bind_source(mount)?,
+            MountKind::Bind => {
+                let source = bind_source(mount)?;
+                propagation::check(&source, &mount.propagation)?;
+                source
+            }
             MountKind::Volume => {
                 let place = super::volumes::place(engine, mount)?;
                 volume_mounted(engine, record, mount);

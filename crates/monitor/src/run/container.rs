@@ -5,9 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use runtime::external::{External, Force};
-use runtime::{
-    Cgroup, CgroupPlan, Init, LaunchError, LaunchRequest, OomWatch, RootfsMount, Stdio, UserRequest,
-};
+use runtime::{Cgroup, CgroupPlan, Init, LaunchRequest, OomWatch, RootfsMount, Stdio, UserRequest};
 use spec::runtime::{ConsoleSize, Spec};
 use sys::process::Pid;
 
@@ -93,7 +91,8 @@ pub fn start(
             (Maker::External { runtime, id: id.clone() }, launched)
         }
     };
-    let launched = launched.map_err(|error| failure(&error, error.docker_text()))?;
+    let launched =
+        launched.map_err(|error| failure(error.kind.exit_code(), error.docker_text()))?;
     for warning in &launched.warnings {
         eprintln!("{warning}");
     }
@@ -126,7 +125,8 @@ impl Container {
             Maker::Builtin => runtime::exec(&request),
             Maker::External { runtime, id } => runtime.exec(id, &request),
         };
-        let launched = launched.map_err(|error| failure(&error, error.docker_exec_text()))?;
+        let launched = launched
+            .map_err(|error| failure(error.kind.exec_exit_code(), error.docker_exec_text()))?;
         Ok(Started { pid: launched.pid, pidfd: launched.pidfd, terminal: launched.terminal })
     }
 
@@ -210,6 +210,6 @@ fn seal() -> Result<runtime::seal::Sealed, Failure> {
     })
 }
 
-fn failure(error: &LaunchError, message: String) -> Failure {
-    Failure { exit_code: error.kind.exit_code(), message }
+fn failure(exit_code: i32, message: String) -> Failure {
+    Failure { exit_code, message }
 }

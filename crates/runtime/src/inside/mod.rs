@@ -116,7 +116,7 @@ fn prepare(plan: &Plan<'_>, channel: &Channel) -> Result<Prepared, LaunchError> 
     }
     let root = Root::open_at(Path::new("/")).map_err(at("open the root"))?;
     let identity = identity::resolve(&root, process, plan.request.user)?;
-    program::enter_directory(&process.cwd)?;
+    program::enter_directory(&process.cwd, program::Missing::Create)?;
     seal_root(plan)?;
     let program = program::find(&plan.argv, &process.env, &identity)?;
     Ok(Prepared { identity, program })

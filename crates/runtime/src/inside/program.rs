@@ -34,12 +34,26 @@ impl Program {
     }
 }
 
-/// Changes to the working directory, which is made where missing.
+/// What becomes of a working directory that is not there: runc's init makes it, its exec does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Missing {
+    Create,
+    Refuse,
+}
+
+/// Changes to the working directory.
 ///
 /// Links of /proc are not followed: /proc/self/fd/N could lead out (CVE-2024-21626).
-pub(crate) fn enter_directory(cwd: &str) -> Result<(), LaunchError> {
+pub(crate) fn enter_directory(cwd: &str, missing: Missing) -> Result<(), LaunchError> {
     let step = format!("chdir to cwd ({cwd:?}) set in config.json failed");
-    let directory = open_directory(cwd).map_err(at(&step))?;
+    let directory = match open_directory(cwd, missing) {
+        // Source: moby `daemon/errors.go`: these words mean 127, whatever is not there.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let text = format!("{step}: {}", words(&error));
+            return Err(LaunchError::new(Kind::NotFound, text));
+        }
+        opened => opened.map_err(at(&step))?,
+    };
     match rustix::process::fchdir(&directory) {
         // As root we may be refused where the program's user is not: network file systems do so.
         Err(rustix::io::Errno::ACCESS | rustix::io::Errno::PERM) => return Ok(()),
@@ -54,14 +68,17 @@ pub(crate) fn enter_directory_again(cwd: &str) -> Result<(), LaunchError> {
         return Ok(());
     }
     let step = format!("chdir to cwd ({cwd:?}) set in config.json failed");
-    let directory = open_directory(cwd).map_err(at(&step))?;
+    let directory = open_directory(cwd, Missing::Refuse).map_err(at(&step))?;
     rustix::process::fchdir(&directory).map_err(|error| LaunchError::step(&step, &error.into()))?;
     check_inside(&step)
 }
 
-fn open_directory(cwd: &str) -> io::Result<OwnedFd> {
+fn open_directory(cwd: &str, missing: Missing) -> io::Result<OwnedFd> {
     let root = Root::open_at(Path::new("/"))?;
-    root.create_dir_all(Path::new(cwd), Mode::from_raw_mode(0o755))
+    match missing {
+        Missing::Create => root.create_dir_all(Path::new(cwd), Mode::from_raw_mode(0o755)),
+        Missing::Refuse => root.open(Path::new(cwd), OFlags::PATH | OFlags::DIRECTORY),
+    }
 }
 
 /// getcwd(3): a directory outside of the root is shown as `(unreachable)`.

@@ -23,6 +23,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use rustix::process::Pid;
 
 pub use devices::{Access, DeviceKind, DeviceRule};
@@ -308,6 +309,41 @@ impl Cgroup {
             write_file(&directory.join("cgroup.procs"), &pid.as_raw_nonzero().to_string())?;
         }
         Ok(())
+    }
+
+    /// Makes the group exist for one more controller, with all its processes, where it was created
+    /// without (version 1).
+    ///
+    /// # Errors
+    /// `ENOENT` when the host lacks the controller.
+    pub fn extend(&self, controller: &str) -> io::Result<()> {
+        let directory = self.directory(controller).ok_or(io::ErrorKind::NotFound)?;
+        if directory.is_dir() {
+            return Ok(());
+        }
+        create_directory(&directory)?;
+        if controller == "cpuset" {
+            inherit_cpuset(&directory)?;
+        }
+        // Who is moved makes children inside, so each round finds fewer that were missed.
+        let mut moved = std::collections::BTreeSet::new();
+        loop {
+            let found = self.processes()?;
+            let missed: Vec<_> = found
+                .into_iter()
+                .map(Pid::as_raw_nonzero)
+                .filter(|pid| moved.insert(*pid))
+                .collect();
+            if missed.is_empty() {
+                return Ok(());
+            }
+            for pid in missed {
+                match write_file(&directory.join("cgroup.procs"), &pid.to_string()) {
+                    Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => {}
+                    done => done?,
+                }
+            }
+        }
     }
 
     /// Writes one value.
