@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use spec::image::ImageConfig;
 use spec::{DiffId, Digest, ImageId, Platform};
 
+use crate::git::{GitDirectory, Repository};
 use crate::key::Key;
 use crate::progress::Event;
 use crate::worker::{
@@ -113,7 +114,9 @@ impl Worker for Dry {
 
     fn files<'a>(&'a self, origin: &Origin) -> Result<Box<dyn Files + 'a>, Failure> {
         let files = match origin {
-            Origin::Context => DryFiles { files: Some(&self.context), tree: Digest::of(b"") },
+            Origin::Context | Origin::Named(_) => {
+                DryFiles { files: Some(&self.context), tree: Digest::of(b"") }
+            }
             Origin::Layers(chain) => {
                 DryFiles { files: None, tree: Key::new("tree").with_tree(chain).digest() }
             }
@@ -124,6 +127,15 @@ impl Worker for Dry {
     fn fetch(&self, url: &str) -> Result<Blob, Failure> {
         let name = url.rsplit('/').next().unwrap_or_default().to_owned();
         Ok(Blob { name, bytes: url.as_bytes().into(), mode: 0o600, modified_secs: None })
+    }
+
+    fn repository(
+        &self,
+        repository: &Repository,
+        _keep: GitDirectory,
+    ) -> Result<(Origin, String), Failure> {
+        let commit = Digest::of(format!("{repository:?}").as_bytes()).hex()[..40].to_owned();
+        Ok((Origin::Named(repository.url.clone()), commit))
     }
 
     fn run(

@@ -10,8 +10,10 @@
 //!                                                 progress -> classic text, or trace of vertices
 //! ```
 
+pub mod chmod;
 pub mod dry;
 pub mod flags;
+pub mod git;
 pub mod graph;
 pub mod instruction;
 pub mod key;

@@ -60,7 +60,7 @@ pub fn select(
         for path in found {
             let Some(kind) = files.kind(&path)? else {
                 return Err(match origin {
-                    Origin::Context => SelectError::Missing(path),
+                    Origin::Context | Origin::Named(_) => SelectError::Missing(path),
                     Origin::Layers(_) => SelectError::MissingElsewhere(path),
                 });
             };
@@ -77,7 +77,7 @@ pub fn select(
 /// The source from the tree's root: no leading `/`, no way out.
 fn relative(origin: &Origin, source: &str) -> Result<String, SelectError> {
     let by_text = clean(source);
-    if *origin == Origin::Context && (by_text == ".." || by_text.starts_with("../")) {
+    if !matches!(origin, Origin::Layers(_)) && (by_text == ".." || by_text.starts_with("../")) {
         return Err(SelectError::Outside(source.to_owned()));
     }
     let rooted = clean(&format!("/{source}"));

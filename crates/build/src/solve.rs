@@ -122,8 +122,10 @@ pub enum StepError {
     Secret(String),
     #[error("unset ssh forward key {0}")]
     Ssh(String),
-    #[error("ADD of a git repository is not supported: {0}")]
+    #[error("ADD of a git repository takes no other sources beside it: {0}")]
     Git(String),
+    #[error("expected checksum to match {want}, got {got}")]
+    Commit { got: String, want: String },
     #[error("failed to create: one of the needed stages failed")]
     Elsewhere,
     #[error("context canceled")]
@@ -163,6 +165,7 @@ impl StepError {
             | Self::Secret(_)
             | Self::Ssh(_)
             | Self::Git(_)
+            | Self::Commit { .. }
             | Self::Elsewhere
             | Self::Cancelled
             | Self::Worker(_) => self.to_string(),

@@ -172,7 +172,7 @@ fn what_cannot_be_copied_is_said_in_dockers_words() {
         "When using COPY with more than one source file, the destination must be a directory and end with a /",
     );
     check("COPY --from=nobody x /y", "invalid from flag value nobody: No such image: nobody");
-    check("COPY --chmod=u+x a.txt /y", "invalid chmod: \"u+x\"");
+    check("COPY --chmod=u+q a.txt /y", "invalid chmod: \"u+q\"");
 }
 
 #[test]

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use spec::ignore::Ignore;
 use spec::{DiffId, Digest};
 
+use crate::chmod::Chmod;
+use crate::git::{GitDirectory, Repository};
 use crate::instruction::{
     Command, Heredoc, Mount, MountKind, Run, RunNetwork, Security, Sharing, Transfer,
 };
@@ -36,6 +38,17 @@ pub(crate) struct PreparedTransfer {
     pub step: WriteStep,
     pub key: Digest,
     pub created_by: String,
+}
+
+/// A COPY's or ADD's words, expanded.
+struct Words {
+    owner: Option<String>,
+    chmod: Option<String>,
+    mode: Option<Chmod>,
+    from: Option<String>,
+    sources: Vec<String>,
+    destination: String,
+    exclude: Ignore,
 }
 
 impl<W: Worker> StageRun<'_, '_, W> {
@@ -213,42 +226,53 @@ impl<W: Worker> StageRun<'_, '_, W> {
         }
     }
 
+    fn words(&self, keyword: &'static str, transfer: &Transfer) -> Result<Words, StepError> {
+        let expand =
+            |word: &Option<String>| word.as_deref().map(|word| self.state.expand(word)).transpose();
+        let all = |words: &[String]| -> Result<Vec<String>, StepError> {
+            words.iter().map(|word| Ok(self.state.expand(word)?)).collect()
+        };
+        let bad_pattern = |error: spec::ignore::IgnoreError| StepError::Select {
+            keyword,
+            problem: SelectError::Pattern(error.to_string()),
+        };
+        let exclude = all(&transfer.exclude)?;
+        let chmod = expand(&transfer.chmod)?;
+        let mode = |text: &str| Chmod::parse(text).ok_or_else(|| StepError::Mode(text.to_owned()));
+        Ok(Words {
+            owner: expand(&transfer.chown)?,
+            mode: chmod.as_deref().map(mode).transpose()?,
+            chmod,
+            from: expand(&transfer.from)?,
+            sources: all(&transfer.sources)?,
+            destination: self.state.expand(&transfer.destination)?,
+            exclude: Ignore::from_patterns(exclude.iter().map(String::as_str))
+                .map_err(bad_pattern)?,
+        })
+    }
+
     pub fn prepare_transfer(
         &self,
         keyword: &'static str,
         transfer: &Transfer,
     ) -> Result<PreparedTransfer, StepError> {
-        let expand =
-            |word: &Option<String>| word.as_deref().map(|word| self.state.expand(word)).transpose();
-        let (owner, chmod, from) =
-            (expand(&transfer.chown)?, expand(&transfer.chmod)?, expand(&transfer.from)?);
-        let origin = match &from {
-            Some(from) => self.origin(from)?,
-            None => Origin::Context,
+        let Words { owner, chmod, mode, from, sources, destination, exclude } =
+            self.words(keyword, transfer)?;
+        let origin = match (&from, self.repository(keyword, transfer, &sources)?) {
+            (Some(from), _) => self.origin(from)?,
+            (None, Some(origin)) => origin,
+            (None, None) => Origin::Context,
         };
-        let mode = chmod.as_deref().map(octal).transpose()?;
-        let mut sources = Vec::new();
-        for source in &transfer.sources {
-            sources.push(self.state.expand(source)?);
-        }
-        let destination = self.state.expand(&transfer.destination)?;
-        let exclude: Vec<String> = transfer
-            .exclude
-            .iter()
-            .map(|word| self.state.expand(word))
-            .collect::<Result<_, _>>()?;
-        let bad_pattern = |error: spec::ignore::IgnoreError| StepError::Select {
-            keyword,
-            problem: SelectError::Pattern(error.to_string()),
-        };
-        let ignore =
-            Ignore::from_patterns(exclude.iter().map(String::as_str)).map_err(bad_pattern)?;
-
         let (remote, local): (Vec<String>, Vec<String>) =
-            sources.iter().cloned().partition(|source| keyword == "ADD" && is_remote(source));
-        let mut blobs = self.fetched(&remote, transfer, mode)?;
+            sources.iter().cloned().partition(|source| keyword == "ADD" && is_url(source));
+        // A repository's files are all of its own tree.
+        let local = match matches!(origin, Origin::Named(_)) && from.is_none() {
+            true => vec![".".to_owned()],
+            false => local,
+        };
+        let mut blobs = self.fetched(&remote, transfer, mode.as_ref())?;
         for heredoc in &transfer.inline {
-            blobs.push(self.inline(heredoc, mode)?);
+            blobs.push(self.inline(heredoc, mode.as_ref())?);
         }
         let parents = if transfer.parents { Parents::Kept } else { Parents::Dropped };
         let items = self.selected(&origin, &local, parents, keyword)?;
@@ -265,7 +289,7 @@ impl<W: Worker> StageRun<'_, '_, W> {
             .with_option(chmod.as_deref())
             .with(&format!("{:?}", transfer.unpack))
             .with(if from.is_some() { "from" } else { "context" });
-        let content = self.content(&origin, &items, &blobs, &ignore)?;
+        let content = self.content(&origin, &items, &blobs, &exclude)?;
         key = key.with_digest(&content);
         let unpack = match (keyword, transfer.unpack) {
             ("ADD", None | Some(true)) => Unpack::Archives,
@@ -279,7 +303,7 @@ impl<W: Worker> StageRun<'_, '_, W> {
             destination: absolute,
             owner,
             mode,
-            exclude: ignore,
+            exclude,
             unpack,
             unpack_blobs: transfer.unpack == Some(true),
         };
@@ -291,6 +315,33 @@ impl<W: Worker> StageRun<'_, '_, W> {
             }
         };
         Ok(PreparedTransfer { step, key: key.digest(), created_by })
+    }
+
+    /// The tree of the repository that an ADD names.
+    fn repository(
+        &self,
+        keyword: &str,
+        transfer: &Transfer,
+        sources: &[String],
+    ) -> Result<Option<Origin>, StepError> {
+        let parsed = sources.iter().filter_map(|source| Repository::parse(source)).next();
+        let Some(repository) = parsed.filter(|_| keyword == "ADD") else { return Ok(None) };
+        if sources.len() + transfer.inline.len() > 1 {
+            return Err(StepError::Git(repository.url));
+        }
+        let worker = self.build.worker;
+        let keep = match transfer.keep_git_dir {
+            true => GitDirectory::Kept,
+            false => GitDirectory::Removed,
+        };
+        let (origin, got) = worker.repository(&repository, keep).map_err(StepError::Fetch)?;
+        let want = transfer.checksum.as_deref().map(|word| self.state.expand(word)).transpose()?;
+        match want {
+            Some(want) if want.is_empty() || !got.starts_with(&want) => {
+                Err(StepError::Commit { got, want })
+            }
+            Some(_) | None => Ok(Some(origin)),
+        }
     }
 
     fn classic_line(
@@ -390,27 +441,24 @@ impl<W: Worker> StageRun<'_, '_, W> {
         &self,
         urls: &[String],
         transfer: &Transfer,
-        mode: Option<u32>,
+        mode: Option<&Chmod>,
     ) -> Result<Vec<Blob>, StepError> {
         let wanted =
             transfer.checksum.as_deref().map(|word| self.state.expand(word)).transpose()?;
         let mut blobs = Vec::new();
         for url in urls {
-            if is_git(url) {
-                return Err(StepError::Git(url.clone()));
-            }
             let mut blob = self.build.worker.fetch(url).map_err(StepError::Fetch)?;
             let got = Digest::of(&blob.bytes);
             if let Some(want) = wanted.clone().filter(|want| *want != got.to_string()) {
                 return Err(StepError::Checksum { url: url.clone(), got, want });
             }
-            blob.mode = mode.unwrap_or(0o600);
+            blob.mode = mode.map_or(0o600, |mode| mode.apply(0o600, false));
             blobs.push(blob);
         }
         Ok(blobs)
     }
 
-    fn inline(&self, heredoc: &Heredoc, mode: Option<u32>) -> Result<Blob, StepError> {
+    fn inline(&self, heredoc: &Heredoc, mode: Option<&Chmod>) -> Result<Blob, StepError> {
         let body = match heredoc.expand {
             true => self.state.expand_body(&heredoc.body)?,
             false => heredoc.body.clone(),
@@ -418,7 +466,7 @@ impl<W: Worker> StageRun<'_, '_, W> {
         Ok(Blob {
             name: heredoc.name.clone(),
             bytes: Arc::from(body.into_bytes()),
-            mode: mode.unwrap_or(0o644),
+            mode: mode.map_or(0o644, |mode| mode.apply(0o644, false)),
             modified_secs: None,
         })
     }
@@ -449,22 +497,7 @@ fn sharing_word(sharing: Sharing) -> &'static str {
     }
 }
 
-fn octal(word: &str) -> Result<u32, StepError> {
-    u32::from_str_radix(word, 8)
-        .ok()
-        .filter(|mode| *mode <= 0o7777 && !word.starts_with('+'))
-        .ok_or_else(|| StepError::Mode(word.to_owned()))
-}
-
-fn is_remote(source: &str) -> bool {
-    source.starts_with("http://") || source.starts_with("https://") || is_git(source)
-}
-
-fn is_git(source: &str) -> bool {
-    let path = source.split(['#', '?']).next().unwrap_or(source);
-    source.starts_with("git@")
-        || source.starts_with("git://")
-        || source.starts_with("ssh://")
-        || ((source.starts_with("http://") || source.starts_with("https://"))
-            && path.ends_with(".git"))
+fn is_url(source: &str) -> bool {
+    (source.starts_with("http://") || source.starts_with("https://"))
+        && Repository::parse(source).is_none()
 }

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use spec::image::ImageConfig;
 use spec::{DiffId, Digest, ImageId, Platform};
 
+use crate::chmod::Chmod;
+use crate::git::{GitDirectory, Repository};
 use crate::instruction::{RunNetwork, Sharing};
 use crate::progress::Event;
 
@@ -49,6 +51,8 @@ pub struct Base {
 pub enum Origin {
     /// The build context, less what `.dockerignore` leaves out.
     Context,
+    /// A context of `--build-context`, or one that the worker made.
+    Named(String),
     /// A stage's or an image's tree.
     Layers(Vec<DiffId>),
 }
@@ -121,7 +125,7 @@ pub struct WriteStep {
     pub destination: String,
     /// `user[:group]` by name or number, from the target's own files.
     pub owner: Option<String>,
-    pub mode: Option<u32>,
+    pub mode: Option<Chmod>,
     /// Patterns relative to each item, that are left out.
     pub exclude: spec::ignore::Ignore,
     pub unpack: Unpack,
@@ -208,6 +212,16 @@ pub trait Worker: Sync {
     /// # Errors
     /// Unreachable, not found, too long.
     fn fetch(&self, url: &str) -> Result<Blob, Failure>;
+
+    /// Gets a git repository, for ADD: its files, and the commit they are of.
+    ///
+    /// # Errors
+    /// What git says.
+    fn repository(
+        &self,
+        repository: &Repository,
+        keep: GitDirectory,
+    ) -> Result<(Origin, String), Failure>;
 
     /// Runs a command on the tree `below`; `log` takes its output as it comes.
     ///

@@ -33,6 +33,7 @@ mod flush;
 pub mod gzip;
 mod images;
 mod layers;
+pub mod listing;
 mod load;
 mod merged;
 mod pipe;

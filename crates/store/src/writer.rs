@@ -66,8 +66,9 @@ pub enum NodeKind {
 pub struct CopyOptions<'a> {
     /// Owner of everything; none keeps the source's.
     pub owner: Option<(u32, u32)>,
-    /// Mode of everything but links; none keeps the source's.
-    pub mode: Option<u32>,
+    /// Permissions of everything but links, from the source's and whether it is a directory; none
+    /// keeps the source's.
+    pub mode: Option<&'a dyn Fn(u32, bool) -> u32>,
     /// Says by the path below the source whether to copy it, for a directory with all it has.
     pub filter: &'a dyn Fn(&Path) -> bool,
 }
@@ -502,7 +503,7 @@ impl Copy<'_, '_> {
             (entry.uid, entry.gid) = (uid, gid);
         }
         if let (Some(mode), false) = (self.options.mode, entry.kind == Kind::Symlink) {
-            entry.mode = mode;
+            entry.mode = mode(entry.mode, entry.kind == Kind::Dir);
         }
         if entry.kind == Kind::Dir {
             let real = self.writer.real(&to, Last::Follow)?;

@@ -29,6 +29,8 @@ super::cases! {
     an_image_without_its_cache_is_a_source_of_cache,
     options_reach_the_steps,
     the_cache_takes_room_and_gives_it_back,
+    repositories_and_urls_are_contexts,
+    a_cached_context_is_not_unpacked,
 }
 
 /// A build context with these files.
@@ -633,5 +635,92 @@ fn the_cache_takes_room_and_gives_it_back(suite: &Suite) -> Outcome {
     let rest = docker(suite, ["builder", "prune", "-af"]).ok();
     assert!(rest.contains("Total reclaimed space: 307.2kB"), "{rest}");
     assert_eq!(cached(""), 0);
+    Outcome::Passed
+}
+
+/// A program that serves until the case is over.
+struct Served(std::process::Child);
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn serve(program: &str, args: &[&str], port: u16) -> Served {
+    let served = Served(std::process::Command::new(program).args(args).spawn().unwrap());
+    let until = Instant::now() + Duration::from_secs(30);
+    while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(Instant::now() < until, "{program} does not listen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    served
+}
+
+fn repositories_and_urls_are_contexts(suite: &Suite) -> Outcome {
+    if shell("git --exec-path >/dev/null").code != 0 {
+        return Outcome::Ignored("no git here".to_owned());
+    }
+    let top = suite.scratch();
+    shell(&format!(
+        "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b; \
+         cd {} && mkdir -p work/sub www && cd work && \
+         printf 'FROM busybox\nCOPY f /f\nRUN cat /f; test ! -e /.git\n' > Dockerfile && cp Dockerfile sub/ && \
+         echo top > f && echo below > sub/f && git init -q -b master . && git add . && git commit -qm one && git tag v1 && \
+         echo later > f && git commit -qam two && \
+         git clone -q --bare . ../www/repo.git && git -C ../www/repo.git update-server-info && \
+         tar -cf ../www/context.tar Dockerfile f && \
+         printf 'FROM busybox\nADD http://127.0.0.1:8098/repo.git#v1:sub /got/\nRUN ls -A /got; cat /got/f\n' > ../www/plain",
+        top.display()
+    ))
+    .ok();
+    let www = top.join("www");
+    let args = ["httpd", "-f", "-p", "127.0.0.1:8098", "-h", www.to_str().unwrap()];
+    let _served = serve("busybox", &args, 8098);
+    let base = "http://127.0.0.1:8098";
+    for (context, said) in [
+        (format!("{base}/repo.git"), "later"),
+        (format!("{base}/repo.git#v1"), "top"),
+        (format!("{base}/repo.git#master:sub"), "below"),
+        (format!("{base}/context.tar"), "later"),
+        (format!("{base}/plain"), "below"),
+    ] {
+        for cli in BOTH {
+            let output = suite.run(cli, ["build", "--no-cache", "-t", "remote:1", &context]);
+            let text = format!("{}{}", output.stdout, output.stderr);
+            assert_eq!(output.code, 0, "{context}: {text}");
+            let is_said = |line: &str| line.split(' ').next_back() == Some(said);
+            assert!(text.lines().any(is_said), "{context}: {text}");
+        }
+    }
+    let url = format!("{base}/repo.git#nosuch");
+    let error = suite.tug(["build", &url]).fails(1);
+    assert!(error.contains("error fetching: fatal:"), "{error}");
+    for missing in [format!("{base}/nothing"), "http://127.0.0.1:1/x".to_owned()] {
+        let error = suite.tug(["build", &missing]).fails(1);
+        assert!(error.contains(&format!("error downloading remote context {missing}")), "{error}");
+    }
+    suite.tug(["rmi", "remote:1"]).ok();
+    Outcome::Passed
+}
+
+/// What a cached build needs of a context are digests; an archive that is not plain is unpacked to be seen.
+fn a_cached_context_is_not_unpacked(suite: &Suite) -> Outcome {
+    let dockerfile = "FROM busybox\nCOPY d /d\nRUN cat /d/f\n";
+    let directory = context(suite, &[("Dockerfile", dockerfile), ("d/f", "x")]);
+    let at = directory.display();
+    shell(&format!("cd {at}/d && mkdir e && ln -s f l && ln f hard && chmod 700 e")).ok();
+    build(suite, Cli::Docker, "lazy:1", &directory).ok();
+    let id = |tag: &str| docker(suite, ["inspect", "-f", "{{.Id}}", tag]).ok();
+    let first = id("lazy:1");
+    // The same files, each twice: the digests agree.
+    let archive = suite.scratch().join("twice.tar");
+    shell(&format!("cd {at} && tar -cf {0} . && tar -rf {0} .", archive.display())).ok();
+    let twice = fs::read(&archive).unwrap();
+    suite.run_with_input(Cli::Docker, ["build", "-q", "-t", "lazy:2", "-"], &twice).ok();
+    assert_eq!(id("lazy:2"), first);
+    docker(suite, ["rmi", "lazy:1", "lazy:2"]).ok();
     Outcome::Passed
 }

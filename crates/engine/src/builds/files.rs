@@ -52,7 +52,7 @@ pub(super) fn unreadable(path: &str, error: &io::Error) -> Failure {
     Failure::new(FailureKind::Internal, format!("cannot read {path:?}: {error}"))
 }
 
-fn relative(path: &str) -> String {
+pub(super) fn relative(path: &str) -> String {
     clean(&format!("/{path}")).trim_start_matches('/').to_owned()
 }
 
@@ -95,7 +95,8 @@ impl Files for Tree {
         let path = relative(path);
         let failed = |error: io::Error| unreadable(&path, &error);
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let mut walk = Walk { tree: self, hash: Sha256::new(), keep, buffer: vec![0; 128 << 10] };
+        let hasher = Hasher::default();
+        let mut walk = Walk { tree: self, hasher, keep, buffer: vec![0; 128 << 10] };
         let handle = self.root.handle(Path::new(&path)).map_err(failed)?;
         let stat = rustix::fs::fstat(&handle).map_err(|error| failed(error.into()))?;
         match node_kind(&stat) {
@@ -111,8 +112,7 @@ impl Files for Tree {
             }
             NodeKind::Other => walk.plain_meta(&stat),
         }
-        let raw: [u8; 32] = walk.hash.finalize().into();
-        Ok(Digest::from_raw(raw))
+        Ok(walk.hasher.finish())
     }
 }
 
@@ -138,21 +138,56 @@ pub(super) fn entries(fd: BorrowedFd<'_>) -> io::Result<Vec<OsString>> {
     Ok(names)
 }
 
+/// The stream that a digest is of.
+#[derive(Default)]
+pub(super) struct Hasher(Sha256);
+
+impl Hasher {
+    pub(super) fn part(&mut self, bytes: &[u8]) {
+        self.0.update((bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+
+    /// Kind and permissions.
+    pub(super) fn mode(&mut self, mode: RawMode) {
+        self.part(&mode.to_le_bytes());
+    }
+
+    pub(super) fn content(&mut self, digest: &[u8; 32], size: u64) {
+        self.0.update(digest);
+        self.0.update(size.to_le_bytes());
+    }
+
+    pub(super) fn link(&mut self, target: &[u8]) {
+        self.part(b"link");
+        self.part(target);
+    }
+
+    /// Ends a directory, so that its last child cannot be taken for its next sibling.
+    pub(super) fn end(&mut self) {
+        self.part(b"");
+    }
+
+    pub(super) fn finish(self) -> Digest {
+        let raw: [u8; 32] = self.0.finalize().into();
+        Digest::from_raw(raw)
+    }
+}
+
 struct Walk<'a> {
     tree: &'a Tree,
-    hash: Sha256,
+    hasher: Hasher,
     keep: &'a dyn Fn(&str) -> bool,
     buffer: Vec<u8>,
 }
 
 impl Walk<'_> {
     fn part(&mut self, bytes: &[u8]) {
-        self.hash.update((bytes.len() as u64).to_le_bytes());
-        self.hash.update(bytes);
+        self.hasher.part(bytes);
     }
 
     fn plain_meta(&mut self, stat: &Stat) {
-        self.part(&stat.st_mode.to_le_bytes());
+        self.hasher.mode(stat.st_mode);
         if self.tree.owners == Owners::Count {
             self.part(&stat.st_uid.to_le_bytes());
             self.part(&stat.st_gid.to_le_bytes());
@@ -189,16 +224,16 @@ impl Walk<'_> {
 
     fn content(&mut self, fd: OwnedFd) -> io::Result<()> {
         let mut file = File::from(fd);
-        let mut total = 0_u64;
+        let (mut hash, mut total) = (Sha256::new(), 0_u64);
         loop {
             let got = file.read(&mut self.buffer)?;
             if got == 0 {
                 break;
             }
             total += got as u64;
-            self.hash.update(&self.buffer[..got]);
+            hash.update(&self.buffer[..got]);
         }
-        self.hash.update(total.to_le_bytes());
+        self.hasher.content(&hash.finalize().into(), total);
         Ok(())
     }
 
@@ -235,14 +270,12 @@ impl Walk<'_> {
                 }
                 FileType::Symlink => {
                     let target = rustix::fs::readlinkat(&fd, &name, Vec::new())?;
-                    self.part(b"link");
-                    self.part(target.as_bytes());
+                    self.hasher.link(target.as_bytes());
                 }
                 _ => self.plain_meta(&stat),
             }
         }
-        // Ends the directory, so that its last child cannot be taken for its next sibling.
-        self.part(b"");
+        self.hasher.end();
         Ok(())
     }
 }

@@ -18,6 +18,8 @@ mod cache;
 mod context;
 mod fetch;
 mod files;
+mod git;
+mod listed;
 mod mounts;
 mod owner;
 mod service;

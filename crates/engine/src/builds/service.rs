@@ -1,10 +1,10 @@
 //! One build from request to answer.
 
 use std::collections::HashMap;
-use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use build::git::{GitDirectory, Repository};
 use build::instruction::Dockerfile;
 use build::parse::{ParseError, Phase};
 use build::progress::{self, Classic, Event, Trace, Vertex};
@@ -17,11 +17,11 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
-use super::context::Context;
+use super::context::{Context, Extras};
 use super::worker::{Bases, EngineWorker, RunOptions, SNAPSHOT_PREFIX, Sink};
 use super::{
     BuildFailure, BuildRequest, BuildSource, CacheUse, Containers, Output, Squash, Style,
-    Verbosity, fetch,
+    Verbosity, fetch, git,
 };
 use crate::Engine;
 use crate::config::Allowed;
@@ -146,7 +146,8 @@ impl Service {
             verbosity: request.verbosity,
             classic: classic(request.containers),
         };
-        let (mut context, sizes) = self.context(request.source)?;
+        let extras = Extras::default();
+        let (mut context, sizes) = self.context(request.source, &request.dockerfile, &extras)?;
         let prepared = prepare(&mut context, &request.dockerfile, sizes, &sink, self.started)?;
         let worker = EngineWorker {
             store: self.engine.inner.store.clone(),
@@ -194,48 +195,43 @@ impl Service {
     }
 
     /// The context, and the bytes that came over.
-    fn context(&self, source: BuildSource) -> Result<(Context, u64)> {
+    fn context(
+        &self,
+        source: BuildSource,
+        dockerfile: &str,
+        extras: &Extras,
+    ) -> Result<(Context, u64)> {
         let store = &self.engine.inner.store;
         match source {
             BuildSource::Context(body) => {
-                let mut counted = Counted { inner: stream::reader(body), bytes: 0 };
-                let context = Context::unpack(store, &mut counted)?;
-                // What follows the archive's end is read too, or the client could not finish sending.
-                let _ = std::io::copy(&mut counted, &mut std::io::sink());
-                Ok((context, counted.bytes))
+                let dockerfile = if dockerfile.is_empty() { "Dockerfile" } else { dockerfile };
+                Context::receive(store, stream::reader(body), dockerfile, extras)
             }
-            BuildSource::Remote(url) => {
-                if !url.starts_with("http://") && !url.starts_with("https://")
-                    || url.ends_with(".git")
-                {
-                    let text =
-                        format!("unable to build from {url:?}: git contexts are not supported");
-                    return Err(Error::new(Kind::NotImplemented, text));
-                }
-                let fetched = self.runtime.block_on(fetch::fetch(&url));
-                let blob = fetched.map_err(|failure| {
-                    Error::invalid(format!("error downloading remote context {url}: {failure}"))
-                })?;
-                let context = match store::compress::is_archive(&*blob.bytes) {
-                    true => Context::unpack(store, &*blob.bytes)?,
-                    false => Context::of_dockerfile(store, &blob.bytes)?,
-                };
-                Ok((context, blob.bytes.len() as u64))
-            }
+            BuildSource::Remote(url) => self.remote(&url, dockerfile),
         }
     }
-}
 
-struct Counted<R> {
-    inner: R,
-    bytes: u64,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
-        let got = self.inner.read(out)?;
-        self.bytes += got as u64;
-        Ok(got)
+    fn remote(&self, url: &str, dockerfile: &str) -> Result<(Context, u64)> {
+        let store = &self.engine.inner.store;
+        if let Some(repository) = Repository::parse(url) {
+            let keep = GitDirectory::Removed;
+            let cloned = git::clone(&self.cancel, store, &repository, keep);
+            let cloned = cloned.map_err(|failure| Error::invalid(failure.message))?;
+            return Ok((Context::of_directory(cloned.directory, &cloned.below)?, 0));
+        }
+        if !url.starts_with("http://") && !url.starts_with("https://") {
+            let text = format!("unable to prepare context: path {url:?} not found");
+            return Err(Error::invalid(text));
+        }
+        let fetched = self.runtime.block_on(fetch::fetch(url));
+        let blob = fetched.map_err(|failure| {
+            Error::invalid(format!("error downloading remote context {url}: {failure}"))
+        })?;
+        let bytes = blob.bytes.len() as u64;
+        match store::compress::is_archive(&*blob.bytes) {
+            true => Context::receive(store, &*blob.bytes, dockerfile, &Extras::default()),
+            false => Ok((Context::of_dockerfile(store, &blob.bytes)?, bytes)),
+        }
     }
 }
 
@@ -353,7 +349,6 @@ fn fail(worker: &EngineWorker, prepared: &Prepared, broken: &Broken) -> BuildFai
         | StepError::Fetch(failure)
         | StepError::From { problem: failure, .. } => kind_of(failure.kind),
         StepError::Cancelled | StepError::Elsewhere => Kind::Unavailable,
-        StepError::Git(_) => Kind::NotImplemented,
         StepError::Command { .. } => Kind::Internal,
         StepError::NotAllowed(_) => Kind::Forbidden,
         StepError::Parse(_)
@@ -365,6 +360,8 @@ fn fail(worker: &EngineWorker, prepared: &Prepared, broken: &Broken) -> BuildFai
         | StepError::BlankBase(_)
         | StepError::NoImage
         | StepError::NoStage(_)
+        | StepError::Git(_)
+        | StepError::Commit { .. }
         | StepError::Platform { .. }
         | StepError::Mode(_)
         | StepError::Checksum { .. }

@@ -257,8 +257,8 @@ fn owners_by_name_are_those_of_the_image() {
             layer
             0640 33 b 1
             layer
-            0755 33 w/
-            0755 33 w/x/
+            0755 0 w/
+            0755 0 w/x/
         "#]],
     );
     check(

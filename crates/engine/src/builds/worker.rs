@@ -9,6 +9,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use build::git::{GitDirectory, Repository};
 use build::instruction::RunNetwork;
 use build::progress::{Classic, Event, Piece, trace};
 use build::worker::{
@@ -26,7 +27,7 @@ use tracing::{debug, warn};
 use super::context::Context;
 use super::files::{Owners, Tree};
 use super::mounts::CacheLocks;
-use super::{Output, Pull, Style, Verbosity, fetch};
+use super::{Output, Pull, Style, Verbosity, fetch, git};
 use crate::Engine;
 use crate::containers::spec::Resources;
 use crate::containers::views::LogSource;
@@ -136,7 +137,8 @@ impl EngineWorker {
     /// The root of a tree, merged when it has several layers.
     pub(super) fn root_of(&self, origin: &Origin) -> Result<Arc<Root>, Failure> {
         let chain = match origin {
-            Origin::Context => return Ok(self.context.root()),
+            Origin::Context => return self.context.root(None),
+            Origin::Named(name) => return self.context.root(Some(name)),
             Origin::Layers(chain) => chain,
         };
         let mut roots = self.roots.lock().unwrap_or_else(PoisonError::into_inner);
@@ -251,11 +253,14 @@ impl Worker for EngineWorker {
     }
 
     fn files<'a>(&'a self, origin: &Origin) -> Result<Box<dyn Files + 'a>, Failure> {
-        let root = self.root_of(origin)?;
-        Ok(Box::new(match origin {
-            Origin::Context => Tree::new(root, self.context.ignore(), Owners::Ignored),
-            Origin::Layers(_) => Tree::new(root, Arc::default(), Owners::Count),
-        }))
+        match origin {
+            Origin::Context => self.context.files(None),
+            Origin::Named(name) => self.context.files(Some(name)),
+            Origin::Layers(_) => {
+                let root = self.root_of(origin)?;
+                Ok(Box::new(Tree::new(root, Arc::default(), Owners::Count)))
+            }
+        }
     }
 
     fn fetch(&self, url: &str) -> Result<Blob, Failure> {
@@ -266,6 +271,16 @@ impl Worker for EngineWorker {
                 _ = cancel.wait_for(|is_cancelled| *is_cancelled) => Err(cancelled()),
             }
         })
+    }
+
+    fn repository(
+        &self,
+        repository: &Repository,
+        keep: GitDirectory,
+    ) -> Result<(Origin, String), Failure> {
+        let cloned = git::clone(&self.cancel, &self.store, repository, keep)?;
+        let added = self.context.add(cloned.directory, &cloned.below);
+        Ok((added.map_err(|error| failure_of(&error))?, cloned.commit))
     }
 
     fn run(

@@ -47,12 +47,12 @@ pub(super) fn write(
     let mut writer = begin(worker, below)?;
     let owner = match (&step.owner, &step.origin) {
         (Some(words), _) => Some(look_up(&mut writer, words)?),
-        (None, Origin::Context) => Some(Owner { uid: 0, gid: 0 }),
+        (None, Origin::Context | Origin::Named(_)) => Some(Owner { uid: 0, gid: 0 }),
         (None, Origin::Layers(_)) => None,
     };
     let ignore = match step.origin {
-        Origin::Context => worker.context.ignore(),
-        Origin::Layers(_) => Arc::default(),
+        Origin::Context => worker.context.ignore(None),
+        Origin::Named(_) | Origin::Layers(_) => Arc::default(),
     };
     let root = worker.root_of(&step.origin)?;
     let mut transfer = Transfer { writer, step, root, ignore, owner, now: Time::now() };
@@ -198,9 +198,11 @@ impl Transfer<'_> {
             !exclude.excludes(&below)
                 && (!ignore.excludes(&inside) || leads_on(ignore, root, &inside))
         };
+        let chmod = self.step.mode.as_ref();
+        let mode = chmod.map(|chmod| |mode, is_directory| chmod.apply(mode, is_directory));
         let options = CopyOptions {
             owner: self.owner.map(|owner| (owner.uid, owner.gid)),
-            mode: self.step.mode,
+            mode: mode.as_ref().map(|mode| mode as _),
             filter: &filter,
         };
         self.writer
@@ -216,9 +218,11 @@ impl Transfer<'_> {
         if FileType::from_raw_mode(stat.st_mode) == FileType::Symlink {
             return self.linked_file(item, target);
         }
+        let chmod = self.step.mode.as_ref();
+        let mode = chmod.map(|chmod| |mode, is_directory| chmod.apply(mode, is_directory));
         let options = CopyOptions {
             owner: self.owner.map(|owner| (owner.uid, owner.gid)),
-            mode: self.step.mode,
+            mode: mode.as_ref().map(|mode| mode as _),
             filter: &|_| true,
         };
         let root = Arc::clone(&self.root);
@@ -230,7 +234,8 @@ impl Transfer<'_> {
         let fd = self.open(&item.path, OFlags::empty())?;
         let stat = rustix::fs::fstat(&fd).map_err(|error| unreadable(&item.path, &error.into()))?;
         let owner = self.owner.unwrap_or(Owner { uid: stat.st_uid, gid: stat.st_gid });
-        let mode = self.step.mode.unwrap_or(stat.st_mode & 0o7777);
+        let mode = stat.st_mode & 0o7777;
+        let mode = self.step.mode.as_ref().map_or(mode, |chmod| chmod.apply(mode, false));
         let attrs = attrs(owner, mode, modified(&stat));
         let size = u64::try_from(stat.st_size).unwrap_or(0);
         self.parents(target, owner)?;
