@@ -17,6 +17,7 @@ mod failure;
 mod files;
 mod manifest;
 mod outcome;
+mod relay;
 mod render;
 mod serve;
 mod stream;
@@ -170,8 +171,9 @@ fn run(
         return print(&help::command(program, &path, command));
     }
     matches.path = format!("{program} {path}");
-    if let Err(why) = check_arity(command.arity, matches.args.len()) {
-        let see = if matches!(command.arity, args::Arity::AtLeast(_)) { "See" } else { "Run" };
+    let arity = command.arity.given(&matches);
+    if let Err(why) = check_arity(arity, matches.args.len()) {
+        let see = if matches!(arity, args::Arity::AtLeast(_)) { "See" } else { "Run" };
         terminal::error_text(&format!(
             "{program}: '{program} {path}' {why}\n\n{}\n\n{see} '{program} {path} --help' for more information\n",
             help::usage_line(program, &path, command.usage)

@@ -199,10 +199,14 @@ impl Client {
 
     /// Where a manifest or a blob is; a mirror is told whose.
     fn content(&self, kind: &str, reference: &str) -> Result<Uri, Error> {
-        let query = self.endpoint.namespace.as_ref().map_or(String::new(), |namespace| {
-            format!("?ns={}", utf8_percent_encode(namespace, NON_ALPHANUMERIC))
-        });
-        self.place(&format!("{kind}/{reference}{query}"))
+        self.named(&format!("{kind}/{reference}"))
+    }
+
+    /// The same of anything in the repository.
+    fn named(&self, rest: &str) -> Result<Uri, Error> {
+        let Some(namespace) = &self.endpoint.namespace else { return self.place(rest) };
+        let mark = if rest.contains('?') { '&' } else { '?' };
+        self.place(&format!("{rest}{mark}ns={}", utf8_percent_encode(namespace, NON_ALPHANUMERIC)))
     }
 
     /// Sends once, authenticates when asked to, and gives any answer.
@@ -423,7 +427,7 @@ impl Client {
             #[serde(default)]
             tags: Option<Vec<String>>,
         }
-        let mut place = self.place("tags/list")?;
+        let mut place = self.named("tags/list")?;
         let mut all = Vec::new();
         for _ in 0..TAG_PAGES_MAX {
             let mut answer =
@@ -455,7 +459,7 @@ impl Client {
             .append_pair("mount", &digest.to_string())
             .append_pair("from", from)
             .finish();
-        let url = self.place(&format!("blobs/uploads/?{query}"))?;
+        let url = self.named(&format!("blobs/uploads/?{query}"))?;
         let scope = format!("{} repository:{from}:pull", self.scope);
         let answer = self.ask(Method::POST, &url, HeaderMap::new(), Bytes::new(), &scope).await?;
         let mut answer = accepted(answer).await?;
@@ -471,7 +475,7 @@ impl Client {
     /// # Errors
     /// Refused.
     pub async fn begin_upload(&self) -> Result<Upload, Error> {
-        let url = self.place("blobs/uploads/")?;
+        let url = self.named("blobs/uploads/")?;
         let mut answer = self.demand(Method::POST, &url, HeaderMap::new(), Bytes::new()).await?;
         let _ = answer.bytes(REFUSAL_BYTES_MAX).await;
         begun(&answer, &url)
@@ -541,7 +545,7 @@ impl Client {
         media_type: &str,
         bytes: Bytes,
     ) -> Result<(), Error> {
-        let url = self.place(&format!("manifests/{reference}"))?;
+        let url = self.content("manifests", reference)?;
         let kind = HeaderValue::from_str(media_type)
             .map_err(|_| Error::MediaType(media_type.to_owned()))?;
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, kind)]);

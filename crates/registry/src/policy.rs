@@ -123,6 +123,13 @@ impl Endpoint {
         }
     }
 
+    /// A registry that is reached by other means than its address; see
+    /// [`crate::transport::Transport::over`].
+    pub fn of_dialer(name: &str, namespace: Option<String>) -> Endpoint {
+        let trust = Arc::default();
+        Endpoint { namespace, ..Endpoint::new(Scheme::Http, name, Role::Registry, trust) }
+    }
+
     /// The address of `path` below `/v2/`.
     pub fn url(&self, path: &str) -> String {
         let scheme = match self.scheme {

@@ -31,6 +31,8 @@ use crate::policy::{Range, host_of};
 
 const REDIRECTS_MAX: usize = 10;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+/// For the answer to a PUT: the registry may have to read all of a blob, or to unpack an image.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
 /// Longest time between two pieces of a body.
 const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// A body that brings less in [`STALL_TIMEOUT`] stalls, too: somebody holds us by single bytes.
@@ -150,9 +152,17 @@ struct Idle {
     since: Instant,
 }
 
+/// Makes connections by other means than the network's addresses.
+pub type Dialer = Arc<
+    dyn Fn() -> Pin<Box<dyn Future<Output = io::Result<Pin<Box<dyn Stream>>>> + Send>>
+        + Send
+        + Sync,
+>;
+
 #[derive(Default)]
 struct Shared {
     proxies: Proxies,
+    dialer: Option<Dialer>,
     tls: TlsSettings,
     idle: Mutex<HashMap<Origin, Vec<Idle>>>,
 }
@@ -262,6 +272,13 @@ impl Transport {
         Transport { shared: Arc::new(Shared { proxies, ..Shared::default() }) }
     }
 
+    /// All connections come from `dialer`, whatever host a request names: a socket, or a program that
+    /// leads to one.
+    #[must_use]
+    pub fn over(dialer: Dialer) -> Transport {
+        Transport { shared: Arc::new(Shared { dialer: Some(dialer), ..Shared::default() }) }
+    }
+
     /// Sends a request and follows where it is led. `trust_of` gets `host:port`.
     ///
     /// # Errors
@@ -314,6 +331,7 @@ impl Transport {
         let proxy = self.shared.proxies.of(origin.is_tls, &origin.host, origin.port);
         let through = proxy.as_ref().filter(|_| !origin.is_tls);
         let request = |payload| request(method, url, headers, payload, through);
+        let patience = if *method == Method::PUT { COMMIT_TIMEOUT } else { HEADER_TIMEOUT };
         if let Payload::Bytes(bytes) = &payload {
             while let Some(mut sender) = self.idle(&origin) {
                 // A kept connection may be dead; then a new one is made.
@@ -321,7 +339,7 @@ impl Transport {
                     continue;
                 }
                 let sent = sender.send_request(request(Payload::Bytes(bytes.clone()))?);
-                if let Ok(Ok(response)) = timeout(HEADER_TIMEOUT, sent).await {
+                if let Ok(Ok(response)) = timeout(patience, sent).await {
                     return Ok(self.answer(response, url, origin, sender));
                 }
             }
@@ -339,9 +357,9 @@ impl Transport {
         let response = loop {
             // As long as the body flows the time of the answer has not begun.
             let since = *moved.lock().unwrap_or_else(PoisonError::into_inner);
-            match timeout_at(since + HEADER_TIMEOUT, &mut sent).await {
+            match timeout_at(since + patience, &mut sent).await {
                 Ok(answered) => break answered.map_err(broken)?,
-                Err(_) if since.elapsed() < HEADER_TIMEOUT => {}
+                Err(_) if since.elapsed() < patience => {}
                 Err(_) if *moved.lock().unwrap_or_else(PoisonError::into_inner) > since => {}
                 Err(_) => return Err(TransportError::HeaderTimeout),
             }
@@ -373,6 +391,9 @@ impl Transport {
         origin: &Origin,
         proxy: Option<&Uri>,
     ) -> Result<Pin<Box<dyn Stream>>, TransportError> {
+        if let Some(dialer) = &self.shared.dialer {
+            return dialer().await.map_err(|error| TransportError::Http(error.to_string()));
+        }
         let stream = match proxy {
             None => dial::connect(&origin.host, origin.port, origin.trust.dial_timeout).await?,
             Some(proxy) => {

@@ -14,8 +14,10 @@ mod registry_auth;
 mod registry_hostile;
 mod registry_hosts;
 mod registry_tls;
+mod relay;
 mod run;
 mod search;
+mod serve;
 mod survive;
 mod volumes;
 
@@ -34,6 +36,8 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         volumes::CASES,
         networks::CASES,
         registry::CASES,
+        serve::CASES,
+        relay::CASES,
         login::CASES,
         manifests::CASES,
         registry_auth::CASES,

@@ -38,6 +38,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 pub use crate::body::{Body, BodySender};
 pub use host::{Host, HostError};
 pub use tls::{Tls, TlsError, TlsFiles};
+pub use transport::dial_ssh;
 
 use crate::system::Ping;
 use crate::version::{self, ApiVersion};

@@ -29,7 +29,7 @@ pub(super) async fn connect(host: &Host, tls: Option<&Tls>) -> Result<Box<dyn Io
                 None => Ok(Box::new(stream)),
             }
         }
-        Host::Ssh { target, port } => Ok(Box::new(dial_ssh(target, *port).map_err(failed)?)),
+        Host::Ssh { target, port } => dial_ssh(target, *port, "docker").map_err(failed),
     }
 }
 
@@ -54,15 +54,19 @@ fn addresses_of(name: &str) -> Option<Vec<IpAddr>> {
     (!found.is_empty()).then_some(found)
 }
 
-/// The far side's `docker system dial-stdio` joins its standard streams to the daemon's socket.
-fn dial_ssh(target: &str, port: Option<u16>) -> io::Result<SshStream> {
+/// Connects to the daemon behind ssh: the far side's `PROGRAM system dial-stdio` joins its standard
+/// streams to the daemon's socket. `target` is what ssh takes: `[USER@]HOST`.
+///
+/// # Errors
+/// When ssh cannot be started; all else shows when the stream is used.
+pub fn dial_ssh(target: &str, port: Option<u16>, program: &str) -> io::Result<Box<dyn Io>> {
     let mut command = Command::new("ssh");
     command.args(["-o", "ConnectTimeout=30", "-T"]);
     if let Some(port) = port {
         command.args(["-p", &port.to_string()]);
     }
     let mut child = command
-        .args(["--", target, "docker", "system", "dial-stdio"])
+        .args(["--", target, program, "system", "dial-stdio"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .kill_on_drop(true)
@@ -70,7 +74,7 @@ fn dial_ssh(target: &str, port: Option<u16>) -> io::Result<SshStream> {
     let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(io::Error::other("ssh has no standard streams"));
     };
-    Ok(SshStream { stdin: Some(stdin), stdout, _child: child })
+    Ok(Box::new(SshStream { stdin: Some(stdin), stdout, _child: child }))
 }
 
 struct SshStream {

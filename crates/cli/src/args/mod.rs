@@ -147,6 +147,19 @@ pub enum Arity {
     AtLeast(usize),
     AtMost(usize),
     Between(usize, usize),
+    /// One; with this flag one or more.
+    OneUnless(&'static str),
+}
+
+impl Arity {
+    /// What counts with the flags that were given.
+    pub fn given(self, matches: &Matches) -> Arity {
+        match self {
+            Arity::OneUnless(flag) if matches.find(flag).is_some() => Arity::AtLeast(1),
+            Arity::OneUnless(_) => Arity::Exactly(1),
+            other => other,
+        }
+    }
 }
 
 /// Where option parsing ends.

@@ -50,7 +50,13 @@ pub static PUSH: Command = Command {
         flag("disable-content-trust", Bool, "Skip image signing").or("true"),
         flag("platform", Text, "Upload only this platform's variant"),
         flag("quiet", Bool, "Do not show progress").s('q'),
+        flag(
+            "to",
+            Text,
+            "Send images by their own names to another engine (ssh://[USER@]HOST[:PORT]) or registry (http[s]://HOST[:PORT])",
+        ),
     ]],
+    arity: Arity::OneUnless("to"),
     run: |session, matches| Box::pin(push(session, matches)),
     ..BASE
 };
@@ -201,6 +207,9 @@ fn full_name(reference: &Reference) -> String {
 }
 
 async fn push(session: &Session, matches: &Matches) -> Outcome {
+    if matches.find("to").is_some() {
+        return crate::relay::push(session, matches).await;
+    }
     let Some(name) = matches.args.first() else { return Ok(0) };
     let written =
         Reference::parse_untagged(name).map_err(|error| Failure::new(error.to_string()))?;

@@ -257,7 +257,7 @@ fn platform_of(config: &[u8]) -> Platform {
 }
 
 /// Hosts that the registry leads to are trusted as their own files say.
-fn trusting(policy: Arc<Policy>) -> Trusting {
+pub fn trusting(policy: Arc<Policy>) -> Trusting {
     Arc::new(move |authority| {
         // What is wrong with these files is told when the host is asked for by name.
         let files = registry::files::read(authority).unwrap_or_else(|_| HostFiles::default());
@@ -265,7 +265,7 @@ fn trusting(policy: Arc<Policy>) -> Trusting {
     })
 }
 
-fn proxies() -> registry::Proxies {
+pub fn proxies() -> registry::Proxies {
     let named = |name: &str| {
         let lower = name.to_ascii_lowercase();
         [name, &lower].into_iter().find_map(|name| std::env::var(name).ok()).unwrap_or_default()
@@ -299,7 +299,7 @@ fn hint(why: &str, domain: &str) -> String {
     )
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {

@@ -63,13 +63,13 @@ pub async fn discard(mut response: Response) -> Result<(), Failure> {
 
 /// Which identifier stands on which line.
 #[derive(Default)]
-struct Board {
+pub struct Board {
     lines: Vec<String>,
 }
 
 impl Board {
-    /// `screen` is the terminal's size, None where there is no terminal.
-    fn draw(&mut self, message: &Message, screen: Option<Size>) -> String {
+    /// The text that shows a message; `screen` is the terminal's size, None where there is no terminal.
+    pub fn draw(&mut self, message: &Message, screen: Option<Size>) -> String {
         let live = screen.is_some();
         let progress = message.progress_detail.as_ref();
         let mut text = String::new();

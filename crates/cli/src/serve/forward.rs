@@ -8,8 +8,8 @@ use http_body_util::{Either, Full};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::client::conn::http1;
 use hyper::header::{
-    ACCEPT, CONTENT_RANGE, CONTENT_TYPE, HOST, HeaderName, HeaderValue, IF_NONE_MATCH, IF_RANGE,
-    RANGE, USER_AGENT, WWW_AUTHENTICATE,
+    ACCEPT, CONNECTION, CONTENT_RANGE, CONTENT_TYPE, HOST, HeaderName, HeaderValue, IF_NONE_MATCH,
+    IF_RANGE, RANGE, USER_AGENT, WWW_AUTHENTICATE,
 };
 use hyper::{HeaderMap, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -101,9 +101,16 @@ impl Drop for Relayed {
 fn refuse(refusal: Refusal) -> Reply {
     let (status, code, words) = refusal.parts();
     let mut reply = error(status, code, words);
-    if refusal == Refusal::Unauthorized {
-        let challenge = HeaderValue::from_static("Basic realm=\"Tug registry\"");
-        reply.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    match refusal {
+        Refusal::Unauthorized => {
+            let challenge = HeaderValue::from_static("Basic realm=\"Tug registry\"");
+            reply.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
+        // What such a client sends next is not for us.
+        Refusal::Upgrade => {
+            reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Refusal::NoRegistryPath | Refusal::Method | Refusal::ReadOnly => {}
     }
     reply
 }

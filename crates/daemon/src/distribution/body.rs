@@ -17,7 +17,7 @@ use crate::http::request::RequestBody;
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// A body that was refused is read on for so long, so that the client gets to read the answer.
 const DRAIN_BYTES_MAX: usize = 16 << 20;
-const DRAIN_TIME: Duration = Duration::from_secs(5);
+const DRAIN_TIME: Duration = Duration::from_secs(2);
 /// Pieces of an upload are gathered up to this length before they are written.
 const GATHERED_BYTES: usize = 512 << 10;
 const PIECE_BYTES: usize = 256 << 10;
