@@ -23,6 +23,59 @@ pub struct Summary {
     pub repo_tags: Vec<String>,
     pub shared_size: i64,
     pub size: i64,
+    /// Only where the manifests were asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub manifests: Option<Vec<ManifestSummary>>,
+}
+
+/// One manifest of an image. Source: moby 28.2 `api/types/image/manifest.go`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ManifestSummary {
+    #[serde(rename = "ID")]
+    pub id: String,
+    /// OCI's, as it stands in the index.
+    pub descriptor: serde_json::Value,
+    pub available: bool,
+    pub size: ManifestSize,
+    /// `image`, `attestation` or `unknown`.
+    pub kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_data: Option<ManifestImage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attestation_data: Option<ManifestAttestation>,
+}
+
+/// Bytes of the blobs, and these with what was unpacked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ManifestSize {
+    pub total: i64,
+    pub content: i64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ManifestImage {
+    /// OCI's.
+    pub platform: serde_json::Value,
+    /// Ids.
+    pub containers: Vec<String>,
+    pub size: UnpackedSize,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct UnpackedSize {
+    pub unpacked: i64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct ManifestAttestation {
+    /// The digest of the manifest that this is about.
+    #[serde(rename = "For")]
+    pub of: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

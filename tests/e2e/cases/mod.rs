@@ -6,6 +6,7 @@ mod build;
 mod daemon;
 mod faults;
 mod images;
+mod listing;
 mod login;
 mod manifests;
 mod networks;
@@ -38,6 +39,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         registry::CASES,
         serve::CASES,
         relay::CASES,
+        listing::CASES,
         login::CASES,
         manifests::CASES,
         registry_auth::CASES,

@@ -8,7 +8,7 @@ use api::{
 };
 use spec::reference::Reference;
 
-use super::{FORMAT_USAGE, finish, platform_json};
+use super::{FORMAT_USAGE, finish, image_tree, platform_json};
 use crate::{
     args::{Arity, Command, Flag, Kind::*, Matches, Order, Outcome, flag},
     context::Session,
@@ -27,6 +27,7 @@ const LIST_FLAGS: &[Flag] = &[
     flag("format", Text, FORMAT_USAGE),
     flag("no-trunc", Bool, "Do not shorten output"),
     flag("quiet", Bool, "Show only image IDs").s('q'),
+    flag("tree", Bool, "Show each image's platforms below it"),
 ];
 
 const BASE: Command = Command {
@@ -106,8 +107,15 @@ const HEADERS: Headers = &[
 ];
 
 async fn list(session: &Session, matches: &Matches) -> Outcome {
+    let is_tree = matches.on("tree");
+    if is_tree {
+        image_tree::refuse(|name| matches.given(name))?;
+    }
     let client = session.client().await?;
     let mut filters = api::filters::Filters::default();
+    if is_tree && !matches.on("all") {
+        filters.add("dangling", "false");
+    }
     for value in matches.all("filter") {
         if let Some((key, value)) = value.split_once('=') {
             filters.add(key.trim().to_lowercase(), value.trim());
@@ -120,7 +128,11 @@ async fn list(session: &Session, matches: &Matches) -> Outcome {
     if !filters.is_empty() {
         request = request.query("filters", filters.to_json());
     }
-    let images: Vec<Summary> = request.send().await?.json().await?;
+    let images: Vec<Summary> = request.flag("manifests", is_tree).send().await?.json().await?;
+    if is_tree {
+        image_tree::print(&images);
+        return Ok(0);
+    }
     let asked = match matches.find("format") {
         Some(format) => format,
         None if matches.on("quiet") => "",
@@ -190,7 +202,6 @@ fn row(image: &Summary, repository: &str, tag: &str, digest: &str, full: bool) -
     let share = |bytes: i64| {
         if bytes < 0 { "N/A".to_owned() } else { human_size(bytes as f64) }
     };
-    let size = table_size(image.size as f64);
     let unique = if image.shared_size < 0 { -1 } else { image.size - image.shared_size };
     let containers =
         if image.containers < 0 { "N/A".to_owned() } else { image.containers.to_string() };
@@ -203,10 +214,10 @@ fn row(image: &Summary, repository: &str, tag: &str, digest: &str, full: bool) -
             ("ID", if full { image.id.clone() } else { short_id(&image.id).to_owned() }),
             ("Repository", repository.to_owned()),
             ("SharedSize", share(image.shared_size)),
-            ("Size", size.clone()),
+            ("Size", table_size(image.size as f64)),
             ("Tag", tag.to_owned()),
             ("UniqueSize", share(unique)),
-            ("VirtualSize", size),
+            ("VirtualSize", human_size(image.size as f64)),
         ],
         labels: BTreeMap::new(),
     }

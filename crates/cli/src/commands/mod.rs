@@ -15,6 +15,7 @@ pub mod build;
 pub mod copy;
 pub mod events;
 pub mod exec;
+pub mod image_tree;
 pub mod images;
 pub mod info;
 pub mod inspect;

@@ -69,7 +69,7 @@ pub fn render(
     headers: Headers,
     rows: &[Row],
 ) -> Result<String, Failure> {
-    let (body, with_header) = match template.strip_prefix("table ") {
+    let (body, with_header) = match template.strip_prefix("table") {
         Some(rest) => (rest.trim(), true),
         None => (template, false),
     };

@@ -11,9 +11,10 @@ use api::progress::{Message, Progress};
 use engine::images::{
     Extent, Force, HistoryStep, ImageDetails, ImageSummary, ImagesQuery, ImportRequest,
     Intermediate, LoadOutput, Parents, PullRequest, PushRequest, Removal, Removed, SharedSize,
-    TransferOutput,
+    TransferOutput, Variant, VariantKind, Variants,
 };
 use hyper::StatusCode;
+use serde_json::json;
 use spec::{Platform, Reference};
 use tokio::sync::mpsc;
 
@@ -43,6 +44,38 @@ pub fn summary(image: ImageSummary) -> docker::Summary {
         repo_tags: image.tags,
         shared_size: image.shared_size.map_or(-1, bytes),
         size: bytes(image.image.size),
+        manifests: image.variants.map(|variants| variants.into_iter().map(manifest).collect()),
+    }
+}
+
+fn manifest(variant: Variant) -> docker::ManifestSummary {
+    let content = variant.content_size;
+    let (kind, image, attestation, unpacked) = match variant.kind {
+        VariantKind::Image { platform, unpacked_size, containers } => {
+            let image = docker::ManifestImage {
+                platform: json!(platform),
+                containers: containers.iter().map(ToString::to_string).collect(),
+                size: docker::UnpackedSize { unpacked: bytes(unpacked_size) },
+            };
+            ("image", Some(image), None, unpacked_size)
+        }
+        VariantKind::Attestation { of } => {
+            let of = of.map(|digest| digest.to_string()).unwrap_or_default();
+            ("attestation", None, Some(docker::ManifestAttestation { of }), 0)
+        }
+        VariantKind::Unknown => ("unknown", None, None, 0),
+    };
+    docker::ManifestSummary {
+        id: variant.descriptor.digest.to_string(),
+        descriptor: json!(variant.descriptor),
+        available: variant.available,
+        size: docker::ManifestSize {
+            total: bytes(content.saturating_add(unpacked)),
+            content: bytes(content),
+        },
+        kind: kind.to_owned(),
+        image_data: image,
+        attestation_data: attestation,
     }
 }
 
@@ -53,7 +86,10 @@ pub async fn list(call: &Call) -> Result {
     if !name.is_empty() && call.version < api::version::v(41) {
         filters.insert("reference", name);
     }
+    // The one view of images that shows which are used.
+    let with_manifests = call.query.flag("manifests") && call.version >= api::version::v(47);
     let query = ImagesQuery {
+        variants: if with_manifests { Variants::List } else { Variants::Leave },
         intermediate: if call.query.flag("all") { Intermediate::Show } else { Intermediate::Hide },
         shared_size: if call.query.flag("shared-size") {
             SharedSize::Count
@@ -67,7 +103,10 @@ pub async fn list(call: &Call) -> Result {
         .list_images(query)
         .await?
         .into_iter()
-        .map(|image| docker::Summary { containers: -1, ..summary(image) })
+        .map(|image| match summary(image) {
+            counted if with_manifests => counted,
+            other => docker::Summary { containers: -1, ..other },
+        })
         .collect();
     shown(call, Shape::ImageList, &rows)
 }

@@ -18,6 +18,7 @@ mod remove;
 mod search;
 mod transfer;
 mod upload;
+mod variants;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -40,6 +41,7 @@ pub use push::PushRequest;
 pub use registry::Credentials;
 pub use remove::{Force, Parents, PruneReport, Removal, Removed};
 pub use transfer::{ImportRequest, LoadOutput};
+pub use variants::{Variant, VariantKind};
 
 pub(crate) use content::{adopt, resolve};
 pub(crate) use remove::remove as remove_named;
@@ -49,6 +51,7 @@ pub(crate) use remove::remove as remove_named;
 pub struct ImagesQuery {
     pub intermediate: Intermediate,
     pub shared_size: SharedSize,
+    pub variants: Variants,
     pub filters: Filters,
 }
 
@@ -68,6 +71,14 @@ pub enum SharedSize {
     Count,
 }
 
+/// Whether the manifests of each image are listed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Variants {
+    #[default]
+    Leave,
+    List,
+}
+
 /// One line of the list. Sizes in bytes.
 #[derive(Debug, Clone)]
 pub struct ImageSummary {
@@ -79,6 +90,8 @@ pub struct ImageSummary {
     pub created: Timestamp,
     pub shared_size: Option<u64>,
     pub containers: usize,
+    /// None where they were not asked for.
+    pub variants: Option<Vec<Variant>>,
 }
 
 /// All that `inspect` says beyond the configuration.
@@ -251,7 +264,19 @@ fn list(engine: &Inner, query: &ImagesQuery) -> Result<Vec<ImageSummary>> {
                 SharedSize::Count => Some(engine.store.image_shared_size(&image.id)),
             };
             let containers = users(engine, &image.id).len();
-            rows.push(ImageSummary { image, tags, digests, created: at, shared_size, containers });
+            let variants = match query.variants {
+                Variants::Leave => None,
+                Variants::List => Some(variants::list(engine, &matching)),
+            };
+            rows.push(ImageSummary {
+                image,
+                tags,
+                digests,
+                created: at,
+                shared_size,
+                containers,
+                variants,
+            });
         }
     }
     rows.sort_by(|a, b| b.created.cmp(&a.created).then_with(|| a.image.id.cmp(&b.image.id)));
