@@ -16,8 +16,8 @@ use crate::git::{GitDirectory, Repository};
 use crate::key::Key;
 use crate::progress::Event;
 use crate::worker::{
-    Base, Blob, Failure, FailureKind, Files, NodeKind, Origin, Ran, Record, RunStep, Stream,
-    Worker, WriteStep,
+    Base, Blob, Content, Failure, FailureKind, Files, NodeKind, Origin, Ran, Record, RunStep,
+    Stream, Worker, WriteStep,
 };
 
 /// What a dry run starts from.
@@ -126,7 +126,8 @@ impl Worker for Dry {
 
     fn fetch(&self, url: &str) -> Result<Blob, Failure> {
         let name = url.rsplit('/').next().unwrap_or_default().to_owned();
-        Ok(Blob { name, bytes: url.as_bytes().into(), mode: 0o600, modified_secs: None })
+        let content = Content::Memory(url.as_bytes().into());
+        Ok(Blob { name, content, mode: 0o600, modified_secs: None })
     }
 
     fn repository(
@@ -159,7 +160,7 @@ impl Worker for Dry {
             key = key.with_digest(&files.digest(&item.path, &|_| true)?);
         }
         for blob in &step.blobs {
-            key = key.with_digest(&Digest::of(&blob.bytes));
+            key = key.with_digest(&blob.content.digest());
         }
         Ok(Some(DiffId(key.digest())))
     }

@@ -21,7 +21,7 @@ use crate::solve::{Dialect, Entitlement, StepError};
 use crate::stage::StageRun;
 use crate::state::{PATH_DEFAULT, PROXY_ARGUMENTS};
 use crate::worker::{
-    Blob, CacheMount, Item, NodeKind, Origin, RunMount, RunStep, Unpack, Worker, WriteStep,
+    Blob, CacheMount, Content, Item, NodeKind, Origin, RunMount, RunStep, Unpack, Worker, WriteStep,
 };
 
 /// A RUN whose key is known.
@@ -418,7 +418,7 @@ impl<W: Worker> StageRun<'_, '_, W> {
                 .with("blob")
                 .with(&blob.name)
                 .with(&blob.mode.to_string())
-                .with_digest(&Digest::of(&blob.bytes));
+                .with_digest(&blob.content.digest());
         }
         Ok(key.digest())
     }
@@ -448,7 +448,7 @@ impl<W: Worker> StageRun<'_, '_, W> {
         let mut blobs = Vec::new();
         for url in urls {
             let mut blob = self.build.worker.fetch(url).map_err(StepError::Fetch)?;
-            let got = Digest::of(&blob.bytes);
+            let got = blob.content.digest();
             if let Some(want) = wanted.clone().filter(|want| *want != got.to_string()) {
                 return Err(StepError::Checksum { url: url.clone(), got, want });
             }
@@ -465,7 +465,7 @@ impl<W: Worker> StageRun<'_, '_, W> {
         };
         Ok(Blob {
             name: heredoc.name.clone(),
-            bytes: Arc::from(body.into_bytes()),
+            content: Content::Memory(Arc::from(body.into_bytes())),
             mode: mode.map_or(0o644, |mode| mode.apply(0o644, false)),
             modified_secs: None,
         })

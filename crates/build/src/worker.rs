@@ -3,6 +3,10 @@
 //! A tree is named by its layers, bottom first; since layers are named by content, so is every
 //! tree, and cache keys follow. Two implementations: the engine's, and [`crate::dry::Dry`].
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -98,11 +102,62 @@ pub struct Item {
     pub below: Option<String>,
 }
 
+/// The bytes of a [`Blob`]: few in memory, many in a file that has no name.
+#[derive(Debug, Clone)]
+pub enum Content {
+    Memory(Arc<[u8]>),
+    File { file: Arc<File>, size: u64, digest: Digest },
+}
+
+impl Content {
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        match self {
+            Content::Memory(bytes) => Digest::of(bytes),
+            Content::File { digest, .. } => *digest,
+        }
+    }
+
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        match self {
+            Content::Memory(bytes) => bytes.len() as u64,
+            Content::File { size, .. } => *size,
+        }
+    }
+
+    /// Reads from the beginning, whatever others read.
+    #[must_use]
+    pub fn reader(&self) -> ContentReader<'_> {
+        ContentReader { content: self, at: 0 }
+    }
+}
+
+/// A place in a [`Content`].
+pub struct ContentReader<'a> {
+    content: &'a Content,
+    at: u64,
+}
+
+impl Read for ContentReader<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let got = match self.content {
+            Content::Memory(bytes) => {
+                let rest = usize::try_from(self.at).ok().and_then(|at| bytes.get(at..));
+                rest.unwrap_or_default().read(out)?
+            }
+            Content::File { file, .. } => file.read_at(out, self.at)?,
+        };
+        self.at += got as u64;
+        Ok(got)
+    }
+}
+
 /// A file made of nothing but bytes: a heredoc, or what a URL gave.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Blob {
     pub name: String,
-    pub bytes: std::sync::Arc<[u8]>,
+    pub content: Content,
     pub mode: u32,
     /// Seconds since 1970.
     pub modified_secs: Option<i64>,

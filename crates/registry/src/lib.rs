@@ -33,3 +33,6 @@ pub use client::{Access, Client, Fetched};
 pub use error::{Error, RequestError, TransportError};
 pub use policy::{Endpoint, HostFiles, Policy, Role, Scheme, Work};
 pub use transport::{Proxies, Transport};
+
+/// What [`Transport::send`] takes.
+pub use hyper::{HeaderMap, Method, Uri};

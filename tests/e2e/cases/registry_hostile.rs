@@ -23,6 +23,7 @@ super::cases! {
     archives_that_lie_about_sizes_are_refused,
     what_is_small_packed_and_large_unpacked_is_refused,
     a_download_goes_on_where_it_broke_off,
+    what_a_build_adds_from_elsewhere_costs_no_memory,
 }
 
 /// Kilobytes by which the daemon may grow in all of a case, also built without optimisation.
@@ -484,5 +485,41 @@ fn a_download_goes_on_where_it_broke_off(suite: &Suite) -> Outcome {
         suite.tug(["rmi", &name]).ok();
     }
     assert_eq!(downloads(), before, "a download that is complete leaves nothing");
+    Outcome::Passed
+}
+
+fn what_a_build_adds_from_elsewhere_costs_no_memory(suite: &Suite) -> Outcome {
+    const MEGABYTES: usize = 100;
+    let server = Server::start(|request, stream| match request.path.as_str() {
+        "/large" => {
+            let length = MEGABYTES << 20;
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n");
+            let _ = stream.write_all(head.as_bytes());
+            let block = vec![7; 1 << 20];
+            (0..MEGABYTES).take_while(|_| stream.write_all(&block).is_ok()).for_each(drop);
+        }
+        "/short" => {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nx");
+        }
+        _ => reply(stream, "404 Not Found", &[], b"\x1b[2Jnot here"),
+    });
+    suite.reset_daemon_peak();
+    let before = suite.daemon_peak_kilobytes();
+    let build = |path: &str| {
+        let directory = suite.scratch();
+        let text = format!("FROM busybox\nADD http://{}/{path} /got\n", server.address);
+        fs::write(directory.join("Dockerfile"), text).unwrap();
+        suite
+            .run(crate::harness::Cli::Docker, ["build", "-t", "added", directory.to_str().unwrap()])
+    };
+    build("large").ok();
+    is_bounded(suite, before);
+    let listed = suite.tug(["run", "--rm", "added", "stat", "-c", "%s %a", "/got"]).ok();
+    assert_eq!(listed, format!("{} 600", MEGABYTES << 20));
+    let said = build("gone").fails(1);
+    assert!(said.contains("with status 404 Not Found: ") && said.contains("[2Jnot here"), "{said}");
+    assert!(!said.contains('\u{1b}'), "{said:?}");
+    let said = build("short").fails(1);
+    assert!(said.contains("unexpected EOF"), "{said}");
     Outcome::Passed
 }

@@ -223,10 +223,12 @@ impl Context {
     ///
     /// # Errors
     /// A full disk.
-    pub(super) fn of_dockerfile(store: &Store, text: &[u8]) -> Result<Self> {
+    pub(super) fn of_dockerfile(store: &Store, mut text: impl Read) -> Result<Self> {
         let directory = Directory::make(store)?;
         let path = directory.path().join("Dockerfile");
-        std::fs::write(&path, text).map_err(|error| {
+        let written = std::fs::File::create_new(&path)
+            .and_then(|mut file| std::io::copy(&mut text, &mut file));
+        written.map_err(|error| {
             Error::because(Kind::Internal, format!("cannot write {path:?}"), error)
         })?;
         Self::of_directory(directory, Path::new(""))

@@ -223,14 +223,14 @@ impl Service {
             let text = format!("unable to prepare context: path {url:?} not found");
             return Err(Error::invalid(text));
         }
-        let fetched = self.runtime.block_on(fetch::fetch(url));
+        let fetched = self.runtime.block_on(fetch::fetch(&self.engine.inner, url));
         let blob = fetched.map_err(|failure| {
             Error::invalid(format!("error downloading remote context {url}: {failure}"))
         })?;
-        let bytes = blob.bytes.len() as u64;
-        match store::compress::is_archive(&*blob.bytes) {
-            true => Context::receive(store, &*blob.bytes, dockerfile, &Extras::default()),
-            false => Ok((Context::of_dockerfile(store, &blob.bytes)?, bytes)),
+        let content = blob.content.reader();
+        match store::compress::is_archive(blob.content.reader()) {
+            true => Context::receive(store, content, dockerfile, &Extras::default()),
+            false => Ok((Context::of_dockerfile(store, content)?, blob.content.size())),
         }
     }
 }

@@ -267,7 +267,7 @@ impl Worker for EngineWorker {
         let mut cancel = self.cancel.subscribe();
         self.runtime.block_on(async {
             tokio::select! {
-                fetched = fetch::fetch(url) => fetched,
+                fetched = fetch::fetch(&self.engine.inner, url) => fetched,
                 _ = cancel.wait_for(|is_cancelled| *is_cancelled) => Err(cancelled()),
             }
         })

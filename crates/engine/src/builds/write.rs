@@ -269,8 +269,8 @@ impl Transfer<'_> {
     }
 
     fn blob(&mut self, blob: &Blob) -> Result<(), Failure> {
-        if self.step.unpack_blobs && is_archive(&*blob.bytes) {
-            return self.extract_from(&*blob.bytes);
+        if self.step.unpack_blobs && is_archive(blob.content.reader()) {
+            return self.extract_from(blob.content.reader());
         }
         if blob.name.is_empty() && self.destination_is_directory()? {
             let text = "cannot determine filename for source, which is a URL without a path";
@@ -281,8 +281,7 @@ impl Transfer<'_> {
         let mtime = blob.modified_secs.map_or(self.now, |secs| Time { secs, nanos: 0 });
         let attrs = attrs(owner, blob.mode, mtime);
         self.parents(&target, owner)?;
-        let mut content: &[u8] = &blob.bytes;
-        let size = blob.bytes.len() as u64;
+        let (mut content, size) = (blob.content.reader(), blob.content.size());
         self.writer.file(Path::new(&target), &attrs, &mut content, size).map_err(failed)
     }
 }
