@@ -7,7 +7,7 @@
 
 use hyper::Method;
 
-use crate::version::{ApiVersion, UnsupportedVersion};
+use crate::version::{ApiVersion, MIN, UnsupportedVersion};
 
 /// An endpoint, with the names in its path as the client sent them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -270,6 +270,9 @@ pub fn find(method: &Method, path: &str) -> Result<Matched, RouteError> {
             Some((entry.make)(&mut || names.next().unwrap_or_default()))
         })
         .ok_or(RouteError::NotFound)?;
+    // skopeo's docker-daemon transport asks for 1.22, whose two requests have not changed since.
+    let is_archive = matches!(route, Route::ImageGetAll | Route::ImageLoad);
+    let version = version.map(|asked| if is_archive { asked.max(MIN) } else { asked });
     let version = version.map(ApiVersion::check_served).transpose()?;
     Ok(Matched { version, route })
 }
@@ -374,6 +377,7 @@ mod tests {
                 "client version 1.12 is too old. Minimum supported API version is 1.24, please upgrade your client to a newer version"
             ],
         );
+        check("POST /v1.22/images/load", expect!["1.24 ImageLoad"]);
         check("GET /v9.9/nonsense", expect!["page not found"]);
         check("GET /vx/info", expect!["page not found"]);
     }

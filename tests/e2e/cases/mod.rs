@@ -7,6 +7,7 @@ mod daemon;
 mod faults;
 mod images;
 mod listing;
+mod images_travel;
 mod login;
 mod manifests;
 mod networks;
@@ -40,6 +41,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         serve::CASES,
         relay::CASES,
         listing::CASES,
+        images_travel::CASES,
         login::CASES,
         manifests::CASES,
         registry_auth::CASES,

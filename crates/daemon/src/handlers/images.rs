@@ -402,7 +402,12 @@ pub async fn load(mut call: Call) -> Result {
     let engine = call.engine.clone();
     // A load goes on when the client goes: its body is what ends it.
     let loading = tokio::spawn(async move { engine.load_images(archive, platform, sender).await });
-    let Some(first) = output.recv().await else {
+    // skopeo takes the answer's beginning for the end of the load, as Docker's is when it is quiet.
+    let mut first = output.recv().await;
+    while quiet && matches!(first, Some(LoadOutput::Progress(_))) {
+        first = output.recv().await;
+    }
+    let Some(first) = first else {
         return match loading.await {
             Ok(Ok(())) => Ok(reply::stream("application/json", Body::empty()).into()),
             Ok(Err(error)) => Err(error.into()),

@@ -110,7 +110,7 @@ fn layer_blob(store: &Store, key: &LayerKey, lease: &ContentLease) -> Result<Des
     Ok(Descriptor::new(media_type::DOCKER_LAYER_GZIP, digest, size))
 }
 
-/// Remembers that a layer was compressed. Blocking.
+/// Remembers as which blob a layer goes to others. Blocking.
 pub(super) fn made(store: &Store, key: &LayerKey, digest: Digest, size: u64) -> Result<()> {
     let remembered = store.layer_is_blob(key, BlobInfo { digest, size });
     remembered.map_err(|source| Error::caused(Kind::Internal, source))

@@ -42,6 +42,7 @@ const QUEUE_LENGTH: usize = 16;
 const PARTIAL_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Less is no progress.
 const PROGRESS_BYTES_MIN: u64 = 64 << 10;
+const WRITE_BYTES: usize = 256 << 10;
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 
 /// The directory of what is not a blob yet.
@@ -327,6 +328,8 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 /// What the unpacking reads: the file, then what comes, which is written to the file too.
 struct Tee {
     file: File,
+    /// What came and is not in the file yet: few large writes cost less than many small ones.
+    pending: Vec<u8>,
     /// Bytes of the file not yet read.
     kept: u64,
     queue: mpsc::Receiver<Bytes>,
@@ -344,7 +347,20 @@ impl Read for Tee {
     }
 }
 
+impl Drop for Tee {
+    fn drop(&mut self) {
+        // Of a download that was broken off; what is lost here is fetched again.
+        let _ = self.write();
+    }
+}
+
 impl Tee {
+    fn write(&mut self) -> io::Result<()> {
+        let written = self.file.write_all(&self.pending);
+        self.pending.clear();
+        written
+    }
+
     fn next(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if self.kept > 0 {
             let most = usize::try_from(self.kept).unwrap_or(usize::MAX).min(out.len());
@@ -359,10 +375,16 @@ impl Tee {
             match self.queue.blocking_recv() {
                 Some(chunk) => {
                     self.missing = self.missing.saturating_sub(chunk.len() as u64);
-                    self.file.write_all(&chunk)?;
+                    self.pending.extend_from_slice(&chunk);
+                    if self.pending.len() >= WRITE_BYTES {
+                        self.write()?;
+                    }
                     self.chunk = chunk;
                 }
-                None if self.missing == 0 => return Ok(0),
+                None if self.missing == 0 => {
+                    self.write()?;
+                    return Ok(0);
+                }
                 None => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "unexpected EOF")),
             }
         }
@@ -444,7 +466,8 @@ impl Work {
         let read = Arc::new(AtomicU64::new(0));
         let missing = self.blob.size - kept;
         let chunk = Bytes::new();
-        let tee = Tee { file, kept, queue, chunk, missing, read: Arc::clone(&read) };
+        let pending = Vec::with_capacity(WRITE_BYTES);
+        let tee = Tee { file, pending, kept, queue, chunk, missing, read: Arc::clone(&read) };
         let (store, digest, goal) = (self.source.store.clone(), self.blob.digest, self.goal);
         let unpacking = tokio::task::spawn_blocking(move || match goal {
             Goal::Unpack => {

@@ -25,7 +25,7 @@ use store::{
 use tokio::task::JoinSet;
 
 use super::blobs::KnownBlob;
-use super::content::unreadable;
+use super::content::{made, unreadable};
 use super::download::{self, Goal};
 use super::pull::{Extent, PullRequest, Reporter, TransferOutput, layer_line, line};
 use crate::Inner;
@@ -117,9 +117,8 @@ impl Fetch<'_> {
         };
         let (id, came) = self.image(&chosen, &lease).await?;
         let mut wanted = others;
-        if self.request.extent == Extent::AllPlatforms {
-            wanted.extend(chosen.manifest.layers.iter().cloned());
-        }
+        // A layer that is here by another way may have come as another blob, or as none.
+        wanted.extend(chosen.manifest.layers.iter().cloned());
         let rest = self.rest(wanted, &came, &lease).await?;
         self.keep(came.into_iter().chain(rest).collect(), &chosen, Arc::clone(&lease)).await?;
         self.remember(name, &chosen).await;
@@ -290,8 +289,11 @@ impl Fetch<'_> {
         for (place, (key, blob)) in keys.iter().zip(blobs).enumerate() {
             // Held first, so that a blob that is kept stays until it is unpacked.
             let (is_here, is_kept) = (lease.hold(key), content.hold(&blob.digest));
-            let text = if is_here { "Already exists" } else { "Pulling fs layer" };
-            self.say(layer_line(&blob.digest.short(), text));
+            if is_here && (is_kept || blob.digest == key.diff_id().0) {
+                self.say(layer_line(&blob.digest.short(), "Already exists"));
+            } else if !is_here {
+                self.say(layer_line(&blob.digest.short(), "Pulling fs layer"));
+            }
             if is_here || !wanted.insert(*key) {
                 continue;
             }
@@ -402,20 +404,28 @@ impl Fetch<'_> {
     /// Puts what came among the kept blobs, now that all of it is here.
     async fn keep(&self, came: Vec<Came>, chosen: &Chosen, lease: Arc<ContentLease>) -> Result<()> {
         let store = self.engine.store.clone();
-        let diff_ids: HashSet<Digest> =
-            chosen.config.rootfs.diff_ids.iter().map(|diff_id| diff_id.0).collect();
+        let diff_ids = chosen.config.rootfs.diff_ids.iter().copied();
+        let layers: Vec<(DiffId, Descriptor)> =
+            diff_ids.zip(chosen.manifest.layers.iter().cloned()).collect();
         blocking(move || {
             for Came { digest, fetched } in came {
                 // An uncompressed layer gives its bytes itself.
-                match diff_ids.contains(&digest) {
+                match layers.iter().any(|(diff_id, _)| diff_id.0 == digest) {
                     true => fetched.discard(),
-                    false => fetched.keep(&store, &digest, &lease)?,
+                    false => {
+                        let kept = fetched.keep(&store, &digest, &lease);
+                        kept.map_err(|source| Error::caused(Kind::Internal, source))?;
+                    }
+                }
+            }
+            for (diff_id, blob) in layers {
+                if store.has_blob(&blob.digest) {
+                    made(&store, &LayerKey::from(diff_id), blob.digest, blob.size)?;
                 }
             }
             Ok(())
         })
         .await
-        .map_err(|source: store::ContentError| Error::caused(Kind::Internal, source))
     }
 
     /// For a later push.

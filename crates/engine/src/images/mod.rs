@@ -174,11 +174,16 @@ impl Engine {
         .await
     }
 
-    /// Bytes that all layers take.
+    /// Bytes that all layers take, unpacked and as they came.
     #[must_use]
     pub fn layers_size(&self) -> u64 {
-        self.inner.store.layers().iter().map(|layer| layer.size).sum()
+        layers_size(&self.inner)
     }
+}
+
+pub(crate) fn layers_size(engine: &Inner) -> u64 {
+    let unpacked: u64 = engine.store.layers().iter().map(|layer| layer.size).sum();
+    unpacked + engine.store.blobs_size()
 }
 
 /// Names an image and tells about it; gives the image that had the name before.

@@ -267,7 +267,7 @@ fn prune(engine: &Inner, filters: &Filters) -> Result<PruneReport> {
     filters.only(&["dangling", "label", "label!", "until"])?;
     let dangling = filters.boolean("dangling")?.unwrap_or(true);
     let until = until(filters)?;
-    let before: u64 = engine.store.layers().iter().map(|layer| layer.size).sum();
+    let before = super::layers_size(engine);
     let mut report = PruneReport::default();
     let mut images = engine.store.images();
     images.sort_by_key(|image| image.id);
@@ -297,8 +297,8 @@ fn prune(engine: &Inner, filters: &Filters) -> Result<PruneReport> {
             }
         }
     }
-    let after: u64 = engine.store.layers().iter().map(|layer| layer.size).sum();
-    report.reclaimed = before.saturating_sub(after);
+    engine.store.sweep_content();
+    report.reclaimed = before.saturating_sub(super::layers_size(engine));
     let attributes =
         std::collections::BTreeMap::from([("reclaimed".to_owned(), report.reclaimed.to_string())]);
     engine.events.publish(EventType::Image, "prune", "", attributes);
