@@ -19,7 +19,7 @@ pub const CHILDREN_MAX: usize = 1000;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Document {
     Index(Index),
-    Manifest(Manifest),
+    Manifest(Box<Manifest>),
 }
 
 /// Why bytes are no document.
@@ -35,10 +35,8 @@ impl Document {
     /// Reads a document of a media type, which may be empty where nobody has told it.
     pub fn read(media_type: &str, bytes: &[u8]) -> Result<Document, DocumentError> {
         match Document::kind(media_type, bytes)?.as_str() {
-            media_type::OCI_INDEX | media_type::DOCKER_LIST => {
-                Ok(Document::Index(parse::<Index>(bytes)?))
-            }
-            _ => Ok(Document::Manifest(parse::<Manifest>(bytes)?)),
+            media_type::OCI_INDEX | media_type::DOCKER_LIST => Ok(Document::Index(parse(bytes)?)),
+            _ => Ok(Document::Manifest(Box::new(parse(bytes)?))),
         }
     }
 
@@ -154,7 +152,7 @@ impl Store {
                     indexes.push(descriptor);
                 }
                 Some(Document::Manifest(manifest)) => {
-                    children.push(Child { descriptor, manifest: Some(manifest) });
+                    children.push(Child { descriptor, manifest: Some(*manifest) });
                 }
                 None => children.push(Child { descriptor, manifest: None }),
             }

@@ -53,7 +53,7 @@ pub enum SaveError {
     #[error(
         "image with reference {name} was found but does not provide the specified platform ({platform})"
     )]
-    Platform { name: String, platform: Platform },
+    Platform { name: String, platform: Box<Platform> },
 }
 
 /// One element of `manifest.json`.
@@ -221,7 +221,7 @@ impl Store {
         {
             let name = names.first().map_or(image.id.to_string(), |name| name.familiar());
             let platform = platform.cloned().unwrap_or_else(Platform::host);
-            return Err(SaveError::Platform { name, platform });
+            return Err(SaveError::Platform { name, platform: Box::new(platform) });
         }
         let is_named = |name: &Reference| {
             let full = name.to_string();
@@ -270,7 +270,7 @@ impl Store {
                 };
                 let fitting = whole.iter().position(fits);
                 let Some(place) = fitting else {
-                    let (name, platform) = (name.familiar(), wanted.clone());
+                    let (name, platform) = (name.familiar(), Box::new(wanted.clone()));
                     return match wanted.runs(&image.config.platform()) {
                         true => Ok(None),
                         false => Err(SaveError::Platform { name, platform }),

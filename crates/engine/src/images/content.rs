@@ -203,7 +203,7 @@ pub(super) fn unpack(
         }
     };
     let is_config = is_image_config(&manifest.config);
-    let child = Child { descriptor: root, manifest: Some(manifest.clone()) };
+    let child = Child { descriptor: root, manifest: Some((*manifest).clone()) };
     let raw = store.read_manifest(&manifest.config.digest);
     let Some(raw) = raw.filter(|_| is_config && child.is_whole(store)) else { return Ok(None) };
     let config = checked(&manifest, &raw)?;

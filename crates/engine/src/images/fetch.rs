@@ -199,7 +199,7 @@ impl Fetch<'_> {
                 name.familiar()
             )));
         }
-        Ok((index, Chosen { manifest, config, raw }))
+        Ok((index, Chosen { manifest: *manifest, config, raw }))
     }
 
     async fn config(&self, config: &Descriptor, lease: &Arc<ContentLease>) -> Attempt<Bytes> {
