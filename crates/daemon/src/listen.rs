@@ -22,7 +22,7 @@ const LISTEN_FDS_START: i32 = 3;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    #[error("unable to parse host {host:?}: {source}")]
+    #[error("invalid host {host:?}")]
     Host { host: String, source: api::client::HostError },
     #[error("cannot listen on {host}")]
     Bind { host: String, source: io::Error },

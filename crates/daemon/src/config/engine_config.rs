@@ -232,8 +232,12 @@ fn runtimes(reader: &Reader<'_>) -> Result<BTreeMap<String, OtherRuntime>> {
             return Err(bad("given as a flag, too"));
         }
     }
-    if runtimes.contains_key("tug") {
-        return Err(ConfigError::value("runtimes", "the name tug is reserved"));
+    // Source: moby 28.2 `daemon/runtime_unix.go`.
+    let reserved = |name: &&String| {
+        matches!(name.as_str(), "tug" | "runc") || name.starts_with("io.containerd.")
+    };
+    if let Some(name) = runtimes.keys().find(reserved) {
+        return Err(ConfigError::value("runtimes", format!("runtime name '{name}' is reserved")));
     }
     Ok(runtimes)
 }

@@ -193,13 +193,15 @@ pub static KEYS: &[Key] = &[
     key("insecure-registries", "insecure-registry", List, "Enable insecure registry communication"),
     key("ip", "ip", Text, "Host IP for port publishing from the default bridge network"),
     key("ip-forward", "ip-forward", Bool, "Enable IP forwarding in system configuration"),
+    // Whatever it is: the policy of other tables is never changed, and what may come in is decided
+    // by our own.
     key(
         "ip-forward-no-drop",
         "ip-forward-no-drop",
         Bool,
         "Do not set the filter-FORWARD policy to DROP when enabling IP forwarding",
     )
-    .not_yet("true"),
+    .no_effect(),
     key("ip-masq", "ip-masq", Bool, "Enable IP masquerading for the default bridge network"),
     key("ip6tables", "ip6tables", Bool, "Enable addition of firewall rules for IPv6")
         .not_yet("true"),
@@ -283,7 +285,9 @@ pub static KEYS: &[Key] = &[
     key("selinux-enabled", "selinux-enabled", Bool, "Enable selinux support").not_yet("false"),
     key("shutdown-timeout", "shutdown-timeout", Int, "Set the default shutdown timeout"),
     key("storage-driver", "storage-driver", Text, "Storage driver to use").short('s'),
-    key("storage-opts", "storage-opt", List, "Storage driver options").not_yet("[]"),
+    // The kernel is asked what it can do, and no list of versions.
+    key("storage-opts", "storage-opt", List, "Storage driver options")
+        .not_yet("[\"overlay2.override_kernel_check=true\",\"overlay2.override_kernel_check=1\"]"),
     key(
         "swarm-default-advertise-addr",
         "swarm-default-advertise-addr",

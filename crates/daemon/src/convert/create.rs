@@ -395,7 +395,8 @@ mod tests {
     use expect_test::{Expect, expect};
 
     fn parse(minor: u32, json: &str) -> Result<wish::CreateRequest> {
-        let body = CreateRequest::from_slice(json.as_bytes()).unwrap().unwrap();
+        let named = json.replacen('{', r#"{"Image":"i","#, 1);
+        let body = CreateRequest::from_slice(named.as_bytes()).unwrap().unwrap();
         create(v(minor), "n", "", body)
     }
 

@@ -191,7 +191,8 @@ impl Networks {
 /// first.
 fn networks_of(state: &State, spec: &ContainerSpec) -> Result<Vec<Id>> {
     let first = match &spec.host.network {
-        NetworkMode::Bridge => state.resolve("bridge")?,
+        // `--bridge none`: a container that asks for nothing else has no network.
+        NetworkMode::Bridge => state.resolve("bridge").or_else(|_| state.resolve("none"))?,
         NetworkMode::None => state.resolve("none")?,
         NetworkMode::Named(name) => state.resolve(name)?,
         NetworkMode::Host | NetworkMode::Container(_) => return Ok(Vec::new()),
@@ -592,7 +593,10 @@ fn lease(
         };
         let gateway = (gateway_mode(&network.record, ipv4) != "isolated"
             && !network.record.internal)
-            .then_some(subnet.gateway);
+            .then(|| {
+                let aside = if ipv4 { super::GATEWAY_ASIDE } else { super::GATEWAY_ASIDE6 };
+                subnet.auxiliary.get(aside).copied().unwrap_or(subnet.gateway)
+            });
         if ipv4 {
             (endpoint.address, endpoint.gateway) = (Some(address), gateway);
         } else {

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 /// Where automatic subnets come from and what they must avoid.
 pub(super) struct Pools<'a> {
     pub ranges4: &'a [PoolRange],
-    pub range6: PoolRange,
+    pub ranges6: &'a [PoolRange],
     /// Subnets of the host that automatic ones must not overlap.
     pub host: &'a [Subnet],
     /// Subnets of our networks, which none may overlap.
@@ -220,8 +220,7 @@ fn chosen(subnet: Subnet, wish: &SubnetRequest, pools: &Pools<'_>) -> Result<Sub
 
 fn automatic(ipv4: bool, wish: Option<&SubnetRequest>, pools: &Pools<'_>) -> Result<SubnetRecord> {
     let taken: Vec<Subnet> = pools.host.iter().chain(pools.ours).copied().collect();
-    let six = [pools.range6];
-    let ranges = if ipv4 { pools.ranges4 } else { &six };
+    let ranges = if ipv4 { pools.ranges4 } else { pools.ranges6 };
     let subnet = pool::first_free(ranges, &taken).ok_or_else(words::no_pool)?;
     let wish = wish.map(parse).transpose()?.unwrap_or_default();
     if let Some(range) = wish.range {
@@ -273,7 +272,7 @@ mod tests {
         let ranges4 = pool::default_ranges();
         let pools = Pools {
             ranges4: &ranges4,
-            range6: pool::local_ipv6_range(Some([1; 5])),
+            ranges6: &[pool::local_ipv6_range(Some([1; 5]))],
             host: &["172.18.0.0/24".parse().unwrap()],
             ours: &["172.17.0.0/16".parse().unwrap()],
         };

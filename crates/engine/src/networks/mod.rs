@@ -63,6 +63,7 @@ struct Shared {
     records_dir: PathBuf,
     exec_root: PathBuf,
     ranges4: Vec<PoolRange>,
+    ranges6: Vec<PoolRange>,
     events: Events,
     /// For the threads that work for us, which must not keep us alive.
     weak: Weak<Shared>,
@@ -126,16 +127,19 @@ impl Networks {
     pub fn open(config: &EngineConfig, events: Events) -> Result<Self> {
         let records_dir = config.data_root.join("networks");
         let settings = config.network.clone();
-        let mut ranges4: Vec<PoolRange> = Vec::new();
+        let (mut ranges4, mut ranges6): (Vec<PoolRange>, Vec<PoolRange>) = Default::default();
         for (base, prefix, size) in &settings.address_pools {
             let base = Subnet::new(*base, *prefix)
                 .ok_or_else(|| Error::invalid("invalid default address pool"))?;
-            if base.is_ipv4() {
-                ranges4.push(PoolRange { base, size: *size });
-            }
+            let ranges = if base.is_ipv4() { &mut ranges4 } else { &mut ranges6 };
+            ranges.push(PoolRange { base, size: *size });
         }
+        let instance = Instance::of(config);
         if ranges4.is_empty() {
             ranges4 = pool::default_ranges();
+        }
+        if ranges6.is_empty() {
+            ranges6.push(pool::local_ipv6_range(Some(instance.host_id)));
         }
         let mut networks = BTreeMap::new();
         for record in NetworkRecord::load_all(&records_dir) {
@@ -144,10 +148,11 @@ impl Networks {
         let state = State { networks, attached: BTreeMap::new(), kernel: None };
         let shared = Arc::new_cyclic(|weak| Shared {
             settings,
-            instance: Instance::of(config),
+            instance,
             records_dir,
             exec_root: config.exec_root.clone(),
             ranges4,
+            ranges6,
             events,
             weak: Weak::clone(weak),
             state: Mutex::new(state),
@@ -194,7 +199,7 @@ impl Networks {
         let ours = state.subnets();
         let pools = create::Pools {
             ranges4: &self.shared.ranges4,
-            range6: pool::local_ipv6_range(Some(self.shared.instance.host_id)),
+            ranges6: &self.shared.ranges6,
             host: &host,
             ours: &ours,
         };
@@ -327,6 +332,11 @@ impl Networks {
             let found = state.networks.values().find(|network| network.record.name == name);
             let old = found.map(|network| network.record.clone());
             if name == "bridge" && self.shared.settings.bridge.as_deref() == Some("none") {
+                // Containers that ask for nothing else get no network; see `networks_of`.
+                if let Some(old) = old {
+                    old.delete(&self.shared.records_dir)?;
+                    state.networks.remove(&old.id);
+                }
                 continue;
             }
             let record = match driver {
@@ -344,6 +354,12 @@ impl Networks {
         Ok(())
     }
 }
+
+/// Auxiliary addresses that are the containers' default gateways instead of the bridge's own.
+///
+/// Source: moby 28.2 `libnetwork/drivers/bridge/bridge_linux.go`.
+pub(super) const GATEWAY_ASIDE: &str = "DefaultGatewayIPv4";
+pub(super) const GATEWAY_ASIDE6: &str = "DefaultGatewayIPv6";
 
 /// A record without addresses.
 fn bare(name: &str, driver: Driver) -> NetworkRecord {
@@ -424,35 +440,32 @@ impl Shared {
             }
             let automatic =
                 record.subnets.iter().find(|old| old.subnet.is_ipv4() == ipv4 && !old.chosen);
-            let whole = bip
-                .map(Subnet::network)
-                .or_else(|| if ipv4 { None } else { range.map(Subnet::network) });
-            let found = match (whole, automatic) {
-                (None, Some(old)) if range.is_none() && gateway.is_none() => old.clone(),
-                (whole, _) => {
-                    let chosen = whole.is_some();
-                    let whole = match whole {
-                        Some(whole) => whole,
-                        None => self.free_subnet(state, ipv4)?,
-                    };
-                    let gateway = bip.map(Subnet::address).or(gateway);
-                    let range = range.filter(|range| *range != whole).map(Subnet::network);
-                    let wish =
-                        SubnetWish { subnet: None, range, gateway, auxiliary: BTreeMap::new() };
-                    create::checked(whole, &wish, chosen)?
-                }
+            // Source: moby 28.2 `daemon/daemon_unix.go`: without --bip, --fixed-cidr is all there is.
+            let chosen = bip.map(Subnet::network).or_else(|| range.map(Subnet::network));
+            let whole = match (chosen, automatic) {
+                (Some(whole), _) => whole,
+                (None, Some(old)) => old.subnet,
+                (None, None) => self.free_subnet(state, ipv4)?,
             };
-            subnets.push(found);
+            let aside = if ipv4 { GATEWAY_ASIDE } else { GATEWAY_ASIDE6 };
+            let wish = SubnetWish {
+                subnet: None,
+                range: range.map(Subnet::network).filter(|range| *range != whole),
+                gateway: bip.map(Subnet::address),
+                // The bridge keeps its own address; containers go by this one.
+                auxiliary: gateway.map(|ip| (aside.to_owned(), ip)).into_iter().collect(),
+            };
+            subnets.push(create::checked(whole, &wish, chosen.is_some())?);
         }
         record.subnets = subnets;
         Ok(record)
     }
 
     fn free_subnet(&self, state: &mut State, ipv4: bool) -> Result<Subnet> {
-        let six = [pool::local_ipv6_range(Some(self.instance.host_id))];
         let mut taken = state.subnets();
         taken.extend(self.host_subnets(state)?);
-        pool::first_free(if ipv4 { &self.ranges4 } else { &six }, &taken).ok_or_else(words::no_pool)
+        pool::first_free(if ipv4 { &self.ranges4 } else { &self.ranges6 }, &taken)
+            .ok_or_else(words::no_pool)
     }
 
     fn remove(&self, state: &mut State, id: &Id) -> Result<()> {

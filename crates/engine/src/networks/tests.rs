@@ -312,3 +312,39 @@ fn a_burst_of_starts_is_not_held_up_by_the_pool() {
         assert_eq!(addresses.len(), 20);
     });
 }
+
+#[test]
+fn the_default_bridge_follows_the_daemons_settings() {
+    let settings = NetworkSettings {
+        bip: Some(("10.55.0.1".parse().unwrap(), 24)),
+        default_gateway: Some("10.55.0.2".parse().unwrap()),
+        ..NetworkSettings::default()
+    };
+    on_a_host_with(settings, |host| {
+        let spec = on("bridge");
+        let prepared = host.start(Id::random(), "web", &spec).unwrap();
+        let endpoint = &prepared.attachment.view(&spec).endpoints["bridge"];
+        // The gateway's address is nobody else's.
+        assert_eq!(endpoint.address.unwrap().to_string(), "10.55.0.3");
+        assert_eq!(endpoint.gateway.unwrap().to_string(), "10.55.0.2");
+        let bridge = &host.networks.inspect("bridge").unwrap().subnets[0];
+        assert_eq!(bridge.gateway.unwrap().to_string(), "10.55.0.1");
+    });
+    let range = Some(("10.56.0.128".parse().unwrap(), 25));
+    let settings = NetworkSettings { fixed_cidr: range, ..NetworkSettings::default() };
+    on_a_host_with(settings, |host| {
+        let spec = on("bridge");
+        let prepared = host.start(Id::random(), "web", &spec).unwrap();
+        let endpoint = &prepared.attachment.view(&spec).endpoints["bridge"];
+        assert_eq!(endpoint.gateway.unwrap().to_string(), "10.56.0.129");
+    });
+    let settings =
+        NetworkSettings { bridge: Some("none".to_owned()), ..NetworkSettings::default() };
+    on_a_host_with(settings, |host| {
+        let spec = on("bridge");
+        let prepared = host.start(Id::random(), "web", &spec).unwrap();
+        let names: Vec<_> = prepared.attachment.endpoints.keys().cloned().collect();
+        assert_eq!(names, ["none"]);
+        assert!(host.networks.inspect("bridge").is_err());
+    });
+}
