@@ -395,7 +395,7 @@ mod tests {
     use expect_test::{Expect, expect};
 
     fn parse(minor: u32, json: &str) -> Result<wish::CreateRequest> {
-        let named = json.replacen('{', r#"{"Image":"i","#, 1);
+        let named = json.replacen('{', r#"{"Image":"i","#, 1).replacen(",}", "}", 1);
         let body = CreateRequest::from_slice(named.as_bytes()).unwrap().unwrap();
         create(v(minor), "n", "", body)
     }

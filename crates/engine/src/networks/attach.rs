@@ -191,20 +191,27 @@ impl Networks {
 /// first.
 fn networks_of(state: &State, spec: &ContainerSpec) -> Result<Vec<Id>> {
     let first = match &spec.host.network {
-        // `--bridge none`: a container that asks for nothing else has no network.
-        NetworkMode::Bridge => state.resolve("bridge").or_else(|_| state.resolve("none"))?,
+        NetworkMode::Bridge => default_network(state)?,
         NetworkMode::None => state.resolve("none")?,
         NetworkMode::Named(name) => state.resolve(name)?,
         NetworkMode::Host | NetworkMode::Container(_) => return Ok(Vec::new()),
     };
     let mut ids = vec![first];
     for name in spec.endpoints.keys() {
-        let id = state.resolve(name)?;
+        let id = match name.as_str() {
+            "bridge" | "default" => default_network(state)?,
+            name => state.resolve(name)?,
+        };
         if !ids.contains(&id) {
             ids.push(id);
         }
     }
     Ok(ids)
+}
+
+/// With `--bridge none` a container that asks for nothing else has no network.
+fn default_network(state: &State) -> Result<Id> {
+    state.resolve("bridge").or_else(|_| state.resolve("none"))
 }
 
 impl Shared {

@@ -341,7 +341,9 @@ fn the_default_bridge_follows_the_daemons_settings() {
     let settings =
         NetworkSettings { bridge: Some("none".to_owned()), ..NetworkSettings::default() };
     on_a_host_with(settings, |host| {
-        let spec = on("bridge");
+        let mut spec = on("bridge");
+        // As docker's command line names it.
+        spec.endpoints.insert("default".to_owned(), EndpointSpec::default());
         let prepared = host.start(Id::random(), "web", &spec).unwrap();
         let names: Vec<_> = prepared.attachment.endpoints.keys().cloned().collect();
         assert_eq!(names, ["none"]);
