@@ -91,7 +91,7 @@ impl Engine {
 
     /// Holds a blob that a client was told is here, until its manifest comes.
     pub fn hold_blob(&self, digest: &Digest) {
-        self.inner.store.hold_content_for(digest, super::HOLD_TIME);
+        self.inner.store.hold_content_for(digest, super::TOLD_TIME);
     }
 
     /// Deletes a blob that nothing needs.

@@ -56,6 +56,8 @@ impl Link {
 pub(super) enum Kind {
     Image,
     Index,
+    /// Somebody's own: kept, and nothing made of it.
+    Other,
 }
 
 impl Kind {
@@ -63,7 +65,9 @@ impl Kind {
         match media_type {
             media_type::OCI_INDEX | media_type::DOCKER_LIST => Some(Kind::Index),
             media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST => Some(Kind::Image),
-            _ => None,
+            // Signed in a way of its own, and long gone.
+            "application/vnd.docker.distribution.manifest.v1+json" => None,
+            other => other.ends_with("+json").then_some(Kind::Other),
         }
     }
 }
@@ -95,7 +99,7 @@ impl Document {
         let Some(kind) = Kind::of(media_type) else {
             return invalid(format!("no manifest has the media type {media_type:?}"));
         };
-        if self.schema_version != 2 {
+        if kind != Kind::Other && self.schema_version != 2 {
             return invalid(format!("schemaVersion is {}, not 2", self.schema_version));
         }
         match kind {
@@ -109,7 +113,7 @@ impl Document {
                 invalid("an index has neither config nor layers".to_owned())
             }
             Kind::Index if self.manifests.is_none() => invalid("an index has manifests".to_owned()),
-            Kind::Image | Kind::Index => Ok((media_type.to_owned(), kind)),
+            Kind::Image | Kind::Index | Kind::Other => Ok((media_type.to_owned(), kind)),
         }
     }
 
@@ -162,6 +166,20 @@ mod tests {
             "",
             r#"{"schemaVersion":2,"mediaType":"application/vnd.docker.distribution.manifest.v2+json","config":LINK,"layers":[]}"#,
             expect!["Image application/vnd.docker.distribution.manifest.v2+json 1"],
+        );
+    }
+
+    #[test]
+    fn documents_of_other_types_are_kept() {
+        check(
+            "application/vnd.mine+json",
+            r#"{"layers":[LINK],"anything":1}"#,
+            expect!["Other application/vnd.mine+json 1"],
+        );
+        check(
+            "text/plain",
+            "{}",
+            expect![[r#"manifest invalid: no manifest has the media type "text/plain""#]],
         );
     }
 

@@ -211,7 +211,7 @@ fn put(engine: &Inner, repository: &Repository, manifest: NewManifest) -> Result
         let is_file = lease.hold(needed);
         let is_here = match kind {
             Kind::Index => is_file,
-            Kind::Image => is_file || engine.store.content_size(needed).is_some(),
+            Kind::Image | Kind::Other => is_file || engine.store.content_size(needed).is_some(),
         };
         if !is_here {
             return Err(DistributionError::Missing(*needed));
@@ -220,6 +220,9 @@ fn put(engine: &Inner, repository: &Repository, manifest: NewManifest) -> Result
     engine.store.keep_blob(&bytes, &lease).map_err(DistributionError::content)?;
     let target = Target { digest, media_type, size: bytes.len() as u64 };
     let warning = name(engine, repository, &names, kind, &target, &lease)?;
+    for needed in document.needs() {
+        engine.store.shorten_content_hold(needed, REGRET_TIME);
+    }
     engine
         .store
         .flush()

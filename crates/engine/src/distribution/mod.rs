@@ -43,6 +43,8 @@ pub(crate) use uploads::Uploads;
 
 /// How long an uploaded blob waits for the manifest that names it.
 const HOLD_TIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// The same for a blob that a client was told is here.
+const TOLD_TIME: Duration = Duration::from_secs(60 * 60);
 /// How long the blobs of a deleted manifest stay, for who deletes them one by one or pushes again.
 const REGRET_TIME: Duration = Duration::from_secs(5 * 60);
 /// Between two sweeps of uploads and blobs that nobody came back for.
