@@ -541,8 +541,9 @@ mod tests {
         let (kept, lost) = (keep_image(&store, &lease, "kept"), keep_image(&store, &lease, "lost"));
         store.name_content(&name("a:1"), target(&store, kept[0])).unwrap();
         assert_eq!(store.sweep_content(), 0, "all are leased");
+        // The sweep that was asked for meanwhile is made up for.
         drop(lease);
-        assert!(store.sweep_content() > 0);
+        store.settle();
         check_here(&store, &kept, &[true, true, true, true, false]);
         check_here(&store, &lost, &[false; 5]);
         store.name_content(&name("b:1"), target(&store, kept[0])).unwrap();
