@@ -1,4 +1,9 @@
-//! Lists of images: both command lines print the same of the same state.
+//! Lists of images, and archives of them: both command lines do the same to the same state.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::thread;
 
 use super::registry::{ADDRESS, Registry, without};
 use crate::harness::{BOTH, Cli, Outcome, Suite};
@@ -6,6 +11,7 @@ use crate::harness::{BOTH, Cli, Outcome, Suite};
 super::cases! {
     lists_of_images_are_the_same_in_both_command_lines,
     a_tree_shows_an_images_platforms,
+    archives_come_from_an_address_and_go_to_no_directory,
 }
 
 /// What both print; the real client takes an image's names in any order.
@@ -102,5 +108,55 @@ fn a_tree_shows_an_images_platforms(suite: &Suite) -> Outcome {
     assert_eq!(used.lines().filter(|line| line.ends_with("   U")).count(), 2, "{used}");
     suite.run(Cli::Tug, ["rm", &id]).ok();
     suite.run(Cli::Tug, ["rmi", &list]).ok();
+    Outcome::Passed
+}
+
+/// Serves one file to everybody who asks for it, and 404 to others; its thread ends with the process.
+fn serve(file: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let (mut head, mut byte) = (Vec::new(), [0]);
+            while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n > 0) {
+                head.push(byte[0]);
+            }
+            let (status, body) = match head.starts_with(b"GET /root.tar ") {
+                true => ("200 OK", file.as_slice()),
+                false => ("404 Not Found", b"gone".as_slice()),
+            };
+            let length = body.len();
+            // A client that is gone needs no answer.
+            let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n");
+            let _ = stream.write_all(body);
+        }
+    });
+    format!("http://{address}")
+}
+
+fn archives_come_from_an_address_and_go_to_no_directory(suite: &Suite) -> Outcome {
+    let server = serve(fs::read(suite.image_tar("busybox")).unwrap());
+    for cli in BOTH {
+        let url = format!("{server}/root.tar");
+        let told =
+            suite.run(cli, ["import", "-c", r#"CMD ["echo","from afar"]"#, &url, "afar"]).ok();
+        assert!(told.starts_with(&format!("Downloading from {url}")), "{told}");
+        assert_eq!(suite.run(cli, ["run", "--rm", "afar"]).ok(), "from afar");
+        let comment = suite.run(cli, ["inspect", "-f", "{{.Comment}}", "afar"]).ok();
+        assert_eq!(comment, format!("Imported from {url}"));
+        suite.run(cli, ["rmi", "afar"]).ok();
+        for (args, want) in [
+            (["import", &format!("{server}/nope"), "afar"], "with status 404 Not Found: gone"),
+            (["import", &url, "BAD"], "repository name (library/BAD) must be lowercase"),
+            (["save", "-o/tmp", "busybox"], "failed to save image: cannot write to a directory"),
+            (
+                ["export", "-o/nonexistent/x", "nope"],
+                "failed to export container: invalid output path: stat /nonexistent: no such file or directory",
+            ),
+        ] {
+            let said = suite.run(cli, args).fails(1);
+            assert!(said.contains(want), "{said}");
+        }
+    }
     Outcome::Passed
 }

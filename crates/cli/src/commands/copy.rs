@@ -68,7 +68,7 @@ async fn export(session: &Session, matches: &Matches) -> Outcome {
             "cowardly refusing to save to a terminal. Use the -o flag or redirect",
         ));
     }
-    transfer::check_output("export", output)?;
+    transfer::check_output("export container", output)?;
     let Some(name) = matches.args.first() else { return Ok(0) };
     let path = format!("/containers/{}/export", segment(name));
     let response = session.client().await?.get(&path).send().await?;

@@ -256,6 +256,8 @@ async fn import(session: &Session, matches: &Matches) -> Outcome {
     let remote = source.starts_with("http://") || source.starts_with("https://");
     request = request.query("fromSrc", if remote { source.as_str() } else { "-" });
     if let Some(name) = rest.first() {
+        // Refused here, before an archive is sent for nothing.
+        Reference::parse_untagged(name).map_err(|error| Failure::new(error.to_string()))?;
         request = request.query("repo", name);
     }
     for change in matches.all("change") {
@@ -347,7 +349,7 @@ async fn save(session: &Session, matches: &Matches) -> Outcome {
             "cowardly refusing to save to a terminal. Use the -o flag or redirect",
         ));
     }
-    check_output("save", output)?;
+    check_output("save image", output)?;
     let mut request = session.client().await?.get("/images/get");
     for name in &matches.args {
         request = request.query("names", name);
@@ -360,22 +362,29 @@ async fn save(session: &Session, matches: &Matches) -> Outcome {
     Ok(0)
 }
 
-/// Refuses a directory, or a path in one that is not there, before anything is asked.
+/// Refuses what is no place for an archive, before anything is asked. `verb` is what is done to what.
+///
+/// Source: docker/cli 28.2 `cli/command/utils.go`, `ValidateOutputPath`.
 pub fn check_output(verb: &str, path: &str) -> Result<(), Failure> {
-    let directory = Path::new(path).parent().filter(|parent| !parent.as_os_str().is_empty());
+    use std::os::unix::fs::FileTypeExt as _;
+    let refused = |why: &str| Err(Failure::new(format!("failed to {verb}: {why}")));
+    let path = Path::new(path);
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     if let Some(directory) = directory
-        && !directory.exists()
+        && let Err(error) = std::fs::metadata(directory)
     {
-        return Err(Failure::new(format!(
-            "failed to {verb} image: invalid output path: directory {directory:?} does not exist"
-        )));
+        let why = reason(&error);
+        return refused(&format!("invalid output path: stat {}: {why}", directory.display()));
     }
-    if Path::new(path).is_dir() {
-        return Err(Failure::new(format!(
-            "failed to {verb} image: invalid output path: {path:?} must be a regular file"
-        )));
+    match std::fs::metadata(path).map(|metadata| metadata.file_type()) {
+        Ok(kind) if kind.is_dir() => refused("cannot write to a directory"),
+        // Writing to this one is how something is thrown away.
+        Ok(kind) if kind.is_char_device() && path != Path::new("/dev/null") => {
+            refused("cannot write to a character device file")
+        }
+        Ok(kind) if kind.is_block_device() => refused("cannot write to a device file"),
+        Ok(_) | Err(_) => Ok(()),
     }
-    Ok(())
 }
 
 async fn commit(session: &Session, matches: &Matches) -> Outcome {

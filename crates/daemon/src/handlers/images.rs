@@ -254,9 +254,13 @@ pub async fn create(call: Call) -> Result {
     match (query.text("fromImage"), query.text("fromSrc")) {
         ("", "") => Err(Failure::invalid("one of fromImage and fromSrc is needed")),
         ("", "-") => import(call).await,
-        ("", url) => Err(Failure::not_implemented(format!(
-            "importing from {url} is not supported yet: download it, then import the file"
-        ))),
+        ("", source) => {
+            let url = match source.contains("://") {
+                true => source.to_owned(),
+                false => format!("http://{source}"),
+            };
+            import_from(call, url).await
+        }
         (image, _) => {
             let name = match (
                 query.text("tag").trim_start_matches('@'),
@@ -377,21 +381,68 @@ fn transfer_message(output: TransferOutput) -> Message {
     }
 }
 
-async fn import(mut call: Call) -> Result {
+fn import_request(call: &Call) -> Result<ImportRequest> {
     let query = &call.query;
     let name = match query.text("repo") {
         "" => None,
         repo => Some(named(repo, query.text("tag"))?),
     };
-    let request = ImportRequest {
+    Ok(ImportRequest {
         name,
         message: query.text("message").to_owned(),
         changes: query.all("changes").flat_map(str::lines).map(str::to_owned).collect(),
-        platform: platform(&call)?,
-    };
+        platform: platform(call)?,
+    })
+}
+
+async fn import(mut call: Call) -> Result {
+    let request = import_request(&call)?;
     let archive = call.upload_stream();
     let id = call.engine.import_image(archive, request).await?;
     let body = Body::full(Message::status(id.to_string()).to_line());
+    Ok(reply::stream("application/json", body).into())
+}
+
+/// The same of what is at an address. It is under way before anything is answered, so that an address
+/// where nothing is gets a status.
+async fn import_from(call: Call, url: String) -> Result {
+    let mut request = import_request(&call)?;
+    if request.message.is_empty() {
+        request.message = format!("Imported from {url}");
+    }
+    let mut download = call.engine.download_archive(&url).await?;
+    let (chunks, archive) = mpsc::channel(QUEUE_LENGTH);
+    let engine = call.engine.clone();
+    let body = spawn_feed(|sender| async move {
+        let begun = Message::status(format!("Downloading from {url}"));
+        if !sender.send(begun.to_line()).await {
+            return;
+        }
+        let importing = engine.import_image(archive, request);
+        let total = download.size.map_or(0, bytes);
+        let fed = async {
+            let mut current = 0;
+            while let Some(chunk) = download.bytes.recv().await {
+                current += chunk.as_ref().map_or(0, |chunk| bytes(chunk.len() as u64));
+                // An importer that gave up says why itself.
+                if chunks.send(chunk).await.is_err() {
+                    break;
+                }
+                let mut message = Message::status("Importing");
+                message.progress_detail = Some(Progress { current, total, ..Progress::default() });
+                if !sender.send(message.to_line()).await {
+                    break;
+                }
+            }
+            drop(chunks);
+        };
+        let (id, ()) = tokio::join!(importing, fed);
+        let last = match id {
+            Ok(id) => Message::status(id.to_string()),
+            Err(error) => Message::error(error.message, 0),
+        };
+        sender.send(last.to_line()).await;
+    });
     Ok(reply::stream("application/json", body).into())
 }
 

@@ -9,6 +9,7 @@ mod ask;
 mod blobs;
 pub(crate) mod content;
 mod download;
+mod download_archive;
 mod fetch;
 mod pattern;
 mod pull;
@@ -36,6 +37,7 @@ use crate::filters::Filters;
 use crate::{Engine, Inner, words};
 
 pub use ask::Distribution;
+pub use download_archive::Download;
 pub use pull::{Extent, PullRequest, TransferOutput};
 pub use push::PushRequest;
 pub use registry::Credentials;
