@@ -2,9 +2,11 @@
 //!
 //! Source: moby 28.2 `api/server/router/image`, `postImagesCreate`; `builder/remotecontext/remote.go`.
 
-use hyper::Uri;
-use hyper::header::{CONTENT_LENGTH, HeaderMap};
+use std::sync::Arc;
+
+use registry::dial::Trust;
 use registry::transport::Payload;
+use registry::{HeaderMap, Method, Uri};
 use tokio::sync::mpsc;
 
 use crate::Engine;
@@ -23,7 +25,7 @@ pub struct Download {
 }
 
 impl Engine {
-    /// Begins to get what is at `address`, by way of the daemon's proxies and with its trust.
+    /// Begins to get what is at `address`, by way of the daemon's proxies.
     ///
     /// # Errors
     /// `Invalid` for an address that is none, or an answer other than success.
@@ -31,10 +33,12 @@ impl Engine {
         let url: Uri = address.parse().map_err(|source| {
             Error::because(Kind::Invalid, format_args!("parse {address:?}"), source)
         })?;
-        let registries = &self.inner.registries;
-        let (transport, trusting) = (registries.transport(), registries.trusting());
-        let (get, headers) = (hyper::Method::GET, HeaderMap::new());
-        let sent = transport.send(get, &url, &headers, Payload::empty(), &*trusting);
+        let transport = self.inner.registries.transport();
+        let trust = Arc::new(Trust::default());
+        // What is insecure to pull from is not therefore so to import from.
+        let trust_of = move |_: &str| Arc::clone(&trust);
+        let (get, headers) = (Method::GET, HeaderMap::new());
+        let sent = transport.send(get, &url, &headers, Payload::empty(), &trust_of);
         let mut answer = sent.await.map_err(|source| Error::caused(Kind::Invalid, source))?;
         if !answer.status.is_success() {
             let body = answer.bytes(REFUSAL_BYTES_MAX).await.ok().flatten().unwrap_or_default();
@@ -43,7 +47,7 @@ impl Engine {
             let text = format!("failed to GET {address} with status {}: {body}", answer.status);
             return Err(Error::new(kind, text.trim_end_matches([' ', ':'])));
         }
-        let size = answer.header(CONTENT_LENGTH.as_str()).and_then(|text| text.parse().ok());
+        let size = answer.header("content-length").and_then(|text| text.parse().ok());
         let (sender, bytes) = mpsc::channel(CHUNKS_MAX);
         tokio::spawn(async move {
             while let Some(chunk) = answer.chunk().await.transpose() {
