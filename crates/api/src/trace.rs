@@ -10,6 +10,11 @@ use serde::{Deserialize, Serialize};
 pub const ID: &str = "moby.tug.trace";
 /// What `version=` asks for it.
 pub const VERSION: &str = "tug1";
+/// The secrets of RUN steps, `{"name":"base64"}` in base64. In a header, since
+/// addresses are logged. With it come the parameters `contexts` (`{"name":"0"}`, the number of a
+/// directory in `contextsdir` of the archive, or `{"name":"docker-image://x"}`), `ssh`
+/// (`{"name":"/socket"}`), `allow` and `nocachefilter`.
+pub const SECRETS_HEADER: &str = "x-tug-secrets";
 
 /// One thing that happened. Times are Unix milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

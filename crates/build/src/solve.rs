@@ -13,7 +13,7 @@
 //!
 //! Invariants: a failed or cancelled build commits nothing; the first failure is the one reported.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -64,6 +64,15 @@ impl Entitlement {
     }
 }
 
+/// What stands behind a name of `--build-context`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamedContext {
+    /// Files that the worker has under the name.
+    Files,
+    /// An image.
+    Image(String),
+}
+
 /// What the user asks of a build.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -76,6 +85,13 @@ pub struct Options {
     /// lines of history do not say what was copied.
     pub cache_from: Vec<ImageConfig>,
     pub allowed: Vec<Entitlement>,
+    /// The names of secrets and of agents that the worker can give.
+    pub secrets: BTreeSet<String>,
+    pub agents: BTreeSet<String>,
+    /// What `--build-context` puts in place of stages and images.
+    pub contexts: BTreeMap<String, NamedContext>,
+    /// Stages whose steps are always done anew (`--no-cache-filter`), by name or number.
+    pub fresh_stages: Vec<String>,
     pub platform: Option<Platform>,
     /// Names to show under "exporting to image".
     pub names: Vec<String>,
@@ -116,6 +132,8 @@ pub enum StepError {
     Checksum { url: String, got: Digest, want: String },
     #[error("ADD failed: {0}")]
     Fetch(Failure),
+    #[error("build context {0:?} holds files: FROM takes an image")]
+    FilesForBase(String),
     #[error("{} is not allowed", .0.word())]
     NotAllowed(Entitlement),
     #[error("secret {0}: not found")]
@@ -162,6 +180,7 @@ impl StepError {
             | Self::Checksum { .. }
             | Self::Fetch(_)
             | Self::NotAllowed(_)
+            | Self::FilesForBase(_)
             | Self::Secret(_)
             | Self::Ssh(_)
             | Self::Git(_)

@@ -1,6 +1,6 @@
 //! Tests of the solver, on the dry worker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use expect_test::{Expect, expect};
 use spec::image::{History, ImageConfig};
@@ -20,6 +20,10 @@ fn options() -> Options {
         dialect: Dialect::Classic,
         cache_from: Vec::new(),
         allowed: Vec::new(),
+        secrets: BTreeSet::new(),
+        agents: BTreeSet::new(),
+        contexts: BTreeMap::new(),
+        fresh_stages: Vec::new(),
         platform: None,
         names: vec!["docker.io/library/x:latest".into()],
     }
@@ -362,4 +366,40 @@ fn volumes_of_the_classic_builder_are_told_to_the_worker() {
     let dry = dry();
     run(&dry, text, &options()).unwrap();
     assert_eq!(dry.take_commands().len(), 2, "a volume is in the key");
+}
+
+#[test]
+fn secrets_are_asked_for_by_name_and_missing_ones_may_be() {
+    let dry = dry();
+    let given = Options { secrets: ["s".to_owned()].into(), ..options() };
+    run(&dry, "FROM busybox\nRUN --mount=type=secret,id=s,required cat /run/secrets/s\n", &given)
+        .unwrap();
+    run(&dry, "FROM busybox\nRUN --mount=type=secret,id=t cat /run/secrets/t\n", &given).unwrap();
+    let source = "FROM busybox\nRUN --mount=type=secret,id=t,required x\n";
+    assert_eq!(run(&dry, source, &given).unwrap_err().to_string(), "secret t: not found");
+    let source = "FROM busybox\nRUN --mount=type=ssh,required x\n";
+    assert_eq!(run(&dry, source, &given).unwrap_err().to_string(), "unset ssh forward key default");
+}
+
+#[test]
+fn what_needs_leave_is_refused_without_it() {
+    let dry = dry();
+    let source = "FROM busybox\nRUN --security=insecure x\n";
+    let error = run(&dry, source, &options()).unwrap_err();
+    assert_eq!(error.to_string(), "security.insecure is not allowed");
+    let allowed = vec![crate::solve::Entitlement::SecurityInsecure];
+    run(&dry, source, &Options { allowed, ..options() }).unwrap();
+}
+
+#[test]
+fn a_named_context_goes_before_a_stage_and_an_image() {
+    let dry = dry();
+    let contexts = [
+        ("files".to_owned(), crate::solve::NamedContext::Files),
+        ("nowhere".to_owned(), crate::solve::NamedContext::Image("busybox".to_owned())),
+    ];
+    let options = Options { contexts: contexts.into(), ..options() };
+    run(&dry, "FROM nowhere\nCOPY --from=files a.txt /\nCOPY --from=nowhere /x /y\n", &options)
+        .unwrap();
+    assert!(run(&dry, "FROM files\nRUN x\n", &options).is_err());
 }

@@ -12,7 +12,7 @@ use crate::key::Key;
 use crate::lex;
 use crate::parse;
 use crate::progress::{Event, HIDDEN, Vertex, rfc3339};
-use crate::solve::{Broken, Build, Cache, Dialect, Globals, StepError};
+use crate::solve::{Broken, Build, Cache, Dialect, Globals, NamedContext, StepError};
 use crate::state::State;
 use crate::worker::{Failure, Origin, Record, Stream, Worker};
 
@@ -157,6 +157,11 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
                 return Err(error);
             }
         };
+        match self.build.options.contexts.get(&base) {
+            Some(NamedContext::Image(image)) => return self.begin_on_image(stage, image),
+            Some(NamedContext::Files) => return Err(StepError::FilesForBase(base)),
+            None => {}
+        }
         if base == "scratch" {
             let platform = self.platform(stage)?.unwrap_or_else(Platform::host);
             self.state.image.architecture = platform.architecture;
@@ -385,6 +390,16 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
         })
     }
 
+    fn uses_cache(&self) -> bool {
+        let stage = &self.build.file.stages[self.index];
+        let number = self.index.to_string();
+        let is_fresh = self.build.options.fresh_stages.iter().any(|fresh| {
+            *fresh == number
+                || stage.name.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(fresh))
+        });
+        self.build.options.cache == Cache::Use && !is_fresh
+    }
+
     /// What was done before, or what `act` does now.
     fn recall_or(
         &self,
@@ -392,12 +407,12 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
         created_by: &str,
         act: impl FnOnce(&Self) -> Result<(Option<DiffId>, String), StepError>,
     ) -> Result<(Record, bool), StepError> {
-        if self.build.options.cache == Cache::Use
+        if self.uses_cache()
             && let Some(record) = self.build.worker.recall(key)
         {
             return Ok((record, true));
         }
-        if self.build.options.cache == Cache::Use
+        if self.uses_cache()
             && self.is_classic()
             && let Some(record) = self.told_by_a_source(created_by)
         {
@@ -504,6 +519,14 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
 
     /// What `--from` names: an earlier stage, or an image.
     pub fn origin(&self, from: &str) -> Result<Origin, StepError> {
+        let named = self.build.options.contexts.get(from);
+        if named == Some(&NamedContext::Files) {
+            return Ok(Origin::Named(from.to_owned()));
+        }
+        if let Some(NamedContext::Image(image)) = named {
+            let image = self.build.worker.image(image, self.build.options.platform.as_ref())?;
+            return Ok(Origin::Layers(image.config.rootfs.diff_ids));
+        }
         if let Some(index) = graph::find(&self.build.file.stages[..self.index], from) {
             return Ok(Origin::Layers(self.build.outcome(index)?.state.chain().to_vec()));
         }

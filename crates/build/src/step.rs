@@ -99,6 +99,11 @@ impl<W: Worker> StageRun<'_, '_, W> {
             Dialect::Classic => format!("{count}{}", argv.join(" ")),
             Dialect::BuildKit => format!("RUN {count}{} # buildkit", argv.join(" ")),
         };
+        let agent = mounts.iter().find_map(|mount| match mount {
+            RunMount::Agent { target, .. } => Some(target.clone()),
+            _ => None,
+        });
+        env.extend(agent.map(|socket| format!("SSH_AUTH_SOCK={socket}")));
         let step = RunStep {
             argv: argv.clone(),
             env,
@@ -108,6 +113,7 @@ impl<W: Worker> StageRun<'_, '_, W> {
             privileged: run.security == Security::Insecure,
             mounts,
             volumes,
+            secret_env: self.secret_variables(run)?,
             script,
         };
         Ok(PreparedRun { step, key: key.digest(), created_by, argv })
@@ -192,21 +198,70 @@ impl<W: Worker> StageRun<'_, '_, W> {
                 let key = key.with("tmpfs").digest();
                 (RunMount::Tmpfs { target, size_bytes: mount.size_bytes }, key)
             }
-            // Nothing can be given over the classic API, so only what may be absent is.
-            MountKind::Secret if mount.required => {
-                let id = mount
-                    .id
-                    .clone()
-                    .unwrap_or_else(|| target.rsplit('/').next().unwrap_or_default().to_owned());
-                return Err(StepError::Secret(id));
-            }
-            MountKind::Ssh if mount.required => {
-                return Err(StepError::Ssh(
-                    mount.id.clone().unwrap_or_else(|| "default".to_owned()),
-                ));
-            }
-            MountKind::Secret | MountKind::Ssh => return Ok(None),
+            MountKind::Secret => return self.secret(mount, target, key),
+            MountKind::Ssh => return self.agent(mount, target, key),
         }))
+    }
+
+    /// A secret that was given; its content is not in the key, so a changed one runs nothing anew.
+    fn secret(
+        &self,
+        mount: &Mount,
+        target: String,
+        key: Key,
+    ) -> Result<Option<(RunMount, Digest)>, StepError> {
+        let id = self.secret_id(mount)?;
+        if !self.build.options.secrets.contains(&id) {
+            return if mount.required { Err(StepError::Secret(id)) } else { Ok(None) };
+        }
+        if mount.env.is_some() && mount.target.is_none() {
+            return Ok(None);
+        }
+        let target = if target.is_empty() { format!("/run/secrets/{id}") } else { target };
+        let mode = mount.mode.unwrap_or(0o400);
+        let (uid, gid) = (mount.uid.unwrap_or(0), mount.gid.unwrap_or(0));
+        let key = key.with("secret").with(&id).with(&target).digest();
+        Ok(Some((RunMount::Secret { id, target, mode, uid, gid }, key)))
+    }
+
+    fn secret_id(&self, mount: &Mount) -> Result<String, StepError> {
+        let word = match (&mount.id, &mount.target) {
+            (Some(id), _) => self.state.expand(id)?,
+            (None, Some(target)) => {
+                let target = self.state.expand(target)?;
+                target.rsplit('/').next().unwrap_or_default().to_owned()
+            }
+            (None, None) => mount.env.clone().unwrap_or_default(),
+        };
+        Ok(word)
+    }
+
+    /// `env=` of secret mounts: the variable, and the secret that it is.
+    fn secret_variables(&self, run: &Run) -> Result<Vec<(String, String)>, StepError> {
+        let mut found = Vec::new();
+        for mount in run.mounts.iter().filter(|mount| mount.kind == MountKind::Secret) {
+            let id = self.secret_id(mount)?;
+            if let (Some(name), true) = (&mount.env, self.build.options.secrets.contains(&id)) {
+                found.push((name.clone(), id));
+            }
+        }
+        Ok(found)
+    }
+
+    fn agent(
+        &self,
+        mount: &Mount,
+        target: String,
+        key: Key,
+    ) -> Result<Option<(RunMount, Digest)>, StepError> {
+        let id = mount.id.clone().unwrap_or_else(|| "default".to_owned());
+        if !self.build.options.agents.contains(&id) {
+            return if mount.required { Err(StepError::Ssh(id)) } else { Ok(None) };
+        }
+        let target =
+            if target.is_empty() { "/run/buildkit/ssh_agent.0".to_owned() } else { target };
+        let key = key.with("ssh").with(&id).with(&target).digest();
+        Ok(Some((RunMount::Agent { id, target }, key)))
     }
 
     /// Runs a prepared RUN.

@@ -199,15 +199,38 @@ pub struct RunStep {
     pub mounts: Vec<RunMount>,
     /// Directories whose changes are dropped, as the classic builder does with volumes.
     pub volumes: Vec<String>,
+    /// Variables that are secrets: name and secret.
+    pub secret_env: Vec<(String, String)>,
     /// A script that the command is: absolute path and text.
     pub script: Option<(String, String)>,
 }
 
 #[derive(Debug, Clone)]
 pub enum RunMount {
-    Bind { origin: Origin, source: String, target: String, read_only: bool },
+    Bind {
+        origin: Origin,
+        source: String,
+        target: String,
+        read_only: bool,
+    },
     Cache(CacheMount),
-    Tmpfs { target: String, size_bytes: Option<u64> },
+    /// A secret of the user's as a file.
+    Secret {
+        id: String,
+        target: String,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
+    /// The socket of an agent of the user's.
+    Agent {
+        id: String,
+        target: String,
+    },
+    Tmpfs {
+        target: String,
+        size_bytes: Option<u64>,
+    },
 }
 
 #[derive(Debug, Clone)]

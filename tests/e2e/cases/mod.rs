@@ -3,6 +3,7 @@
 mod api;
 mod attack;
 mod build;
+mod build_own;
 mod daemon;
 mod faults;
 mod images;
@@ -35,6 +36,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         run::CASES,
         images::CASES,
         build::CASES,
+        build_own::CASES,
         volumes::CASES,
         networks::CASES,
         registry::CASES,

@@ -23,13 +23,28 @@ use crate::{
 #[derive(Debug)]
 pub enum Source {
     /// A directory, its rules, and the Dockerfile when it is not in it.
-    Directory { root: PathBuf, ignore: Ignore, extra: Option<Extra> },
+    Directory { root: PathBuf, ignore: Ignore, extra: Option<Extra>, named: Named },
     /// A finished tar on stdin; the bytes already read from it.
     StdinTar { head: Vec<u8> },
     /// Only a Dockerfile.
-    Lone(Extra),
+    Lone(Extra, Named),
     /// Fetched by the daemon.
     Remote(String),
+}
+
+/// Directories of `--build-context`; they travel as `0`, `1`, … in a directory with a made-up name.
+#[derive(Debug, Default)]
+pub struct Named {
+    pub directory: String,
+    pub roots: Vec<PathBuf>,
+}
+
+impl Named {
+    pub fn new(roots: Vec<PathBuf>) -> Named {
+        let directory =
+            if roots.is_empty() { String::new() } else { format!(".contexts.{}", random()) };
+        Named { directory, roots }
+    }
 }
 
 /// A Dockerfile that is not in the context.
@@ -41,14 +56,18 @@ pub struct Extra {
 
 impl Extra {
     fn new(text: Vec<u8>) -> Extra {
-        let mut random = [0u8; 10];
-        let filled = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
-        // Without randomness the process number keeps the name apart from real files as well.
-        let name = match filled {
-            Ok(_) => random.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
-            Err(_) => std::process::id().to_string(),
-        };
-        Extra { name: format!(".dockerfile.{name}"), text }
+        Extra { name: format!(".dockerfile.{}", random()), text }
+    }
+}
+
+/// Part of a name that no file has.
+fn random() -> String {
+    let mut random = [0u8; 10];
+    let filled = rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty());
+    // Without randomness the process number keeps the name apart from real files as well.
+    match filled {
+        Ok(_) => random.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+        Err(_) => std::process::id().to_string(),
     }
 }
 
@@ -63,11 +82,16 @@ pub struct Context {
 ///
 /// # Errors
 /// In Docker's words, when something is not there.
-pub fn prepare(path: &str, file: &str) -> Result<Context, Failure> {
+pub fn prepare(path: &str, file: &str, named: Named) -> Result<Context, Failure> {
+    let alone = || match named.roots.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::new("--build-context takes directories beside a local context only")),
+    };
     if path == "-" {
-        return from_stdin(file);
+        return from_stdin(file, named);
     }
     if is_remote(path) {
+        alone()?;
         return Ok(Context {
             source: Source::Remote(path.to_owned()),
             dockerfile: file.to_owned(),
@@ -83,7 +107,7 @@ pub fn prepare(path: &str, file: &str) -> Result<Context, Failure> {
     }
     let (dockerfile, extra) = locate(&root, file)?;
     let ignore = ignore_rules(&root, &dockerfile)?;
-    Ok(Context { source: Source::Directory { root, ignore, extra }, dockerfile })
+    Ok(Context { source: Source::Directory { root, ignore, extra, named }, dockerfile })
 }
 
 /// The Dockerfile's name in the context, and its text when it is not there.
@@ -149,7 +173,7 @@ fn read_stdin() -> Result<Vec<u8>, Failure> {
 }
 
 /// Stdin holds a tar, packed or not, or the Dockerfile of an empty context.
-fn from_stdin(file: &str) -> Result<Context, Failure> {
+fn from_stdin(file: &str, named: Named) -> Result<Context, Failure> {
     if file == "-" {
         return Err(Failure::new(
             "invalid argument: can't use stdin for both build context and dockerfile",
@@ -168,6 +192,10 @@ fn from_stdin(file: &str) -> Result<Context, Failure> {
     }
     head.truncate(filled);
     if is_archive(&head) {
+        if !named.roots.is_empty() {
+            let text = "--build-context takes directories beside a local context only";
+            return Err(Failure::new(text));
+        }
         return Ok(Context { source: Source::StdinTar { head }, dockerfile: file.to_owned() });
     }
     if !file.is_empty() {
@@ -177,7 +205,7 @@ fn from_stdin(file: &str) -> Result<Context, Failure> {
     }
     head.extend(read_stdin()?);
     let extra = Extra { name: "Dockerfile".to_owned(), text: head };
-    Ok(Context { source: Source::Lone(extra), dockerfile: "Dockerfile".to_owned() })
+    Ok(Context { source: Source::Lone(extra, named), dockerfile: "Dockerfile".to_owned() })
 }
 
 fn is_archive(head: &[u8]) -> bool {
@@ -246,19 +274,23 @@ impl From<io::Error> for Broken {
 
 fn write(source: &Source, out: &mut dyn Write) -> Result<(), Broken> {
     match source {
-        Source::Directory { root, ignore, extra } => {
+        Source::Directory { root, ignore, extra, named } => {
             let mut builder = tar::Builder::new(out);
             builder.follow_symlinks(false);
-            add_directory(&mut builder, root, "", ignore, extra.is_some())?;
+            let whole =
+                Walk { root, ignore, keep_all_rules: extra.is_some(), prefix: String::new() };
+            add_directory(&mut builder, &whole, "")?;
             if let Some(extra) = extra {
                 add_text(&mut builder, extra)?;
             }
+            add_named(&mut builder, named)?;
             builder.finish()?;
             Ok(())
         }
-        Source::Lone(extra) => {
+        Source::Lone(extra, named) => {
             let mut builder = tar::Builder::new(out);
             add_text(&mut builder, extra)?;
+            add_named(&mut builder, named)?;
             builder.finish()?;
             Ok(())
         }
@@ -281,13 +313,30 @@ fn add_text(builder: &mut Tar<'_>, extra: &Extra) -> io::Result<()> {
     builder.append_data(&mut header, &extra.name, extra.text.as_slice())
 }
 
-fn add_directory(
-    builder: &mut Tar<'_>,
-    root: &Path,
-    below: &str,
-    ignore: &Ignore,
+/// A directory on its way into the archive.
+struct Walk<'a> {
+    root: &'a Path,
+    ignore: &'a Ignore,
     keep_all_rules: bool,
-) -> Result<(), Broken> {
+    /// In front of every name in the archive.
+    prefix: String,
+}
+
+fn add_named(builder: &mut Tar<'_>, named: &Named) -> Result<(), Broken> {
+    for (index, root) in named.roots.iter().enumerate() {
+        let broken = |error| Broken { path: Some(root.clone()), error };
+        let ignore = fs::read(root.join(".dockerignore")).unwrap_or_default();
+        let ignore = Ignore::parse(&String::from_utf8_lossy(&ignore)).unwrap_or_default();
+        let prefix = format!("{}/{index}/", named.directory);
+        let metadata = fs::metadata(root).map_err(broken)?;
+        add_entry(builder, root, &prefix, &metadata)?;
+        add_directory(builder, &Walk { root, ignore: &ignore, keep_all_rules: true, prefix }, "")?;
+    }
+    Ok(())
+}
+
+fn add_directory(builder: &mut Tar<'_>, walk: &Walk<'_>, below: &str) -> Result<(), Broken> {
+    let Walk { root, ignore, keep_all_rules, prefix } = walk;
     let directory = root.join(below);
     let broken = |path: &Path| {
         let path = path.to_owned();
@@ -307,17 +356,18 @@ fn add_directory(
         let metadata = entry.metadata().map_err(broken(&path))?;
         // The builder reads these two itself, so they are sent whatever the rules say.
         let needed = !keep_all_rules && is_builders_own(&name);
+        let archived = format!("{prefix}{name}");
         let excluded = !needed && !ignore.is_empty() && ignore.excludes(&name);
         if metadata.is_dir() {
             if excluded && !ignore.may_let_in_below(&name) {
                 continue;
             }
             if !excluded {
-                add_entry(builder, &path, &name, &metadata)?;
+                add_entry(builder, &path, &archived, &metadata)?;
             }
-            add_directory(builder, root, &name, ignore, keep_all_rules)?;
+            add_directory(builder, walk, &name)?;
         } else if !excluded {
-            add_entry(builder, &path, &name, &metadata)?;
+            add_entry(builder, &path, &archived, &metadata)?;
         }
     }
     Ok(())
@@ -414,7 +464,7 @@ mod tests {
                 ("sub/keep", ""),
             ],
         );
-        let context = prepare(root.0.to_str().unwrap(), "").unwrap();
+        let context = prepare(root.0.to_str().unwrap(), "", Named::default()).unwrap();
         assert_eq!(names(&context), [".dockerignore", "Dockerfile", "app.py", "sub/keep"]);
         assert_eq!(context.dockerfile, "Dockerfile");
     }
@@ -425,6 +475,7 @@ mod tests {
         let context = prepare(
             root.0.join("context").to_str().unwrap(),
             root.0.join("Other").to_str().unwrap(),
+            Named::default(),
         )
         .unwrap();
         assert!(context.dockerfile.starts_with(".dockerfile."));
@@ -433,7 +484,7 @@ mod tests {
 
     #[test]
     fn a_missing_context_is_told() {
-        let failure = prepare("/no/such", "").unwrap_err();
+        let failure = prepare("/no/such", "", Named::default()).unwrap_err();
         assert_eq!(failure.to_string(), "unable to prepare context: path \"/no/such\" not found");
     }
 }

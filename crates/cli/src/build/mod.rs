@@ -2,5 +2,7 @@
 
 pub mod board;
 pub mod context;
+pub mod extras;
+pub mod output;
 pub mod plain;
 pub mod tty;

@@ -22,6 +22,8 @@ use crate::{
     build::{
         board::{Board, failure_report},
         context::{self, Compression, Context, Source},
+        extras,
+        output::{self, Output},
         plain::Plain,
         tty::{Phase, Tty},
     },
@@ -33,7 +35,9 @@ use crate::{
 
 const FLAGS: &[Flag] = &[
     flag("add-host", ExtraHost, "Add a host-to-IP line to hosts files (\"host:ip\")"),
+    flag("allow", Strings, "Let RUN steps ask for more (\"network.host\", \"security.insecure\")"),
     flag("build-arg", List, "Set build-time variables"),
+    flag("build-context", List, "Further contexts (e.g., name=path)"),
     flag("cache-from", Strings, "Images to take as cache sources"),
     flag("cgroup-parent", Text, "Cgroup to put RUN's own under"),
     flag("compress", Bool, "Compress the build context"),
@@ -53,6 +57,8 @@ const FLAGS: &[Flag] = &[
     flag("memory-swap", SwapBytes, "Limit of memory plus swap: -1 for unlimited swap"),
     flag("network", Text, "Network of RUN instructions").or("default"),
     flag("no-cache", Bool, "Do not use the cache"),
+    flag("no-cache-filter", Strings, "Do not use the cache for these stages"),
+    flag("output", List, "Where the result goes (format: \"type=local,dest=path\")").s('o'),
     flag("platform", Text, "Platform of the result, where the server has several"),
     flag(
         "progress",
@@ -61,10 +67,13 @@ const FLAGS: &[Flag] = &[
     )
     .or("auto"),
     flag("pull", Bool, "Always look for newer base images"),
+    flag("push", Bool, "Push the result to its registry"),
     flag("quiet", Bool, "Show nothing but the image's ID when it is done").s('q'),
     flag("rm", Bool, "Remove intermediate containers after success").or("true"),
+    flag("secret", List, "Secrets of RUN steps (format: \"id=mysecret[,src=/local/secret]\")"),
     flag("security-opt", Strings, "Security options"),
     flag("shm-size", Bytes, "Size of /dev/shm"),
+    flag("ssh", List, "Agents of RUN steps (format: \"default|<id>[=<socket>]\")"),
     flag("squash", Bool, "Make one layer of all new ones").hidden(),
     flag("tag", Reference, "Name and tag of the result (format: \"name:tag\")").s('t'),
     flag("target", Text, "Stage to build"),
@@ -128,18 +137,80 @@ fn style(matches: &Matches) -> Result<Style, Failure> {
     }
 }
 
+/// What goes along with the context, read before anything is sent.
+struct Given {
+    places: BTreeMap<String, String>,
+    contexts_directory: String,
+    secrets: Option<String>,
+    agents: BTreeMap<String, std::path::PathBuf>,
+    outputs: Vec<Output>,
+}
+
+impl Given {
+    /// Whether only Tug's own builder can do it.
+    fn is_more(&self, matches: &Matches) -> bool {
+        !self.places.is_empty()
+            || self.secrets.is_some()
+            || !self.agents.is_empty()
+            || !matches.all("allow").is_empty()
+            || !matches.all("no-cache-filter").is_empty()
+    }
+
+    /// Those that `--output type=image` gives.
+    fn names(&self) -> Vec<String> {
+        let names = |output: &Output| match output {
+            Output::Image { names, .. } => names.clone(),
+            Output::Local(_) | Output::Tar(_) | Output::Archive(_) | Output::Nothing => Vec::new(),
+        };
+        self.outputs.iter().flat_map(names).collect()
+    }
+
+    fn keeps_image(&self) -> bool {
+        self.outputs.is_empty() || self.outputs.iter().any(Output::keeps_image)
+    }
+}
+
+fn given(matches: &Matches) -> Result<(Given, context::Named), Failure> {
+    let contexts = extras::contexts(matches.all("build-context"))?;
+    let mut outputs = Vec::new();
+    for value in matches.all("output") {
+        outputs.push(Output::parse(value)?);
+    }
+    if matches.on("push") {
+        outputs.push(Output::Image { names: Vec::new(), push: true });
+    }
+    let secrets = matches.all("secret");
+    let given = Given {
+        places: contexts.places,
+        contexts_directory: contexts.named.directory.clone(),
+        secrets: (!secrets.is_empty()).then(|| extras::secrets(secrets)).transpose()?,
+        agents: extras::agents(matches.all("ssh"))?,
+        outputs,
+    };
+    Ok((given, contexts.named))
+}
+
 async fn build(session: &Session, matches: &Matches) -> Outcome {
     let style = style(matches)?;
     let Some(path) = matches.args.first() else { return Ok(0) };
-    let context = context::prepare(path, matches.text("file"))?;
+    let (given, named) = given(matches)?;
+    let context = context::prepare(path, matches.text("file"), named)?;
     let client = session.client().await?;
-    let traced = style != Style::Quiet && is_tug(client).await?;
-    let mut request = parameters(client.post("/build"), session, matches, &context)?;
+    let is_tug = is_tug(client).await?;
+    if given.is_more(matches) && !is_tug {
+        let text =
+            "secrets, agents, named contexts, --allow and --no-cache-filter need Tug's daemon";
+        return Err(Failure::new(text));
+    }
+    let traced = is_tug;
+    let names: Vec<String> = given.names();
+    let mut request = parameters(client.post("/build"), session, matches, &context, &names)?;
     if traced {
         request = request.query("version", trace::VERSION);
+        request = more(request, matches, &given);
     }
     request = request
-        .flag("q", style == Style::Quiet)
+        .flag("q", style == Style::Quiet && !traced)
         .header("x-registry-config", &session.config.all_auths());
     let (response, sending) = send(request, context, matches.on("compress")).await;
     let response = match response {
@@ -164,7 +235,45 @@ async fn build(session: &Session, matches: &Matches) -> Outcome {
         std::fs::write(path, &image)
             .map_err(|error| Failure::new(format!("open {path}: {}", files::reason(&error))))?;
     }
+    deliver(session, matches, &given, &image).await
+}
+
+/// Makes what `--output` and `--push` ask for.
+async fn deliver(session: &Session, matches: &Matches, given: &Given, image: &str) -> Outcome {
+    let client = session.client().await?;
+    for output in &given.outputs {
+        output::make(client, output, image).await?;
+        if let Output::Image { names, push: true } = output {
+            for name in names.iter().chain(matches.all("tag")) {
+                super::transfer::push_image(session, name).await?;
+            }
+        }
+    }
+    if !given.keeps_image() && matches.all("tag").is_empty() {
+        // Its layers stay for the next build; whoever uses it already keeps it.
+        let path = format!("/images/{image}");
+        let _ = client.delete(&path).send().await;
+    }
     Ok(0)
+}
+
+fn more<'a>(mut request: Request<'a>, matches: &Matches, given: &Given) -> Request<'a> {
+    if let Some(secrets) = &given.secrets {
+        request = request.header(trace::SECRETS_HEADER, secrets);
+    }
+    if !given.places.is_empty() {
+        request = request.query("contexts", json!(given.places).to_string());
+        request = request.query("contextsdir", &given.contexts_directory);
+    }
+    if !given.agents.is_empty() {
+        request = request.query("ssh", json!(given.agents).to_string());
+    }
+    for (flag, name) in [("allow", "allow"), ("no-cache-filter", "nocachefilter")] {
+        for value in matches.all(flag) {
+            request = request.query(name, value);
+        }
+    }
+    request
 }
 
 async fn is_tug(client: &api::client::Client) -> Result<bool, Failure> {
@@ -194,8 +303,9 @@ fn parameters<'a>(
     session: &Session,
     matches: &Matches,
     context: &Context,
+    names: &[String],
 ) -> Result<Request<'a>, Failure> {
-    for tag in matches.all("tag") {
+    for tag in matches.all("tag").iter().chain(names) {
         request = request.query("t", tag);
     }
     if let Source::Remote(url) = &context.source {

@@ -206,6 +206,21 @@ fn full_name(reference: &Reference) -> String {
     name
 }
 
+/// Pushes one image by its name, as `build --push` does.
+///
+/// # Errors
+/// As the registry says.
+pub async fn push_image(session: &Session, name: &str) -> Result<(), Failure> {
+    let reference = parse_reference(name)?;
+    let path = format!("/images/{}/push", segment(&reference.familiar_name()));
+    let mut request = session.client().await?.post(&path);
+    request = request.header("x-registry-auth", &auth_header(session, &reference));
+    if let Some(tag) = reference.tag() {
+        request = request.query("tag", tag);
+    }
+    pull::show(request.send().await?, Output::Stdout, |_| ()).await
+}
+
 async fn push(session: &Session, matches: &Matches) -> Outcome {
     if matches.find("to").is_some() {
         return crate::relay::push(session, matches).await;

@@ -4,14 +4,17 @@
 //! says so. Source: moby 28.2 `api/server/router/build/build_routes.go`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use api::body::{Body, BodySender};
 use api::container::Ulimit;
 use api::progress::Message;
 use api::trace;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use engine::builds::{
-    BuildFailure, BuildRequest, BuildSource, CacheBudget, CacheEntry, CachePrune, CacheUse,
-    Containers, Output, Pull, Reach, Squash, Style, Verbosity,
+    BuildExtras, BuildFailure, BuildRequest, BuildSource, CacheBudget, CacheEntry, CachePrune,
+    CacheUse, Containers, ExtraContext, Output, Pull, Reach, Squash, Style, Verbosity,
 };
 use engine::containers::spec::{Resources, Ulimit as Limit};
 use serde::de::DeserializeOwned;
@@ -156,6 +159,44 @@ fn resources(call: &Call) -> std::result::Result<Resources, Failure> {
     })
 }
 
+/// What only Tug's own client sends: see `api::trace`.
+fn extras(call: &Call, style: Style) -> std::result::Result<BuildExtras, Failure> {
+    let secrets: BTreeMap<String, String> = match (style, call.header(trace::SECRETS_HEADER)) {
+        (Style::Classic, _) => return Ok(BuildExtras::default()),
+        (Style::Trace, "") => BTreeMap::new(),
+        (Style::Trace, text) => decode_secrets(text)?,
+    };
+    let mut extras = BuildExtras {
+        agents: json::<BTreeMap<String, PathBuf>>(call, "ssh")?,
+        contexts_directory: call.query.text("contextsdir").to_owned(),
+        fresh_stages: call.query.all("nocachefilter").map(str::to_owned).collect(),
+        ..BuildExtras::default()
+    };
+    for (name, text) in secrets {
+        let content = BASE64_STANDARD
+            .decode(text)
+            .map_err(|error| Failure::invalid(format!("error reading secret {name}: {error}")))?;
+        extras.secrets.insert(name, content);
+    }
+    for (name, place) in json::<BTreeMap<String, String>>(call, "contexts")? {
+        let context = match (place.parse(), place.strip_prefix("docker-image://")) {
+            (Ok(number), _) => ExtraContext::Archive(number),
+            (Err(_), Some(image)) => ExtraContext::Image(image.to_owned()),
+            (Err(_), None) => {
+                return Err(Failure::invalid(format!("unsupported context source {place:?}")));
+            }
+        };
+        extras.contexts.insert(name, context);
+    }
+    Ok(extras)
+}
+
+fn decode_secrets(text: &str) -> std::result::Result<BTreeMap<String, String>, Failure> {
+    let wrong = |error: String| Failure::invalid(format!("error reading secrets: {error}"));
+    let bytes = BASE64_STANDARD.decode(text).map_err(|error| wrong(error.to_string()))?;
+    serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))
+}
+
 fn request(call: &Call) -> std::result::Result<BuildRequest, Failure> {
     let query = &call.query;
     let optional = |name: &str| query.get(name).filter(|text| !text.is_empty()).map(str::to_owned);
@@ -217,6 +258,7 @@ fn request(call: &Call) -> std::result::Result<BuildRequest, Failure> {
         platform: optional("platform"),
         squash: Squash::No,
         cache_from: json(call, "cachefrom")?,
+        extras: extras(call, style)?,
         allow: query.all("allow").map(str::to_owned).collect(),
         security_opt: query.all("securityopt").map(str::to_owned).collect(),
         style,

@@ -29,6 +29,8 @@ mod worker;
 mod write;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
 
 use build::progress::Trace;
 use spec::ImageId;
@@ -73,7 +75,42 @@ pub struct BuildRequest {
     /// `--allow`: what RUN steps may ask for, by BuildKit's names.
     pub allow: Vec<String>,
     pub security_opt: Vec<String>,
+    pub extras: BuildExtras,
     pub style: Style,
+}
+
+/// What only Tug's own client can give.
+#[derive(Default)]
+pub struct BuildExtras {
+    /// `--secret`: the content by the name.
+    pub secrets: BTreeMap<String, Vec<u8>>,
+    /// `--ssh`: sockets on this host by the name.
+    pub agents: BTreeMap<String, PathBuf>,
+    /// `--build-context`: what stands behind each name.
+    pub contexts: BTreeMap<String, ExtraContext>,
+    /// The directory at the archive's top that holds named contexts.
+    pub contexts_directory: String,
+    /// `--no-cache-filter`.
+    pub fresh_stages: Vec<String>,
+}
+
+impl fmt::Debug for BuildExtras {
+    /// Without the secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BuildExtras")
+            .field("agents", &self.agents)
+            .field("contexts", &self.contexts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A named context.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExtraContext {
+    /// In the archive, as the directory of this number.
+    Archive(usize),
+    /// An image's files, or the image itself for FROM.
+    Image(String),
 }
 
 /// Where the context comes from.

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use build::instruction::Sharing;
 use build::worker::{CacheMount, Failure, FailureKind, Origin, RunMount};
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, OFlags};
 use spec::{Digest, Id};
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt, chown};
 
 use super::files::unreadable;
 use super::worker::{EngineWorker, internal};
@@ -146,9 +146,54 @@ impl EngineWorker {
                     mounts.list.push(OneShotMount::Bind { source, target, read_only: false });
                 }
                 RunMount::Cache(cache) => self.cache_mount(cache, &mut mounts)?,
+                RunMount::Secret { id, target, mode, uid, gid } => {
+                    let source = self.secret_file(id, *mode, (*uid, *gid), &mut mounts)?;
+                    let target = target.clone();
+                    mounts.list.push(OneShotMount::Bind { source, target, read_only: true });
+                }
+                RunMount::Agent { id, target } => {
+                    let source = self.agent_socket(id)?;
+                    let target = target.clone();
+                    mounts.list.push(OneShotMount::Bind { source, target, read_only: true });
+                }
             }
         }
         Ok(mounts)
+    }
+
+    /// A secret as a file on the execution root, which is memory, for as long as its step runs.
+    fn secret_file(
+        &self,
+        id: &str,
+        mode: u32,
+        (uid, gid): (u32, u32),
+        mounts: &mut StepMounts,
+    ) -> Result<PathBuf, Failure> {
+        let content = self.extras.secrets.get(id).map(Vec::as_slice).unwrap_or_default();
+        let name = format!("build-secret-{}", Id::random().short());
+        let directory = self.engine.inner.config.exec_root.join(name);
+        mounts.private.push(Private(directory.clone()));
+        let path = directory.join("secret");
+        let written = std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&directory)
+            .and_then(|()| std::fs::write(&path, content))
+            .and_then(|()| chown(&path, Some(uid), Some(gid)))
+            .and_then(|()| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)));
+        written.map_err(|error| unreadable(&path.to_string_lossy(), &error))?;
+        Ok(path)
+    }
+
+    fn agent_socket(&self, id: &str) -> Result<PathBuf, Failure> {
+        let path = self.extras.agents.get(id).cloned().unwrap_or_default();
+        let is_socket = std::fs::metadata(&path).is_ok_and(|found| found.file_type().is_socket());
+        match is_socket {
+            true => Ok(path),
+            false => {
+                let text = format!("no agent listens on {path:?} where the daemon runs");
+                Err(Failure::new(FailureKind::Invalid, text))
+            }
+        }
     }
 
     /// A tree to be read, by descriptor.
@@ -214,6 +259,60 @@ impl EngineWorker {
                 target: target.clone(),
                 read_only: false,
             });
+        }
+        Ok(())
+    }
+
+    /// What will be made only to be mounted over: paths that the tree below has not, deepest first.
+    pub(super) fn stubs(
+        &self,
+        below: &[spec::DiffId],
+        mounts: &StepMounts,
+    ) -> Result<Vec<PathBuf>, Failure> {
+        let mut stubs = Vec::new();
+        if mounts.list.is_empty() {
+            return Ok(stubs);
+        }
+        let root = self.root_of(&Origin::Layers(below.to_vec()))?;
+        for mount in &mounts.list {
+            let (OneShotMount::Bind { target, .. }
+            | OneShotMount::Tree { target, .. }
+            | OneShotMount::Tmpfs { target, .. }) = mount;
+            let target = spec::ignore::clean(&format!("/{target}"));
+            let path = Path::new(target.trim_start_matches('/'));
+            let missing = path
+                .ancestors()
+                .take_while(|path| !path.as_os_str().is_empty() && root.handle(path).is_err());
+            stubs.extend(missing.map(Path::to_owned));
+        }
+        stubs.sort_by_key(|path| std::cmp::Reverse(path.components().count()));
+        Ok(stubs)
+    }
+
+    /// Takes mount points out of what a step changed, as BuildKit does; what has come to hold
+    /// something stays.
+    pub(super) fn remove_stubs(&self, snapshot: &str, stubs: &[PathBuf]) -> Result<(), Failure> {
+        if stubs.is_empty() {
+            return Ok(());
+        }
+        let upper = self.store.snapshot(snapshot).map_err(|error| internal(&error))?.upper;
+        let root = sys::path::Root::open_at(&upper)
+            .map_err(|error| unreadable(&upper.to_string_lossy(), &error))?;
+        for stub in stubs {
+            let (Some(parent), Some(name)) = (stub.parent(), stub.file_name()) else { continue };
+            let Ok(parent) = root.handle(parent) else { continue };
+            let Ok(stat) = rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) else {
+                continue;
+            };
+            let flags = match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
+                rustix::fs::FileType::Directory => AtFlags::REMOVEDIR,
+                rustix::fs::FileType::RegularFile if stat.st_size == 0 => AtFlags::empty(),
+                _ => continue,
+            };
+            match rustix::fs::unlinkat(&parent, name, flags) {
+                Ok(()) | Err(rustix::io::Errno::NOTEMPTY | rustix::io::Errno::EXIST) => {}
+                Err(error) => return Err(unreadable(&stub.to_string_lossy(), &error.into())),
+            }
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! One build from request to answer.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -8,7 +8,7 @@ use build::git::{GitDirectory, Repository};
 use build::instruction::Dockerfile;
 use build::parse::{ParseError, Phase};
 use build::progress::{self, Classic, Event, Trace, Vertex};
-use build::solve::{Broken, Cache, Dialect, Entitlement, Options, StepError};
+use build::solve::{Broken, Cache, Dialect, Entitlement, NamedContext, Options, StepError};
 use build::worker::{FailureKind, Worker};
 use spec::image::ImageConfig;
 use spec::{ImageId, Platform, Reference};
@@ -20,8 +20,8 @@ use tracing::{info, warn};
 use super::context::{Context, Extras};
 use super::worker::{Bases, EngineWorker, RunOptions, SNAPSHOT_PREFIX, Sink};
 use super::{
-    BuildFailure, BuildRequest, BuildSource, CacheUse, Containers, Output, Squash, Style,
-    Verbosity, fetch, git,
+    BuildExtras, BuildFailure, BuildRequest, BuildSource, CacheUse, Containers, ExtraContext,
+    Output, Squash, Style, Verbosity, fetch, git,
 };
 use crate::Engine;
 use crate::config::Allowed;
@@ -132,6 +132,10 @@ impl Service {
                 CacheUse::Ignore => Cache::Ignore,
             },
             allowed: self.allowed(&request.allow)?,
+            secrets: request.extras.secrets.keys().cloned().collect(),
+            agents: request.extras.agents.keys().cloned().collect(),
+            contexts: contexts(&request.extras),
+            fresh_stages: request.extras.fresh_stages.clone(),
             dialect: match request.style {
                 Style::Classic => Dialect::Classic,
                 Style::Trace => Dialect::BuildKit,
@@ -146,7 +150,7 @@ impl Service {
             verbosity: request.verbosity,
             classic: classic(request.containers),
         };
-        let extras = Extras::default();
+        let extras = named_contexts(&request.extras)?;
         let (mut context, sizes) = self.context(request.source, &request.dockerfile, &extras)?;
         let prepared = prepare(&mut context, &request.dockerfile, sizes, &sink, self.started)?;
         let worker = EngineWorker {
@@ -155,6 +159,7 @@ impl Service {
             engine: self.engine.clone(),
             runtime: self.runtime,
             context,
+            extras: request.extras,
             locks: Arc::clone(&self.engine.inner.cache_locks),
             run,
             bases,
@@ -342,6 +347,31 @@ impl Engine {
     }
 }
 
+/// Where in the archive named contexts are. Their numbers must have no gaps.
+fn named_contexts(extras: &BuildExtras) -> Result<Extras> {
+    let mut numbered = BTreeMap::new();
+    for (name, context) in &extras.contexts {
+        if let ExtraContext::Archive(number) = context {
+            numbered.insert(*number, name.clone());
+        }
+    }
+    let is_dense = numbered.keys().copied().eq(0..numbered.len());
+    let directory = &extras.contexts_directory;
+    let is_name = !directory.contains('/') && !matches!(directory.as_str(), "." | "..");
+    if !is_dense || !is_name || (directory.is_empty() && !numbered.is_empty()) {
+        return Err(Error::invalid("the named contexts make no sense"));
+    }
+    Ok(Extras { directory: directory.clone(), names: numbered.into_values().collect() })
+}
+
+fn contexts(extras: &BuildExtras) -> BTreeMap<String, NamedContext> {
+    let context = |context: &ExtraContext| match context {
+        ExtraContext::Archive(_) => NamedContext::Files,
+        ExtraContext::Image(image) => NamedContext::Image(image.clone()),
+    };
+    extras.contexts.iter().map(|(name, own)| (name.clone(), context(own))).collect()
+}
+
 /// A failed solve as the client sees it.
 fn fail(worker: &EngineWorker, prepared: &Prepared, broken: &Broken) -> BuildFailure {
     let kind = match &broken.error {
@@ -360,6 +390,7 @@ fn fail(worker: &EngineWorker, prepared: &Prepared, broken: &Broken) -> BuildFai
         | StepError::BlankBase(_)
         | StepError::NoImage
         | StepError::NoStage(_)
+        | StepError::FilesForBase(_)
         | StepError::Git(_)
         | StepError::Commit { .. }
         | StepError::Platform { .. }

@@ -58,6 +58,7 @@ async fn bench() -> Option<Bench> {
 fn request(body: stream::ByteStream) -> BuildRequest {
     BuildRequest {
         allow: Vec::new(),
+        extras: super::BuildExtras::default(),
         source: BuildSource::Context(body),
         dockerfile: String::new(),
         tags: vec!["made:1".into()],

@@ -27,7 +27,7 @@ use tracing::{debug, warn};
 use super::context::Context;
 use super::files::{Owners, Tree};
 use super::mounts::CacheLocks;
-use super::{Output, Pull, Style, Verbosity, fetch, git};
+use super::{BuildExtras, Output, Pull, Style, Verbosity, fetch, git};
 use crate::Engine;
 use crate::containers::spec::Resources;
 use crate::containers::views::LogSource;
@@ -77,6 +77,7 @@ pub(super) struct EngineWorker {
     pub(super) runtime: Handle,
     pub(super) lease: Lease,
     pub(super) context: Context,
+    pub(super) extras: BuildExtras,
     pub(super) locks: Arc<CacheLocks>,
     pub(super) run: RunOptions,
     pub(super) bases: Bases,
@@ -179,6 +180,15 @@ impl EngineWorker {
             true => Err(cancelled()),
             false => Ok(code),
         }
+    }
+
+    /// The environment, with those variables that leave no trace.
+    fn with_secrets(&self, step: &RunStep) -> Vec<String> {
+        let secret = |(name, id): &(String, String)| {
+            let content = self.extras.secrets.get(id)?;
+            Some(format!("{name}={}", String::from_utf8_lossy(content)))
+        };
+        step.env.iter().cloned().chain(step.secret_env.iter().filter_map(secret)).collect()
     }
 
     fn network(&self, asked: RunNetwork) -> OneShotNetwork {
@@ -293,6 +303,7 @@ impl Worker for EngineWorker {
         self.store.snapshot_create(&id, &keys(below)).map_err(|error| internal(&error))?;
         let snapshot = StepSnapshot { store: &self.store, id };
         let mut mounts = self.step_mounts(&step.mounts)?;
+        let stubs = self.stubs(below, &mounts)?;
         self.volume_mounts(below, &step.volumes, &mut mounts)?;
         // Kept open (and thereby in place) until the command has ended.
         let mut script = None;
@@ -309,7 +320,7 @@ impl Worker for EngineWorker {
         let request = OneShot {
             snapshot: snapshot.id.clone(),
             argv: step.argv.clone(),
-            env: step.env.clone(),
+            env: self.with_secrets(step),
             user: step.user.clone(),
             working_dir: step.working_dir.clone(),
             network: self.network(step.network),
@@ -325,6 +336,7 @@ impl Worker for EngineWorker {
         if code != 0 {
             return Ok(Ran { code, layer: None });
         }
+        self.remove_stubs(&snapshot.id, &stubs)?;
         let layer =
             self.store.commit_upper(&self.lease, &snapshot.id).map_err(|error| internal(&error))?;
         Ok(Ran { code, layer: layer.map(|layer| layer.key.diff_id()) })
