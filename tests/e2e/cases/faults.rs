@@ -5,6 +5,8 @@ use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use super::images_travel;
+use crate::fixtures::memory::Fixture;
 use crate::harness::{BOTH, Cli, Outcome, Suite, run, shell};
 
 super::cases! {
@@ -259,6 +261,10 @@ fn a_full_disk_is_an_error_and_no_more(suite: &Suite) -> Outcome {
     let redis = suite.image_tar("redis");
     let full = tug(&["import", redis.to_str().unwrap(), "redis"]);
     let words = format!("{}{}", full.stdout, full.stderr);
+    let registry = Fixture::start();
+    let layer = images_travel::noise(suite, 5 << 20);
+    registry.image("big", "v", &images_travel::image(vec![layer]));
+    let pulled = tug(&["pull", &format!("{}/big:v", registry.address)]);
     let images = tug(&["images", "-q"]).ok();
     let works = tug(&["run", "--rm", "--network", "none", "busybox", "echo", "still works"]);
     run(std::process::Command::new("kill").arg(daemon.id().to_string())).ok();
@@ -268,6 +274,7 @@ fn a_full_disk_is_an_error_and_no_more(suite: &Suite) -> Outcome {
     ));
     assert_ne!(full.code, 0);
     assert!(words.contains("no space left on device"), "{words}");
+    assert!(pulled.fails(1).contains("no space left on device"));
     assert_eq!(images.lines().count(), 1);
     assert_eq!(works.ok(), "still works");
     Outcome::Passed

@@ -36,7 +36,7 @@ fn busybox(suite: &Suite, form: Form) -> Layer {
 }
 
 /// A layer of a file that does not get smaller.
-fn noise(suite: &Suite, bytes: usize) -> Layer {
+pub fn noise(suite: &Suite, bytes: usize) -> Layer {
     let dir = suite.scratch();
     let file = dir.display();
     shell(&format!(
@@ -46,7 +46,7 @@ fn noise(suite: &Suite, bytes: usize) -> Layer {
     Layer::of(&dir.join("n.tar"), Form::Gzip)
 }
 
-fn image(layers: Vec<Layer>) -> Image {
+pub fn image(layers: Vec<Layer>) -> Image {
     Image { architecture: host(), docker: false, mark: "", layers }
 }
 
@@ -294,6 +294,21 @@ fn an_index_is_kept_whole(suite: &Suite) -> Outcome {
     suite.tug(["tag", &name, &copy]).ok();
     suite.tug(["push", "-q", &copy]).ok();
     assert_eq!(there.digest_of("multi", "v"), Some(index.digest));
+    // What is kept of the other one is told.
+    let asked = format!("/v1.49/images/{name}/json");
+    let told = suite.api("GET", &format!("{asked}?manifests=1"), None).1;
+    let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+    assert_eq!(told["Descriptor"]["digest"], index.digest.to_string());
+    let here: Vec<_> = told["Manifests"].as_array().unwrap().iter().collect();
+    assert!(here.len() == 2 && here.iter().all(|one| one["Available"] == true), "{told}");
+    let wanted = |architecture: &str| {
+        let platform =
+            format!("%7B%22os%22:%22linux%22,%22architecture%22:%22{architecture}%22%7D");
+        suite.api("GET", &format!("{asked}?platform={platform}"), None)
+    };
+    let (status, told) = wanted(other());
+    assert!(status == 200 && told.contains(&format!("\"Architecture\":\"{}\"", other())), "{told}");
+    assert_eq!(wanted("s390x").0, 404);
     // The other one is unpacked from what is kept.
     let platform = format!("linux/{}", other());
     suite.tug(["pull", "-q", "--platform", &platform, &name]).ok();

@@ -10,8 +10,8 @@ use api::image as docker;
 use api::progress::{Message, Progress};
 use engine::images::{
     Extent, Force, HistoryStep, ImageDetails, ImageSummary, ImagesQuery, ImportRequest,
-    Intermediate, LoadOutput, Parents, PullRequest, PushRequest, Removal, Removed, SharedSize,
-    TransferOutput, Variant, VariantKind, Variants,
+    InspectQuery, Intermediate, LoadOutput, Parents, PullRequest, PushRequest, Removal, Removed,
+    SharedSize, TransferOutput, Variant, VariantKind, Variants,
 };
 use hyper::StatusCode;
 use serde_json::json;
@@ -119,8 +119,25 @@ fn shown<T: serde::Serialize>(call: &Call, shape: Shape, value: &T) -> Result {
 }
 
 pub async fn inspect(call: &Call, asked: &str) -> Result {
-    let details = call.engine.inspect_image(asked).await?;
-    shown(call, Shape::ImageInspect, &inspected(details))
+    let since = |minor| call.version >= api::version::v(minor);
+    let query = InspectQuery {
+        platform: if since(49) { platform(call)? } else { None },
+        variants: match call.query.flag("manifests") && since(48) {
+            true => Variants::List,
+            false => Variants::Leave,
+        },
+    };
+    if query.platform.is_some() && query.variants == Variants::List {
+        return Err(Failure::invalid(
+            "conflicting options: manifests and platform options cannot both be set",
+        ));
+    }
+    let details = call.engine.inspect_image(asked, query).await?;
+    let mut inspected = inspected(details);
+    if !since(48) {
+        inspected.descriptor = None;
+    }
+    shown(call, Shape::ImageInspect, &inspected)
 }
 
 fn inspected(details: ImageDetails) -> docker::Inspect {
@@ -155,6 +172,8 @@ fn inspected(details: ImageDetails) -> docker::Inspect {
                 None => api::ZERO_TIME.to_owned(),
             },
         },
+        descriptor: details.descriptor.map(|descriptor| json!(descriptor)),
+        manifests: details.variants.map(|variants| variants.into_iter().map(manifest).collect()),
     }
 }
 
@@ -194,7 +213,8 @@ fn image_config(config: spec::image::Config) -> docker::Config {
 }
 
 pub async fn history(call: &Call, asked: &str) -> Result {
-    let steps = call.engine.image_history(asked).await?;
+    let wanted = if call.version >= api::version::v(48) { platform(call)? } else { None };
+    let steps = call.engine.image_history(asked, wanted).await?;
     let step = |step: HistoryStep| docker::HistoryItem {
         comment: step.comment,
         created: step.created.as_second(),

@@ -103,6 +103,7 @@ pub(crate) fn keep_swept(engine: &std::sync::Arc<Inner>) {
             tokio::time::sleep(SWEEP_EVERY).await;
             let Some(engine) = engine.upgrade() else { return };
             blocking(move || {
+                crate::images::sweep_downloads(&engine);
                 engine.uploads.sweep();
                 engine.store.sweep_content();
             })

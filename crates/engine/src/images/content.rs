@@ -17,6 +17,7 @@ use store::{
 };
 
 use super::fetch::checked;
+use crate::containers::find_image;
 use crate::containers::world::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::{Engine, Inner};
@@ -62,6 +63,41 @@ pub(crate) fn for_platform(
     let Some(target) = engine.store.content(&name) else { return Ok(None) };
     let id = unpack(&engine.store, &target, platform)?;
     Ok(id.and_then(|id| engine.store.image(&id)))
+}
+
+/// The image that was asked for, or the one of another platform under its name, which may be kept
+/// only. Blocking.
+///
+/// # Errors
+/// `NotFound`, also where the name has no such platform.
+pub(super) fn at_platform(
+    engine: &Inner,
+    asked: &str,
+    platform: Option<&Platform>,
+) -> Result<Arc<Image>> {
+    let image = find_image(engine, asked)?;
+    let Some(wanted) = platform.filter(|wanted| !wanted.runs(&image.config.platform())) else {
+        return Ok(image);
+    };
+    let store = &engine.store;
+    let target = Reference::parse(asked).ok().and_then(|name| store.content(&name));
+    let children = target.map(|target| store.children(&target)).unwrap_or_default();
+    let kept = children.iter().find_map(|child| {
+        let config = child.config(store).filter(|config| wanted.runs(&config.platform()))?;
+        let manifest = child.manifest.as_ref()?;
+        let id = ImageId(manifest.config.digest);
+        let size = manifest.layers.iter().map(|layer| layer.size).sum();
+        let raw = store.read_manifest(&id.0)?;
+        let (parent, layers, tagged_at) = (None, Vec::new(), None);
+        let kept = Image { id, config, raw, parent, layers, size, tagged_at };
+        Some(store.image(&id).unwrap_or_else(|| Arc::new(kept)))
+    });
+    kept.ok_or_else(|| {
+        let name = Reference::parse(asked).map_or(asked.to_owned(), |name| name.familiar());
+        Error::not_found(format!(
+            "image with reference {name} was found but does not provide the specified platform ({wanted})"
+        ))
+    })
 }
 
 /// What `name` means; of an image made here the manifest is made now. Blocking.

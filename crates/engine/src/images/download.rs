@@ -56,7 +56,9 @@ pub(super) fn sweep(data_root: &Path) {
     for entry in fs::read_dir(downloads_dir(data_root)).into_iter().flatten().flatten() {
         let modified = entry.metadata().and_then(|metadata| metadata.modified());
         let is_old = |at: SystemTime| now.duration_since(at).is_ok_and(|age| age > PARTIAL_LIFE);
-        if modified.is_ok_and(is_old) {
+        // Whoever holds the lock has just come back for it.
+        let is_left = || File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
+        if modified.is_ok_and(is_old) && is_left() {
             // Another sweep may have been faster.
             let _ = fs::remove_file(entry.path());
         }
@@ -617,4 +619,30 @@ fn unpack_kind(error: &UnpackError) -> Kind {
 fn verification_failed(digest: &Digest) -> Error {
     let text = format!("filesystem layer verification failed for digest {digest}");
     Error::new(Kind::Upstream, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_parts_that_nobody_uses_are_removed() {
+        let root = std::env::temp_dir().join(format!("tug-downloads-{}", std::process::id()));
+        let blobs: Vec<Descriptor> = ["new", "old", "used"]
+            .map(|text| Descriptor::new("", Digest::of(text.as_bytes()), 10))
+            .to_vec();
+        let parts: Vec<Partial> =
+            blobs.iter().map(|blob| Partial::open(&root, blob).unwrap()).collect();
+        let long_ago = SystemTime::now() - 2 * PARTIAL_LIFE;
+        for part in &parts[1..] {
+            part.file.set_modified(long_ago).unwrap();
+        }
+        let [new, old, used] = &parts[..] else { panic!("three parts") };
+        new.file.unlock().unwrap();
+        old.file.unlock().unwrap();
+        sweep(&root);
+        let left = [new, old, used].map(|part| part.path.exists());
+        fs::remove_dir_all(&root).unwrap();
+        assert_eq!(left, [true, false, true]);
+    }
 }

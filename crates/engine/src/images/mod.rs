@@ -26,7 +26,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use spec::{ChainId, Id, ImageId, Reference};
+use spec::image::Descriptor;
+use spec::{ChainId, Id, ImageId, Platform, Reference};
 use store::{Image, LayerKey};
 
 use crate::containers::find_image;
@@ -105,6 +106,18 @@ pub struct ImageDetails {
     pub tagged_at: Option<Timestamp>,
     /// The layers' directories, top first.
     pub lowers: Vec<PathBuf>,
+    /// The manifest or index that it came as.
+    pub descriptor: Option<Descriptor>,
+    /// None where they were not asked for.
+    pub variants: Option<Vec<Variant>>,
+}
+
+/// What of an image is inspected.
+#[derive(Debug, Clone, Default)]
+pub struct InspectQuery {
+    /// Of an index this one.
+    pub platform: Option<Platform>,
+    pub variants: Variants,
 }
 
 /// One step of an image's making.
@@ -139,23 +152,26 @@ impl Engine {
 
     /// # Errors
     /// `NotFound`.
-    pub async fn inspect_image(&self, asked: &str) -> Result<ImageDetails> {
-        let engine = &self.inner;
-        let image = find_image(engine, asked)?;
-        let (tags, digests) = names_of(&engine.store.references(&image.id));
-        let lowers = engine.store.lowers(&image.layers);
-        let tagged_at =
-            image.tagged_at.and_then(|nanos| Timestamp::from_nanosecond(i128::from(nanos)).ok());
-        Ok(ImageDetails { image, tags, digests, tagged_at, lowers })
+    pub async fn inspect_image(&self, asked: &str, query: InspectQuery) -> Result<ImageDetails> {
+        let (engine, asked) = (Arc::clone(&self.inner), asked.to_owned());
+        blocking(move || inspect(&engine, &asked, &query)).await
     }
 
     /// The steps of an image's making, newest first.
     ///
     /// # Errors
     /// `NotFound`.
-    pub async fn image_history(&self, asked: &str) -> Result<Vec<HistoryStep>> {
-        let image = find_image(&self.inner, asked)?;
-        Ok(history(&self.inner, &image))
+    pub async fn image_history(
+        &self,
+        asked: &str,
+        platform: Option<Platform>,
+    ) -> Result<Vec<HistoryStep>> {
+        let (engine, asked) = (Arc::clone(&self.inner), asked.to_owned());
+        blocking(move || {
+            let image = content::at_platform(&engine, &asked, platform.as_ref())?;
+            Ok(history(&engine, &image))
+        })
+        .await
     }
 
     /// Gives an image one more name.
@@ -181,6 +197,11 @@ impl Engine {
     pub fn layers_size(&self) -> u64 {
         layers_size(&self.inner)
     }
+}
+
+/// Removes downloads that nobody came back for. Blocking.
+pub(crate) fn sweep_downloads(engine: &Inner) {
+    download::sweep(&engine.config.data_root);
 }
 
 pub(crate) fn layers_size(engine: &Inner) -> u64 {
@@ -226,6 +247,31 @@ fn names_of(references: &[Reference]) -> (Vec<String>, Vec<String>) {
         references.iter().partition(|name| name.digest().is_some());
     let familiar = |names: Vec<&Reference>| names.into_iter().map(Reference::familiar).collect();
     (familiar(tags), familiar(digests))
+}
+
+fn inspect(engine: &Inner, asked: &str, query: &InspectQuery) -> Result<ImageDetails> {
+    let image = content::at_platform(engine, asked, query.platform.as_ref())?;
+    let references = engine.store.references(&image.id);
+    let own = Reference::parse(asked).ok().filter(|name| engine.store.content(name).is_some());
+    let known: Vec<Reference> = own.into_iter().chain(references.iter().cloned()).collect();
+    let target = known.iter().find_map(|name| engine.store.content(name));
+    let (tags, digests) = names_of(&references);
+    let lowers = engine.store.lowers(&image.layers);
+    let tagged_at =
+        image.tagged_at.and_then(|nanos| Timestamp::from_nanosecond(i128::from(nanos)).ok());
+    Ok(ImageDetails {
+        tags,
+        digests,
+        tagged_at,
+        lowers,
+        descriptor: target
+            .map(|target| Descriptor::new(&target.media_type, target.digest, target.size)),
+        variants: match query.variants {
+            Variants::Leave => None,
+            Variants::List => Some(variants::list(engine, &known)),
+        },
+        image,
+    })
 }
 
 const LIST_FILTERS: [&str; 7] =
