@@ -139,6 +139,7 @@ fn import(engine: &Inner, archive: ByteStream, request: &ImportRequest) -> Resul
     if let Some(name) = &request.name {
         tag(engine, name, &id)?;
     }
+    engine.flush()?;
     tell(engine, "import", &id, &id.to_string());
     Ok(id)
 }
