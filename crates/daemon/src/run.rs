@@ -86,6 +86,7 @@ fn start_log(settings: &Settings) -> LevelHandle {
 pub fn run(settings: Settings, args: Vec<String>) -> Result<(), RunError> {
     let level = start_log(&settings);
     raise_descriptor_limit();
+    sys::heap::give_back();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

@@ -39,6 +39,8 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 const STALL_BYTES_MIN: usize = 1 << 10;
 const IDLE_TIME_MAX: Duration = Duration::from_secs(30);
 const IDLE_MAX: usize = 8;
+/// Of a connection, and so of a piece of a body, of which several wait for the disk.
+const BUFFER_BYTES_MAX: usize = 64 << 10;
 const AGENT: &str = concat!("tug/", env!("CARGO_PKG_VERSION"));
 
 /// The addresses of proxies, and who is reached without. Empty means none.
@@ -346,8 +348,11 @@ impl Transport {
         }
         let stream = self.connect(&origin, proxy.as_ref()).await?;
         let broken = |error: hyper::Error| http_error(&error, &origin.host);
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let (mut sender, connection) = http1::Builder::new()
+            .max_buf_size(BUFFER_BYTES_MAX)
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(broken)?;
         // Ends when the answer was read and the sender is gone.
         tokio::spawn(connection);
         let request = request(payload)?;

@@ -9,6 +9,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+/// Three quarters of the work of 6, zlib's default, and under two percent more bytes.
+const LEVEL: Compression = Compression::new(4);
 /// Long enough that starting anew costs less than one percent of the ratio.
 const BLOCK_BYTES: usize = 1 << 20;
 const THREADS_MAX: usize = 4;
@@ -69,7 +71,7 @@ fn next_block(input: &mut impl Read) -> io::Result<Vec<u8>> {
 
 fn member(block: &[u8]) -> Done {
     // Neither name nor time in the header.
-    let mut encoder = GzEncoder::new(Vec::with_capacity(block.len() / 2), Compression::default());
+    let mut encoder = GzEncoder::new(Vec::with_capacity(block.len() / 2), LEVEL);
     encoder.write_all(block)?;
     encoder.finish()
 }

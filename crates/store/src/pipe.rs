@@ -19,6 +19,37 @@ const CHUNKS_IN_FLIGHT: usize = 8;
 
 pub(crate) type Chunk = Arc<Vec<u8>>;
 
+/// Chunks that are filled again once nobody reads them any more.
+#[derive(Default)]
+struct Pool {
+    chunks: Vec<Chunk>,
+}
+
+impl Pool {
+    /// A chunk of the next bytes of `source`, shorter than [`CHUNK_BYTES`] only at its end.
+    fn fill(&mut self, source: &mut impl Read) -> io::Result<Chunk> {
+        let mut chunk = match self.chunks.iter().position(|chunk| Arc::strong_count(chunk) == 1) {
+            Some(free) => self.chunks.swap_remove(free),
+            None => Chunk::default(),
+        };
+        // The pool's was the only reference, or this is a new one.
+        let bytes = Arc::make_mut(&mut chunk);
+        bytes.resize(CHUNK_BYTES, 0);
+        let mut length = 0;
+        while length < bytes.len() {
+            match source.read(&mut bytes[length..]) {
+                Ok(0) => break,
+                Ok(got) => length += got,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        bytes.truncate(length);
+        self.chunks.push(Arc::clone(&chunk));
+        Ok(chunk)
+    }
+}
+
 /// A SHA-256 that is computed on a thread of its own.
 pub(crate) struct HashThread {
     chunks: SyncSender<Chunk>,
@@ -181,15 +212,13 @@ fn send_chunks(
             CHUNK_BYTES,
             Read::chain(io::Cursor::new(start), &mut *source),
         );
-        let mut plain = compression.reader(input)?;
+        let (mut plain, mut pool) = (compression.reader(input)?, Pool::default());
         loop {
-            let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-            Read::take(&mut plain, CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
+            let chunk = pool.fill(&mut plain)?;
             if chunk.is_empty() {
                 break;
             }
             size += chunk.len() as u64;
-            let chunk = Arc::new(chunk);
             hash.send(Arc::clone(&chunk));
             if outbox.send(Ok(chunk)).is_err() {
                 return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the reader stopped"));

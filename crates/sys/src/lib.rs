@@ -4,6 +4,7 @@ pub mod cgroup;
 pub mod datagram;
 pub mod epoll;
 pub mod fs;
+pub mod heap;
 pub mod mount;
 pub mod namespace;
 pub mod netlink;

@@ -37,7 +37,7 @@ use crate::containers::world::blocking;
 use crate::error::{Error, Kind, Result};
 
 /// Pieces between the network and the unpacking.
-const QUEUE_LENGTH: usize = 16;
+const QUEUE_LENGTH: usize = 8;
 /// Partial files that nobody came back for.
 const PARTIAL_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Less is no progress.
