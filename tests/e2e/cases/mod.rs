@@ -22,6 +22,7 @@ mod run;
 mod search;
 mod serve;
 mod survive;
+mod transfers;
 mod volumes;
 
 use crate::harness::{Outcome, Suite};
@@ -51,6 +52,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         registry_hosts::CASES,
         registry_tls::CASES,
         search::CASES,
+        transfers::CASES,
         api::CASES,
         daemon::CASES,
         faults::CASES,
