@@ -304,9 +304,18 @@ impl Signals {
 
     /// Hands every caught signal on to the container. Never ends. With a terminal, a change of
     /// its size is not handed on, since the container's own terminal says so.
+    ///
+    /// A user who asks for the end three times gets it, whatever the container thinks of signals.
+    /// Source: docker CLI 28.2 `cmd/docker/docker.go`, `forceExitAfter3TerminationSignals`.
     pub async fn proxy(mut self, client: &Client, id: &str, tty: bool) {
         let path = format!("/containers/{}/kill", segment(id));
+        let mut asked = 0;
         while let Some(name) = self.0.recv().await {
+            asked += usize::from(matches!(name, "INT" | "TERM"));
+            if asked == 3 && !tty {
+                crate::terminal::error_text("\ngot 3 SIGTERM/SIGINTs, forcefully exiting\n");
+                std::process::exit(1);
+            }
             if tty && name == "WINCH" {
                 continue;
             }

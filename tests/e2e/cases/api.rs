@@ -9,6 +9,7 @@ cases![
     links_follow_their_target_and_can_be_removed,
     a_running_container_is_refused_what_cannot_be,
     health_outlives_the_daemon,
+    a_user_who_asks_three_times_gets_away,
 ];
 
 fn bad_bodies_are_told_in_dockers_words(suite: &Suite) -> Outcome {
@@ -123,5 +124,28 @@ fn health_outlives_the_daemon(suite: &Suite) -> Outcome {
     assert_eq!(suite.tug(["inspect", "-f", health, "sick"]).ok(), before);
     suite.tug(["restart", "-t", "0", "sick"]).ok();
     assert_ne!(suite.tug(["inspect", "-f", health, "sick"]).ok(), before, "a run begins anew");
+    Outcome::Passed
+}
+
+fn a_user_who_asks_three_times_gets_away(suite: &Suite) -> Outcome {
+    for cli in BOTH {
+        // The first process of a container gets no signal that it has no handler for.
+        let mut client = suite
+            .command(cli)
+            .args(["run", "--name", "deaf", "busybox", "sleep", "100"])
+            .stdin(std::process::Stdio::null())
+            .spawn()
+            .expect("the client can be started");
+        let running = || suite.tug(["inspect", "-f", "{{.State.Running}}", "deaf"]).stdout;
+        wait_for("the container", Duration::from_secs(20), || running().trim() == "true");
+        let pid = client.id().to_string();
+        wait_for("the client's end", Duration::from_secs(20), || {
+            crate::harness::shell(&format!("kill -INT {pid}"));
+            client.try_wait().expect("the client is our child").is_some()
+        });
+        assert_eq!(client.wait().expect("it has ended").code(), Some(1));
+        assert_eq!(running().trim(), "true", "the container goes on");
+        suite.run(cli, ["rm", "-f", "deaf"]).ok();
+    }
     Outcome::Passed
 }

@@ -29,9 +29,17 @@ pub fn create(
         "" => None,
         text => Some(text.parse()?),
     };
-    let endpoints = endpoints
+    // Docker's own client calls the default network so; an endpoint that is named rightly wins.
+    let named = |network: String| match network.as_str() {
+        "default" => "bridge".to_owned(),
+        _ => network,
+    };
+    let (default, rest): (Vec<_>, Vec<_>) =
+        endpoints.into_iter().partition(|(network, _)| network == "default");
+    let endpoints = default
         .into_iter()
-        .map(|(network, settings)| (network, endpoint(settings.unwrap_or_default())))
+        .chain(rest)
+        .map(|(network, settings)| (named(network), endpoint(settings.unwrap_or_default())))
         .collect();
     Ok(wish::CreateRequest {
         name: (!name.is_empty()).then(|| name.to_owned()),
@@ -431,6 +439,14 @@ mod tests {
             r#"{"HostConfig":{"PortBindings":{"x/tcp":[{"HostPort":"1"}]}}}"#,
             expect![[r#"400: invalid port specification: "x/tcp""#]],
         );
+    }
+
+    #[test]
+    fn the_default_network_is_called_bridge() {
+        let body = r#"{"NetworkingConfig":{"EndpointsConfig":{"default":{"MacAddress":"02:00:00:00:00:01"}}}}"#;
+        let spec = parse(50, body).unwrap().spec;
+        let [(name, wish)] = &Vec::from_iter(spec.endpoints)[..] else { panic!("one endpoint") };
+        assert_eq!((name.as_str(), wish.mac_address.as_str()), ("bridge", "02:00:00:00:00:01"));
     }
 
     #[test]

@@ -60,11 +60,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return usage(&error),
     };
     if parsed.has("version") {
-        println!(
-            "tug runtime version {}\nspec: {}",
-            env!("CARGO_PKG_VERSION"),
-            spec::runtime::VERSION
-        );
+        let (own, spec) = (env!("CARGO_PKG_VERSION"), spec::runtime::VERSION);
+        // Whoever reads one line only, hangs up before the second.
+        let _ = writeln!(std::io::stdout(), "tug runtime version {own}\nspec: {spec}");
         return ExitCode::SUCCESS;
     }
     let Some((verb, rest)) = parsed.words.split_first() else {

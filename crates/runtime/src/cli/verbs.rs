@@ -112,7 +112,10 @@ impl Order {
         let spec: Spec = serde_json::from_slice(&text)
             .map_err(|error| format!("{}: {error}", path.display()))?;
         let root = spec.root.as_ref().ok_or("root property must not be empty")?;
-        let rootfs = RootfsMount::Bind { path: bundle.join(&root.path) };
+        let rootfs = bundle.join(&root.path);
+        std::fs::metadata(&rootfs)
+            .map_err(at(format!("invalid rootfs: stat {}", rootfs.display())))?;
+        let rootfs = RootfsMount::Bind { path: rootfs };
         let asked = spec.linux.as_ref().map_or("", |linux| linux.cgroups_path.as_str());
         let cgroup = cgroup_path(asked, &id, globals.systemd_cgroup);
         Ok(Self { id, directory, bundle, spec, rootfs, cgroup, flags })
@@ -237,6 +240,26 @@ fn cgroup_path(asked: &str, id: &str, systemd: bool) -> PathBuf {
 fn number<T: std::str::FromStr>(flags: &Parsed, name: &str) -> Result<Option<T>, Failure> {
     let Some(text) = flags.get(name) else { return Ok(None) };
     text.parse().map(Some).map_err(|_| format!("invalid value {text:?} for flag -{name}"))
+}
+
+/// Bytes: a number, also with a unit as in `64M`; -1 is no limit.
+fn size(flags: &Parsed, name: &str) -> Result<Option<i64>, Failure> {
+    let Some(text) = flags.get(name) else { return Ok(None) };
+    let bad = || format!("invalid value {text:?} for flag -{name}");
+    let lower = text.to_ascii_lowercase();
+    let lower = lower.trim_end_matches('b').trim_end_matches('i');
+    let digits = lower.trim_end_matches(['k', 'm', 'g', 't', 'p']);
+    let factor: i64 = match &lower[digits.len()..] {
+        "" => 1,
+        "k" => 1 << 10,
+        "m" => 1 << 20,
+        "g" => 1 << 30,
+        "t" => 1 << 40,
+        "p" => 1 << 50,
+        _ => return Err(bad()),
+    };
+    let number = digits.parse::<i64>().map_err(|_| bad())?;
+    number.checked_mul(factor).map(Some).ok_or_else(bad)
 }
 
 pub(super) fn create(globals: &Globals, args: &[String]) -> Verdict {
@@ -665,9 +688,9 @@ fn overlay_flags(flags: &Parsed, wanted: &mut Resources) -> Result<(), Failure> 
     if ["memory", "memory-swap", "memory-reservation"].iter().any(|name| flags.get(name).is_some())
     {
         let memory = wanted.memory.get_or_insert_default();
-        memory.limit = number(flags, "memory")?.or(memory.limit);
-        memory.swap = number(flags, "memory-swap")?.or(memory.swap);
-        memory.reservation = number(flags, "memory-reservation")?.or(memory.reservation);
+        memory.limit = size(flags, "memory")?.or(memory.limit);
+        memory.swap = size(flags, "memory-swap")?.or(memory.swap);
+        memory.reservation = size(flags, "memory-reservation")?.or(memory.reservation);
     }
     let names = ["cpu-share", "cpu-period", "cpu-quota", "cpuset-cpus", "cpuset-mems"];
     if names.iter().any(|name| flags.get(name).is_some()) {
@@ -753,5 +776,16 @@ mod tests {
         assert_eq!(signal("kill"), Ok(9));
         assert_eq!(signal("37"), Ok(37));
         assert!(signal("SIGNOPE").is_err());
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        for (text, want) in
+            [("64M", Some(64 << 20)), ("1gib", Some(1 << 30)), ("-1", Some(-1)), ("7x", None)]
+        {
+            let words = ["--memory".to_owned(), text.to_owned()];
+            let flags = parse(&words, UPDATE).unwrap();
+            assert_eq!(size(&flags, "memory").ok().flatten(), want, "{text}");
+        }
     }
 }
