@@ -113,10 +113,11 @@ impl Tree {
         Tree { names, details, branches }
     }
 
-    /// The columns that its names and platforms take.
+    /// The columns that its names and platforms take. Docker's client counts the bytes of the lines
+    /// before a platform, not their columns, and so do we.
     fn width(&self) -> usize {
         let names = self.names.iter().map(|name| name.chars().count());
-        let branches = self.branches.iter().map(|branch| branch.platform.chars().count() + 3);
+        let branches = self.branches.iter().map(|branch| branch.platform.len() + "└─ ".len());
         let untagged = if self.names.is_empty() { UNTAGGED.len() } else { 0 };
         names.chain(branches).max().unwrap_or_default().max(untagged)
     }
