@@ -1,11 +1,14 @@
 //! Images on their way from engine to engine: `image push --to`, and ssh as a way to an engine.
 
 use std::fs;
-use std::net::TcpStream;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::serve::{ADDRESS, Running};
@@ -14,6 +17,7 @@ use crate::harness::{Cli, Outcome, Output, Suite, run, tug, wait_for};
 super::cases! {
     images_go_to_another_engine_by_ssh,
     images_go_to_another_engine_by_its_front,
+    a_broken_off_upload_goes_on_where_it_was,
     of_an_index_the_platform_that_is_here_is_sent,
     an_engine_is_reached_by_ssh,
 }
@@ -35,7 +39,9 @@ impl Other {
         {
             command.arg(flag).arg(dir.join(name));
         }
-        command.args(["--bip", "10.99.0.1/24"]);
+        // Below what the suite removes at its end.
+        let cgroup_parent = format!("/{}", suite.directory.file_name().unwrap().to_str().unwrap());
+        command.args(["--bip", "10.99.0.1/24", "--cgroup-parent", &cgroup_parent]);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let daemon = Running(child);
         let answers = || UnixStream::connect(&socket).is_ok();
@@ -150,6 +156,67 @@ fn images_go_to_another_engine_by_its_front(suite: &Suite) -> Outcome {
     }
     let two = other.push(suite, &["busybox", "redis"]).fails(1);
     assert!(two.contains("requires 1 argument"), "{two}");
+    Outcome::Passed
+}
+
+/// Leads connections to [`ADDRESS`], and breaks the first one off that brought `limit` bytes. Gives its
+/// address, and counts what it let through.
+fn breaking_proxy(limit: u64, passed: Arc<AtomicU64>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let is_broken = Arc::new(AtomicBool::new(false));
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let Ok(server) = TcpStream::connect(ADDRESS) else { return };
+            let (mut answers, mut back) =
+                (server.try_clone().unwrap(), client.try_clone().unwrap());
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut answers, &mut back);
+                let _ = back.shutdown(Shutdown::Both);
+            });
+            let (passed, is_broken) = (Arc::clone(&passed), Arc::clone(&is_broken));
+            std::thread::spawn(move || lead(client, server, limit, &passed, &is_broken));
+        }
+    });
+    address
+}
+
+fn lead(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    limit: u64,
+    passed: &AtomicU64,
+    is_broken: &AtomicBool,
+) {
+    let (mut piece, mut own) = (vec![0; 64 << 10], 0);
+    while let Ok(count) = client.read(&mut piece)
+        && count > 0
+        && server.write_all(&piece[..count]).is_ok()
+    {
+        own += count as u64;
+        passed.fetch_add(count as u64, Ordering::SeqCst);
+        if own >= limit && !is_broken.swap(true, Ordering::SeqCst) {
+            break;
+        }
+    }
+    let _ = server.shutdown(Shutdown::Both);
+    let _ = client.shutdown(Shutdown::Both);
+}
+
+fn a_broken_off_upload_goes_on_where_it_was(suite: &Suite) -> Outcome {
+    let other = Other::start(suite);
+    let mut front = Command::new(suite.own_docker());
+    front.args(["-H", &other.host(), "registry", "serve", "--addr", ADDRESS]);
+    let _front = Running(front.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    wait_for("the front", Duration::from_secs(30), || TcpStream::connect(ADDRESS).is_ok());
+    let passed = Arc::new(AtomicU64::new(0));
+    // redis is one layer of more than eight megabytes.
+    let proxy = breaking_proxy(6_000_000, Arc::clone(&passed));
+    let sent = other.push(suite, &["--to", &format!("http://{proxy}"), "redis"]).ok();
+    assert!(sent.contains("Retrying") && sent.contains("sent 2 blobs"), "{sent}");
+    let passed = passed.load(Ordering::SeqCst);
+    assert!(passed < 13_000_000, "{passed} bytes: it began anew");
+    assert_eq!(other.tug(suite, &["run", "--rm", "redis", "echo", "whole"]).ok(), "whole");
     Outcome::Passed
 }
 

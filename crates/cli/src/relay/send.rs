@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use api::progress::{Message, Progress};
 use bytes::Bytes;
 use registry::Client;
+use registry::client::Upload;
 use spec::Digest;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -90,9 +91,9 @@ impl Blob {
             self.show("Already there", 0);
             return Ok(false);
         }
-        let mut attempts = 1;
+        let (mut attempts, mut begun) = (1, None);
         loop {
-            match self.send().await {
+            match self.send(&mut begun).await {
                 Ok(()) => {
                     self.show("Sent", 0);
                     return Ok(true);
@@ -107,12 +108,24 @@ impl Blob {
         }
     }
 
-    async fn send(&self) -> Result<(), registry::Error> {
-        let mut blob = self.here.blob(&self.digest, 0).await?;
-        let upload = self.there.begin_upload().await?;
+    /// Sends all, or goes on with what was `begun` from where the other side has it.
+    async fn send(&self, begun: &mut Option<Upload>) -> Result<(), registry::Error> {
+        let known = match begun.take() {
+            Some(upload) => self.there.upload_status(&upload).await.ok(),
+            None => None,
+        };
+        let (upload, offset) = match known {
+            Some(known) => known,
+            None => (self.there.begin_upload().await?, 0),
+        };
+        *begun = Some(upload.clone());
+        if offset >= self.size && offset > 0 {
+            return self.there.finish_upload(upload, &self.digest, Bytes::new()).await;
+        }
+        let mut blob = self.here.blob(&self.digest, offset).await?;
         let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(PIECES);
         let pump = async move {
-            let (mut passed, mut told) = (0, Instant::now());
+            let (mut passed, mut told) = (offset, Instant::now());
             while let Some(piece) = blob.chunk().await.transpose() {
                 let is_broken = piece.is_err();
                 passed += piece.as_ref().map_or(0, |piece| piece.len() as u64);

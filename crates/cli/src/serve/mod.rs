@@ -52,7 +52,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub static SERVE: Command = Command {
     name: "serve",
     aliases: &[],
-    spellings: &["registry serve"],
+    spellings: &[],
     usage: "[OPTIONS]",
     about: "Serve the engine's images as a registry until Ctrl-C",
     flags: &[&[
