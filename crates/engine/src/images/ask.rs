@@ -6,7 +6,7 @@ use registry::{Access, Credentials, Work};
 use spec::image::{ImageConfig, Index, Manifest};
 use spec::{Digest, Platform, Reference};
 
-use super::registries::{may_fall_back, plain_error, pull_error};
+use super::registries::{Failed, may_fall_back, plain_error, pull_error};
 use crate::Engine;
 use crate::error::{Error, Kind, Result};
 
@@ -31,7 +31,7 @@ impl Engine {
         let domain = server.split('/').next().unwrap_or_default();
         let domain = if domain == "index.docker.io" { "docker.io" } else { domain };
         let registries = &self.inner.registries;
-        let mut last = None;
+        let mut last = Failed::default();
         for endpoint in registries.login_endpoints(domain).await? {
             let (role, url) = (endpoint.role, endpoint.url(""));
             let asked = registry::client::login(
@@ -42,7 +42,7 @@ impl Engine {
             );
             match asked.await {
                 Ok(token) => return Ok(token),
-                Err(error) if may_fall_back(&error, role) => last = Some(last.unwrap_or(error)),
+                Err(error) if may_fall_back(&error, role) => last.note(error),
                 Err(registry::Error::Refused(refusal)) if refusal.status.as_u16() == 401 => {
                     let text =
                         format!("login attempt to {url} failed with status: 401 Unauthorized");
@@ -51,7 +51,7 @@ impl Engine {
                 Err(error) => {
                     let is_refused =
                         error.refusal().is_some_and(|refusal| refusal.status.as_u16() == 401);
-                    let mut error = plain_error(error, domain);
+                    let mut error = plain_error(error);
                     if is_refused {
                         error.kind = Kind::Unauthorized;
                     }
@@ -59,10 +59,7 @@ impl Engine {
                 }
             }
         }
-        Err(match last {
-            Some(error) => plain_error(error, domain),
-            None => Error::invalid(format!("no endpoints found for {domain}")),
-        })
+        Err(last.error(domain))
     }
 
     /// What a name is at its registry.
@@ -79,7 +76,7 @@ impl Engine {
             (None, tag) => tag.unwrap_or("latest").to_owned(),
         };
         let registries = &self.inner.registries;
-        let mut last = None;
+        let mut last = Failed::default();
         for endpoint in registries.endpoints(name.domain(), Work::Pull).await? {
             let role = endpoint.role;
             let found = async {
@@ -88,14 +85,22 @@ impl Engine {
             };
             match found.await {
                 Ok(found) => return Ok(found),
-                Err(error) if may_fall_back(&error, role) => last = Some(last.unwrap_or(error)),
-                Err(error) => return Err(pull_error(error, name)),
+                Err(error) if may_fall_back(&error, role) => last.note(error),
+                Err(error) => {
+                    let status = error.refusal().map(|refusal| refusal.status.as_u16());
+                    let mut error = pull_error(error, name);
+                    // Source: moby `api/server/httpstatus`, `statusCodeFromDistributionError`.
+                    error.kind = match status {
+                        Some(401) => Kind::Unauthorized,
+                        Some(403) => Kind::Forbidden,
+                        Some(404) => Kind::NotFound,
+                        _ => error.kind,
+                    };
+                    return Err(error);
+                }
             }
         }
-        Err(match last {
-            Some(error) => plain_error(error, name.domain()),
-            None => Error::not_found(format!("no endpoints found for {}", name.domain())),
-        })
+        Err(last.error(name.domain()))
     }
 }
 

@@ -189,6 +189,7 @@ impl Fetch<'_> {
                 }
             }
         };
+        is_image(&manifest)?;
         let raw = self.config(&manifest.config, lease).await?;
         let config = checked(&manifest, &raw)?;
         let wanted = self.request.platform.as_ref().filter(|_| index.is_none());
@@ -502,16 +503,21 @@ fn finished<T>(done: std::result::Result<Result<T>, tokio::task::JoinError>) -> 
     }
 }
 
+/// Refuses what is no image, before anything of it is fetched.
+///
+/// Source: moby `distribution/pull_v2.go`, `unsupportedMediaTypeError`.
+fn is_image(manifest: &Manifest) -> Result<()> {
+    match manifest.config.media_type.as_str() {
+        media_type::OCI_CONFIG | media_type::DOCKER_CONFIG | "application/octet-stream" | "" => {
+            Ok(())
+        }
+        kind => Err(Error::invalid(format!("unsupported media type {kind}"))),
+    }
+}
+
 /// The configuration, if it and the manifest fit each other and this engine.
 pub(super) fn checked(manifest: &Manifest, raw: &[u8]) -> Result<ImageConfig> {
-    let kind = manifest.config.media_type.as_str();
-    if !matches!(
-        kind,
-        media_type::OCI_CONFIG | media_type::DOCKER_CONFIG | "application/octet-stream" | ""
-    ) {
-        // Source: moby `distribution/pull_v2.go`, `unsupportedMediaTypeError`.
-        return Err(Error::invalid(format!("unsupported media type {kind}")));
-    }
+    is_image(manifest)?;
     let config: ImageConfig = serde_json::from_slice(raw)
         .map_err(|source| Error::because(Kind::Invalid, "invalid image configuration", source))?;
     let (layers, diff_ids) = (manifest.layers.len(), config.rootfs.diff_ids.len());

@@ -16,7 +16,7 @@ use tokio::task::AbortHandle;
 
 use super::download;
 use super::fetch::{Fault, Fetch};
-use super::registries::{may_fall_back, plain_error, pull_error};
+use super::registries::{Failed, may_fall_back, plain_error, pull_error};
 use crate::containers::world::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::{Engine, Inner};
@@ -214,7 +214,7 @@ impl Pull {
         let data_root = self.engine.config.data_root.clone();
         blocking(move || download::sweep(&data_root)).await;
         let name = &self.request.name;
-        let mut last = None;
+        let mut last = Failed::default();
         let endpoints = self.engine.registries.endpoints(name.domain(), Work::Pull).await?;
         for endpoint in endpoints.iter().filter(|endpoint| endpoint.capabilities.pull) {
             let (role, is_told) = (endpoint.role, endpoint.capabilities.resolve);
@@ -222,13 +222,10 @@ impl Pull {
             let client = match opened {
                 Ok(client) => Arc::new(client),
                 Err(error) if may_fall_back(&error, role) => {
-                    // An unknown certificate says more than the refused plain connection after it.
-                    if !last.as_ref().is_some_and(is_certificate) {
-                        last = Some(error);
-                    }
+                    last.note(error);
                     continue;
                 }
-                Err(error) => return Err(plain_error(error, name.domain())),
+                Err(error) => return Err(plain_error(error)),
             };
             let pulled = match is_told {
                 true => self.from(&client).await,
@@ -242,13 +239,10 @@ impl Pull {
                 }
                 // The registry itself is asked next.
                 Err(Fault::Engine(_)) => {}
-                Err(Fault::Registry(error)) => last = Some(error),
+                Err(Fault::Registry(error)) => last.note(error),
             }
         }
-        Err(match last {
-            Some(error) => plain_error(error, name.domain()),
-            None => Error::not_found(format!("no endpoints found for {}", name.domain())),
-        })
+        Err(last.error(name.domain()))
     }
 
     fn fetch<'a>(&'a self, client: &'a Arc<Client>) -> Fetch<'a> {
@@ -301,15 +295,6 @@ impl Pull {
             || Error::invalid(format!("no host says what {} is", name.familiar())).into(),
             Fault::Registry,
         ))
-    }
-}
-
-fn is_certificate(error: &registry::Error) -> bool {
-    match error {
-        registry::Error::Request(request) => {
-            matches!(request.source, registry::TransportError::Certificate(_))
-        }
-        _ => false,
     }
 }
 

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use super::blobs::KnownBlob;
 use super::content::manifest;
 use super::pull::{TransferOutput, line};
-use super::registries::{may_fall_back, plain_error};
+use super::registries::{Failed, may_fall_back, push_error};
 use super::upload::{Item, Sending, Unsent};
 use crate::containers::world::blocking;
 use crate::error::{Error, Kind, Result};
@@ -59,7 +59,7 @@ impl Engine {
         let _ =
             output.send(line("", format!("The push refers to repository [{}]", name.name()))).await;
         let images = images(&self.inner, &name)?;
-        let mut last = None;
+        let mut last = Failed::default();
         for endpoint in self.inner.registries.endpoints(name.domain(), Work::Push).await? {
             let role = endpoint.role;
             let opened =
@@ -67,10 +67,10 @@ impl Engine {
             let client = match opened {
                 Ok(client) => Arc::new(client),
                 Err(error) if may_fall_back(&error, role) => {
-                    last = Some(last.unwrap_or(error));
+                    last.note(error);
                     continue;
                 }
-                Err(error) => return Err(plain_error(error, name.domain())),
+                Err(error) => return Err(push_error(error)),
             };
             let lease = Arc::new(self.inner.store.lease_content());
             let push = Push { engine: Arc::clone(&self.inner), client, output, platform, lease };
@@ -79,10 +79,7 @@ impl Engine {
             }
             return Ok(());
         }
-        Err(match last {
-            Some(error) => plain_error(error, name.domain()),
-            None => Error::not_found(format!("no endpoints found for {}", name.domain())),
-        })
+        Err(last.error(name.domain()))
     }
 }
 
@@ -163,9 +160,9 @@ impl Push {
             return Err(Error::internal("nothing to push"));
         };
         for document in before {
-            self.document(name, &document.digest.to_string(), document).await?;
+            self.document(&document.digest.to_string(), document).await?;
         }
-        self.document(name, &tag, root).await?;
+        self.document(&tag, root).await?;
         let (digest, size) = (root.digest, root.bytes.len() as u64);
         let target = Target { digest, media_type: root.media_type.clone(), size };
         let (engine, named, id) = (Arc::clone(&self.engine), name.clone(), *id);
@@ -182,10 +179,10 @@ impl Push {
         Ok(())
     }
 
-    async fn document(&self, name: &Reference, under: &str, document: &Document) -> Result<()> {
+    async fn document(&self, under: &str, document: &Document) -> Result<()> {
         let bytes = Bytes::from(document.bytes.clone());
         let put = self.client.put_manifest(under, &document.media_type, bytes).await;
-        put.map_err(|error| plain_error(error, name.domain()))
+        put.map_err(push_error)
     }
 
     /// Brings all items to the registry; gives what is to be remembered.

@@ -11,7 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use registry::client::Trusting;
 use registry::files::HOSTS_FILE;
 use registry::policy::{HUB_DOMAIN, registry_of};
-use registry::{Access, Client, Credentials, Endpoint, HostFiles, Policy, Role, Transport, Work};
+use registry::{
+    Access, Client, Credentials, Endpoint, HostFiles, Policy, RequestError, Role, Transport,
+    TransportError, Work,
+};
+
 use spec::Reference;
 use tokio::sync::Semaphore;
 use tracing::warn;
@@ -200,33 +204,68 @@ pub(super) fn pull_error(error: registry::Error, name: &Reference) -> Error {
             return within(format!("repository {repository} not found"));
         }
     }
-    plain_error(error, name.domain())
+    plain_error(error)
 }
 
 /// The same without a name in it.
-pub(super) fn plain_error(error: registry::Error, domain: &str) -> Error {
-    use registry::TransportError;
-    let kind = match error.refusal().map(|refusal| refusal.status.as_u16()) {
-        Some(401) => Kind::Unauthorized,
-        Some(403) => Kind::Forbidden,
-        Some(404) => Kind::NotFound,
-        _ => Kind::Upstream,
-    };
+pub(super) fn plain_error(error: registry::Error) -> Error {
     let unknown = match &error {
         registry::Error::Request(request) => match &request.source {
-            TransportError::Certificate(why) => why.contains("unknown authority"),
-            _ => false,
+            TransportError::Certificate(why) if why.contains("unknown authority") => {
+                request.url.split('/').nth(2).map(str::to_owned)
+            }
+            _ => None,
         },
-        _ => false,
+        _ => None,
     };
-    let mut error = Error::caused(kind, error);
-    if unknown {
+    let mut error = Error::caused(Kind::Upstream, error);
+    if let Some(host) = unknown {
         error.message.push_str(&format!(
-            " (to trust this registry, put its CA certificate into /etc/docker/certs.d/{domain}/ca.crt, \
-             or list {domain} in \"insecure-registries\" of daemon.json)"
+            " (to trust this registry, put its CA certificate into /etc/docker/certs.d/{host}/ca.crt, \
+             or list {host} in \"insecure-registries\" of daemon.json)"
         ));
     }
     error
+}
+
+/// The same for a push, where Docker does not say which request needed what was not given.
+///
+/// Source: moby `distribution/errors.go`, `retryOnError`.
+pub(super) fn push_error(error: registry::Error) -> Error {
+    match error {
+        registry::Error::Request(RequestError {
+            source: source @ (TransportError::Auth(_) | TransportError::Refused(_)),
+            ..
+        }) => Error::caused(Kind::Upstream, source),
+        other => plain_error(other),
+    }
+}
+
+/// Of the failures of several endpoints the one to tell.
+#[derive(Default)]
+pub(super) struct Failed(Option<registry::Error>);
+
+impl Failed {
+    /// The last one counts, but an unknown certificate says more than the plain connection that was
+    /// refused after it.
+    pub(super) fn note(&mut self, error: registry::Error) {
+        let is_certificate = |known: &registry::Error| match known {
+            registry::Error::Request(request) => {
+                matches!(request.source, TransportError::Certificate(_))
+            }
+            _ => false,
+        };
+        if !self.0.as_ref().is_some_and(is_certificate) {
+            self.0 = Some(error);
+        }
+    }
+
+    pub(super) fn error(self, domain: &str) -> Error {
+        match self.0 {
+            Some(error) => plain_error(error),
+            None => Error::not_found(format!("no endpoints found for {domain}")),
+        }
+    }
 }
 
 /// Whether the next endpoint may do better: nobody answered here, or a mirror has not got it. A
@@ -235,7 +274,7 @@ pub(super) fn may_fall_back(error: &registry::Error, role: Role) -> bool {
     match (role, error) {
         (Role::Mirror, _) => true,
         (Role::Registry, registry::Error::Request(request)) => {
-            error.refusal().is_none() && !matches!(request.source, registry::TransportError::Tls(_))
+            error.refusal().is_none() && !matches!(request.source, TransportError::Tls(_))
         }
         (Role::Registry, _) => false,
     }

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use super::blobs::KnownBlob;
 use super::content::{kept_blob, made};
 use super::pull::{TransferOutput, layer_line, layer_progress};
-use super::registries::plain_error;
+use super::registries::push_error;
 use crate::Inner;
 use crate::containers::world::blocking;
 use crate::error::{Error, Kind, Result};
@@ -94,7 +94,7 @@ impl Sending {
     }
 
     fn failed(&self, error: registry::Error) -> Error {
-        plain_error(error, self.name.domain())
+        push_error(error)
     }
 
     /// Brings the item to the registry; gives what it is there.
