@@ -43,6 +43,9 @@ pub enum TransportError {
     Settings(String),
     #[error("{0}")]
     Http(String),
+    /// The connection broke off after it was made.
+    #[error("{0}")]
+    Lost(String),
     /// What came is no HTTP.
     #[error("malformed HTTP response: {0}")]
     Malformed(String),
@@ -261,6 +264,7 @@ impl Error {
                 | TransportError::ConnectTimeout(_)
                 | TransportError::TlsTimeout
                 | TransportError::HeaderTimeout
+                | TransportError::Lost(_)
                 | TransportError::Http(_) => true,
                 TransportError::Lookup { .. }
                 | TransportError::Proxy(_)

@@ -463,7 +463,7 @@ fn for_strangers(headers: &HeaderMap) -> HeaderMap {
 
 fn http_error(error: &hyper::Error, host: &str) -> TransportError {
     if error.is_incomplete_message() || error.is_canceled() {
-        return TransportError::Http("EOF".to_owned());
+        return TransportError::Lost("EOF".to_owned());
     }
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
@@ -479,7 +479,7 @@ fn http_error(error: &hyper::Error, host: &str) -> TransportError {
     }
     match error.is_parse() {
         true => TransportError::Malformed(text),
-        false => TransportError::Http(text),
+        false => TransportError::Lost(text),
     }
 }
 

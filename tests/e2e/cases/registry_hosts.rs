@@ -22,7 +22,10 @@ super::cases! {
 
 /// A registry that has one image under every name.
 fn honest() -> Server {
-    let image = Image::small();
+    with(Image::small())
+}
+
+fn with(image: Image) -> Server {
     Server::start(move |request, stream| image.answer(request, stream))
 }
 
@@ -156,7 +159,8 @@ fn hosts_toml_is_followed(suite: &Suite) -> Outcome {
     let manifest = content.iter().find(|request| request.path.contains("/manifests/1")).unwrap();
     assert_eq!(manifest.path, "/sub/path/v2/a/b/manifests/1?ns=127%2E0%2E0%2E9%3A5998");
     // Whoever only resolves says what a tag is; the bytes come from whoever only gives bytes.
-    let (resolver, giver) = (honest(), honest());
+    let image = Image::small();
+    let (resolver, giver) = (with(image.clone()), with(image));
     let file = format!(
         "server = \"http://127.0.0.9:5998\"\n[host.\"http://{}\"]\ncapabilities = [\"pull\"]\n[host.\"http://{}\"]\ncapabilities = [\"resolve\"]\n",
         giver.address, resolver.address

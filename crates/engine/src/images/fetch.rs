@@ -12,6 +12,7 @@
 //! Source: moby `distribution/pull_v2.go`.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -30,7 +31,7 @@ use super::download::{self, Goal};
 use super::pull::{Extent, PullRequest, Reporter, TransferOutput, layer_line, line};
 use crate::Inner;
 use crate::containers::world::blocking;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, chain};
 use crate::events::EventType;
 
 /// Bytes. A configuration is some kilobytes.
@@ -42,6 +43,15 @@ const LAYERS_MAX: usize = 125;
 pub(super) enum Fault {
     Registry(registry::Error),
     Engine(Error),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Registry(error) => out.write_str(&chain(error)),
+            Fault::Engine(error) => error.fmt(out),
+        }
+    }
 }
 
 impl From<registry::Error> for Fault {

@@ -13,6 +13,7 @@ use registry::{Access, Client, Credentials, Endpoint, Role, Work};
 use spec::{Digest, Platform, Reference};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
+use tracing::info;
 
 use super::download;
 use super::fetch::{Fault, Fetch};
@@ -231,6 +232,10 @@ impl Pull {
                 true => self.from(&client).await,
                 false => self.told_elsewhere(&client, &endpoints).await,
             };
+            if let (Err(fault), Role::Mirror) = (&pulled, role) {
+                let (mirror, error) = (endpoint.url(""), fault.to_string());
+                info!(mirror, error, "a mirror is passed over");
+            }
             match pulled {
                 Ok(()) => return Ok(()),
                 Err(Fault::Engine(error)) if role == Role::Registry => return Err(error),

@@ -269,12 +269,13 @@ impl Failed {
 }
 
 /// Whether the next endpoint may do better: nobody answered here, or a mirror has not got it. A
-/// registry that speaks TLS and does not like ours will not like us better without it.
+/// registry that speaks TLS and then does not like us will not like us better without it.
 pub(super) fn may_fall_back(error: &registry::Error, role: Role) -> bool {
     match (role, error) {
         (Role::Mirror, _) => true,
         (Role::Registry, registry::Error::Request(request)) => {
-            error.refusal().is_none() && !matches!(request.source, TransportError::Tls(_))
+            error.refusal().is_none()
+                && !matches!(request.source, TransportError::Tls(_) | TransportError::Lost(_))
         }
         (Role::Registry, _) => false,
     }
