@@ -31,14 +31,14 @@ fn one(config: &mut Config, line: &str) -> Result<()> {
         "CMD" => config.cmd = Some(command(need()?, config)),
         "ENTRYPOINT" => config.entrypoint = Some(command(need()?, config)),
         "ENV" => {
-            for (key, value) in pairs(need()?) {
+            for (key, value) in pairs("ENV", need()?)? {
                 super::containers::derive::replace_env(
                     &mut config.env,
                     &[format!("{key}={value}")],
                 );
             }
         }
-        "LABEL" => config.labels.extend(pairs(need()?)),
+        "LABEL" => config.labels.extend(pairs("LABEL", need()?)?),
         "EXPOSE" => {
             for port in need()?.split_whitespace() {
                 let port: super::containers::spec::Port = port.parse()?;
@@ -85,15 +85,24 @@ fn command(text: &str, config: &Config) -> Vec<String> {
 }
 
 /// `a=b c="d e"`, or the old form `a b c`.
-fn pairs(text: &str) -> Vec<(String, String)> {
+///
+/// Source: moby `frontend/dockerfile/parser/line_parsers.go`, `parseNameVal`.
+fn pairs(word: &str, text: &str) -> Result<Vec<(String, String)>> {
     let first = text.split_whitespace().next().unwrap_or("");
     if !first.contains('=') {
-        let (key, value) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
-        return vec![(key.to_owned(), value.trim().to_owned())];
+        let (key, value) = text
+            .split_once(char::is_whitespace)
+            .ok_or_else(|| Error::invalid(format!("{word} must have two arguments")))?;
+        return Ok(vec![(key.to_owned(), value.trim().to_owned())]);
     }
-    let split =
-        |word: &String| word.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
-    words(text).iter().filter_map(split).collect()
+    let split = |pair: &String| match pair.split_once('=') {
+        Some(("", _)) => Err(Error::invalid(format!("{word} names can not be blank"))),
+        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+        None => Err(Error::invalid(format!(
+            "Syntax error - can't find = in {pair:?}. Must be of the form: name=value"
+        ))),
+    };
+    words(text).iter().map(split).collect()
 }
 
 /// Words with quotes and backslashes as in a shell, without expansion.
@@ -146,5 +155,13 @@ mod tests {
     fn what_changes_no_configuration_is_refused() {
         let error = apply(&mut Config::default(), &["RUN x".to_owned()]).unwrap_err();
         assert_eq!(error.message, "run is not a valid change command");
+        for (change, want) in [
+            ("ENV A=b c", "Syntax error - can't find = in \"c\". Must be of the form: name=value"),
+            ("ENV A", "ENV must have two arguments"),
+            ("LABEL =x", "LABEL names can not be blank"),
+        ] {
+            let error = apply(&mut Config::default(), &[change.to_owned()]).unwrap_err();
+            assert_eq!(error.message, want);
+        }
     }
 }
