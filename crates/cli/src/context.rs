@@ -26,6 +26,8 @@ const START_PATIENCE: Duration = Duration::from_secs(20);
 pub struct Session {
     pub program: String,
     pub config: Config,
+    /// The context that commands go to; `default` where `-H` or the environment says where.
+    pub context: String,
     host: Place,
     client: OnceCell<Client>,
 }
@@ -36,6 +38,8 @@ enum Place {
     Chosen(Host, Option<Tls>),
     /// Nobody said: ours.
     Default,
+    /// A context that is not there, in words; a command that needs no daemon does not mind.
+    Nowhere(String),
 }
 
 impl Session {
@@ -51,7 +55,8 @@ impl Session {
         }
         let config = Config::load(global.find("config"));
         let host = place(global, &config)?;
-        Ok(Session { program: program.to_owned(), config, host, client: OnceCell::new() })
+        let context = context_name(global, &config);
+        Ok(Session { program: program.to_owned(), config, context, host, client: OnceCell::new() })
     }
 
     /// The daemon's client; the first call finds the daemon, and starts it where it is ours.
@@ -65,6 +70,7 @@ impl Session {
     async fn connect(&self) -> Result<Client, Failure> {
         let (host, tls) = match &self.host {
             Place::Chosen(host, tls) => (host.clone(), tls.clone()),
+            Place::Nowhere(why) => return Err(Failure::new(why.clone())),
             Place::Default => {
                 let host = Host::default();
                 if let Host::Unix(socket) = &host {
@@ -98,7 +104,7 @@ impl Session {
     pub fn host(&self) -> Host {
         match &self.host {
             Place::Chosen(host, _) => host.clone(),
-            Place::Default => Host::default(),
+            Place::Default | Place::Nowhere(_) => Host::default(),
         }
     }
 }
@@ -122,15 +128,31 @@ fn place(global: &Matches, config: &Config) -> Result<Place, Failure> {
         return chosen(host, global, config);
     }
     if let Some(name) = context {
-        return from_context(config, name, global);
+        return found(config, name, global);
     }
     if let Some(host) = env("DOCKER_HOST") {
         return chosen(&host, global, config);
     }
     match env("DOCKER_CONTEXT").or_else(|| config.current_context.clone()) {
-        Some(name) => from_context(config, &name, global),
+        Some(name) => found(config, &name, global),
         None => Ok(Place::Default),
     }
+}
+
+fn found(config: &Config, name: &str, global: &Matches) -> Result<Place, Failure> {
+    from_context(config, name, global).or_else(|failure| Ok(Place::Nowhere(failure.to_string())))
+}
+
+/// The name of the context that is used, by the order above.
+fn context_name(global: &Matches, config: &Config) -> String {
+    let default = || "default".to_owned();
+    if let Some(name) = global.find("context") {
+        return name.to_owned();
+    }
+    if !global.all("host").is_empty() || env("DOCKER_HOST").is_some() {
+        return default();
+    }
+    env("DOCKER_CONTEXT").or_else(|| config.current_context.clone()).unwrap_or_else(default)
 }
 
 /// The host that `-H` or the environment names, with TLS where that is wanted.
@@ -160,12 +182,14 @@ fn from_context(config: &Config, name: &str, global: &Matches) -> Result<Place, 
             None => Place::Default,
         });
     }
+    let meta = config.directory.join("contexts/meta");
     let missing = || {
         Failure::new(format!(
-            "Failed to initialize: unable to resolve docker endpoint: context \"{name}\": context not found"
+            "Failed to initialize: unable to resolve docker endpoint: context \"{name}\": context not found: open {}: no such file or directory",
+            meta.join(spec::Digest::of(name.as_bytes()).hex()).join("meta.json").display()
         ))
     };
-    let contexts = fs::read_dir(config.directory.join("contexts/meta")).map_err(|_| missing())?;
+    let contexts = fs::read_dir(&meta).map_err(|_| missing())?;
     for entry in contexts.flatten() {
         let Ok(text) = fs::read(entry.path().join("meta.json")) else { continue };
         let Ok(meta) = serde_json::from_slice::<Value>(&text) else { continue };

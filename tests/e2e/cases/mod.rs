@@ -4,6 +4,7 @@ mod api;
 mod attack;
 mod build;
 mod build_own;
+mod contexts;
 mod daemon;
 mod faults;
 mod images;
@@ -45,6 +46,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         relay::CASES,
         listing::CASES,
         images_travel::CASES,
+        contexts::CASES,
         login::CASES,
         manifests::CASES,
         registry_auth::CASES,

@@ -12,6 +12,7 @@ use crate::{
 
 pub mod attach;
 pub mod build;
+pub mod context;
 pub mod copy;
 pub mod events;
 pub mod exec;
@@ -158,6 +159,18 @@ pub static GROUPS: &[Group] = &[
             &lifecycle::UNPAUSE,
             &update::UPDATE,
             &lifecycle::WAIT,
+        ],
+    },
+    Group {
+        name: "context",
+        about: "Manage contexts: where daemons are",
+        commands: &[
+            &context::CREATE,
+            &context::INSPECT,
+            &context::LS,
+            &context::RM,
+            &context::SHOW,
+            &context::USE,
         ],
     },
     Group {
