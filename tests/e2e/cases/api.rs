@@ -41,6 +41,10 @@ fn bad_bodies_are_told_in_dockers_words(suite: &Suite) -> Outcome {
         assert_eq!(status, 400, "{body}: {answer}");
         assert!(answer.contains(words), "{body}: {answer}");
     }
+    // What a load refuses is told in the body.
+    let (status, answer) = suite.api("POST", "/images/load", Some("no archive"));
+    assert_eq!(status, 200, "{answer}");
+    assert!(answer.contains(r#""errorDetail":"#), "{answer}");
     Outcome::Passed
 }
 

@@ -479,11 +479,16 @@ pub async fn load(mut call: Call) -> Result {
         first = output.recv().await;
     }
     let Some(first) = first else {
-        return match loading.await {
-            Ok(Ok(())) => Ok(reply::stream("application/json", Body::empty()).into()),
-            Ok(Err(error)) => Err(error.into()),
-            Err(error) => Err(Failure::internal(format!("the load broke: {error}"))),
+        // Source: moby 28.2 `api/server/router/image/image_routes.go`: every failure is told in the
+        // body, where docker-py looks for it.
+        let body = match loading.await {
+            Ok(Ok(())) => Body::empty(),
+            Ok(Err(error)) => Body::full(Message::error(error.message, 0).to_line()),
+            Err(error) => {
+                Body::full(Message::error(format!("the load broke: {error}"), 0).to_line())
+            }
         };
+        return Ok(reply::stream("application/json", body).into());
     };
     let body = spawn_feed(|sender| async move {
         let mut next = Some(first);
