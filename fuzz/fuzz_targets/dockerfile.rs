@@ -23,6 +23,10 @@ fuzz_target!(|source: &[u8]| {
             dialect,
             cache_from: Vec::new(),
             allowed: Vec::new(),
+            secrets: Default::default(),
+            agents: Default::default(),
+            contexts: Default::default(),
+            fresh_stages: Vec::new(),
             platform: None,
             names: Vec::new(),
         };

@@ -109,9 +109,11 @@ impl Reference {
         format!("{}/{}", self.domain, self.path)
     }
 
-    /// The name as people type it: Docker Hub's domain and `library/` are left out.
+    /// The name as people type it: Docker Hub's domain and `library/` are left out, unless what is
+    /// left would be read as another registry's.
     pub fn familiar_name(&self) -> String {
-        if self.domain != DEFAULT_DOMAIN {
+        let first = self.path.split_once('/').map_or("", |(first, _)| first);
+        if self.domain != DEFAULT_DOMAIN || first.contains('.') || first == "localhost" {
             return self.name();
         }
         match self.path.strip_prefix("library/") {
@@ -278,6 +280,8 @@ mod tests {
 
     #[test]
     fn a_first_component_like_a_host_is_the_registry() {
+        // Found by fuzzing: without its domain it would be another registry's.
+        check("docker.io/a.b/c", "docker.io/a.b/c:latest = docker.io/a.b/c:latest");
         check("localhost/app", "localhost/app:latest = localhost/app:latest");
         check("reg.example:5000/a/b:1", "reg.example:5000/a/b:1 = reg.example:5000/a/b:1");
         check("[::1]:5000/app", "[::1]:5000/app:latest = [::1]:5000/app:latest");
