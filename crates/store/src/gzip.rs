@@ -14,6 +14,9 @@ const LEVEL: Compression = Compression::new(4);
 /// Long enough that starting anew costs less than one percent of the ratio.
 const BLOCK_BYTES: usize = 1 << 20;
 const THREADS_MAX: usize = 4;
+/// One in work and one that is waiting or done, so that no thread idles while this one reads or writes.
+/// Each thread's channels hold as many, so sending never waits for a thread that waits for us.
+const BLOCKS_A_THREAD: usize = 2;
 
 type Done = io::Result<Vec<u8>>;
 
@@ -44,7 +47,7 @@ pub fn gzip(mut input: impl Read, mut output: impl Write) -> io::Result<()> {
             let is_last = block.len() < BLOCK_BYTES;
             // An empty input is one empty member.
             if !block.is_empty() || sent == 0 {
-                if sent - written == threads {
+                if sent - written == BLOCKS_A_THREAD * threads {
                     output.write_all(&workers[written % threads].1.recv().map_err(|_| gone())??)?;
                     written += 1;
                 }
