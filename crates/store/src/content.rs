@@ -570,6 +570,8 @@ mod tests {
         }
         drop(lease);
         store.flush().unwrap();
+        // The marks follow in the background.
+        store.settle();
         let mode = std::fs::metadata(store.blob_path(&digests[0])).unwrap().mode();
         assert_eq!(mode & 0o777, FLUSHED);
         drop(store);
