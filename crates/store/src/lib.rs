@@ -23,6 +23,7 @@
 //! not taken inside them: only [`Durability::Lazy`] writes are made there.
 
 pub mod archive;
+pub mod blocks;
 mod cache;
 pub mod compress;
 mod content;
@@ -30,7 +31,6 @@ mod content_sweep;
 mod documents;
 pub mod draft;
 mod flush;
-pub mod gzip;
 mod images;
 mod layers;
 pub mod listing;

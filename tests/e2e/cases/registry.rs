@@ -5,12 +5,13 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::harness::{BOTH, Outcome, Suite, wait_for};
+use crate::harness::{BOTH, Cli, Outcome, Suite, wait_for};
 
 super::cases! {
     what_was_pushed_is_pulled_again_and_runs,
     a_missing_image_is_told_in_dockers_words,
     two_pulls_at_once_get_one_image,
+    layers_are_sent_as_zstd_when_that_is_asked_for,
 }
 
 pub(super) const ADDRESS: &str = "127.0.0.1:5000";
@@ -129,5 +130,34 @@ fn two_pulls_at_once_get_one_image(suite: &Suite) -> Outcome {
         assert!(output.status.success() && text.contains("Digest: sha256:"), "{text}");
     }
     suite.run(cli, ["rmi", &name]).ok();
+    Outcome::Passed
+}
+
+fn layers_are_sent_as_zstd_when_that_is_asked_for(suite: &Suite) -> Outcome {
+    let Some(_registry) = Registry::start(suite) else { return without() };
+    let name = format!("{ADDRESS}/small/box:v1");
+    suite.tug(["tag", "busybox", &name]).ok();
+    let form_of = |arguments: &[&str]| {
+        suite.run(Cli::Tug, ["push"].iter().chain(arguments).chain([&name.as_str()])).ok();
+        let manifest = suite.tug(["manifest", "inspect", &name]).ok();
+        let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+        manifest["layers"][0]["mediaType"].as_str().unwrap().to_owned()
+    };
+    let (docker_gzip, oci) = (
+        "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        "application/vnd.oci.image.layer.v1.tar",
+    );
+    assert_eq!(form_of(&[]), docker_gzip);
+    assert_eq!(form_of(&["--compression", "zstd"]), format!("{oci}+zstd"));
+    assert_eq!(form_of(&[]), format!("{oci}+zstd"), "the name is that manifest now");
+    suite.tug(["rmi", &name]).ok();
+    assert_eq!(suite.tug(["run", "--rm", &name, "echo", "hi"]).ok(), "hi");
+    assert_eq!(form_of(&["--compression", "gzip"]), docker_gzip);
+    let wrong = suite.tug(["push", "--compression", "lzma", &name]).fails(1);
+    assert!(wrong.contains("invalid compression \"lzma\": it is gzip or zstd"), "{wrong}");
+    suite.tug(["rmi", &name]).ok();
+    suite.tug(["tag", "busybox", &name]).ok();
+    assert_eq!(form_of(&[]), docker_gzip, "busybox itself is what it was");
+    suite.tug(["rmi", &name]).ok();
     Outcome::Passed
 }

@@ -47,6 +47,11 @@ pub static PUSH: Command = Command {
     about: "Upload an image to a registry",
     flags: &[&[
         flag("all-tags", Bool, "Upload every tag of the image").s('a'),
+        flag(
+            "compression",
+            Text,
+            "Send layers as \"gzip\" or \"zstd\" (Docker has no such option)",
+        ),
         flag("disable-content-trust", Bool, "Skip image signing").or("true"),
         flag("platform", Text, "Upload only this platform's variant"),
         flag("quiet", Bool, "Do not show progress").s('q'),
@@ -223,6 +228,11 @@ pub async fn push_image(session: &Session, name: &str) -> Result<(), Failure> {
 
 async fn push(session: &Session, matches: &Matches) -> Outcome {
     if matches.find("to").is_some() {
+        if matches.find("compression").is_some() {
+            return Err(Failure::new(
+                "--to sends layers as they are: it cannot be used with --compression",
+            ));
+        }
         return crate::relay::push(session, matches).await;
     }
     let Some(name) = matches.args.first() else { return Ok(0) };
@@ -246,6 +256,9 @@ async fn push(session: &Session, matches: &Matches) -> Outcome {
     }
     if !matches.text("platform").is_empty() {
         request = request.query("platform", platform_json(matches.text("platform")));
+    }
+    if !matches.text("compression").is_empty() {
+        request = request.query("compression", matches.text("compression"));
     }
     let response = request.send().await?;
     if quiet {

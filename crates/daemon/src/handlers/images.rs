@@ -10,8 +10,8 @@ use api::image as docker;
 use api::progress::{Message, Progress};
 use engine::images::{
     Extent, Force, HistoryStep, ImageDetails, ImageSummary, ImagesQuery, ImportRequest,
-    InspectQuery, Intermediate, LoadOutput, Parents, PullRequest, PushRequest, Removal, Removed,
-    SharedSize, TransferOutput, Variant, VariantKind, Variants,
+    InspectQuery, Intermediate, LayerFormat, LoadOutput, Parents, PullRequest, PushRequest,
+    Removal, Removed, SharedSize, TransferOutput, Variant, VariantKind, Variants,
 };
 use hyper::StatusCode;
 use serde_json::json;
@@ -334,7 +334,18 @@ pub async fn push(call: &Call, asked: &str) -> Result {
         "" => Reference::parse_untagged(asked)?,
         tag => Reference::parse_untagged(asked)?.with_tag(tag)?,
     };
-    let request = PushRequest { name, platform: platform(call)?, credentials: registry_auth(call) };
+    // Ours, where Docker has nothing: the form that layers are to have.
+    let format = match call.query.text("compression") {
+        "" => None,
+        "gzip" => Some(LayerFormat::Gzip),
+        "zstd" => Some(LayerFormat::Zstd),
+        other => {
+            let text = format!("invalid compression {other:?}: it is gzip or zstd");
+            return Err(engine::Error::invalid(text).into());
+        }
+    };
+    let (platform, credentials) = (platform(call)?, registry_auth(call));
+    let request = PushRequest { name, platform, format, credentials };
     let (sender, output) = mpsc::channel(QUEUE_LENGTH);
     let engine = call.engine.clone();
     transferred(output, async move { engine.push_image(request, sender).await }).await

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use registry::select::select;
 use spec::image::{Descriptor, Manifest, media_type};
 use spec::{DiffId, Digest, ImageId, Platform, Reference};
+use store::blocks::Format;
 use store::compress::{Compression, SNIFF_BYTES};
 use store::{
     BlobInfo, Child, ContentLease, Document, DocumentError, Image, LayerKey, Store, Target,
@@ -139,7 +140,8 @@ fn layer_blob(store: &Store, key: &LayerKey, lease: &ContentLease) -> Result<Des
     let internal = |source: store::ContentError| Error::caused(Kind::Internal, source);
     let tar = store.layer_tar(key).map_err(|source| Error::caused(Kind::Internal, source))?;
     let mut ingest = store.ingest().map_err(internal)?;
-    store::gzip::gzip(tar, &mut ingest).map_err(|source| Error::caused(Kind::Internal, source))?;
+    store::blocks::compress(Format::Gzip, tar, &mut ingest)
+        .map_err(|source| Error::caused(Kind::Internal, source))?;
     let size = ingest.size();
     let digest = ingest.finish(None, lease).map_err(internal)?;
     made(store, key, digest, size)?;

@@ -43,6 +43,7 @@ pub use pull::{Extent, PullRequest, TransferOutput};
 pub use push::PushRequest;
 pub use registry::Credentials;
 pub use remove::{Force, Parents, PruneReport, Removal, Removed};
+pub use store::blocks::Format as LayerFormat;
 pub use transfer::{ImportRequest, LoadOutput};
 pub use variants::{Variant, VariantKind};
 

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use registry::{Access, Client, Credentials, Work};
 use spec::image::Descriptor;
 use spec::{DiffId, Digest, ImageId, Platform, Reference};
+use store::blocks::Format;
 use store::{Child, ContentLease, Image, Target};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -25,7 +26,7 @@ use super::blobs::KnownBlob;
 use super::content::manifest;
 use super::pull::{TransferOutput, line};
 use super::registries::{Failed, may_fall_back, push_error};
-use super::upload::{Item, Sending, Unsent};
+use super::upload::{Item, Sending, Unsent, is_of};
 use crate::containers::world::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::events::EventType;
@@ -38,6 +39,8 @@ pub struct PushRequest {
     pub name: Reference,
     /// Of an index this one alone.
     pub platform: Option<Platform>,
+    /// The form that all layers are to have; else each has the one that it has.
+    pub format: Option<Format>,
     pub credentials: Credentials,
 }
 
@@ -51,7 +54,7 @@ impl Engine {
         request: PushRequest,
         output: mpsc::Sender<TransferOutput>,
     ) -> Result<()> {
-        let PushRequest { name, platform, credentials } = request;
+        let PushRequest { name, platform, format, credentials } = request;
         if name.digest().is_some() {
             return Err(Error::invalid("cannot push a digest reference"));
         }
@@ -73,7 +76,8 @@ impl Engine {
                 Err(error) => return Err(push_error(error)),
             };
             let lease = Arc::new(self.inner.store.lease_content());
-            let push = Push { engine: Arc::clone(&self.inner), client, output, platform, lease };
+            let engine = Arc::clone(&self.inner);
+            let push = Push { engine, client, output, platform, format, lease };
             for (name, id) in &images {
                 push.one(name, id).await?;
             }
@@ -124,6 +128,7 @@ struct Push {
     client: Arc<Client>,
     output: mpsc::Sender<TransferOutput>,
     platform: Option<Platform>,
+    format: Option<Format>,
     lease: Arc<ContentLease>,
 }
 
@@ -138,7 +143,8 @@ impl Push {
         let image = image.ok_or_else(|| crate::words::no_such_image(&name.familiar()))?;
         let (engine, named, of) = (Arc::clone(&self.engine), name.clone(), Arc::clone(&image));
         let (platform, lease) = (self.platform.clone(), Arc::clone(&self.lease));
-        let plan = blocking(move || plan(&engine, &named, &of, platform.as_ref(), &lease)).await?;
+        let wish = Wish { platform, format: self.format };
+        let plan = blocking(move || plan(&engine, &named, &of, &wish, &lease)).await?;
         let (documents, learnt) = match plan {
             Plan::Made => self.made(name, &image).await?,
             Plan::Kept { items, documents } => match self.items(name, items).await {
@@ -210,6 +216,7 @@ impl Push {
                 output: self.output.clone(),
                 name: name.clone(),
                 lease: Arc::clone(&self.lease),
+                format: self.format,
                 item,
             };
             sending.say("Preparing").await;
@@ -295,22 +302,38 @@ fn top_first(layers: impl DoubleEndedIterator<Item = DiffId>) -> Vec<DiffId> {
     layers.rev().filter(|layer| seen.insert(*layer)).collect()
 }
 
+/// What of an image is asked for.
+struct Wish {
+    platform: Option<Platform>,
+    format: Option<Format>,
+}
+
+/// Whether all layers of all manifests that are here have this form.
+fn all_of(manifests: &[Child], format: Format) -> bool {
+    let manifests = manifests.iter().filter_map(|child| child.manifest.as_ref());
+    manifests.flat_map(|manifest| &manifest.layers).all(|layer| is_of(format, &layer.media_type))
+}
+
 /// Blocking.
 fn plan(
     engine: &Inner,
     name: &Reference,
     image: &Image,
-    platform: Option<&Platform>,
+    wish: &Wish,
     lease: &ContentLease,
 ) -> Result<Plan> {
     let store = &engine.store;
+    let platform = wish.platform.as_ref();
     let missing = |platform: &Platform| {
         Error::not_found(format!(
             "image with reference {} was found but does not provide the specified platform ({platform})",
             name.familiar()
         ))
     };
-    let Some(target) = store.content(name) else {
+    // Layers of another form make another manifest.
+    let as_wished =
+        |target: &Target| wish.format.is_none_or(|format| all_of(&store.children(target), format));
+    let Some(target) = store.content(name).filter(as_wished) else {
         return match platform.filter(|wanted| !wanted.runs(&image.config.platform())) {
             Some(platform) => Err(missing(platform)),
             None => Ok(Plan::Made),

@@ -15,6 +15,7 @@ use registry::Client;
 use registry::client::{Mount, Upload};
 use spec::image::{Descriptor, media_type};
 use spec::{DiffId, Digest, Reference};
+use store::blocks::{self, Format};
 use store::{ContentLease, Ingest, LayerKey, Store};
 use tokio::sync::mpsc;
 
@@ -61,6 +62,22 @@ impl Item {
     }
 }
 
+/// The media type of a layer of this form.
+fn layer_type(format: Format) -> &'static str {
+    match format {
+        Format::Gzip => media_type::DOCKER_LAYER_GZIP,
+        Format::Zstd => media_type::OCI_LAYER_ZSTD,
+    }
+}
+
+/// Whether a layer's media type is of this form.
+pub(super) fn is_of(format: Format, media_type: &str) -> bool {
+    media_type.ends_with(match format {
+        Format::Gzip => "gzip",
+        Format::Zstd => "zstd",
+    })
+}
+
 /// Why a blob did not reach the registry.
 pub(super) enum Unsent {
     /// Neither here nor there: the manifest that names it cannot be pushed.
@@ -81,6 +98,8 @@ pub(super) struct Sending {
     pub(super) output: mpsc::Sender<TransferOutput>,
     pub(super) name: Reference,
     pub(super) lease: Arc<ContentLease>,
+    /// The one form that layers may have.
+    pub(super) format: Option<Format>,
     pub(super) item: Item,
 }
 
@@ -122,7 +141,7 @@ impl Sending {
     /// The forms in which the registry may have the item, with the repositories that had them.
     async fn known(&self) -> Vec<(Descriptor, Vec<String>)> {
         let (engine, name, item) = (Arc::clone(&self.engine), self.name.clone(), self.item.clone());
-        let lease = Arc::clone(&self.lease);
+        let (lease, format) = (Arc::clone(&self.lease), self.format);
         blocking(move || {
             let of = |layer: &DiffId| engine.registries.blobs.of(layer, &name);
             match item {
@@ -141,11 +160,17 @@ impl Sending {
                         })
                         .collect();
                     let kept = kept_blob(&engine.store, &LayerKey::from(layer), &lease);
+                    let own = kept.as_ref().map(|blob| blob.digest);
                     let is_known = |blob: &Descriptor| {
                         all.iter().any(|(known, _)| known.digest == blob.digest)
                     };
                     let kept = kept.filter(|blob| !is_known(blob));
                     all.extend(kept.map(|blob| (blob, Vec::new())));
+                    // Who did not ask for zstd gets it only of a layer that came so.
+                    all.retain(|(blob, _)| match format {
+                        Some(format) => is_of(format, &blob.media_type),
+                        None => own == Some(blob.digest) || !is_of(Format::Zstd, &blob.media_type),
+                    });
                     all
                 }
             }
@@ -159,7 +184,11 @@ impl Sending {
             Item::Layer(layer) => {
                 let (store, lease) = (self.engine.store.clone(), Arc::clone(&self.lease));
                 let key = LayerKey::from(*layer);
-                match blocking(move || kept_blob(&store, &key, &lease)).await {
+                let kept = blocking(move || kept_blob(&store, &key, &lease)).await;
+                let fits = |blob: &Descriptor| {
+                    self.format.is_none_or(|format| is_of(format, &blob.media_type))
+                };
+                match kept.filter(fits) {
                     Some(kept) => kept,
                     None => return Ok(self.compress(key).await?),
                 }
@@ -181,6 +210,7 @@ impl Sending {
             key,
             lease: Arc::clone(&self.lease),
             output: self.output.clone(),
+            format: self.format.unwrap_or(Format::Gzip),
             id: self.item.id(),
         };
         let compressing = tokio::task::spawn_blocking(move || compressing.run(writer));
@@ -384,6 +414,7 @@ struct Compressing {
     key: LayerKey,
     lease: Arc<ContentLease>,
     output: mpsc::Sender<TransferOutput>,
+    format: Format,
     id: String,
 }
 
@@ -411,8 +442,12 @@ impl Compressing {
         let size = split.ingest.size();
         let kept = split.ingest.finish(None, &self.lease);
         let digest = kept.map_err(|source| Error::caused(Kind::Internal, source))?;
-        made(&self.store, &self.key, digest, size)?;
-        Ok(Descriptor::new(media_type::DOCKER_LAYER_GZIP, digest, size))
+        match self.format {
+            Format::Gzip => made(&self.store, &self.key, digest, size)?,
+            // The form of this one push: the manifest keeps it.
+            Format::Zstd => {}
+        }
+        Ok(Descriptor::new(layer_type(self.format), digest, size))
     }
 
     fn compress(&self, output: &mut Split) -> Result<()> {
@@ -421,7 +456,7 @@ impl Compressing {
         let size = self.store.layer(&self.key).map_or(0, |layer| layer.tar_size);
         let (told, id) = (Instant::now(), self.id.as_str());
         let input = Reporting { inner, read: 0, size, told, output: Some(&self.output), id };
-        let compressed = store::gzip::gzip(input, output);
+        let compressed = blocks::compress(self.format, input, output);
         compressed.map_err(|source| Error::caused(Kind::Internal, source))
     }
 }
