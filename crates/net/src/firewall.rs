@@ -10,10 +10,15 @@
 //!        forward       0  replies; published; same bridge if icc; all else towards a bridge dropped,
 //!                         all from an internal bridge dropped
 //!        postrouting 100  masquerade what leaves a bridge's subnet for anywhere but a bridge
-//! bridge prerouting -300  a port may not use an address or MAC that we gave to another, nor answer
-//!                         ARP or neighbour discovery for it, nor send router advertisements or
-//!                         redirects. Addresses that we never gave out (pods in a nested cluster) pass
+//! bridge prerouting -300  a port sends with the MAC and the addresses that it was given and no others,
+//!                         answers ARP and neighbour discovery for these alone, and sends no router
+//!                         advertisements and redirects. What the kernel did not parse as ARP, IPv4 or
+//!                         IPv6 (tags within tags, LLC, other protocols) is dropped
+//! bridge forward -200     between ports that may not talk (icc=false): linked services alone
 //! ```
+//! Privileged containers may route for others (pods of a nested cluster), so theirs is the weaker
+//! rule [`Sources::Unclaimed`]: nothing that we gave to somebody else.
+//!
 //!
 //! Invariant: kernel state equals [`Firewall`]'s items; a change is one transaction, and when the
 //! table has vanished the same transaction is replaced by making everything anew.
@@ -21,7 +26,7 @@
 //! An accept in our table does not overrule a drop in another one: see [`neighbours`].
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use sys::netlink::nft::{
     self, Base, Batch, ChainKind, Element, Family, FieldType, Hook, Key, Keys, NewSet, Policy,
@@ -82,7 +87,31 @@ pub struct Guard {
     /// Host end of the veth.
     pub interface: String,
     pub mac: Mac,
+    /// The link-local address that the kernel makes from the MAC is its own without saying.
     pub addresses: Vec<IpAddr>,
+    pub sources: Sources,
+    /// Whether it may talk to other ports of its bridge.
+    pub between: Between,
+}
+
+/// Which MAC and IP addresses a port may send with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sources {
+    /// Those that it was given.
+    Own,
+    /// Also those that nobody was given.
+    Unclaimed,
+}
+
+/// A service of one port that another may ask although their bridge keeps ports apart (`--link`
+/// with `icc=false`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Link {
+    pub from: Ipv4Addr,
+    pub to: Ipv4Addr,
+    /// IP protocol number.
+    pub protocol: u8,
+    pub port: u16,
 }
 
 /// A published port.
@@ -113,6 +142,7 @@ pub enum Item {
     Bridge(BridgeRules),
     Guard(Guard),
     Forward(Forward),
+    Link(Link),
 }
 
 /// The sets and maps, each in one of the two tables.
@@ -132,19 +162,25 @@ enum Set {
     Loopback6,
     Routed4,
     Routed6,
+    Linked,
     Guarded,
+    Unclaimed,
     Macs,
     OwnMac,
     Addresses4,
     Own4,
     Addresses6,
     Own6,
+    Apart,
+    LinkedPairs,
+    LinkedTo,
+    LinkedBack,
 }
 
 use FieldType::{Ether, Interface, Ipv4, Ipv6, Port, Protocol as Proto};
 
 impl Set {
-    const ALL: [Set; 21] = [
+    const ALL: [Set; 27] = [
         Set::Bridges,
         Set::Internal,
         Set::Unprotected,
@@ -159,13 +195,19 @@ impl Set {
         Set::Loopback6,
         Set::Routed4,
         Set::Routed6,
+        Set::Linked,
         Set::Guarded,
+        Set::Unclaimed,
         Set::Macs,
         Set::OwnMac,
         Set::Addresses4,
         Set::Own4,
         Set::Addresses6,
         Set::Own6,
+        Set::Apart,
+        Set::LinkedPairs,
+        Set::LinkedTo,
+        Set::LinkedBack,
     ];
 
     fn name(self) -> &'static str {
@@ -184,19 +226,30 @@ impl Set {
             Set::Loopback6 => "loopback6",
             Set::Routed4 => "routed4",
             Set::Routed6 => "routed6",
+            Set::Linked => "linked",
             Set::Guarded => "guarded",
+            Set::Unclaimed => "unclaimed",
             Set::Macs => "macs",
             Set::OwnMac => "own_mac",
             Set::Addresses4 => "addresses4",
             Set::Own4 => "own4",
             Set::Addresses6 => "addresses6",
             Set::Own6 => "own6",
+            Set::Apart => "apart",
+            Set::LinkedPairs => "linked_pairs",
+            Set::LinkedTo => "linked_to",
+            Set::LinkedBack => "linked_back",
         }
     }
 
     fn key(self) -> &'static [FieldType] {
         match self {
-            Set::Bridges | Set::Internal | Set::Unprotected | Set::Guarded => &[Interface],
+            Set::Bridges
+            | Set::Internal
+            | Set::Unprotected
+            | Set::Guarded
+            | Set::Unclaimed
+            | Set::Apart => &[Interface],
             Set::Reachable => &[Interface, Interface],
             Set::Masquerade4 | Set::Addresses4 => &[Ipv4],
             Set::Masquerade6 | Set::Addresses6 => &[Ipv6],
@@ -207,6 +260,8 @@ impl Set {
             Set::OwnMac => &[Interface, Ether],
             Set::Own4 => &[Interface, Ipv4],
             Set::Own6 => &[Interface, Ipv6],
+            Set::LinkedPairs => &[Ipv4, Ipv4],
+            Set::Linked | Set::LinkedTo | Set::LinkedBack => &[Ipv4, Ipv4, Proto, Port],
         }
     }
 
@@ -224,13 +279,19 @@ impl Set {
             | Set::Loopback6
             | Set::Routed4
             | Set::Routed6
+            | Set::Linked
             | Set::Guarded
+            | Set::Unclaimed
             | Set::Macs
             | Set::OwnMac
             | Set::Addresses4
             | Set::Own4
             | Set::Addresses6
-            | Set::Own6 => &[],
+            | Set::Own6
+            | Set::Apart
+            | Set::LinkedPairs
+            | Set::LinkedTo
+            | Set::LinkedBack => &[],
         }
     }
 
@@ -259,7 +320,7 @@ impl Item {
     fn bridge(&self) -> Option<String> {
         match self {
             Item::Bridge(bridge) => Some(bridge.interface.clone()),
-            Item::Guard(_) | Item::Forward(_) => None,
+            Item::Guard(_) | Item::Forward(_) | Item::Link(_) => None,
         }
     }
 
@@ -268,6 +329,7 @@ impl Item {
             Item::Bridge(bridge) => bridge.elements(),
             Item::Guard(guard) => guard.elements(),
             Item::Forward(forward) => forward.element().into_iter().collect(),
+            Item::Link(link) => link.elements(),
         }
     }
 }
@@ -278,6 +340,7 @@ impl BridgeRules {
         let mut elements = vec![
             (Set::Bridges, Element::of(name())),
             (Set::Macs, Element::of(Key::new().mac(self.mac.0))),
+            (Set::Addresses6, Element::of(Key::new().ipv6(self.mac.link_local()))),
         ];
         for subnet in &self.masqueraded {
             let set = if subnet.is_ipv4() { Set::Masquerade4 } else { Set::Masquerade6 };
@@ -317,7 +380,15 @@ impl Guard {
             (Set::Macs, Element::of(Key::new().mac(self.mac.0))),
             (Set::OwnMac, Element::of(name().mac(self.mac.0))),
         ];
-        for &address in &self.addresses {
+        match self.sources {
+            Sources::Own => {}
+            Sources::Unclaimed => elements.push((Set::Unclaimed, Element::of(name()))),
+        }
+        match self.between {
+            Between::Allowed => {}
+            Between::Denied => elements.push((Set::Apart, Element::of(name()))),
+        }
+        for address in self.addresses.iter().copied().chain([self.mac.link_local().into()]) {
             let (all, own) = if address.is_ipv4() {
                 (Set::Addresses4, Set::Own4)
             } else {
@@ -327,6 +398,21 @@ impl Guard {
             elements.push((own, Element::of(name().ip(address))));
         }
         elements
+    }
+}
+
+impl Link {
+    fn elements(&self) -> Vec<(Set, Element)> {
+        let pair = |one: Ipv4Addr, other: Ipv4Addr| Key::new().ipv4(one).ipv4(other);
+        let service = |pair: Key| Element::of(pair.protocol(self.protocol).port(self.port));
+        let (there, back) = (pair(self.from, self.to), pair(self.to, self.from));
+        vec![
+            (Set::Linked, service(there.clone())),
+            (Set::LinkedTo, service(there.clone())),
+            (Set::LinkedBack, service(back.clone())),
+            (Set::LinkedPairs, Element::of(there)),
+            (Set::LinkedPairs, Element::of(back)),
+        ]
     }
 }
 

@@ -1,6 +1,7 @@
 //! Hardware addresses.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,13 @@ impl Mac {
         random_bytes(&mut bytes);
         bytes[0] = (bytes[0] & 0xfc) | 0x02;
         Mac(bytes)
+    }
+
+    /// The address that the kernel gives an interface with this MAC: `fe80::/64` and the modified
+    /// EUI-64 (RFC 4291, appendix A).
+    pub fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
     }
 }
 

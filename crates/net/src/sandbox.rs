@@ -115,14 +115,14 @@ impl Sandbox {
         self.netns
     }
 
-    /// Makes a veth pair: `name` inside, a made-up name outside, as a port of `bridge`.
+    /// Makes a veth pair, whose outer end is a port of `bridge`.
     pub fn add_veth(
         &mut self,
         host: &mut Socket,
         wish: &PortWish<'_>,
         bridge: u32,
     ) -> Result<Port, SandboxError> {
-        let outer = veth_name();
+        let outer = wish.outer;
         let peer = NewLink {
             name: wish.name,
             mac: Some(wish.mac.0),
@@ -131,18 +131,18 @@ impl Sandbox {
             ..NewLink::default()
         };
         let end = NewLink {
-            name: &outer,
+            name: outer,
             mtu: wish.mtu,
             master: Some(bridge),
             state: State::Up,
             ..NewLink::default()
         };
-        let failed = |source| SandboxError::Interface { name: outer.clone(), source };
+        let failed = |source| SandboxError::Interface { name: outer.to_owned(), source };
         host.send(&[link_create(&end, &LinkKind::Veth(peer))]).map_err(failed)?;
-        let outside = route::find_link(host, Link::Name(&outer)).map_err(failed)?;
+        let outside = route::find_link(host, Link::Name(outer)).map_err(failed)?;
         let outside = outside.ok_or_else(|| failed(NetlinkError::Malformed))?;
         let port = self.bring_up(wish)?;
-        Ok(Port { host: Some((outer, outside.index)), ..port })
+        Ok(Port { host: Some((outer.to_owned(), outside.index)), ..port })
     }
 
     /// Makes a macvlan interface on the host's interface number `parent`.
@@ -258,6 +258,8 @@ impl Sandbox {
 #[derive(Clone, Copy, Debug)]
 pub struct PortWish<'a> {
     pub name: &'a str,
+    /// Name of a veth's outer end, from [`veth_name`].
+    pub outer: &'a str,
     pub mac: Mac,
     pub mtu: Option<u32>,
 }
@@ -286,7 +288,8 @@ fn close_later(announcer: Announcer) {
     }
 }
 
-fn veth_name() -> String {
+/// A made-up name for a veth's outer end.
+pub fn veth_name() -> String {
     let mut bytes = [0; 4];
     random_bytes(&mut bytes);
     format!("veth{:07x}", u32::from_ne_bytes(bytes) >> 4)
@@ -421,7 +424,8 @@ impl Shared {
 /// A fresh namespace with `eth0` on the bridge.
 pub fn prepare(host: &mut Socket, bridge: PoolBridge) -> Result<Ready, SandboxError> {
     let mut sandbox = Sandbox::create()?;
-    let wish = PortWish { name: "eth0", mac: Mac::random(), mtu: bridge.mtu };
+    let outer = veth_name();
+    let wish = PortWish { name: "eth0", outer: &outer, mac: Mac::random(), mtu: bridge.mtu };
     let port = sandbox.add_veth(host, &wish, bridge.index)?;
     Ok(Ready { sandbox, port })
 }

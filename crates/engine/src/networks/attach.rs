@@ -220,6 +220,15 @@ impl Shared {
             container_name: container.name.to_owned(),
             hostname: container.hostname.to_owned(),
             sandbox_id: Id::random().to_string(),
+            exposed_ports: container.spec.exposed_ports().into_iter().collect(),
+            bridge_links: container
+                .spec
+                .host
+                .links
+                .iter()
+                .map(|link| names::link_parts(link).0.to_owned())
+                .collect(),
+            privileged: container.spec.host.privileged,
             ..Attachment::default()
         }
     }
@@ -302,10 +311,9 @@ impl Shared {
     ) -> Result<(Sandbox, Vec<super::Listener>)> {
         for (place, id) in ids.iter().enumerate() {
             let record = &state.networks[id].record;
-            if record.is_default_bridge()
-                && isolates_ports(record)
-                && !container.spec.host.links.is_empty()
-            {
+            let linked = record.is_default_bridge() && !container.spec.host.links.is_empty();
+            let guarded = state.kernel.as_ref().is_some_and(Kernel::guards_ports);
+            if linked && isolates_ports(record) && !guarded {
                 return Err(words::links_without_icc());
             }
             let (name, mut endpoint) = lease(state, container, id, None)?;
@@ -332,7 +340,7 @@ impl Shared {
         }
         names::links(attachment, container, networks, attached);
         self.choose_upstreams(attachment, container, networks);
-        let items = publish::items(attachment, networks);
+        let items = publish::items(attachment, networks, attached);
         kernel.change(&[], &items).map_err(internal)?;
         attached.insert(container.id, Attached { attachment: attachment.clone(), items });
         Ok((sandbox, listeners))
@@ -356,6 +364,7 @@ impl Shared {
         let Some(kernel) = kernel else {
             return Err(Error::internal("container networks are not available"));
         };
+        let linking = Linking::of(attachment);
         let mut spare = spare;
         for (id, settings) in ids.iter().zip(&settings) {
             let network = &networks[id];
@@ -367,9 +376,9 @@ impl Shared {
             }
             let (mut inside, port) = match (spare, network.bridge) {
                 (Spare::Plugged(ready), Some(_)) => {
-                    adapt(kernel, networks, network, endpoint, ready)?
+                    adapt(kernel, networks, network, endpoint, linking, ready)?
                 }
-                (other, _) => plug(kernel, network, endpoint, other.bare()?)?,
+                (other, _) => plug(kernel, network, endpoint, linking, other.bare()?)?,
             };
             inside.configure(&port, settings).map_err(internal)?;
             endpoint.mac = Some(port.mac);
@@ -444,15 +453,23 @@ impl Shared {
             let free = |name: &String| !there.contains(name);
             (0..).map(|number| format!("{prefix}{number}")).find(free).expect("some number is free")
         });
+        if record.driver == Driver::Bridge {
+            endpoint.mac.get_or_insert_with(Mac::random);
+            endpoint.host_interface = sandbox::veth_name();
+        }
         attachment.endpoints.insert(name.clone(), endpoint);
         let settings = interface_settings(&attachment, &state.networks, &name);
-        let outcome = self.plug_live(state, id, &mut attachment, sandbox, &settings);
-        let outcome = outcome.and_then(|()| {
-            names::links(&mut attachment, container, &state.networks, &state.attached);
-            self.choose_upstreams(&mut attachment, container, &state.networks);
-            self.replace(state, &container.id, attachment.clone())
-        });
+        names::links(&mut attachment, container, &state.networks, &state.attached);
+        self.choose_upstreams(&mut attachment, container, &state.networks);
+        // The port is guarded before it is there: the container runs.
+        let outcome = self.replace(state, &container.id, attachment.clone());
+        let outcome = outcome
+            .and_then(|()| self.plug_live(state, id, &mut attachment, sandbox, &settings))
+            .and_then(|()| self.replace(state, &container.id, attachment.clone()));
         if let Err(error) = outcome {
+            let mut before = attachment.clone();
+            before.endpoints.remove(&name);
+            self.replace(state, &container.id, before)?;
             attachment.endpoints.retain(|other, _| *other == name);
             attachment.ports.clear();
             self.give_back(state, &container.id, &attachment);
@@ -484,10 +501,11 @@ impl Shared {
             return Err(Error::internal("container networks are not available"));
         };
         let network = &networks[id];
+        let linking = Linking::of(attachment);
         let Some(endpoint) = attachment.endpoints.get_mut(&network.record.name) else {
             return Ok(());
         };
-        let (mut sandbox, port) = plug(kernel, network, endpoint, sandbox)?;
+        let (mut sandbox, port) = plug(kernel, network, endpoint, linking, sandbox)?;
         sandbox.configure(&port, settings).map_err(internal)
     }
 
@@ -523,9 +541,9 @@ impl Shared {
     }
 
     /// Puts a changed attachment in the place of the old one, in the firewall too.
-    fn replace(&self, state: &mut State, id: &Id, attachment: Attachment) -> Result<()> {
+    pub(super) fn replace(&self, state: &mut State, id: &Id, attachment: Attachment) -> Result<()> {
         let State { networks, attached, kernel } = state;
-        let items = publish::items(&attachment, networks);
+        let items = publish::items(&attachment, networks, attached);
         let old: Vec<Item> =
             attached.get(id).map(|attached| attached.items.clone()).unwrap_or_default();
         if let Some(kernel) = kernel {
@@ -652,12 +670,35 @@ fn interface_settings(
     Settings { addresses, gateways, sysctls: sysctls.collect() }
 }
 
+/// Ports that are kept apart are so by the bridge itself, but for those with links: what these may
+/// reach is decided by the firewall alone.
+fn isolated(network: &Network, linking: Linking) -> Isolated {
+    match linking {
+        Linking::No if isolates_ports(&network.record) => Isolated::Yes,
+        Linking::No | Linking::Yes => Isolated::No,
+    }
+}
+
+/// Whether a container has links on the default bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Linking {
+    Yes,
+    No,
+}
+
+impl Linking {
+    fn of(attachment: &Attachment) -> Linking {
+        if attachment.bridge_links.is_empty() { Linking::No } else { Linking::Yes }
+    }
+}
+
 /// Makes a prepared sandbox fit: another bridge, name, MAC address, MTU.
 fn adapt(
     kernel: &mut Kernel,
     networks: &BTreeMap<Id, Network>,
     network: &Network,
     endpoint: &mut Endpoint,
+    linking: Linking,
     ready: Ready,
 ) -> Result<(Sandbox, SandboxPort)> {
     let Ready { mut sandbox, mut port } = ready;
@@ -666,12 +707,12 @@ fn adapt(
     if mtu(&network.record) != pool_mtu {
         // Rare enough: the other size is simplest made from scratch.
         sandbox.remove(&port.name).map_err(internal)?;
-        return plug(kernel, network, endpoint, sandbox);
+        return plug(kernel, network, endpoint, linking, sandbox);
     }
     if let Some((name, _)) = &port.host {
         endpoint.host_interface.clone_from(name);
     }
-    let isolated = if isolates_ports(&network.record) { Isolated::Yes } else { Isolated::No };
+    let isolated = isolated(network, linking);
     if let Some(bridge) = network.bridge
         && (!network.record.is_default_bridge() || isolated == Isolated::Yes)
     {
@@ -688,18 +729,20 @@ fn plug(
     kernel: &mut Kernel,
     network: &Network,
     endpoint: &mut Endpoint,
+    linking: Linking,
     mut sandbox: Sandbox,
 ) -> Result<(Sandbox, SandboxPort)> {
     let mac = *endpoint.mac.get_or_insert_with(Mac::random);
     let interface = endpoint.interface.clone();
-    let wish = PortWish { name: &interface, mac, mtu: mtu(&network.record) };
+    if network.record.driver == Driver::Bridge && endpoint.host_interface.is_empty() {
+        endpoint.host_interface = sandbox::veth_name();
+    }
+    let outer = endpoint.host_interface.clone();
+    let wish = PortWish { name: &interface, outer: &outer, mac, mtu: mtu(&network.record) };
     let port = match (network.record.driver, network.bridge) {
         (Driver::Bridge, Some(bridge)) => {
             let port = sandbox.add_veth(&mut kernel.host, &wish, bridge.index).map_err(internal)?;
-            if let Some((name, _)) = &port.host {
-                endpoint.host_interface.clone_from(name);
-            }
-            if isolates_ports(&network.record) {
+            if isolated(network, linking) == Isolated::Yes {
                 sandbox::move_port(&mut kernel.host, &port, bridge.index, Isolated::Yes)
                     .map_err(internal)?;
             }

@@ -99,9 +99,14 @@ impl Shared {
         }
         let mut ports = PortAllocator::default();
         let State { networks, attached, .. } = state;
-        for container in attached.values_mut() {
-            container.items = publish::items(&container.attachment, networks);
-            items.extend(container.items.iter().cloned());
+        let all: Vec<_> = attached
+            .iter()
+            .map(|(id, one)| (*id, publish::items(&one.attachment, networks, attached)))
+            .collect();
+        for (id, own) in all {
+            items.extend(own.iter().cloned());
+            let Some(container) = attached.get_mut(&id) else { continue };
+            container.items = own;
             for port in &container.attachment.ports {
                 ports.restore(&publish::net_port(port));
             }
@@ -254,6 +259,11 @@ impl Kernel {
             );
         }
         self.obstacles = obstacles;
+    }
+
+    /// Whether what containers send to each other can be looked at.
+    pub fn guards_ports(&self) -> bool {
+        self.firewall.ports() == Ports::Guarded
     }
 
     pub fn remove_bridge(&mut self, record: &NetworkRecord, bridge: &Bridge) -> Result<()> {

@@ -8,6 +8,7 @@ use net::files::{self, DnsWish, HostsLine, Ipv6, ResolvConf};
 use net::zone::{self, From, RESOLVER_FILE, Resolver, Upstream, ZONE_FILE, Zone};
 use spec::Id;
 
+use super::kernel::isolates_ports;
 use super::record::Driver;
 use super::view::{LinkWish, wish_for};
 use super::{Attached, Attachment, Container, Network, Shared, State};
@@ -147,6 +148,24 @@ impl Shared {
                 one.attachment.links = links;
             }
             self.write_resolver(state, &id);
+        }
+        self.refresh_services(state, network);
+    }
+
+    /// Lets the containers of a network whose ports are kept apart reach what they are linked to now.
+    fn refresh_services(&self, state: &mut State, network: &Id) {
+        let apart = state.networks.get(network).is_some_and(|one| isolates_ports(&one.record));
+        if !apart {
+            return;
+        }
+        let linking =
+            state.attached.iter().filter(|(_, one)| !one.attachment.bridge_links.is_empty());
+        let linking: Vec<(Id, Attachment)> =
+            linking.map(|(id, one)| (*id, one.attachment.clone())).collect();
+        for (id, attachment) in linking {
+            if let Err(error) = self.replace(state, &id, attachment) {
+                tracing::warn!(container = %id, error = %error.message, "links are out of date");
+            }
         }
     }
 

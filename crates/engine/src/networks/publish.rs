@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use net::firewall::{Forward, Guard, Item, Way};
+use net::firewall::{Between, Forward, Guard, Item, Link, Sources, Way};
 use net::ports::{
     BoundPort, PortAllocator, PortError, PortWish, PublishedPort as NetPort, Transport,
 };
 use spec::Id;
 use sys::netlink::conntrack::Flow;
 
-use super::kernel::gateway_mode;
-use super::view::{Attachment, Listener, PublishedPort};
+use super::kernel::{gateway_mode, isolates_ports};
+use super::view::{Attachment, Endpoint, Listener, PublishedPort};
 use super::{Attached, Network, words};
 use crate::containers::spec::{ContainerSpec, Port, Protocol};
 use crate::error::{Error, Result};
@@ -176,17 +176,28 @@ fn owner(
     Some(owner.attachment.container_name.clone())
 }
 
-/// What the firewall must hold for a container.
-pub(super) fn items(attachment: &Attachment, networks: &BTreeMap<Id, Network>) -> Vec<Item> {
+/// What the firewall must hold for a container. `attached` are the others, for its links.
+pub(super) fn items(
+    attachment: &Attachment,
+    networks: &BTreeMap<Id, Network>,
+    attached: &BTreeMap<Id, Attached>,
+) -> Vec<Item> {
     let mut items = Vec::new();
     for endpoint in attachment.endpoints.values() {
+        let network = networks.get(&endpoint.network_id);
+        let apart = network.is_some_and(|network| isolates_ports(&network.record));
         if let (Some(mac), false) = (endpoint.mac, endpoint.host_interface.is_empty()) {
-            let interface = endpoint.host_interface.clone();
+            let link_local = endpoint.link_local.iter().map(|subnet| subnet.address());
             items.push(Item::Guard(Guard {
-                interface,
+                interface: endpoint.host_interface.clone(),
                 mac,
-                addresses: endpoint.addresses().collect(),
+                addresses: endpoint.addresses().chain(link_local).collect(),
+                sources: if attachment.privileged { Sources::Unclaimed } else { Sources::Own },
+                between: if apart { Between::Denied } else { Between::Allowed },
             }));
+        }
+        if apart {
+            items.extend(links(attachment, endpoint, attached));
         }
     }
     // In gateway mode `routed` ports are opened at the container's own address.
@@ -224,6 +235,30 @@ pub(super) fn items(attachment: &Attachment, networks: &BTreeMap<Id, Network>) -
     items
 }
 
+/// The services that a container on the default bridge was linked to, where its ports are kept
+/// apart. IPv4 alone, as in Docker.
+///
+/// Source: moby 28.2 `libnetwork/drivers/bridge/bridge_linux.go`, `link`.
+fn links<'a>(
+    attachment: &'a Attachment,
+    endpoint: &'a Endpoint,
+    attached: &'a BTreeMap<Id, Attached>,
+) -> impl Iterator<Item = Item> + 'a {
+    let from = endpoint.address.map(net::Subnet::address);
+    let targets =
+        attachment.bridge_links.iter().filter_map(move |id| attached.get(&id.parse().ok()?));
+    targets.flat_map(move |target| {
+        let there = target.attachment.endpoints.values();
+        let mut there = there.filter(|there| there.network_id == endpoint.network_id);
+        let to = there.next().and_then(|there| there.address).map(net::Subnet::address);
+        target.attachment.exposed_ports.iter().filter_map(move |port| {
+            let (IpAddr::V4(from), IpAddr::V4(to)) = (from?, to?) else { return None };
+            let protocol = transport(port.protocol).number();
+            Some(Item::Link(Link { from, to, protocol, port: port.number }))
+        })
+    })
+}
+
 /// A UDP port whose way to a container came or went. TCP notices by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Moved {
@@ -235,7 +270,7 @@ pub(super) enum Moved {
 pub(super) fn moved(gone: &[Item], new: &[Item]) -> Vec<Moved> {
     let udp = |item: &Item| match item {
         Item::Forward(forward) if forward.protocol == Transport::Udp.number() => Some(*forward),
-        Item::Forward(_) | Item::Bridge(_) | Item::Guard(_) => None,
+        Item::Forward(_) | Item::Bridge(_) | Item::Guard(_) | Item::Link(_) => None,
     };
     let gone = gone.iter().filter_map(udp).map(Moved::Gone);
     gone.chain(new.iter().filter_map(udp).map(Moved::New)).collect()

@@ -69,6 +69,15 @@ pub struct Attachment {
     /// What `links` is made of, again whenever somebody comes or goes.
     #[serde(default)]
     pub link_wishes: Vec<LinkWish>,
+    /// What it exposes, for those that link to it.
+    #[serde(default)]
+    pub exposed_ports: Vec<Port>,
+    /// Containers that it has links to on the default bridge, by id.
+    #[serde(default)]
+    pub bridge_links: Vec<String>,
+    /// It may route for others, so that its frames are held less tightly.
+    #[serde(default)]
+    pub privileged: bool,
     /// Servers that its resolver forwards to; empty when it has no resolver.
     pub upstreams: Vec<net::zone::Upstream>,
 }

@@ -21,7 +21,13 @@ fn bridge() -> Item {
 
 fn guard(interface: &str, last: u8) -> Item {
     let addresses = vec![IpAddr::from([172, 17, 0, last])];
-    Item::Guard(Guard { interface: interface.into(), mac: Mac([2, 0, 0, 0, 0, 9]), addresses })
+    Item::Guard(Guard {
+        interface: interface.into(),
+        mac: Mac([2, 0, 0, 0, 0, 9]),
+        addresses,
+        sources: Sources::Own,
+        between: Between::Allowed,
+    })
 }
 
 fn forward(host: &str, host_port: u16) -> Item {
@@ -78,7 +84,9 @@ fn what_is_published_and_guarded_are_elements() {
             macs = { 02:00:00:00:00:01,
             own_mac = { "veth1" . 02:00:00:00:00:09 }
             addresses4 = { 172.17.0.1, 172.17.0.2 }
-            own4 = { "veth1" . 172.17.0.2 }"#]]
+            own4 = { "veth1" . 172.17.0.2 }
+            addresses6 = { fe80::ff:fe00:1,
+            own6 = { "veth1" . fe80::ff:fe00:9 }"#]]
         .assert_eq(&text);
         firewall.change(&items, &[]).unwrap();
         firewall.change(&[forward("192.0.2.9", 82)], &[]).unwrap();

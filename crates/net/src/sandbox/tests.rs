@@ -2,10 +2,15 @@
 
 use super::*;
 use crate::bridge::{self, BridgeWish, Others};
-use crate::firewall::{Between, BridgeRules, Direct, Exit, Firewall, Forward, Guard, Item, Way};
+use crate::firewall;
+use crate::firewall::{
+    Between, BridgeRules, Direct, Exit, Firewall, Forward, Guard, Item, Sources, Way,
+};
 use crate::ports::{PortAllocator, PortWish as PublishWish, Transport};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+
+mod frames;
 
 /// The host: a bridge 172.17.0.1/16 and an uplink 192.0.2.1/24 to a neighbour 192.0.2.9.
 struct Host {
@@ -76,9 +81,9 @@ fn container(host: &mut Host, last: u8) -> Ready {
     ready.sandbox.configure(&ready.port, &settings).unwrap();
     let interface = ready.port.host.clone().unwrap().0;
     let addresses = vec![[172, 17, 0, last].into()];
-    host.firewall
-        .change(&[], &[Item::Guard(Guard { interface, mac: ready.port.mac, addresses })])
-        .unwrap();
+    let (sources, between) = (Sources::Own, Between::Allowed);
+    let guard = Guard { interface, mac: ready.port.mac, addresses, sources, between };
+    host.firewall.change(&[], &[Item::Guard(guard)]).unwrap();
     ready
 }
 
@@ -215,7 +220,60 @@ fn a_container_cannot_use_the_address_of_another() {
             heard.recv_from(&mut buffer).is_ok()
         };
         assert!(!say("172.17.0.1"), "the gateway's address");
-        assert!(say("172.17.0.77"), "an address that was given to nobody");
+        assert!(!say("172.17.0.77"), "an address that was given to nobody");
+        let (sources, between) = (Sources::Unclaimed, Between::Allowed);
+        let interface = two.port.host.clone().unwrap().0;
+        let addresses = vec![[172, 17, 0, 3].into()];
+        let guard = Guard { interface, mac: two.port.mac, addresses, sources, between };
+        let own = Item::Guard(Guard { sources: Sources::Own, ..guard.clone() });
+        host.firewall.change(&[own], &[Item::Guard(guard)]).unwrap();
+        assert!(say("172.17.0.77"), "a privileged container's port");
+        assert!(!say("172.17.0.1"), "the gateway's address");
+    });
+}
+
+#[test]
+fn ports_that_are_apart_reach_linked_services_alone() {
+    on_a_host(|host| {
+        let (one, two) = (container(host, 2), container(host, 3));
+        let addresses = |last: u8| vec![IpAddr::from([172, 17, 0, last])];
+        for (last, ready) in [(2, &one), (3, &two)] {
+            let guard = Guard {
+                interface: ready.port.host.clone().unwrap().0,
+                mac: ready.port.mac,
+                addresses: addresses(last),
+                sources: Sources::Own,
+                between: Between::Allowed,
+            };
+            let apart = Item::Guard(Guard { between: Between::Denied, ..guard.clone() });
+            host.firewall.change(&[Item::Guard(guard)], &[apart]).unwrap();
+        }
+        let link = Item::Link(firewall::Link {
+            from: [172, 17, 0, 3].into(),
+            to: [172, 17, 0, 2].into(),
+            protocol: 6,
+            port: 80,
+        });
+        host.firewall.change(&[], &[link.clone()]).unwrap();
+        let listen = |netns, address: &str| {
+            netns::within(netns, || TcpListener::bind(address).unwrap()).unwrap()
+        };
+        let _others =
+            [listen(one.sandbox.netns(), "0.0.0.0:81"), listen(two.sandbox.netns(), "0.0.0.0:80")];
+        let inside = serve(one.sandbox.netns(), 1);
+        assert_eq!(greeting(two.sandbox.netns(), "172.17.0.2:80").as_deref(), Some("172.17.0.3"));
+        inside.join().unwrap();
+        let connects = |from: BorrowedFd<'_>, to: &str| {
+            let to: SocketAddr = to.parse().unwrap();
+            let patience = Duration::from_millis(300);
+            netns::within(from, || TcpStream::connect_timeout(&to, patience).is_ok()).unwrap()
+        };
+        assert!(!connects(two.sandbox.netns(), "172.17.0.2:81"), "another port");
+        assert!(!connects(one.sandbox.netns(), "172.17.0.3:80"), "the other way");
+        let _service = listen(one.sandbox.netns(), "0.0.0.0:80");
+        assert!(connects(two.sandbox.netns(), "172.17.0.2:80"));
+        host.firewall.change(&[link], &[]).unwrap();
+        assert!(!connects(two.sandbox.netns(), "172.17.0.2:80"), "the link is gone");
     });
 }
 

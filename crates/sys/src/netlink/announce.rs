@@ -30,10 +30,17 @@ impl Announcer {
 
     /// Says on the interface that `address` is at `mac`.
     pub fn announce(&self, interface: u32, mac: [u8; 6], address: IpAddr) -> io::Result<()> {
-        let frame = match address {
-            IpAddr::V4(v4) => arp(mac, v4),
-            IpAddr::V6(v6) => advertisement(mac, v6),
-        };
+        self.send(
+            interface,
+            &match address {
+                IpAddr::V4(v4) => arp(mac, v4),
+                IpAddr::V6(v6) => advertisement(mac, v6),
+            },
+        )
+    }
+
+    /// Sends a whole frame, Ethernet header and all.
+    pub fn send(&self, interface: u32, frame: &[u8]) -> io::Result<()> {
         // SAFETY: sockaddr_ll is plain integers, for which all-zero bytes are a value.
         let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         to.sll_family = libc::AF_PACKET as u16;
