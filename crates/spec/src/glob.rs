@@ -22,9 +22,9 @@ enum Token {
     One,
     /// `*`: any characters, no separator.
     Star,
-    /// `**/`: any number of whole directories, also none.
+    /// `**` in front of something: any number of whole directories, also none.
     Dirs,
-    /// `**` elsewhere (and the shell's `*`): anything at all.
+    /// `**` at the end (and the shell's `*`): anything at all.
     All,
     Class {
         negated: bool,
@@ -47,11 +47,22 @@ impl Glob {
         Ok(Self { tokens: tokens(pattern, false)? })
     }
 
-    /// A line of .dockerignore: as [`Glob::path`], and `**` crosses directories.
+    /// A line of .dockerignore: as [`Glob::path`], and `**` crosses directories. A pattern that has
+    /// nothing special but `**` at its start, such as `**file`, matches whatever ends so.
     ///
     /// # Errors
     /// As [`Glob::path`].
+    ///
+    /// Source: moby/patternmatcher, `compile` and its suffix matches.
     pub fn tree(pattern: &str) -> Result<Self, BadPattern> {
+        if let Some(suffix) = pattern.strip_prefix("**")
+            && !suffix.is_empty()
+            && !suffix.starts_with('/')
+            && !suffix.contains(['*', '?', '[', ']', '\\'])
+        {
+            let suffix = suffix.chars().map(Token::Char);
+            return Ok(Self { tokens: std::iter::once(Token::All).chain(suffix).collect() });
+        }
         Ok(Self { tokens: tokens(pattern, true)? })
     }
 
@@ -167,12 +178,8 @@ fn tokens(pattern: &str, tree: bool) -> Result<Vec<Token>, BadPattern> {
         match c {
             '*' if tree && chars.get(at) == Some(&'*') => {
                 at += 1;
-                if chars.get(at) == Some(&'/') {
-                    at += 1;
-                    out.push(Token::Dirs);
-                } else {
-                    out.push(Token::All);
-                }
+                at += usize::from(chars.get(at) == Some(&'/'));
+                out.push(if at == chars.len() { Token::All } else { Token::Dirs });
             }
             '*' => out.push(Token::Star),
             '?' => out.push(Token::One),
@@ -267,6 +274,23 @@ mod tests {
                 ("a/**/d", "a/d", Some(true)),
                 ("a/**/d", "a/b/c/d", Some(true)),
                 ("**.go", "a/b.go", Some(true)),
+                ("**/", "a/b", Some(true)),
+                ("**/**", "a/b", Some(true)),
+                ("**file", "d/afile", Some(true)),
+                ("**/**/*.txt", "d/e/f.txt", Some(true)),
+                ("**/**/*.txt", "f.txt", Some(true)),
+                ("a**/*.txt", "a/f.txt", Some(true)),
+                ("a**/*.txt", "a/d/e/f.txt", Some(true)),
+                ("a**/*.txt", "ab/f.txt", Some(true)),
+                ("a**b", "ab", Some(true)),
+                ("a**b", "axb", Some(false)),
+                ("a**b", "ax/yb", Some(false)),
+                ("a**b", "ax/b", Some(true)),
+                ("a/*.txt**", "a/f.txt", Some(true)),
+                ("a/*.txt", "a/d/f.txt", Some(false)),
+                ("**/d/*", "x/d/f", Some(true)),
+                ("**/f[12].txt", "x/f2.txt", Some(true)),
+                ("a.b", "aXb", Some(false)),
                 ("*", "a/b", Some(false)),
             ],
         );
@@ -276,7 +300,7 @@ mod tests {
     fn a_long_hostile_pattern_ends_soon() {
         let glob = Glob::tree(&"*a".repeat(200)).unwrap();
         assert!(!glob.matches(&"a".repeat(150)));
-        let glob = Glob::tree(&"**/".repeat(200)).unwrap();
+        let glob = Glob::tree(&("**/".repeat(200) + "x")).unwrap();
         assert!(!glob.matches(&"a/b".repeat(100)));
     }
 

@@ -185,6 +185,51 @@ mod tests {
     }
 
     #[test]
+    fn an_exception_may_stand_below_a_wildcard() {
+        let text = "*\n!*/*.txt\n";
+        check(text, &["a.txt", "d", "d/a.md", "d/e/a.txt"], &["d/a.txt"]);
+        let ignore = Ignore::parse(text).unwrap();
+        assert!(ignore.may_let_in_below("d"));
+        check("**\n!**/keep/**\n", &["a", "d/a"], &["keep/a", "d/keep/e/a"]);
+        check("d/*\n!d/[ab]*/\nd/*/x\n", &["d/c", "d/a/x"], &["d/a", "d/b/y", "d"]);
+    }
+
+    /// One row for each kind of moby/patternmatcher's own table.
+    #[test]
+    fn the_kinds_of_dockers_own_table_agree() {
+        for (pattern, path, is_out) in [
+            ("/a", "a", true),
+            ("/a/", "a/b", true),
+            ("./a", "a", true),
+            ("a/./b", "a/b", true),
+            ("a/../b", "b", true),
+            ("..", "a", false),
+            ("../a", "a", false),
+            ("a b", "a b", true),
+            ("# a", "# a", false),
+            (" #a", "#a", true),
+            ("\\#a", "#a", true),
+            ("\\!a", "!a", true),
+            ("a\\*b", "a*b", true),
+            ("a\\*b", "axb", false),
+            ("[a-c]", "b", true),
+            ("[^a-c]", "b", false),
+            ("a?c", "a/c", false),
+            ("日*", "日本", true),
+            ("A", "a", false),
+            (".*", ".git/x", true),
+            (".*", "a", false),
+            ("a*", "b/a", false),
+            ("*/a", "b/a/c", true),
+        ] {
+            let ignore = Ignore::parse(pattern).unwrap();
+            assert_eq!(ignore.excludes(path), is_out, "{pattern} on {path}");
+        }
+        check("a\r\n\r\n!b\r\n# c\r\n", &["a"], &["b", "c"]);
+        check("d\n! d/e \n", &["d/f"], &["d/e"]);
+    }
+
+    #[test]
     fn a_malformed_line_is_named() {
         let text = |ignore: &str| Ignore::parse(ignore).unwrap_err().to_string();
         assert_eq!(
