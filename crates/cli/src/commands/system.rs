@@ -9,8 +9,9 @@ use crate::{
     context::Session,
     failure::Failure,
     render::{
+        cache,
         format::{self, Headers, Row},
-        units::{human_size, table_size},
+        units::human_size,
     },
     stream, terminal,
 };
@@ -229,12 +230,17 @@ async fn images_gone(client: &Client, filters: Filters) -> Result<Pruned, Failur
     Ok(Pruned { text, bytes: report.space_reclaimed })
 }
 
-async fn builds_gone(
+async fn builds_gone(client: &Client, all: bool, filters: Filters) -> Result<Pruned, Failure> {
+    let report = prune_cache(client, all, 0, filters).await?;
+    Ok(removed(&report, "CachesDeleted", "Deleted build cache objects"))
+}
+
+async fn prune_cache(
     client: &Client,
     all: bool,
     keep: i64,
     filters: Filters,
-) -> Result<Pruned, Failure> {
+) -> Result<Value, Failure> {
     let mut request = client.post("/build/prune").flag("all", all);
     if keep > 0 {
         request = request.query("keep-storage", keep.to_string());
@@ -242,8 +248,7 @@ async fn builds_gone(
     if !filters.is_empty() {
         request = request.query("filters", filters.to_json());
     }
-    let report: Value = request.send().await?.json().await?;
-    Ok(removed(&report, "CachesDeleted", "Deleted build cache objects"))
+    Ok(request.send().await?.json().await?)
 }
 
 async fn prune_containers(session: &Session, matches: &Matches) -> Outcome {
@@ -302,7 +307,15 @@ async fn prune_builds(session: &Session, matches: &Matches) -> Outcome {
             .and_then(|text| crate::create::sizes::ram_in_bytes(text).ok())
             .unwrap_or_default();
         let filters = prune_filters(matches, &[]);
-        tell(&builds_gone(session.client().await?, all, keep, filters).await?);
+        let client = session.client().await?;
+        // The report has no sizes; what there was before has.
+        let usage = client.get("/system/df").query("type", "build-cache").send().await?;
+        let before = usage.json::<DiskUsage>().await?.build_cache.unwrap_or_default();
+        let report = prune_cache(client, all, keep, filters).await?;
+        let gone = report["CachesDeleted"].as_array().into_iter().flatten();
+        let gone: Vec<&str> = gone.filter_map(Value::as_str).collect();
+        let reclaimed = report["SpaceReclaimed"].as_u64().unwrap_or_default();
+        terminal::out(&cache::pruned(&before, &gone, reclaimed));
     }
     Ok(0)
 }
@@ -341,7 +354,7 @@ async fn prune_system(session: &Session, matches: &Matches) -> Outcome {
     }
     let dangling = if all { "false" } else { "true" };
     add(images_gone(client, prune_filters(matches, &[("dangling", dangling)])).await?);
-    add(builds_gone(client, all, 0, filters()).await?);
+    add(builds_gone(client, all, filters()).await?);
     tell(&Pruned { text: all_text, bytes });
     Ok(0)
 }
@@ -458,19 +471,6 @@ fn usage_row(kind: &str, total: usize, active: usize, size: i64, reclaimable: i6
     }
 }
 
-fn cache_row(cache: &api::system::BuildCache) -> Row {
-    Row {
-        fields: vec![
-            ("CacheType", cache.kind.clone()),
-            ("ID", cache.id.chars().take(12).collect()),
-            ("Size", table_size(cache.size as f64)),
-            ("UsageCount", cache.usage_count.to_string()),
-            ("Shared", cache.shared.to_string()),
-        ],
-        ..Row::default()
-    }
-}
-
 /// The parts of the long form are not by the user's template.
 const PART: format::Listing = format::Listing::Of("*formatter.diskUsageContext");
 
@@ -500,7 +500,7 @@ fn verbose(usage: &DiskUsage) -> Result<String, Failure> {
             super::ps::row(&own, false)
         })
         .collect();
-    let caches: Vec<Row> = usage.build_cache.iter().flatten().map(cache_row).collect();
+    let caches: Vec<Row> = usage.build_cache.iter().flatten().map(cache::row).collect();
     let mut text = String::from("Images space usage:\n\n");
     text.push_str(&format::render(
         PART,
@@ -524,17 +524,6 @@ fn verbose(usage: &DiskUsage) -> Result<String, Failure> {
     )?);
     let total: i64 = usage.build_cache.iter().flatten().map(|cache| cache.size).sum();
     text.push_str(&format!("\nBuild cache usage: {}\n\n", human_size(total as f64)));
-    text.push_str(&format::render(
-        PART,
-        "table {{.ID}}\t{{.CacheType}}\t{{.Size}}\t{{.UsageCount}}\t{{.Shared}}",
-        &[
-            ("CacheType", "CACHE TYPE"),
-            ("ID", "CACHE ID"),
-            ("Shared", "SHARED"),
-            ("Size", "SIZE"),
-            ("UsageCount", "USAGE"),
-        ],
-        &caches,
-    )?);
+    text.push_str(&format::render(PART, cache::TABLE, cache::HEADERS, &caches)?);
     Ok(text)
 }

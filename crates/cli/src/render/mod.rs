@@ -1,5 +1,6 @@
 //! How answers look: units, tables, templates and progress.
 
+pub mod cache;
 pub mod format;
 pub mod json;
 pub mod pull;
