@@ -199,6 +199,28 @@ pub fn parse_trigger(text: &str) -> Result<Step, ParseError> {
     Ok(Step { span, text, instruction })
 }
 
+/// Reads instructions that stand alone, as `--change` of commit and import has them.
+///
+/// # Errors
+/// The first line that is wrong; `allowed` refuses a keyword (as written) before any line is read
+/// further, as Docker does.
+pub fn parse_changes<E: From<ParseError>>(
+    text: &str,
+    allowed: impl Fn(&str) -> Result<(), E>,
+) -> Result<Vec<Step>, E> {
+    let (directives, lines) = lines::split(text.as_bytes())?;
+    for line in &lines {
+        allowed(line.text.split_whitespace().next().unwrap_or_default())?;
+    }
+    let step = |line: &Line| {
+        let at = |problem| ParseError::at(line.span, problem);
+        let words = Words::of(line, directives.escape).map_err(at)?;
+        let instruction = instruction(words).map_err(at)?;
+        Ok(Step { span: line.span, text: source_text(line), instruction })
+    };
+    lines.iter().map(step).collect()
+}
+
 fn add(file: &mut Dockerfile, line: Line) -> Result<(), Problem> {
     let words = Words::of(&line, file.directives.escape)?;
     if words.keyword == "FROM" {

@@ -49,6 +49,10 @@ pub enum StateError {
     Port(String),
     #[error("invalid signal: {0}")]
     Signal(String),
+    #[error("VOLUME specified can not be an empty string")]
+    EmptyVolume,
+    #[error("cannot normalize nothing")]
+    EmptyWorkdir,
 }
 
 /// The image so far.
@@ -119,6 +123,24 @@ impl State {
             return spec::ignore::clean(path);
         }
         spec::ignore::clean(&format!("/{}/{path}", self.image.config.working_dir))
+    }
+
+    /// Enters a directory: the one that the image says, and where it is. The classic builder keeps an
+    /// absolute path as it is written.
+    ///
+    /// Source: moby `builder/dockerfile/dispatchers_unix.go`, `normalizeWorkdir`.
+    ///
+    /// # Errors
+    /// A word that cannot be expanded.
+    pub fn enter(&mut self, word: &str) -> Result<String, StateError> {
+        let word = self.expand(word)?;
+        if word.is_empty() && self.dialect == Dialect::Classic {
+            return Err(StateError::EmptyWorkdir);
+        }
+        let path = self.absolute(&word);
+        let is_kept = self.dialect == Dialect::Classic && word.starts_with('/');
+        self.image.config.working_dir = if is_kept { word } else { path.clone() };
+        Ok(path)
     }
 
     /// Declared arguments that have a value and that the environment does not hide: `NAME=value`.
@@ -280,15 +302,22 @@ impl State {
     fn command(&mut self, command: &Command) -> String {
         let argv = self.argv(command);
         let line = format!("CMD {}", quoted(&argv));
-        self.image.config.cmd = (!argv.is_empty()).then_some(argv);
+        self.image.config.cmd = self.words(argv);
         self.has_own_cmd = true;
         line
+    }
+
+    /// `CMD []` is an empty list in the classic builder's images; BuildKit's leave it out.
+    ///
+    /// Source: moby `dispatchCmd`; buildkit's image document, whose lists are `omitempty`.
+    fn words(&self, argv: Vec<String>) -> Option<Vec<String>> {
+        (self.dialect == Dialect::Classic || !argv.is_empty()).then_some(argv)
     }
 
     fn entrypoint(&mut self, command: &Command) -> String {
         let argv = self.argv(command);
         let line = format!("ENTRYPOINT {}", quoted(&argv));
-        self.image.config.entrypoint = (!argv.is_empty()).then_some(argv);
+        self.image.config.entrypoint = self.words(argv);
         if !self.has_own_cmd {
             self.image.config.cmd = None;
         }
@@ -363,10 +392,13 @@ impl State {
     fn volume(&mut self, words: &[String]) -> Result<String, StateError> {
         let mut shown = Vec::new();
         for word in words {
-            let path = self.expand(word)?;
-            self.image.config.volumes.insert(path.clone(), Empty {});
-            shown.push(path);
+            match self.expand(word)? {
+                path if path.is_empty() => return Err(StateError::EmptyVolume),
+                path => shown.push(path),
+            }
         }
+        let volumes = shown.iter().map(|path| (path.clone(), Empty {}));
+        self.image.config.volumes.extend(volumes);
         Ok(format!("VOLUME [{}]", shown.join(" ")))
     }
 }
@@ -525,14 +557,37 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_command_and_a_directory_are_kept_as_each_builder_does() {
+        let made = |dialect, line: &str| {
+            let file = parse(format!("FROM scratch\n{line}\n").as_bytes()).unwrap();
+            let mut state = State { escape: '\\', dialect, ..State::default() };
+            for step in &file.stages[0].steps {
+                match &step.instruction {
+                    Instruction::Workdir(word) => drop(state.enter(word).unwrap()),
+                    other => drop(state.configure(other).unwrap()),
+                }
+            }
+            (state.image.config.cmd, state.image.config.entrypoint, state.image.config.working_dir)
+        };
+        let text = "CMD []\nENTRYPOINT []\nCMD []\nWORKDIR /tmp/\n";
+        assert_eq!(
+            made(Dialect::Classic, text),
+            (Some(Vec::new()), Some(Vec::new()), "/tmp/".to_owned())
+        );
+        assert_eq!(made(Dialect::BuildKit, text), (None, None, "/tmp".to_owned()));
+        assert_eq!(made(Dialect::Classic, "WORKDIR /a/\nWORKDIR b/").2, "/a/b");
+    }
+
+    #[test]
     fn nonsense_is_named() {
         check(
-            "EXPOSE x\nEXPOSE 80/icmp\nSTOPSIGNAL FOO\nENV ${a:?no}=1",
+            "EXPOSE x\nEXPOSE 80/icmp\nSTOPSIGNAL FOO\nENV ${a:?no}=1\nVOLUME /x $none",
             expect![[r#"
             error: invalid containerPort: x
             error: invalid proto: icmp
             error: invalid signal: FOO
             error: failed to process "${a:?no}": a: no
+            error: VOLUME specified can not be an empty string
             {"Env":[],"Cmd":["inherited"]}"#]],
         );
     }

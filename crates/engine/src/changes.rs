@@ -1,8 +1,41 @@
 //! `--change`: Dockerfile instructions applied to a configuration (commit and import).
+//!
+//! They are read and carried out by the builder's own parser and state, so that quotes, variables and
+//! every form of an instruction mean what they mean in a Dockerfile. Nothing is run.
 
-use spec::image::{Config, Empty};
+use build::instruction::Instruction;
+use build::parse::{ParseError, parse_changes};
+use build::solve::Dialect;
+use build::state::State;
+use spec::image::Config;
 
 use crate::error::{Error, Result};
+
+/// What changes a configuration and nothing else.
+///
+/// Source: moby `builder/dockerfile/builder.go`, `validCommitCommands`; STOPSIGNAL is Tug's own.
+const ALLOWED: [&str; 11] = [
+    "cmd",
+    "entrypoint",
+    "env",
+    "expose",
+    "healthcheck",
+    "label",
+    "onbuild",
+    "stopsignal",
+    "user",
+    "volume",
+    "workdir",
+];
+
+/// A Dockerfile's error without its line, since there is no file.
+struct Refused(Error);
+
+impl From<ParseError> for Refused {
+    fn from(error: ParseError) -> Self {
+        Self(Error::invalid(error.problem.to_string()))
+    }
+}
 
 /// Applies instructions in order.
 ///
@@ -11,157 +44,113 @@ use crate::error::{Error, Result};
 ///
 /// Source: moby `builder/dockerfile/builder.go` `BuildFromConfig`.
 pub fn apply(config: &mut Config, changes: &[String]) -> Result<()> {
-    for line in changes
-        .iter()
-        .flat_map(|change| change.lines())
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-    {
-        one(config, line)?;
+    let text = changes.join("\n");
+    if text.trim().is_empty() {
+        return Ok(());
     }
-    Ok(())
-}
-
-fn one(config: &mut Config, line: &str) -> Result<()> {
-    let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
-    let rest = rest.trim();
-    let missing = || Error::invalid(format!("{word} requires at least one argument"));
-    let need = || if rest.is_empty() { Err(missing()) } else { Ok(rest) };
-    match word.to_ascii_uppercase().as_str() {
-        "CMD" => config.cmd = Some(command(need()?, config)),
-        "ENTRYPOINT" => config.entrypoint = Some(command(need()?, config)),
-        "ENV" => {
-            for (key, value) in pairs("ENV", need()?)? {
-                super::containers::derive::replace_env(
-                    &mut config.env,
-                    &[format!("{key}={value}")],
-                );
-            }
-        }
-        "LABEL" => config.labels.extend(pairs("LABEL", need()?)?),
-        "EXPOSE" => {
-            for port in need()?.split_whitespace() {
-                let port: super::containers::spec::Port = port.parse()?;
-                config.exposed_ports.insert(port.to_string(), Empty {});
-            }
-        }
-        "VOLUME" => {
-            for path in json_words(need()?).unwrap_or_else(|| words(rest)) {
-                config.volumes.insert(path, Empty {});
-            }
-        }
-        "WORKDIR" => {
-            let path = need()?;
-            let base = if path.starts_with('/') { "" } else { config.working_dir.as_str() };
-            config.working_dir = super::containers::mounts::clean(&format!("{base}/{path}"));
-        }
-        "USER" => need()?.clone_into(&mut config.user),
-        "STOPSIGNAL" => {
-            super::containers::signals::parse(need()?)?;
-            rest.clone_into(&mut config.stop_signal);
-        }
-        "ONBUILD" => config.on_build.push(need()?.to_owned()),
-        other => {
-            return Err(Error::invalid(format!(
-                "{} is not a valid change command",
-                other.to_ascii_lowercase()
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn json_words(text: &str) -> Option<Vec<String>> {
-    serde_json::from_str(text).ok()
-}
-
-/// The exec form as it is, the shell form through the shell.
-fn command(text: &str, config: &Config) -> Vec<String> {
-    json_words(text).unwrap_or_else(|| {
-        let default = ["/bin/sh".to_owned(), "-c".to_owned()];
-        let shell = if config.shell.is_empty() { &default[..] } else { &config.shell };
-        shell.iter().cloned().chain([text.to_owned()]).collect()
-    })
-}
-
-/// `a=b c="d e"`, or the old form `a b c`.
-///
-/// Source: moby `frontend/dockerfile/parser/line_parsers.go`, `parseNameVal`.
-fn pairs(word: &str, text: &str) -> Result<Vec<(String, String)>> {
-    let first = text.split_whitespace().next().unwrap_or("");
-    if !first.contains('=') {
-        let (key, value) = text
-            .split_once(char::is_whitespace)
-            .ok_or_else(|| Error::invalid(format!("{word} must have two arguments")))?;
-        return Ok(vec![(key.to_owned(), value.trim().to_owned())]);
-    }
-    let split = |pair: &String| match pair.split_once('=') {
-        Some(("", _)) => Err(Error::invalid(format!("{word} names can not be blank"))),
-        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
-        None => Err(Error::invalid(format!(
-            "Syntax error - can't find = in {pair:?}. Must be of the form: name=value"
-        ))),
+    let allowed = |word: &str| match ALLOWED.contains(&word.to_ascii_lowercase().as_str()) {
+        true => Ok(()),
+        false => Err(Refused(Error::invalid(format!("{word} is not a valid change command")))),
     };
-    words(text).iter().map(split).collect()
-}
-
-/// Words with quotes and backslashes as in a shell, without expansion.
-fn words(text: &str) -> Vec<String> {
-    let mut all = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    let mut letters = text.chars();
-    while let Some(letter) = letters.next() {
-        match (quote, letter) {
-            (Some(open), letter) if letter == open => quote = None,
-            (None, '"' | '\'') => {
-                quote = Some(letter);
-                word.get_or_insert_default();
-            }
-            (None | Some('"'), '\\') => word.get_or_insert_default().extend(letters.next()),
-            (None, letter) if letter.is_whitespace() => all.extend(word.take()),
-            (_, letter) => word.get_or_insert_default().push(letter),
-        }
+    let steps = parse_changes(&text, allowed).map_err(|Refused(error)| error)?;
+    let mut state = State { escape: '\\', dialect: Dialect::Classic, ..State::default() };
+    state.image.config = config.clone();
+    for step in steps {
+        let applied = match &step.instruction {
+            Instruction::Workdir(word) => state.enter(word).map(drop),
+            other => state.configure(other).map(drop),
+        };
+        applied.map_err(|error| Error::invalid(error.to_string()))?;
     }
-    all.extend(word);
-    all
+    *config = state.image.config;
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn changed(config: Config, changes: &[&str]) -> Result<Config> {
+        let mut config = config;
+        let changes: Vec<String> = changes.iter().map(|change| (*change).to_owned()).collect();
+        apply(&mut config, &changes).map(|()| config)
+    }
+
     #[test]
     fn instructions_change_the_configuration() {
-        let mut config = Config { env: vec!["A=1".to_owned()], ..Config::default() };
+        let config = Config { env: vec!["A=1".to_owned()], ..Config::default() };
         let changes = [
             "CMD [\"a\",\"b\"]",
             "ENV A=2 B=\"x y\"",
-            "expose 80",
+            "expose 80 53/udp",
             "WORKDIR /x/../y",
             "LABEL k v w",
-            "ENTRYPOINT run it",
+            "USER u:g",
+            "VOLUME [\"/v w\"]",
+            "ONBUILD RUN x",
+            "STOPSIGNAL SIGINT",
+            "HEALTHCHECK --retries=2 CMD test -e /x",
         ];
-        apply(&mut config, &changes.map(str::to_owned)).unwrap();
+        let config = changed(config, &changes).unwrap();
         assert_eq!(config.cmd.unwrap(), ["a", "b"]);
         assert_eq!(config.env, ["A=2", "B=x y"]);
-        assert!(config.exposed_ports.contains_key("80/tcp"));
-        assert_eq!(config.working_dir, "/y");
+        let ports: Vec<&String> = config.exposed_ports.keys().collect();
+        assert_eq!(ports, ["53/udp", "80/tcp"]);
         assert_eq!(config.labels["k"], "v w");
-        assert_eq!(config.entrypoint.unwrap(), ["/bin/sh", "-c", "run it"]);
+        assert_eq!((config.user.as_str(), config.stop_signal.as_str()), ("u:g", "SIGINT"));
+        assert!(config.volumes.contains_key("/v w"));
+        assert_eq!(config.on_build, ["RUN x"]);
+        let health = config.healthcheck.unwrap();
+        assert_eq!(
+            (health.test, health.retries),
+            (vec!["CMD-SHELL".to_owned(), "test -e /x".to_owned()], 2)
+        );
+        let shell = changed(Config::default(), &["ENTRYPOINT run it"]).unwrap();
+        assert_eq!(shell.entrypoint.unwrap(), ["/bin/sh", "-c", "run it"]);
+    }
+
+    #[test]
+    fn variables_are_those_of_the_image() {
+        let env = vec!["PATH=/bin".to_owned(), "U=me".to_owned()];
+        let config = Config { env, ..Config::default() };
+        let changes =
+            ["ENV PATH=/usr/bin:$PATH", "LABEL l=${U}-$PATH", "WORKDIR /home/$U", "USER $U"];
+        let config = changed(config, &changes).unwrap();
+        assert_eq!(config.env[0], "PATH=/usr/bin:/bin");
+        assert_eq!(config.labels["l"], "me-/usr/bin:/bin");
+        assert_eq!((config.working_dir.as_str(), config.user.as_str()), ("/home/me", "me"));
+        let literal = changed(Config::default(), &["ENV A='$B' C=\\$D"]).unwrap();
+        assert_eq!(literal.env, ["A=$B", "C=$D"]);
+    }
+
+    #[test]
+    fn one_change_may_have_several_lines() {
+        let config = changed(Config::default(), &["ENV A=1\nENV B=2 \\\n  C=3\n# no\n"]).unwrap();
+        assert_eq!(config.env, ["A=1", "B=2", "C=3"]);
+        changed(Config::default(), &["", "  "]).unwrap();
     }
 
     #[test]
     fn what_changes_no_configuration_is_refused() {
-        let error = apply(&mut Config::default(), &["RUN x".to_owned()]).unwrap_err();
-        assert_eq!(error.message, "run is not a valid change command");
         for (change, want) in [
+            ("RUN x", "RUN is not a valid change command"),
+            ("copy a b", "copy is not a valid change command"),
+            ("FROM x", "FROM is not a valid change command"),
+            ("NOPE", "NOPE is not a valid change command"),
             ("ENV A=b c", "Syntax error - can't find = in \"c\". Must be of the form: name=value"),
             ("ENV A", "ENV must have two arguments"),
             ("LABEL =x", "LABEL names can not be blank"),
+            ("VOLUME $none", "VOLUME specified can not be an empty string"),
+            ("EXPOSE x", "invalid containerPort: x"),
+            ("STOPSIGNAL NOPE", "invalid signal: NOPE"),
+            ("HEALTHCHECK CMD", "Missing command after HEALTHCHECK CMD"),
+            ("USER", "USER requires exactly one argument"),
+            (
+                "CMD [\"a\", 1]",
+                "when using JSON array syntax, arrays must be comprised of strings only",
+            ),
         ] {
-            let error = apply(&mut Config::default(), &[change.to_owned()]).unwrap_err();
-            assert_eq!(error.message, want);
+            assert_eq!(changed(Config::default(), &[change]).unwrap_err().message, want);
         }
     }
 }
