@@ -16,6 +16,25 @@ pub const VERSION: &str = "tug1";
 /// (`{"name":"/socket"}`), `allow` and `nocachefilter`.
 pub const SECRETS_HEADER: &str = "x-tug-secrets";
 
+/// The `id` of the messages that carry what a build hands to its client.
+pub const EXPORT_ID: &str = "moby.tug.export";
+
+/// The next bytes of the output of that number in the request's `outputs`, in base64.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportPiece {
+    pub output: usize,
+    pub data: String,
+}
+
+/// One element of `outputs`, as Docker's own parameter has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildOutput {
+    #[serde(rename = "Type", default)]
+    pub kind: String,
+    #[serde(rename = "Attrs", default, skip_serializing_if = "Option::is_none")]
+    pub attributes: Option<std::collections::BTreeMap<String, String>>,
+}
+
 /// One thing that happened. Times are Unix milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]

@@ -31,6 +31,18 @@ pub enum FlagError {
     MountKey { key: String, field: String },
     #[error("invalid value for {key}: {value}")]
     MountValue { key: String, value: String },
+    #[error("invalid value {value} for {key}")]
+    MountNumber { key: String, value: String },
+    #[error("unexpected key '{key}' for mount type '{kind}'")]
+    MountKeyOfOther { key: String, kind: &'static str },
+    #[error("{key} not allowed for {kind:?} type mounts")]
+    MountOwner { key: String, kind: &'static str },
+    #[error("unsupported sharing value {0:?}")]
+    Sharing(String),
+    #[error("invalid cache sharing set for {0} mount")]
+    SharingOfOther(&'static str),
+    #[error("{0}")]
+    SecretMount(&'static str),
     #[error("invalid field '{0}' must be a key=value pair")]
     MountField(String),
 }
@@ -277,15 +289,73 @@ fn mount(text: &str) -> Result<Mount, FlagError> {
         size_bytes: None,
         required: false,
         env: None,
+        deferred: Vec::new(),
     };
     for (key, value, field) in fields {
-        mount_field(&mut mount, key, value, field)?;
+        fits(kind, &key)?;
+        match value {
+            Some(value) if value.contains('$') && is_deferred(&key) => {
+                mount.deferred.push((key, value));
+            }
+            value => mount_field(&mut mount, key, value, field)?,
+        }
+    }
+    if kind == MountKind::Secret {
+        check_secret(&mount)?;
     }
     let needs_target = matches!(kind, MountKind::Bind | MountKind::Cache | MountKind::Tmpfs);
     match &mount.target {
         None if needs_target => Err(FlagError::MountTarget("target")),
         Some(target) if needs_target && target.is_empty() => Err(FlagError::MountTarget("target")),
         Some(_) | None => Ok(mount),
+    }
+}
+
+/// Values that are text until the solver expands them are kept as they are; these are read.
+fn is_deferred(key: &str) -> bool {
+    !matches!(key, "source" | "src" | "target" | "dst" | "destination" | "from" | "id" | "env")
+}
+
+/// Gives a field that had variables its value.
+///
+/// # Errors
+/// As for one without.
+pub fn set_field(mount: &mut Mount, key: &str, value: String) -> Result<(), FlagError> {
+    let field = format!("{key}={value}");
+    mount_field(mount, key.to_owned(), Some(value), field)
+}
+
+/// Whether mounts of this kind have such a field.
+///
+/// Source: buildkit `frontend/dockerfile/instructions/commands_runmount.go`, `validateMount`.
+fn fits(kind: MountKind, key: &str) -> Result<(), FlagError> {
+    use MountKind::{Bind, Cache, Secret, Ssh, Tmpfs};
+    let (key, word) = (key.to_owned(), kind.word());
+    match (key.as_str(), kind) {
+        ("required", Bind | Cache | Tmpfs)
+        | ("size", Bind | Cache | Secret | Ssh)
+        | ("env", Bind | Cache | Tmpfs | Ssh) => {
+            Err(FlagError::MountKeyOfOther { key, kind: word })
+        }
+        ("mode" | "uid" | "gid", Bind | Tmpfs) => Err(FlagError::MountOwner { key, kind: word }),
+        ("sharing", Secret) => {
+            Err(FlagError::SecretMount("secret mount should not define sharing"))
+        }
+        ("sharing", Bind | Tmpfs | Ssh) => Err(FlagError::SharingOfOther(word)),
+        ("from", Secret) => Err(FlagError::SecretMount("secret mount should not have a from")),
+        (_, _) => Ok(()),
+    }
+}
+
+fn check_secret(mount: &Mount) -> Result<(), FlagError> {
+    let names = [&mount.source, &mount.target, &mount.id, &mount.env];
+    if names.into_iter().all(Option::is_none) {
+        let text = "invalid secret mount. one of source, target required";
+        return Err(FlagError::SecretMount(text));
+    }
+    match mount.source.is_some() && mount.id.is_some() {
+        true => Err(FlagError::SecretMount("both source and id can't be set")),
+        false => Ok(()),
     }
 }
 
@@ -307,6 +377,7 @@ fn mount_field(
     field: String,
 ) -> Result<(), FlagError> {
     let invalid = |value: &str| FlagError::MountValue { key: key.clone(), value: value.to_owned() };
+    let number = |value: &str| FlagError::MountNumber { key: key.clone(), value: value.to_owned() };
     let truth = |value: &Option<String>| match value.as_deref() {
         None | Some("true" | "1" | "TRUE" | "True" | "t" | "T") => Ok(true),
         Some("false" | "0" | "FALSE" | "False" | "f" | "F") => Ok(false),
@@ -334,16 +405,16 @@ fn mount_field(
         "from" => mount.from = Some(value),
         "id" => mount.id = Some(value),
         "env" => mount.env = Some(value),
-        "mode" => mount.mode = Some(u32::from_str_radix(&value, 8).map_err(|_| invalid(&value))?),
-        "uid" => mount.uid = Some(value.parse().map_err(|_| invalid(&value))?),
-        "gid" => mount.gid = Some(value.parse().map_err(|_| invalid(&value))?),
+        "mode" => mount.mode = Some(u32::from_str_radix(&value, 8).map_err(|_| number(&value))?),
+        "uid" => mount.uid = Some(value.parse().map_err(|_| number(&value))?),
+        "gid" => mount.gid = Some(value.parse().map_err(|_| number(&value))?),
         "size" => mount.size_bytes = Some(size(&value).ok_or_else(|| invalid(&value))?),
         "sharing" => {
-            mount.sharing = match value.as_str() {
+            mount.sharing = match value.to_ascii_lowercase().as_str() {
                 "shared" => Sharing::Shared,
                 "private" => Sharing::Private,
                 "locked" => Sharing::Locked,
-                other => return Err(invalid(other)),
+                _ => return Err(FlagError::Sharing(value)),
             };
         }
         _ => return Err(FlagError::MountKey { key, field }),
@@ -421,6 +492,27 @@ mod tests {
         );
         assert_eq!(mount("type=x,target=/a").unwrap_err(), "unsupported mount type \"x\"");
         assert_eq!(mount("target=/a,foo=b").unwrap_err(), "unexpected key 'foo' in 'foo=b'");
+        for (text, want) in [
+            ("target=/a,required", "unexpected key 'required' for mount type 'bind'"),
+            ("type=cache,target=/a,size=1", "unexpected key 'size' for mount type 'cache'"),
+            ("type=ssh,env=A", "unexpected key 'env' for mount type 'ssh'"),
+            ("target=/a,mode=755", "mode not allowed for \"bind\" type mounts"),
+            ("type=tmpfs,target=/a,uid=1", "uid not allowed for \"tmpfs\" type mounts"),
+            ("target=/a,sharing=locked", "invalid cache sharing set for bind mount"),
+            ("type=cache,target=/a,sharing=none", "unsupported sharing value \"none\""),
+            ("type=cache,target=/a,uid=x", "invalid value x for uid"),
+            ("type=cache,target=/a,mode=9", "invalid value 9 for mode"),
+            ("type=secret,id=a,from=b", "secret mount should not have a from"),
+            ("type=secret,id=a,sharing=shared", "secret mount should not define sharing"),
+            ("type=secret", "invalid secret mount. one of source, target required"),
+            ("type=secret,id=a,source=b", "both source and id can't be set"),
+        ] {
+            assert_eq!(mount(text).unwrap_err(), want, "{text}");
+        }
+        let mut deferred = mount("type=cache,target=/a,uid=$U,mode=0${M}").unwrap();
+        assert_eq!(deferred.deferred.len(), 2);
+        set_field(&mut deferred, "uid", "7".to_owned()).unwrap();
+        assert_eq!((deferred.uid, deferred.mode), (Some(7), None));
         assert_eq!(mount("target").unwrap_err(), "invalid field 'target' must be a key=value pair");
     }
 }

@@ -59,7 +59,8 @@ fn sources(file: &Dockerfile, index: StageIndex) -> BTreeSet<StageIndex> {
     found
 }
 
-fn collect(instruction: &Instruction, words: &mut Vec<String>) {
+/// The words, still to be expanded, by which an instruction names what it reads from.
+pub fn collect(instruction: &Instruction, words: &mut Vec<String>) {
     match instruction {
         Instruction::Copy(transfer) | Instruction::Add(transfer) => {
             words.extend(transfer.from.clone())

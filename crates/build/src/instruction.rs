@@ -207,6 +207,8 @@ pub struct Mount {
     pub size_bytes: Option<u64>,
     pub required: bool,
     pub env: Option<String>,
+    /// Fields of numbers and truths that have variables in them, by their keys.
+    pub deferred: Vec<(String, String)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,6 +218,19 @@ pub enum MountKind {
     Tmpfs,
     Secret,
     Ssh,
+}
+
+impl MountKind {
+    /// Its name in `type=`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Bind => "bind",
+            Self::Cache => "cache",
+            Self::Tmpfs => "tmpfs",
+            Self::Secret => "secret",
+            Self::Ssh => "ssh",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,6 +12,7 @@
 
 pub mod chmod;
 pub mod dry;
+pub mod export;
 pub mod flags;
 pub mod git;
 pub mod graph;

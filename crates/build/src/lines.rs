@@ -64,6 +64,10 @@ fn directives(physical: &[&str]) -> Result<(Directives, usize), ParseError> {
     let mut found = Directives::default();
     let mut seen: Vec<String> = Vec::new();
     for (index, line) in physical.iter().enumerate() {
+        // A Dockerfile may be a program: `#!/usr/bin/env -S docker build -f`.
+        if index == 0 && line.starts_with("#!") {
+            continue;
+        }
         let Some((key, value)) = directive(line) else { return Ok((found, index)) };
         let span = Span::line(index + 1);
         if !matches!(key.as_str(), "escape" | "syntax" | "check") {
@@ -331,6 +335,13 @@ mod tests {
             expect![[r#"
             3-3 "RUN a`"
         "#]],
+        );
+        check(
+            "#!/usr/bin/env -S docker build -f\n# escape=`\nRUN a `\n b\n",
+            expect![[r#"
+                escape ` syntax None
+                3-4 "RUN a  b"
+            "#]],
         );
         check(
             "# escape=x\n",

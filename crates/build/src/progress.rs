@@ -69,10 +69,12 @@ pub enum Event {
     Triggers {
         count: usize,
     },
-    /// A command starts; the classic builder would make a container for it.
+    /// A command starts; the classic builder would make a container for it, of `image`. Both are
+    /// whole ids; `image` is empty without a base.
     Running {
         vertex: Vertex,
         container: String,
+        image: String,
     },
     Log {
         vertex: Vertex,
@@ -101,6 +103,10 @@ pub enum Event {
     Note {
         stream: Stream,
         text: String,
+    },
+    /// A stage other than the target is done; the classic builder keeps its image.
+    StageBuilt {
+        image: ImageId,
     },
     Built {
         image: ImageId,
@@ -143,7 +149,7 @@ impl Classic {
             }
             Event::Triggers { count: 1 } => "# Executing 1 build trigger\n".to_owned(),
             Event::Triggers { count } => format!("# Executing {count} build triggers\n"),
-            Event::Running { container, .. } => format!(" ---> Running in {container}\n"),
+            Event::Running { container, .. } => format!(" ---> Running in {}\n", short(container)),
             Event::Log { stream, bytes, .. } => in_colour(*stream, &String::from_utf8_lossy(bytes)),
             Event::Note { stream, text } => in_colour(*stream, text),
             Event::StepDone { is_cached, container, result, .. } => {
@@ -152,9 +158,10 @@ impl Classic {
             Event::StepFailed { container: Some(container), .. }
                 if self.after_failure == Containers::Removed =>
             {
-                format!(" ---> Removed intermediate container {container}\n")
+                format!(" ---> Removed intermediate container {}\n", short(container))
             }
             Event::Warning { text } => format!("[Warning] {text}\n"),
+            Event::StageBuilt { image } => return vec![Piece::Image(*image)],
             Event::Built { image } => {
                 return vec![
                     Piece::Image(*image),
@@ -180,6 +187,7 @@ impl Classic {
             text.push_str(" ---> Using cache\n");
         }
         if let (Some(container), Containers::Removed) = (container, self.after_success) {
+            let container = short(container);
             text.push_str(&format!(" ---> Removed intermediate container {container}\n"));
         }
         if let Some(result) = result {
@@ -275,8 +283,14 @@ pub fn trace(event: &Event) -> Option<Trace> {
         | Event::Note { .. }
         | Event::Triggers { .. }
         | Event::Running { .. }
+        | Event::StageBuilt { .. }
         | Event::Tagged { .. } => None,
     }
+}
+
+/// The digits of an id that Docker shows.
+fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
 }
 
 /// Standard error is red in the classic text.

@@ -15,11 +15,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use spec::image::ImageConfig;
 use spec::{Digest, ImageId, Platform};
 
+use crate::export::Export;
+use crate::flags::FlagError;
 use crate::graph::{self, NoTarget, StageIndex};
 use crate::instruction::{Dockerfile, Instruction, Pair, Span, Step};
 use crate::lex::{self, ExpandError};
@@ -27,8 +29,8 @@ use crate::parse::ParseError;
 use crate::progress::{Event, HIDDEN, Vertex};
 use crate::select::SelectError;
 use crate::stage::{Outcome, StageRun};
-use crate::state::StateError;
-use crate::worker::{Failure, Stream, Worker};
+use crate::state::{State, StateError};
+use crate::worker::{Base, Failure, Stream, Worker};
 
 /// First vertex that the solver uses; those below are for whoever calls it.
 pub const FIRST_VERTEX: Vertex = 4;
@@ -81,9 +83,9 @@ pub struct Options {
     pub target: Option<String>,
     pub cache: Cache,
     pub dialect: Dialect,
-    /// Images whose layers stand in for steps that their history tells of. Classic only: BuildKit's
-    /// lines of history do not say what was copied.
-    pub cache_from: Vec<ImageConfig>,
+    /// Images whose layers stand in for steps that their history tells of; given, they are the only
+    /// source of cache. Classic only: BuildKit's lines of history do not say what was copied.
+    pub cache_from: Option<Vec<ImageConfig>>,
     pub allowed: Vec<Entitlement>,
     /// The names of secrets and of agents that the worker can give.
     pub secrets: BTreeSet<String>,
@@ -93,8 +95,10 @@ pub struct Options {
     /// Stages whose steps are always done anew (`--no-cache-filter`), by name or number.
     pub fresh_stages: Vec<String>,
     pub platform: Option<Platform>,
-    /// Names to show under "exporting to image".
+    /// The image's names.
     pub names: Vec<String>,
+    /// What is made of the result; nothing is only the cache.
+    pub exports: Vec<Export>,
 }
 
 /// Why a step failed. The words are those of Docker's classic builder.
@@ -122,6 +126,20 @@ pub enum StepError {
     NoImage,
     #[error("invalid from flag value {0}: index out of bounds")]
     NoStage(String),
+    #[error("invalid from flag value {0}: refers to current build stage")]
+    OwnStage(String),
+    #[error("mkdir {0}: file exists")]
+    VolumeOnFile(String),
+    #[error("arguments are required")]
+    NoArguments,
+    #[error("no command specified")]
+    NoCommand,
+    #[error("{0} stage name already used")]
+    StageTwice(String),
+    #[error("{0}")]
+    Sum(&'static str),
+    #[error("{0}")]
+    Mount(#[from] FlagError),
     #[error("failed to parse platform {text:?}: {problem}")]
     Platform { text: String, problem: String },
     #[error("invalid chmod: {0:?}")]
@@ -174,6 +192,13 @@ impl StepError {
             | Self::BlankBase(_)
             | Self::NoImage
             | Self::NoStage(_)
+            | Self::OwnStage(_)
+            | Self::VolumeOnFile(_)
+            | Self::NoArguments
+            | Self::NoCommand
+            | Self::StageTwice(_)
+            | Self::Sum(_)
+            | Self::Mount(_)
             | Self::Platform { .. }
             | Self::Mode(_)
             | Self::From { .. }
@@ -224,9 +249,14 @@ pub(crate) struct Build<'a, W> {
     done: Mutex<BTreeMap<StageIndex, Result<Outcome, Broken>>>,
     changed: Condvar,
     failed: AtomicBool,
+    /// Base images, each looked up once however many stages stand on it.
+    images: Mutex<BTreeMap<(String, Option<String>), ImageSlot>>,
 }
 
-/// Builds the target and commits its image.
+/// Where the image of a FROM goes; who comes first looks it up, and the others wait.
+pub(crate) type ImageSlot = Arc<OnceLock<Result<Base, Failure>>>;
+
+/// Builds the target and makes of it what the options ask for; the image's id where that is one.
 ///
 /// # Errors
 /// The first step that failed.
@@ -234,7 +264,7 @@ pub fn build<W: Worker>(
     worker: &W,
     file: &Dockerfile,
     options: &Options,
-) -> Result<ImageId, Broken> {
+) -> Result<Option<ImageId>, Broken> {
     let target = graph::target(file, options.target.as_deref())?;
     let (globals, bases) = from_words(file, options)?;
     let is_classic = options.dialect == Dialect::Classic;
@@ -269,23 +299,9 @@ pub fn build<W: Worker>(
         done: Mutex::default(),
         changed: Condvar::new(),
         failed: AtomicBool::new(false),
+        images: Mutex::default(),
     };
-    match options.dialect {
-        Dialect::BuildKit if needed.len() > 1 => std::thread::scope(|scope| {
-            for &index in &needed {
-                let build = &build;
-                scope.spawn(move || build.settle(index));
-            }
-        }),
-        Dialect::BuildKit | Dialect::Classic => {
-            for &index in &needed {
-                build.settle(index);
-                if build.is_over() {
-                    break;
-                }
-            }
-        }
-    }
+    build.run_stages(&needed)?;
     let outcome = build.verdict()?;
     build.export(outcome)
 }
@@ -403,6 +419,45 @@ impl<W: Worker> Build<'_, W> {
         self.done.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn run_stages(&self, needed: &[StageIndex]) -> Result<(), Broken> {
+        if self.options.dialect == Dialect::BuildKit && needed.len() > 1 {
+            std::thread::scope(|scope| {
+                for &index in needed {
+                    scope.spawn(move || self.settle(index));
+                }
+            });
+            return Ok(());
+        }
+        for &index in needed {
+            self.settle(index);
+            if self.is_over() {
+                break;
+            }
+            if self.options.dialect == Dialect::Classic && index != self.target {
+                self.keep_stage(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The classic builder keeps the image of every stage and tells its id.
+    fn keep_stage(&self, index: StageIndex) -> Result<(), Broken> {
+        let mut outcome = self.outcome(index)?;
+        if outcome.state.base.is_none() && !outcome.changed {
+            return Ok(());
+        }
+        let image = self.commit(&mut outcome.state, outcome.changed, &outcome.created)?;
+        self.worker.report(Event::StageBuilt { image });
+        Ok(())
+    }
+
+    /// Where the image of a FROM is, or will be.
+    pub fn image_slot(&self, base: &str, platform: Option<&Platform>) -> ImageSlot {
+        let key = (base.to_owned(), platform.map(Platform::to_string));
+        let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(images.entry(key).or_default())
+    }
+
     /// Runs a stage and keeps how it ended.
     fn settle(&self, index: StageIndex) {
         let alarm = Alarm(self);
@@ -444,7 +499,7 @@ impl<W: Worker> Build<'_, W> {
         }
     }
 
-    fn export(&self, outcome: Outcome) -> Result<ImageId, Broken> {
+    fn export(&self, outcome: Outcome) -> Result<Option<ImageId>, Broken> {
         let mut state = outcome.state;
         let unused = self.unused_arguments(&outcome.consumed);
         if self.options.dialect == Dialect::Classic && state.base.is_none() && !outcome.changed {
@@ -456,45 +511,70 @@ impl<W: Worker> Build<'_, W> {
         if self.is_over() {
             return Err(self.halted().into());
         }
-        let vertex = self.vertex();
-        let at = self.worker.now();
-        let id = match (state.base, outcome.changed || !self.options.labels.is_empty()) {
-            // Nothing but FROM: the image is the base itself.
-            (Some(base), false) => base,
-            (base, _) => {
-                state.image.created.get_or_insert_with(|| outcome.created.clone());
-                self.worker.commit(&state.image, base)?
-            }
+        let exports = &self.options.exports;
+        let changed = outcome.changed || !self.options.labels.is_empty();
+        let image = match exports.contains(&Export::Image) {
+            true => Some(self.commit(&mut state, changed, &outcome.created)?),
+            false => None,
         };
         if let Some(Event::StepDone { vertex, is_cached, container, at, .. }) = outcome.last {
-            let result = Some(id.short());
+            let result = image.map(|id| id.short());
             self.worker.report(Event::StepDone { vertex, is_cached, container, result, at });
         }
-        self.worker.report(Event::TaskStarted {
-            vertex,
-            name: "exporting to image".to_owned(),
-            at,
-        });
-        let status = |text: String| {
-            self.worker.report(Event::TaskStatus {
-                vertex,
-                text,
-                is_done: true,
-                at: self.worker.now(),
-            });
-        };
-        status("exporting layers".to_owned());
-        status(format!("writing image {id}"));
-        for name in &self.options.names {
-            status(format!("naming to {name}"));
+        for (output, export) in exports.iter().enumerate() {
+            self.hand_over(&state, *export, output, image)?;
         }
-        self.worker.report(Event::TaskDone { vertex, error: None, at: self.worker.now() });
         if !unused.is_empty() {
             let text = format!("One or more build-args [{}] were not consumed", unused.join(" "));
             self.worker.report(Event::Warning { text });
         }
-        self.worker.report(Event::Built { image: id });
-        Ok(id)
+        if let Some(image) = image {
+            self.worker.report(Event::Built { image });
+        }
+        Ok(image)
+    }
+
+    /// Keeps an image. Nothing but FROM is the base itself.
+    fn commit(&self, state: &mut State, changed: bool, created: &str) -> Result<ImageId, Broken> {
+        match (state.base, changed) {
+            (Some(base), false) => Ok(base),
+            (base, _) => {
+                state.image.created.get_or_insert_with(|| created.to_owned());
+                Ok(self.worker.commit(&state.image, base)?)
+            }
+        }
+    }
+
+    /// Makes one of the outputs, as a line of the display of its own.
+    fn hand_over(
+        &self,
+        state: &State,
+        export: Export,
+        output: usize,
+        image: Option<ImageId>,
+    ) -> Result<(), Broken> {
+        let vertex = self.vertex();
+        let (name, at) = (export.title().to_owned(), self.worker.now());
+        self.worker.report(Event::TaskStarted { vertex, name, at });
+        let tell = |text: String, is_done: bool| {
+            let at = self.worker.now();
+            self.worker.report(Event::TaskStatus { vertex, text, is_done, at });
+        };
+        let made = match (export, image) {
+            (Export::Image, Some(id)) => {
+                tell("exporting layers".to_owned(), true);
+                tell(format!("writing image {id}"), true);
+                self.options.names.iter().for_each(|name| tell(format!("naming to {name}"), true));
+                Ok(())
+            }
+            (_, _) => {
+                let names = &self.options.names;
+                self.worker.export(&state.image, export, output, names, &tell)
+            }
+        };
+        let error = made.as_ref().err().map(Failure::to_string);
+        self.worker.report(Event::TaskDone { vertex, error, at: self.worker.now() });
+        Ok(made?)
     }
 
     fn unused_arguments(&self, consumed: &[String]) -> Vec<String> {

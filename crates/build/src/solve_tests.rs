@@ -7,6 +7,7 @@ use spec::image::{History, ImageConfig};
 use spec::{DiffId, Digest, ImageId};
 
 use crate::dry::Dry;
+use crate::export::{Carrier, Export};
 use crate::parse::parse;
 use crate::progress::{Classic, Containers, Event, Piece, trace};
 use crate::solve::{Broken, Cache, Dialect, Options, build};
@@ -18,7 +19,7 @@ fn options() -> Options {
         target: None,
         cache: Cache::Use,
         dialect: Dialect::Classic,
-        cache_from: Vec::new(),
+        cache_from: None,
         allowed: Vec::new(),
         secrets: BTreeSet::new(),
         agents: BTreeSet::new(),
@@ -26,6 +27,7 @@ fn options() -> Options {
         fresh_stages: Vec::new(),
         platform: None,
         names: vec!["docker.io/library/x:latest".into()],
+        exports: vec![Export::Image],
     }
 }
 
@@ -48,7 +50,8 @@ fn dry() -> Dry {
 }
 
 fn run(dry: &Dry, source: &str, options: &Options) -> Result<ImageId, Broken> {
-    build(dry, &parse(source.as_bytes()).unwrap(), options)
+    let made = build(dry, &parse(source.as_bytes()).unwrap(), options)?;
+    Ok(made.unwrap_or(ImageId(Digest::of(b"no image"))))
 }
 
 /// Twelve hexadecimal digits become `<id>`, so that keys may change.
@@ -349,20 +352,20 @@ fn a_source_of_cache_stands_in_for_what_its_history_tells() {
     let id = run(&built, source, &options()).unwrap();
     // Another machine, that has the image but no cache.
     let elsewhere = dry();
-    let cache_from = vec![built.config(&id).unwrap()];
+    let cache_from = Some(vec![built.config(&id).unwrap()]);
     run(&elsewhere, &source.replace("RUN y", "RUN z"), &Options { cache_from, ..options() })
         .unwrap();
     assert_eq!(elsewhere.take_commands(), ["/bin/sh -c z"]);
     let mut changed = dry();
     changed.context.insert("a.txt".into(), b"new".to_vec());
-    let cache_from = vec![built.config(&id).unwrap()];
+    let cache_from = Some(vec![built.config(&id).unwrap()]);
     run(&changed, source, &Options { cache_from, ..options() }).unwrap();
     assert_eq!(changed.take_commands(), ["/bin/sh -c y"], "other content is another step");
 }
 
 #[test]
 fn volumes_of_the_classic_builder_are_told_to_the_worker() {
-    let text = "FROM busybox\nRUN x\nVOLUME /v\nRUN x\n";
+    let text = "FROM busybox\nRUN x\nVOLUME /volumes/v\nRUN x\n";
     let dry = dry();
     run(&dry, text, &options()).unwrap();
     assert_eq!(dry.take_commands().len(), 2, "a volume is in the key");
@@ -402,4 +405,134 @@ fn a_named_context_goes_before_a_stage_and_an_image() {
     run(&dry, "FROM nowhere\nCOPY --from=files a.txt /\nCOPY --from=nowhere /x /y\n", &options)
         .unwrap();
     assert!(run(&dry, "FROM files\nRUN x\n", &options).is_err());
+}
+
+#[test]
+fn named_sources_of_cache_are_the_only_ones() {
+    let dry = dry();
+    let source = "FROM busybox\nRUN x\n";
+    run(&dry, source, &options()).unwrap();
+    assert_eq!(dry.take_commands().len(), 1);
+    run(&dry, source, &Options { cache_from: Some(Vec::new()), ..options() }).unwrap();
+    assert_eq!(dry.take_commands().len(), 1, "the named ones hold nothing");
+    let cache_from = Some(Vec::new());
+    let buildkit = Options { cache_from, dialect: Dialect::BuildKit, ..options() };
+    run(&dry, source, &buildkit).unwrap();
+    assert_eq!(dry.take_commands().len(), 0, "BuildKit takes its own results besides");
+}
+
+#[test]
+fn a_base_of_two_stages_is_looked_up_and_shown_once() {
+    let dry = dry();
+    let source = "FROM busybox AS a\nRUN x\nFROM busybox\nCOPY --from=a /x /y\n";
+    run(&dry, source, &Options { dialect: Dialect::BuildKit, ..options() }).unwrap();
+    let lines: Vec<String> =
+        dry.take_events().iter().filter_map(trace).map(|line| format!("{line:?}")).collect();
+    let count = |word: &str| lines.iter().filter(|line| line.contains(word)).count();
+    assert_eq!((count("load metadata"), count("] FROM")), (1, 1), "{lines:?}");
+}
+
+#[test]
+fn a_step_begins_when_the_stage_that_it_reads_from_is_done() {
+    let dry = dry();
+    let source = "FROM busybox AS a\nRUN x\nFROM busybox\nCOPY --from=a /x /y\nRUN --mount=from=a,target=/m y\n";
+    run(&dry, source, &Options { dialect: Dialect::BuildKit, ..options() }).unwrap();
+    let names: Vec<String> = dry
+        .take_events()
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::StepStarted { name: Some(name), .. } => Some(name),
+            Event::StepDone { vertex, .. } => Some(format!("done {vertex}")),
+            _ => None,
+        })
+        .collect();
+    let place = |word: &str| names.iter().position(|name| name.contains(word)).unwrap();
+    let ran = place("RUN x");
+    assert!(names[ran + 1..place("COPY")].iter().any(|name| name.starts_with("done")), "{names:?}");
+}
+
+#[test]
+fn a_heredoc_is_shown_with_its_first_line() {
+    let dry = dry();
+    let source =
+        "FROM busybox\nRUN <<E\necho one\necho two\nE\nRUN <<E\necho three\nE\nRUN cat <<E\nx\nE\n";
+    run(&dry, source, &options()).unwrap();
+    let events = dry.take_events();
+    let names: Vec<&str> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::StepStarted { name: Some(name), .. } => Some(name.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        names[1..],
+        ["[2/4] RUN <<E (echo one...)", "[3/4] RUN <<E (echo three)", "[4/4] RUN cat <<E"]
+    );
+}
+
+#[test]
+fn the_classic_builder_keeps_every_stage() {
+    let dry = dry();
+    let source = "FROM busybox AS a\nLABEL l=1\nFROM busybox AS b\nFROM scratch\nCOPY a.txt /\n";
+    let last = run(&dry, source, &options()).unwrap();
+    let classic = Classic { after_success: Containers::Removed, after_failure: Containers::Kept };
+    let images: Vec<ImageId> = dry
+        .take_events()
+        .iter()
+        .flat_map(|event| classic.render(event))
+        .filter_map(|piece| match piece {
+            Piece::Image(id) => Some(id),
+            Piece::Text(_) => None,
+        })
+        .collect();
+    assert_eq!(images[1..], [ImageId(Digest::of(b"busybox")), last]);
+    assert_eq!(dry.config(&images[0]).unwrap().config.labels["l"], "1");
+}
+
+#[test]
+fn an_empty_exec_form_runs_what_the_image_would() {
+    let dry = dry();
+    run(&dry, "FROM busybox\nRUN []\nENTRYPOINT [\"e\", \"f\"]\nRUN []\n", &options()).unwrap();
+    assert_eq!(dry.take_commands(), ["sh", "e f"]);
+    let buildkit = Options { dialect: Dialect::BuildKit, ..options() };
+    let error = run(&dry, "FROM busybox\nRUN []\n", &buildkit).unwrap_err();
+    assert_eq!(error.to_string(), "arguments are required");
+}
+
+#[test]
+fn wrong_stages_and_volumes_are_refused_in_dockers_words() {
+    for (lines, want) in [
+        ("COPY --from=0 /x /y", "invalid from flag value 0: refers to current build stage"),
+        ("COPY --from=1 /x /y", "invalid from flag value 1: index out of bounds"),
+        ("COPY --from=-1 /x /y", "invalid from flag value -1: index out of bounds"),
+        ("VOLUME /file", "mkdir /file: file exists"),
+        ("VOLUME $none", "VOLUME specified can not be an empty string"),
+        ("WORKDIR $none", "cannot normalize nothing"),
+        ("FROM busybox AS a\nFROM busybox AS A", "a stage name already used"),
+        ("ADD --checksum=sha256:0 a.txt /", "checksum can't be specified for non-HTTP(S) sources"),
+        (
+            "ADD --checksum=sha256:0 http://h/a http://h/b /",
+            "checksum can't be specified for multiple sources",
+        ),
+        ("RUN --mount=type=cache,target=/c,uid=$none x", "invalid value  for uid"),
+    ] {
+        let error = run(&dry(), &format!("FROM busybox\n{lines}\n"), &options()).unwrap_err();
+        assert_eq!(error.to_string(), want);
+    }
+}
+
+#[test]
+fn what_goes_to_the_client_leaves_no_image() {
+    let dry = dry();
+    let exports = vec![Export::Files(Carrier::Directory)];
+    let source = "FROM scratch\nCOPY a.txt /\n";
+    let made =
+        build(&dry, &parse(source.as_bytes()).unwrap(), &Options { exports, ..options() }).unwrap();
+    assert_eq!(made, None);
+    let lines: Vec<String> =
+        dry.take_events().iter().filter_map(trace).map(|line| format!("{line:?}")).collect();
+    let text = lines.join("\n");
+    assert!(text.contains("exporting to client directory") && text.contains("copying files"));
+    assert!(!text.contains("writing image") && !text.contains("exporting layers"), "{text}");
 }

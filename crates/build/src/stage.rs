@@ -14,7 +14,7 @@ use crate::parse;
 use crate::progress::{Event, HIDDEN, Vertex, rfc3339};
 use crate::solve::{Broken, Build, Cache, Dialect, Globals, NamedContext, StepError};
 use crate::state::State;
-use crate::worker::{Failure, Origin, Record, Stream, Worker};
+use crate::worker::{Base, Failure, NodeKind, Origin, Record, Stream, Worker};
 
 /// How a stage ended.
 #[derive(Debug, Clone)]
@@ -63,6 +63,14 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
         let at = |error: StepError| Broken { span: Some(stage.span), error };
         if build.is_over() {
             return Err(build.halted().into());
+        }
+        let earlier = &build.file.stages[..index];
+        let is_taken =
+            |name: &String| earlier.iter().any(|other| other.name.as_ref() == Some(name));
+        if let (Dialect::Classic, Some(name)) = (build.options.dialect, &stage.name)
+            && is_taken(name)
+        {
+            return Err(at(StepError::StageTwice(name.clone())));
         }
         let is_image = build.bases[index]
             .as_ref()
@@ -202,17 +210,18 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
 
     fn begin_on_image(&mut self, stage: &Stage, base: &str) -> Result<(), StepError> {
         let platform = self.platform(stage)?;
-        let worker = self.build.worker;
         let shown = Reference::parse(base)
             .map_or_else(|_| base.to_owned(), |reference| reference.to_string());
-        let vertex = self.build.vertex();
-        let name = format!("[internal] load metadata for {shown}");
-        worker.report(Event::TaskStarted { vertex, name, at: worker.now() });
-        let found = worker.image(base, platform.as_ref());
-        let error = found.as_ref().err().map(Failure::to_string);
-        worker.report(Event::TaskDone { vertex, error, at: worker.now() });
-        let name = self.shown_name(&format!("FROM {shown}"));
-        let vertex = self.started(&stage.text, found.is_ok().then_some(name), Some(self.number));
+        let slot = self.build.image_slot(base, platform.as_ref());
+        let mut is_first = false;
+        let found = slot.get_or_init(|| {
+            is_first = true;
+            self.look_up(base, &shown, platform.as_ref())
+        });
+        let found = found.clone();
+        // A base of several stages has one line.
+        let name = (is_first && found.is_ok()).then(|| self.shown_name(&format!("FROM {shown}")));
+        let vertex = self.started(&stage.text, name, Some(self.number));
         let image = found.inspect_err(|failure| self.broke(vertex, None, &failure.to_string()))?;
         self.key = Key::new("from").with(&image.id.to_string()).digest();
         self.created = image.config.created.clone().unwrap_or_default();
@@ -222,6 +231,22 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
         self.triggers = std::mem::take(&mut self.state.image.config.on_build);
         self.base_done(vertex, image.id.short());
         Ok(())
+    }
+
+    fn look_up(
+        &self,
+        base: &str,
+        shown: &str,
+        platform: Option<&Platform>,
+    ) -> Result<Base, Failure> {
+        let worker = self.build.worker;
+        let vertex = self.build.vertex();
+        let name = format!("[internal] load metadata for {shown}");
+        worker.report(Event::TaskStarted { vertex, name, at: worker.now() });
+        let found = worker.image(base, platform);
+        let error = found.as_ref().err().map(Failure::to_string);
+        worker.report(Event::TaskDone { vertex, error, at: worker.now() });
+        found
     }
 
     fn platform(&self, stage: &Stage) -> Result<Option<Platform>, StepError> {
@@ -236,9 +261,14 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
         if self.build.is_over() {
             return Err(self.build.halted());
         }
+        self.wait_for_sources(&step.instruction)?;
         let name = is_shown(&step.instruction).then(|| {
             self.position += usize::from(number.is_some());
-            self.shown_name(&step.text)
+            let text = match self.heredoc_summary(&step.instruction) {
+                Some(summary) => format!("{} ({summary})", step.text),
+                None => step.text.clone(),
+            };
+            self.shown_name(&text)
         });
         let vertex = self.started(&step.text, name, number);
         let mut container = None;
@@ -247,6 +277,23 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
             self.broke(vertex, container, &error.in_buildkits_words());
         }
         result
+    }
+
+    /// Waits for the stages that an instruction reads from: a step begins when it can run, and its
+    /// clock with it.
+    fn wait_for_sources(&self, instruction: &Instruction) -> Result<(), StepError> {
+        let mut words = Vec::new();
+        graph::collect(instruction, &mut words);
+        for word in words {
+            // What cannot be expanded is told by the step itself.
+            let Ok(from) = self.state.expand(&word) else { continue };
+            let is_context = self.build.options.contexts.contains_key(&from);
+            let earlier = graph::find(&self.build.file.stages[..self.index], &from);
+            if let (Some(index), false) = (earlier, is_context) {
+                self.build.outcome(index)?;
+            }
+        }
+        Ok(())
     }
 
     fn dispatch(
@@ -258,8 +305,9 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
     ) -> Result<(), StepError> {
         match &step.instruction {
             Instruction::Run(run) => {
-                let prepared = self.prepare_run(run)?;
+                let mut prepared = self.prepare_run(run)?;
                 let current = self.current(vertex, &prepared.key);
+                prepared.step.container.clone_from(&current.container);
                 let (record, is_cached) =
                     self.recall_or(&prepared.key, &prepared.created_by, |stage| {
                         stage.running(&current);
@@ -307,7 +355,25 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
             | Instruction::Volume(_) => {
                 self.note_replaced_healthcheck(&step.instruction);
                 let line = self.state.configure(&step.instruction)?.unwrap_or_default();
+                if let (Instruction::Volume(words), true) = (&step.instruction, self.is_classic()) {
+                    self.check_volumes(words)?;
+                }
                 self.configured(vertex, line, is_last)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The classic builder makes a container with the volumes at once, which fails on a file.
+    fn check_volumes(&self, words: &[String]) -> Result<(), StepError> {
+        let files = self.build.worker.files(&Origin::Layers(self.state.chain().to_vec()))?;
+        for word in words {
+            let path = self.state.absolute(&self.state.expand(word)?);
+            match files.kind(path.trim_start_matches('/'))? {
+                Some(NodeKind::File | NodeKind::Other) => {
+                    return Err(StepError::VolumeOnFile(path));
+                }
+                Some(NodeKind::Directory) | None => {}
             }
         }
         Ok(())
@@ -320,14 +386,14 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
         is_last: bool,
         container: &mut Option<String>,
     ) -> Result<(), StepError> {
-        let path = self.state.absolute(&self.state.expand(word)?);
-        self.state.image.config.working_dir = path.clone();
+        let path = self.state.enter(word)?;
         // The classic builder's directories are root's.
         let user = match self.is_classic() {
             true => String::new(),
             false => self.state.image.config.user.clone(),
         };
-        let created_by = self.state.file_line(&format!("WORKDIR {path}"));
+        let shown = &self.state.image.config.working_dir;
+        let created_by = self.state.file_line(&format!("WORKDIR {shown}"));
         let key =
             Key::new("workdir").with_tree(self.state.chain()).with(&path).with(&user).digest();
         let current = self.current(vertex, &key);
@@ -376,7 +442,7 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
         let same = |one: &History, other: &History| {
             one.created_by == other.created_by && one.empty_layer == other.empty_layer
         };
-        self.build.options.cache_from.iter().find_map(|source| {
+        self.build.options.cache_from.iter().flatten().find_map(|source| {
             let step = source.history.get(history.len())?;
             let goes_on = source.history.iter().zip(history).all(|(one, other)| same(one, other))
                 && source.rootfs.diff_ids.starts_with(chain)
@@ -407,7 +473,11 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
         created_by: &str,
         act: impl FnOnce(&Self) -> Result<(Option<DiffId>, String), StepError>,
     ) -> Result<(Record, bool), StepError> {
+        // Sources that the user names are the only ones, also when none of them is there.
+        // Source: moby `builder/dockerfile/imageprobe.go`; `daemon/images/cache.go`.
+        let is_bound = self.is_classic() && self.build.options.cache_from.is_some();
         if self.uses_cache()
+            && !is_bound
             && let Some(record) = self.build.worker.recall(key)
         {
             return Ok((record, true));
@@ -468,7 +538,8 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
 
     fn running(&self, current: &Current) {
         let (vertex, container) = (current.vertex, current.container.clone());
-        self.build.worker.report(Event::Running { vertex, container });
+        let image = self.state.base.map(|id| id.to_string()).unwrap_or_default();
+        self.build.worker.report(Event::Running { vertex, container, image });
     }
 
     fn finished(
@@ -501,7 +572,7 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
     fn current(&self, vertex: Vertex, key: &Digest) -> Current {
         let container =
             Key::new("container").with_digest(key).with(&rfc3339(self.build.worker.now())).digest();
-        Current { vertex, container: container.short() }
+        Current { vertex, container: container.hex() }
     }
 
     /// `[2/4] RUN …`, with the stage's name when there are several.
@@ -530,8 +601,12 @@ impl<'a, 'b, W: Worker> StageRun<'a, 'b, W> {
         if let Some(index) = graph::find(&self.build.file.stages[..self.index], from) {
             return Ok(Origin::Layers(self.build.outcome(index)?.state.chain().to_vec()));
         }
-        if from.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(StepError::NoStage(from.to_owned()));
+        match from.parse::<i64>() {
+            Ok(number) if usize::try_from(number) == Ok(self.index) => {
+                return Err(StepError::OwnStage(from.to_owned()));
+            }
+            Ok(_) => return Err(StepError::NoStage(from.to_owned())),
+            Err(_) => {}
         }
         let platform = self.build.options.platform.as_ref();
         let image = self.build.worker.image(from, platform);

@@ -9,9 +9,10 @@ use spec::ignore::Ignore;
 use spec::{DiffId, Digest};
 
 use crate::chmod::Chmod;
+use crate::flags;
 use crate::git::{GitDirectory, Repository};
 use crate::instruction::{
-    Command, Heredoc, Mount, MountKind, Run, RunNetwork, Security, Sharing, Transfer,
+    Command, Heredoc, Instruction, Mount, MountKind, Run, RunNetwork, Security, Sharing, Transfer,
 };
 use crate::key::Key;
 use crate::lines;
@@ -55,6 +56,8 @@ impl<W: Worker> StageRun<'_, '_, W> {
     pub fn prepare_run(&self, run: &Run) -> Result<PreparedRun, StepError> {
         self.check_allowed(run)?;
         let (argv, script) = self.run_command(run);
+        let line = argv.join(" ");
+        let argv = if argv.is_empty() { self.own_command()? } else { argv };
         let arguments = self.state.argument_lines();
         let mut env = self.state.image.config.env.clone();
         env.extend(arguments.iter().cloned());
@@ -96,8 +99,8 @@ impl<W: Worker> StageRun<'_, '_, W> {
             false => format!("|{} {} ", arguments.len(), arguments.join(" ")),
         };
         let created_by = match self.state.dialect {
-            Dialect::Classic => format!("{count}{}", argv.join(" ")),
-            Dialect::BuildKit => format!("RUN {count}{} # buildkit", argv.join(" ")),
+            Dialect::Classic => format!("{count}{line}"),
+            Dialect::BuildKit => format!("RUN {count}{line} # buildkit"),
         };
         let agent = mounts.iter().find_map(|mount| match mount {
             RunMount::Agent { target, .. } => Some(target.clone()),
@@ -115,6 +118,7 @@ impl<W: Worker> StageRun<'_, '_, W> {
             volumes,
             secret_env: self.secret_variables(run)?,
             script,
+            container: String::new(),
         };
         Ok(PreparedRun { step, key: key.digest(), created_by, argv })
     }
@@ -131,6 +135,33 @@ impl<W: Worker> StageRun<'_, '_, W> {
             Some(asked) => Err(StepError::NotAllowed(asked)),
             None => Ok(()),
         }
+    }
+
+    /// What `RUN []` runs: for the classic builder what a container of the image would.
+    ///
+    /// Source: moby `dispatchRun`, `withEntrypointOverride`; buildkit `client/llb/exec.go`.
+    fn own_command(&self) -> Result<Vec<String>, StepError> {
+        if self.state.dialect == Dialect::BuildKit {
+            return Err(StepError::NoArguments);
+        }
+        let config = &self.state.image.config;
+        let words = [&config.entrypoint, &config.cmd];
+        let mut words = words.into_iter().flatten().filter(|words| !words.is_empty());
+        words.next().cloned().ok_or(StepError::NoCommand)
+    }
+
+    /// What BuildKit shows of the heredoc that is a RUN's whole command.
+    ///
+    /// Source: buildkit `frontend/dockerfile/dockerfile2llb/convert.go`, `summarizeHeredoc`.
+    pub fn heredoc_summary(&self, instruction: &Instruction) -> Option<String> {
+        let Instruction::Run(run) = instruction else { return None };
+        let Command::Shell(line) = &run.command else { return None };
+        let words = lines::raw_words(line, self.state.escape);
+        let ([heredoc], [word]) = (run.heredocs.as_slice(), words.as_slice()) else { return None };
+        lines::heredoc_word(word)?;
+        let mut lines = heredoc.body.trim().lines();
+        let first = lines.next().unwrap_or_default();
+        Some(if lines.next().is_some() { format!("{first}...") } else { first.to_owned() })
     }
 
     /// The words to run, and the script's file when a heredoc starts with `#!`.
@@ -159,7 +190,18 @@ impl<W: Worker> StageRun<'_, '_, W> {
         (self.state.argv(&Command::Shell(text)), None)
     }
 
+    /// A mount with the values of its numbers known.
+    fn settled(&self, mount: &Mount) -> Result<Mount, StepError> {
+        let mut settled = mount.clone();
+        for (key, word) in std::mem::take(&mut settled.deferred) {
+            let value = self.state.expand(&word)?;
+            flags::set_field(&mut settled, &key, value)?;
+        }
+        Ok(settled)
+    }
+
     fn mount(&self, mount: &Mount) -> Result<Option<(RunMount, Digest)>, StepError> {
+        let mount = &self.settled(mount)?;
         let expand =
             |word: &Option<String>| word.as_deref().map(|word| self.state.expand(word)).transpose();
         let target =
@@ -225,7 +267,7 @@ impl<W: Worker> StageRun<'_, '_, W> {
     }
 
     fn secret_id(&self, mount: &Mount) -> Result<String, StepError> {
-        let word = match (&mount.id, &mount.target) {
+        let word = match (mount.id.as_ref().or(mount.source.as_ref()), &mount.target) {
             (Some(id), _) => self.state.expand(id)?,
             (None, Some(target)) => {
                 let target = self.state.expand(target)?;
@@ -318,6 +360,7 @@ impl<W: Worker> StageRun<'_, '_, W> {
             (None, Some(origin)) => origin,
             (None, None) => Origin::Context,
         };
+        self.check_checksum(transfer, &sources)?;
         let (remote, local): (Vec<String>, Vec<String>) =
             sources.iter().cloned().partition(|source| keyword == "ADD" && is_url(source));
         // A repository's files are all of its own tree.
@@ -370,6 +413,23 @@ impl<W: Worker> StageRun<'_, '_, W> {
             }
         };
         Ok(PreparedTransfer { step, key: key.digest(), created_by })
+    }
+
+    /// Only what comes from elsewhere has a checksum, and one thing at a time.
+    ///
+    /// Source: buildkit `frontend/dockerfile/dockerfile2llb/convert.go`, `dispatchCopy`.
+    fn check_checksum(&self, transfer: &Transfer, sources: &[String]) -> Result<(), StepError> {
+        if transfer.checksum.is_none() {
+            return Ok(());
+        }
+        if sources.len() + transfer.inline.len() != 1 {
+            return Err(StepError::Sum("checksum can't be specified for multiple sources"));
+        }
+        let is_remote = |source: &String| is_url(source) || Repository::parse(source).is_some();
+        match sources.iter().all(is_remote) {
+            true => Ok(()),
+            false => Err(StepError::Sum("checksum can't be specified for non-HTTP(S) sources")),
+        }
     }
 
     /// The tree of the repository that an ADD names.

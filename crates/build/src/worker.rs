@@ -14,6 +14,7 @@ use spec::image::ImageConfig;
 use spec::{DiffId, Digest, ImageId, Platform};
 
 use crate::chmod::Chmod;
+use crate::export::Export;
 use crate::git::{GitDirectory, Repository};
 use crate::instruction::{RunNetwork, Sharing};
 use crate::progress::Event;
@@ -203,6 +204,8 @@ pub struct RunStep {
     pub secret_env: Vec<(String, String)>,
     /// A script that the command is: absolute path and text.
     pub script: Option<(String, String)>,
+    /// The id by which progress and events know the step: 64 hexadecimal digits.
+    pub container: String,
 }
 
 #[derive(Debug, Clone)]
@@ -339,6 +342,20 @@ pub trait Worker: Sync {
     /// # Errors
     /// A full disk.
     fn commit(&self, config: &ImageConfig, base: Option<ImageId>) -> Result<ImageId, Failure>;
+
+    /// Sends the finished image, or its files, to the client as its output of that number; nothing
+    /// is kept. `tell` takes a line on how far it is, and whether that was the last one.
+    ///
+    /// # Errors
+    /// When a layer cannot be read, or the client is gone.
+    fn export(
+        &self,
+        config: &ImageConfig,
+        export: Export,
+        output: usize,
+        names: &[String],
+        tell: &dyn Fn(String, bool),
+    ) -> Result<(), Failure>;
 
     fn now(&self) -> SystemTime;
 

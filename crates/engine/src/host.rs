@@ -47,6 +47,7 @@ pub(crate) fn open(mut config: EngineConfig) -> Result<Inner> {
         containers: containers::Registry::default(),
         cache_locks: std::sync::Arc::default(),
         cache_collected: std::sync::Mutex::default(),
+        named_builds: crate::builds::NamedBuilds::default(),
         pruning: tokio::sync::Mutex::default(),
         pruning_images: tokio::sync::Mutex::default(),
         pruning_volumes: tokio::sync::Mutex::default(),

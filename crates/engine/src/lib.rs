@@ -59,6 +59,7 @@ pub(crate) struct Inner {
     pub cache_locks: Arc<builds::CacheLocks>,
     /// When the build cache was last brought within its limits.
     pub cache_collected: std::sync::Mutex<Option<std::time::Instant>>,
+    pub named_builds: builds::NamedBuilds,
     /// One prune of containers at a time.
     pub pruning: tokio::sync::Mutex<()>,
     pub pruning_images: tokio::sync::Mutex<()>,

@@ -27,7 +27,7 @@ use crate::containers::task::PendingAttach;
 use crate::containers::views::LogSource;
 use crate::containers::world::{self, Ready, blocking, fd_path};
 use crate::error::{Error, Kind, Result, chain};
-use crate::{Engine, Inner, networks};
+use crate::{Engine, Inner, networks, words};
 
 /// Chunks of output that wait for a slow reader; beyond them the command waits.
 const CHUNKS_MAX: usize = 64;
@@ -37,6 +37,8 @@ const HOSTNAME: &str = "buildkitsandbox";
 /// What to run.
 #[derive(Debug, Default)]
 pub struct OneShot {
+    /// Its name for the monitor, the control group and events; none makes one up.
+    pub id: Option<Id>,
     /// A snapshot of the store, by its id; it takes the changes.
     pub snapshot: String,
     pub argv: Vec<String>,
@@ -63,6 +65,20 @@ pub enum OneShotNetwork {
     None,
     /// A network by name or id.
     Named(String),
+    /// The network of a running container.
+    Container(String),
+}
+
+impl From<NetworkMode> for OneShotNetwork {
+    fn from(mode: NetworkMode) -> Self {
+        match mode {
+            NetworkMode::Bridge => Self::Bridge,
+            NetworkMode::Host => Self::Host,
+            NetworkMode::None => Self::None,
+            NetworkMode::Named(name) => Self::Named(name),
+            NetworkMode::Container(other) => Self::Container(other),
+        }
+    }
 }
 
 /// A mount of a RUN step (`--mount=type=…`).
@@ -103,7 +119,7 @@ impl Engine {
     /// `Invalid` with Docker's words when the command cannot be run.
     pub async fn run_once(&self, request: OneShot) -> Result<RunningStep> {
         let engine = Arc::clone(&self.inner);
-        let id = Id::random();
+        let id = request.id.unwrap_or_else(Id::random);
         let (ours, theirs) = UnixStream::pair()
             .map_err(|source| Error::because(Kind::Internal, "cannot make a socket", source))?;
         let started = start(&engine, id, request, theirs.into()).await;
@@ -207,6 +223,7 @@ fn wish(request: &OneShot) -> ContainerSpec {
         OneShotNetwork::Host => NetworkMode::Host,
         OneShotNetwork::None => NetworkMode::None,
         OneShotNetwork::Named(name) => NetworkMode::Named(name.clone()),
+        OneShotNetwork::Container(other) => NetworkMode::Container(other.clone()),
     };
     spec.host.resources = request.resources.clone();
     spec.host.shm_size = request.shm_size;
@@ -216,11 +233,33 @@ fn wish(request: &OneShot) -> ContainerSpec {
     spec
 }
 
+/// Whether a command may run so.
+///
+/// # Errors
+/// `Invalid`, in the words that a container with these options would get.
+pub(crate) fn check(request: &OneShot) -> Result<()> {
+    crate::containers::validate::validate(&wish(request)).map(drop)
+}
+
+/// The container whose network is joined: its process, and the files that name its network, which are
+/// those of the last one where that container itself has joined another.
+fn joined(engine: &Inner, network: &OneShotNetwork) -> Result<Option<(i32, ManagedFiles)>> {
+    let OneShotNetwork::Container(other) = network else { return Ok(None) };
+    let mut container = engine.containers.resolve(other)?;
+    let view = container.now();
+    let Some(run) = view.phase.run() else { return Err(words::cannot_join_network(&container.id)) };
+    while let NetworkMode::Container(next) = &container.now().record.spec.host.network {
+        container = engine.containers.resolve(next)?;
+    }
+    Ok(Some((run.pid, world::files_in(&engine.config.container_dir(&container.id)))))
+}
+
 /// Blocking.
 fn prepare(engine: &Inner, id: &Id, request: OneShot) -> Result<Ready> {
     let run = engine.config.run_dir(id);
     world::make_dir(&run)?;
     let spec = wish(&request);
+    let joined = joined(engine, &request.network)?;
     let mut held = Vec::new();
     let mounts =
         request.mounts.into_iter().map(|mount| host_mount(mount, &mut held)).collect::<Vec<_>>();
@@ -230,8 +269,18 @@ fn prepare(engine: &Inner, id: &Id, request: OneShot) -> Result<Ready> {
         spec: &spec,
         hostname: HOSTNAME,
     })?;
-    let files = world::files_in(&run);
-    write_files(&files, &network)?;
+    let mut pids = BTreeMap::new();
+    let files = match (joined, &request.network) {
+        (Some((pid, files)), OneShotNetwork::Container(other)) => {
+            pids.insert(other.clone(), pid);
+            files
+        }
+        (_, _) => {
+            let files = world::files_in(&run);
+            write_files(&files, &network)?;
+            files
+        }
+    };
     let mut devices = BTreeMap::new();
     if request.privileged {
         devices.insert(String::new(), crate::containers::devices::under(Path::new("/dev")));
@@ -245,7 +294,7 @@ fn prepare(engine: &Inner, id: &Id, request: OneShot) -> Result<Ready> {
         hostname: HOSTNAME,
         mounts: &mounts,
         files: &files,
-        joined: &BTreeMap::new(),
+        joined: &pids,
         devices: &devices,
         shm: None,
         link_env: &[],

@@ -57,6 +57,17 @@ pub fn relative_workdir(path: &str) -> Error {
     )
 }
 
+/// Source: docker `opts/hosts.go`, `ValidateExtraHost`.
+pub fn bad_extra_host(line: &str) -> Error {
+    Error::new(Kind::Invalid, format!("bad format for add-host: {line:?}"))
+}
+
+/// Source: moby `daemon/container_operations.go`, `getNetworkedContainer`.
+pub fn cannot_join_network(id: impl Display) -> Error {
+    let text = format!("cannot join network namespace of a non running container: {id}");
+    Error::new(Kind::Conflict, text)
+}
+
 /// Source: moby `daemon/errors.go` `errNotRunning`.
 pub fn not_running(asked: impl Display) -> Error {
     Error::new(Kind::Conflict, format!("container {asked} is not running"))

@@ -146,6 +146,29 @@ struct Planned {
     entry: Option<ManifestItem>,
 }
 
+impl Planned {
+    /// What Docker's list says of an image.
+    fn of(manifest: &Manifest, names: &[Reference]) -> ManifestItem {
+        ManifestItem {
+            config: blob_path(&manifest.config.digest),
+            repo_tags: (!names.is_empty()).then(|| names.iter().map(Reference::familiar).collect()),
+            layers: manifest.layers.iter().map(|layer| blob_path(&layer.digest)).collect(),
+        }
+    }
+}
+
+/// `repositories`: name, tag, top layer.
+type Repositories = BTreeMap<String, BTreeMap<String, String>>;
+
+fn note_names(repositories: &mut Repositories, item: &ManifestItem, names: &[Reference]) {
+    let top = item.layers.last().map_or("", |path| path.rsplit('/').next().unwrap_or(""));
+    for name in names {
+        let Some(tag) = name.tag() else { continue };
+        let tags = repositories.entry(name.familiar_name()).or_default();
+        tags.insert(tag.to_owned(), top.to_owned());
+    }
+}
+
 impl Store {
     /// Streams images and all their layers, which stay held until the stream is dropped.
     pub fn image_save(&self, items: &[SaveItem]) -> Result<SaveStream, SaveError> {
@@ -154,29 +177,57 @@ impl Store {
         plan.dir("blobs/");
         plan.dir("blobs/sha256/");
         let (mut index, mut list) = (Vec::new(), Vec::new());
-        let mut repositories: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+        let mut repositories = Repositories::default();
         for item in items {
             let planned = self.plan_image(&mut plan, &leases, item)?;
             index.extend(planned.descriptors);
             let Some(entry) = planned.entry else { continue };
-            let top = entry.layers.last().map_or("", |path| path.rsplit('/').next().unwrap_or(""));
-            for name in &item.names {
-                let Some(tag) = name.tag() else { continue };
-                let tags = repositories.entry(name.familiar_name()).or_default();
-                tags.insert(tag.to_owned(), top.to_owned());
-            }
+            note_names(&mut repositories, &entry, &item.names);
             list.push(entry);
         }
+        self.finish_plan(plan, leases, index, &list, &repositories)
+    }
+
+    /// Streams an image that is not kept: its configuration and layers that are here, under `names`.
+    pub fn image_save_made(
+        &self,
+        config: &[u8],
+        layers: &[LayerKey],
+        names: &[Reference],
+    ) -> Result<SaveStream, SaveError> {
+        let leases = Leases { layers: self.lease(), content: self.lease_content() };
+        let mut plan = Plan::default();
+        plan.dir("blobs/");
+        plan.dir("blobs/sha256/");
+        let (descriptor, manifest) = self.plan_made(&mut plan, &leases, config, layers)?;
+        let item = Planned::of(&manifest, names);
+        let descriptors = match names.is_empty() {
+            true => vec![descriptor],
+            false => names.iter().map(|name| named(&descriptor, name)).collect(),
+        };
+        let mut repositories = Repositories::default();
+        note_names(&mut repositories, &item, names);
+        self.finish_plan(plan, leases, descriptors, &[item], &repositories)
+    }
+
+    fn finish_plan(
+        &self,
+        mut plan: Plan,
+        leases: Leases,
+        manifests: Vec<Descriptor>,
+        list: &[ManifestItem],
+        repositories: &Repositories,
+    ) -> Result<SaveStream, SaveError> {
         let index = Index {
             schema_version: 2,
             media_type: Some(media_type::OCI_INDEX.to_owned()),
-            manifests: index,
+            manifests,
             annotations: BTreeMap::new(),
         };
         plan.file("index.json", &serde_json::to_vec(&index)?);
-        plan.file("manifest.json", &serde_json::to_vec(&list)?);
+        plan.file("manifest.json", &serde_json::to_vec(list)?);
         plan.file("oci-layout", br#"{"imageLayoutVersion": "1.0.0"}"#);
-        plan.file("repositories", &serde_json::to_vec(&repositories)?);
+        plan.file("repositories", &serde_json::to_vec(repositories)?);
         plan.parts.push_back(Part::Bytes(END.to_vec()));
         let now = Now::Bytes(io::Cursor::default());
         let Leases { layers: _lease, content: _content } = leases;
@@ -230,19 +281,15 @@ impl Store {
         let rest: Vec<&&Reference> = names.iter().filter(|name| !is_named(name)).collect();
         let mut made = None;
         if !rest.is_empty() || descriptors.is_empty() {
-            let (descriptor, manifest) = self.plan_made(plan, leases, &image)?;
+            let (descriptor, manifest) = self.plan_made(plan, leases, &image.raw, &image.layers)?;
             descriptors.extend(rest.iter().map(|name| named(&descriptor, name)));
             if names.is_empty() {
                 descriptors.push(descriptor);
             }
             made = Some(manifest);
         }
-        let entry = shown.or(made).map(|manifest| ManifestItem {
-            config: blob_path(&manifest.config.digest),
-            repo_tags: (!names.is_empty())
-                .then(|| names.iter().map(|name| name.familiar()).collect()),
-            layers: manifest.layers.iter().map(|layer| blob_path(&layer.digest)).collect(),
-        });
+        let names: Vec<Reference> = names.into_iter().cloned().collect();
+        let entry = shown.or(made).map(|manifest| Planned::of(&manifest, &names));
         Ok(Planned { descriptors, entry })
     }
 
@@ -323,17 +370,19 @@ impl Store {
         &self,
         plan: &mut Plan,
         leases: &Leases,
-        image: &Image,
+        config: &[u8],
+        chain: &[LayerKey],
     ) -> Result<(Descriptor, Manifest), SaveError> {
         let mut layers = Vec::new();
-        for key in &image.layers {
+        for key in chain {
             if !leases.layers.hold(key) {
                 return Err(LayerError::Missing(*key).into());
             }
             let layer = self.layer(key).ok_or(LayerError::Missing(*key))?;
             layers.push(Descriptor::new(media_type::OCI_LAYER, key.diff_id().0, layer.tar_size));
         }
-        let config = plan.blob(&image.raw);
+        let size = config.len() as u64;
+        let config = plan.blob(config);
         for layer in &layers {
             plan.reference(layer.digest, layer.size);
         }
@@ -341,7 +390,7 @@ impl Store {
             schema_version: 2,
             media_type: Some(media_type::OCI_MANIFEST.to_owned()),
             artifact_type: None,
-            config: Descriptor::new(media_type::OCI_CONFIG, config, image.raw.len() as u64),
+            config: Descriptor::new(media_type::OCI_CONFIG, config, size),
             layers,
             subject: None,
             annotations: BTreeMap::new(),

@@ -3,7 +3,9 @@
 mod api;
 mod attack;
 mod build;
+mod build_classic;
 mod build_own;
+mod build_results;
 mod contexts;
 mod daemon;
 mod faults;
@@ -39,6 +41,8 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         images::CASES,
         build::CASES,
         build_own::CASES,
+        build_classic::CASES,
+        build_results::CASES,
         volumes::CASES,
         networks::CASES,
         registry::CASES,

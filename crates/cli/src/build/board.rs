@@ -5,6 +5,9 @@ use api::trace::Trace;
 /// Lines of a running command's output kept for the display.
 const LOG_LINES_MAX: usize = 1000;
 
+/// How BuildKit words the end of what was stopped.
+const CANCELLED: &str = "context canceled";
+
 #[derive(Debug, Default)]
 pub struct Board {
     pub vertices: Vec<Vertex>,
@@ -104,11 +107,32 @@ impl Board {
 
     /// The vertex that failed.
     pub fn failed(&self) -> Option<&Vertex> {
-        self.vertices.iter().find(|vertex| vertex.error.is_some())
+        self.vertices.iter().find(|vertex| vertex.error.is_some() && !vertex.is_cancelled())
+    }
+
+    pub fn find_known(&self, number: u32) -> Option<&Vertex> {
+        self.vertices.iter().rev().find(|vertex| vertex.number == number)
+    }
+
+    /// Ends what still runs: the user has had enough. The traces that say so.
+    pub fn cancelled(&self, at_ms: u64) -> Vec<Trace> {
+        let running = self.vertices.iter().filter(|vertex| vertex.ended_ms.is_none());
+        let end = |vertex: &Vertex| Trace::Done {
+            vertex: vertex.number,
+            is_cached: false,
+            error: Some(CANCELLED.to_owned()),
+            at_ms,
+        };
+        running.map(end).collect()
     }
 }
 
 impl Vertex {
+    /// Not its own failure: it was stopped.
+    pub fn is_cancelled(&self) -> bool {
+        self.error.as_ref().is_some_and(|error| error.ends_with(CANCELLED))
+    }
+
     /// A status of the same subject (its text up to the colon) takes the earlier one's place.
     fn status(&mut self, text: &str, is_done: bool, at_ms: u64) {
         let subject = |text: &str| text.split(':').next().unwrap_or_default().to_owned();

@@ -78,17 +78,34 @@ pub struct Context {
     pub dockerfile: String,
 }
 
+/// A context that cannot be sent.
+#[derive(Debug)]
+pub enum Unprepared {
+    /// The Dockerfile cannot be read, which Docker's two builders word each in its own way.
+    Dockerfile {
+        classic: String,
+        buildkit: String,
+    },
+    Other(Failure),
+}
+
+impl From<Failure> for Unprepared {
+    fn from(failure: Failure) -> Unprepared {
+        Unprepared::Other(failure)
+    }
+}
+
 /// Finds the context named by `build`'s argument and `--file`.
 ///
 /// # Errors
 /// In Docker's words, when something is not there.
-pub fn prepare(path: &str, file: &str, named: Named) -> Result<Context, Failure> {
+pub fn prepare(path: &str, file: &str, named: Named) -> Result<Context, Unprepared> {
     let alone = || match named.roots.is_empty() {
         true => Ok(()),
         false => Err(Failure::new("--build-context takes directories beside a local context only")),
     };
     if path == "-" {
-        return from_stdin(file, named);
+        return Ok(from_stdin(file, named)?);
     }
     if is_remote(path) {
         alone()?;
@@ -100,10 +117,10 @@ pub fn prepare(path: &str, file: &str, named: Named) -> Result<Context, Failure>
     let root = fs::canonicalize(path)
         .map_err(|_| Failure::new(format!("unable to prepare context: path {path:?} not found")))?;
     if !root.is_dir() {
-        return Err(Failure::new(format!(
+        return Err(Unprepared::Other(Failure::new(format!(
             "unable to prepare context: context must be a directory: {}",
             root.display()
-        )));
+        ))));
     }
     let (dockerfile, extra) = locate(&root, file)?;
     let ignore = ignore_rules(&root, &dockerfile)?;
@@ -111,7 +128,7 @@ pub fn prepare(path: &str, file: &str, named: Named) -> Result<Context, Failure>
 }
 
 /// The Dockerfile's name in the context, and its text when it is not there.
-fn locate(root: &Path, file: &str) -> Result<(String, Option<Extra>), Failure> {
+fn locate(root: &Path, file: &str) -> Result<(String, Option<Extra>), Unprepared> {
     if file == "-" {
         let extra = Extra::new(read_stdin()?);
         return Ok((extra.name.clone(), Some(extra)));
@@ -125,11 +142,15 @@ fn locate(root: &Path, file: &str) -> Result<(String, Option<Extra>), Failure> {
         file => clean(&std::path::absolute(file).unwrap_or_else(|_| PathBuf::from(file))),
     };
     let missing = |error: io::Error| {
-        Failure::new(format!(
-            "unable to prepare context: unable to evaluate symlinks in Dockerfile path: lstat {}: {}",
-            path.display(),
-            reason(&error)
-        ))
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let reason = reason(&error);
+        Unprepared::Dockerfile {
+            classic: format!(
+                "unable to prepare context: unable to evaluate symlinks in Dockerfile path: lstat {}: {reason}",
+                path.display(),
+            ),
+            buildkit: format!("failed to solve: failed to read dockerfile: open {name}: {reason}"),
+        }
     };
     let full = fs::canonicalize(&path).map_err(missing)?;
     if let Ok(inner) = full.strip_prefix(root) {
@@ -279,7 +300,7 @@ fn write(source: &Source, out: &mut dyn Write) -> Result<(), Broken> {
             builder.follow_symlinks(false);
             let whole =
                 Walk { root, ignore, keep_all_rules: extra.is_some(), prefix: String::new() };
-            add_directory(&mut builder, &whole, "")?;
+            add_directory(&mut builder, &whole, "", &mut Vec::new())?;
             if let Some(extra) = extra {
                 add_text(&mut builder, extra)?;
             }
@@ -330,12 +351,23 @@ fn add_named(builder: &mut Tar<'_>, named: &Named) -> Result<(), Broken> {
         let prefix = format!("{}/{index}/", named.directory);
         let metadata = fs::metadata(root).map_err(broken)?;
         add_entry(builder, root, &prefix, &metadata)?;
-        add_directory(builder, &Walk { root, ignore: &ignore, keep_all_rules: true, prefix }, "")?;
+        let walk = Walk { root, ignore: &ignore, keep_all_rules: true, prefix };
+        add_directory(builder, &walk, "", &mut Vec::new())?;
     }
     Ok(())
 }
 
-fn add_directory(builder: &mut Tar<'_>, walk: &Walk<'_>, below: &str) -> Result<(), Broken> {
+/// A directory that is left out itself, on the way to what is let in below it.
+type Passage = (PathBuf, String, fs::Metadata);
+
+/// Adds what is in a directory. The directories of `passages` go in front of the first thing below
+/// them that goes at all, so that they keep their modes.
+fn add_directory(
+    builder: &mut Tar<'_>,
+    walk: &Walk<'_>,
+    below: &str,
+    passages: &mut Vec<Passage>,
+) -> Result<(), Broken> {
     let Walk { root, ignore, keep_all_rules, prefix } = walk;
     let directory = root.join(below);
     let broken = |path: &Path| {
@@ -362,13 +394,26 @@ fn add_directory(builder: &mut Tar<'_>, walk: &Walk<'_>, below: &str) -> Result<
             if excluded && !ignore.may_let_in_below(&name) {
                 continue;
             }
-            if !excluded {
-                add_entry(builder, &path, &archived, &metadata)?;
+            if excluded {
+                passages.push((path, archived, metadata));
+                add_directory(builder, walk, &name, passages)?;
+                passages.pop();
+                continue;
             }
-            add_directory(builder, walk, &name)?;
+            pass(builder, passages)?;
+            add_entry(builder, &path, &archived, &metadata)?;
+            add_directory(builder, walk, &name, passages)?;
         } else if !excluded {
+            pass(builder, passages)?;
             add_entry(builder, &path, &archived, &metadata)?;
         }
+    }
+    Ok(())
+}
+
+fn pass(builder: &mut Tar<'_>, passages: &mut Vec<Passage>) -> Result<(), Broken> {
+    for (path, archived, metadata) in passages.drain(..) {
+        add_entry(builder, &path, &archived, &metadata)?;
     }
     Ok(())
 }
@@ -465,7 +510,8 @@ mod tests {
             ],
         );
         let context = prepare(root.0.to_str().unwrap(), "", Named::default()).unwrap();
-        assert_eq!(names(&context), [".dockerignore", "Dockerfile", "app.py", "sub/keep"]);
+        let want = [".dockerignore", "Dockerfile", "app.py", "sub/", "sub/keep"];
+        assert_eq!(names(&context), want);
         assert_eq!(context.dockerfile, "Dockerfile");
     }
 
@@ -484,7 +530,34 @@ mod tests {
 
     #[test]
     fn a_missing_context_is_told() {
-        let failure = prepare("/no/such", "", Named::default()).unwrap_err();
+        let refused = prepare("/no/such", "", Named::default()).unwrap_err();
+        let Unprepared::Other(failure) = refused else { panic!() };
         assert_eq!(failure.to_string(), "unable to prepare context: path \"/no/such\" not found");
+        let root = directory("empty", &[("a", "")]);
+        let refused = prepare(root.0.to_str().unwrap(), "", Named::default()).unwrap_err();
+        let Unprepared::Dockerfile { classic, buildkit } = refused else { panic!() };
+        assert!(classic.starts_with("unable to prepare context: unable to evaluate symlinks"));
+        assert_eq!(
+            buildkit,
+            "failed to solve: failed to read dockerfile: open Dockerfile: no such file or directory"
+        );
+    }
+
+    #[test]
+    fn an_exception_below_a_wildcard_is_sent_with_its_directories() {
+        let root = directory(
+            "wildcard",
+            &[
+                ("Dockerfile", "FROM scratch"),
+                (".dockerignore", "*\n!*/*.txt\n"),
+                ("a.txt", ""),
+                ("d/a.txt", ""),
+                ("d/b.md", ""),
+                ("e/b.md", ""),
+                ("f/g/a.txt", ""),
+            ],
+        );
+        let context = prepare(root.0.to_str().unwrap(), "", Named::default()).unwrap();
+        assert_eq!(names(&context), [".dockerignore", "Dockerfile", "d/", "d/a.txt"]);
     }
 }

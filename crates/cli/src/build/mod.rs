@@ -3,6 +3,11 @@
 pub mod board;
 pub mod context;
 pub mod extras;
+pub mod metadata;
 pub mod output;
+pub mod palette;
 pub mod plain;
+pub mod raw;
 pub mod tty;
+pub mod view;
+pub mod wishes;

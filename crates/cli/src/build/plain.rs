@@ -2,7 +2,7 @@
 
 use api::trace::Trace;
 
-use super::board::{Board, seconds};
+use super::board::{Board, Vertex, seconds};
 
 #[derive(Debug, Default)]
 pub struct Plain {
@@ -33,7 +33,9 @@ impl Plain {
             Trace::Done { vertex, is_cached, error, .. } => {
                 self.log(*vertex, &mut text);
                 self.turn_to(*vertex, &mut text);
+                let is_cancelled = self.board.find_known(*vertex).is_some_and(Vertex::is_cancelled);
                 let outcome = match error {
+                    Some(_) if is_cancelled => "CANCELED".to_owned(),
                     Some(error) => format!("ERROR: {error}"),
                     None if *is_cached => "CACHED".to_owned(),
                     None => format!("DONE {}", self.span(*vertex)),

@@ -4,13 +4,10 @@
 //! build runs, only as many are shown as the screen holds; the last drawing shows all.
 
 use super::board::{Board, Vertex, seconds};
+use super::palette::Palette;
 
 /// Lines of a running command's output that are shown.
 const LOG_LINES: usize = 6;
-
-const BLUE: &str = "\x1b[34m";
-const RED: &str = "\x1b[31m";
-const RESET: &str = "\x1b[0m";
 
 /// Whether more is to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,9 +20,14 @@ pub enum Phase {
 #[derive(Debug, Default)]
 pub struct Tty {
     lines: usize,
+    palette: Palette,
 }
 
 impl Tty {
+    pub fn new(palette: Palette) -> Tty {
+        Tty { lines: 0, palette }
+    }
+
     /// What to print to replace the last drawing.
     pub fn redraw(
         &mut self,
@@ -35,9 +37,10 @@ impl Tty {
         size: (usize, usize),
     ) -> String {
         let (rows, columns) = size;
-        let mut lines = vec![head(board, phase, now_ms, columns)];
-        let mut blocks: Vec<Vec<String>> =
-            board.vertices.iter().map(|vertex| block(vertex, phase, now_ms, columns)).collect();
+        let palette = &self.palette;
+        let mut lines = vec![head(board, phase, now_ms, columns, palette)];
+        let block = |vertex| block(vertex, phase, now_ms, columns, palette);
+        let mut blocks: Vec<Vec<String>> = board.vertices.iter().map(block).collect();
         if phase == Phase::Running {
             let room = rows.saturating_sub(2).max(3);
             // The oldest that are done give way to what still goes on.
@@ -67,39 +70,48 @@ impl Tty {
     }
 }
 
-fn head(board: &Board, phase: Phase, now_ms: u64, columns: usize) -> String {
+fn head(board: &Board, phase: Phase, now_ms: u64, columns: usize, palette: &Palette) -> String {
     let began = board.began_ms.unwrap_or(now_ms);
     let count = format!("({}/{})", board.done_count(), board.vertices.len());
     let mut left = format!("[+] Building {} {count}", seconds(began, now_ms));
-    if phase == Phase::Finished {
+    if phase != Phase::Running {
         left.push_str(" FINISHED");
     }
     let line = pad(&left, "tug:default", columns);
     match phase {
         Phase::Running => line,
-        Phase::Finished => format!("{BLUE}{line}{RESET}"),
-        Phase::Failed => format!("{RED}{line}{RESET}"),
+        Phase::Finished => Palette::paint(&palette.run, &line),
+        Phase::Failed => Palette::paint(&palette.error, &line),
     }
 }
 
-fn block(vertex: &Vertex, phase: Phase, now_ms: u64, columns: usize) -> Vec<String> {
+fn block(
+    vertex: &Vertex,
+    phase: Phase,
+    now_ms: u64,
+    columns: usize,
+    palette: &Palette,
+) -> Vec<String> {
     let end = vertex.ended_ms.unwrap_or(now_ms);
     let mark = match (&vertex.error, vertex.is_cached) {
+        (Some(_), _) if vertex.is_cancelled() => "CANCELED ",
         (Some(_), _) => "ERROR ",
         (None, true) => "CACHED ",
         (None, false) => "",
     };
     let line = pad(&format!(" => {mark}{}", vertex.name), &seconds(vertex.began_ms, end), columns);
     let colour = match (&vertex.error, vertex.ended_ms) {
-        (Some(_), _) => RED,
-        (None, Some(_)) => BLUE,
+        (Some(_), _) if vertex.is_cancelled() => &palette.cancel,
+        (Some(_), _) => &palette.error,
+        (None, Some(_)) => &palette.run,
         (None, None) => "",
     };
-    let mut lines = vec![if colour.is_empty() { line } else { format!("{colour}{line}{RESET}") }];
+    let mut lines = vec![Palette::paint(colour, &line)];
     for status in &vertex.statuses {
         let end = status.ended_ms.or(vertex.ended_ms).unwrap_or(now_ms);
         let text = pad(&format!(" => => {}", status.text), &seconds(status.began_ms, end), columns);
-        lines.push(if vertex.ended_ms.is_some() { format!("{BLUE}{text}{RESET}") } else { text });
+        let colour = if vertex.ended_ms.is_some() { palette.run.as_str() } else { "" };
+        lines.push(Palette::paint(colour, &text));
     }
     if vertex.ended_ms.is_none() && phase == Phase::Running {
         let skip = vertex.log.len().saturating_sub(LOG_LINES);
@@ -160,8 +172,8 @@ mod tests {
             .replace("\x1b[?25l", "")
             .replace("\x1b[?25h", "")
             .replace("\r\x1b[2K", "")
-            .replace(BLUE, "")
-            .replace(RESET, "");
+            .replace("\x1b[34m", "")
+            .replace("\x1b[0m", "");
         expect![[r#"
             [+] Building 0.9s (2/2) FINISHED                 tug:default
              => [internal] load build context                       0.1s
@@ -169,6 +181,19 @@ mod tests {
              => CACHED [1/2] FROM busybox                           0.0s
         "#]]
         .assert_eq(&plain);
+    }
+
+    #[test]
+    fn a_build_that_ended_badly_says_so_without_colours_too() {
+        let mut board = board();
+        board.apply(&Trace::Started { vertex: 3, name: "[2/2] RUN x".into(), at_ms: 1050 });
+        for trace in board.cancelled(1900) {
+            board.apply(&trace);
+        }
+        let text = Tty::new(Palette::new(true, None)).redraw(&board, Phase::Failed, 1900, (24, 60));
+        assert!(text.contains("(3/3) FINISHED") && text.contains(" => CANCELED [2/2]"), "{text}");
+        assert!(!text.contains("m") || !text.contains("\x1b[3"), "{text:?}");
+        assert!(board.failed().is_none());
     }
 
     #[test]

@@ -1,31 +1,24 @@
 //! `build`: an image of a Dockerfile.
 //!
-//! The context goes up while the answer comes down. Tug's daemon sends a trace, drawn in
-//! BuildKit's style; any other sends the classic builder's text, shown as it comes.
+//! The context goes up while the answer comes down; `build::view` shows that.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::collections::BTreeMap;
 
 use api::{
     client::{Body, Request, Response},
     container::Ulimit,
-    image::BuildResult,
-    progress::Message,
-    trace::{self, Trace},
+    trace,
 };
 use serde_json::json;
 
 use crate::{
     args::{Arity, Command, Flag, Kind::*, Matches, Order, Outcome, check, flag},
     build::{
-        board::{Board, failure_report},
-        context::{self, Compression, Context, Source},
-        extras,
-        output::{self, Output},
-        plain::Plain,
-        tty::{Phase, Tty},
+        context::{self, Compression, Context, Source, Unprepared},
+        extras, metadata,
+        output::Outputs,
+        view::{self, Interrupts, Style},
+        wishes,
     },
     context::Session,
     create::{files, limits, sizes},
@@ -36,40 +29,53 @@ use crate::{
 const FLAGS: &[Flag] = &[
     flag("add-host", ExtraHost, "Add a host-to-IP line to hosts files (\"host:ip\")"),
     flag("allow", Strings, "Let RUN steps ask for more (\"network.host\", \"security.insecure\")"),
+    flag("annotation", List, "Annotations of the image (not supported yet)"),
+    flag("attest", List, "Attestations (format: \"type=sbom,disabled=true\"; none is made yet)"),
     flag("build-arg", List, "Set build-time variables"),
     flag("build-context", List, "Further contexts (e.g., name=path)"),
-    flag("cache-from", Strings, "Images to take as cache sources"),
+    flag("builder", Text, "Builder to use (there is one, \"default\")"),
+    flag("cache-from", List, "Images to take as cache sources"),
+    flag("cache-to", List, "Where the cache goes (not supported yet)"),
+    flag("call", Text, "Method of evaluation (only \"build\")").or("build"),
     flag("cgroup-parent", Text, "Cgroup to put RUN's own under"),
+    flag("check", Bool, "Look for mistakes instead of building (not supported yet)"),
     flag("compress", Bool, "Compress the build context"),
     flag("cpu-period", Int, "Period of the CPU scheduler's (CFS) quota"),
     flag("cpu-quota", Int, "Quota of the CPU scheduler (CFS)"),
     flag("cpu-shares", Int, "CPU shares (relative weight)").s('c'),
     flag("cpuset-cpus", Text, "CPUs that may be used (0-3, 0,1)"),
     flag("cpuset-mems", Text, "Memory nodes that may be used (0-3, 0,1)"),
+    flag("debug", Bool, "Say with which daemon the build is made").s('D'),
     flag("disable-content-trust", Bool, "Skip image verification").or("true"),
     flag("file", Text, "Name of the Dockerfile (Default is \"PATH/Dockerfile\")").s('f'),
     flag("force-rm", Bool, "Always remove intermediate containers"),
     flag("iidfile", Text, "Write the image's ID to this file"),
     flag("isolation", Text, "Container isolation technology"),
     flag("label", Label, "Set metadata on the image"),
-    flag("load", Bool, "Put the result into the image store (it always is)").hidden(),
+    flag("load", Bool, "Put the result into the image store, whatever else --output makes"),
     flag("memory", Bytes, "Memory limit").s('m'),
     flag("memory-swap", SwapBytes, "Limit of memory plus swap: -1 for unlimited swap"),
+    flag("metadata-file", Text, "Write what was made to this file, as JSON"),
     flag("network", Text, "Network of RUN instructions").or("default"),
     flag("no-cache", Bool, "Do not use the cache"),
     flag("no-cache-filter", Strings, "Do not use the cache for these stages"),
     flag("output", List, "Where the result goes (format: \"type=local,dest=path\")").s('o'),
-    flag("platform", Text, "Platform of the result, where the server has several"),
+    flag("platform", Strings, "Platform of the result, where the server has several"),
+    flag("policy", List, "Source policies (not supported yet)"),
+    flag("print", Text, "Older name of --call").hidden(),
     flag(
         "progress",
         Text,
         "Form of progress (\"auto\", \"plain\", \"tty\", \"quiet\", \"rawjson\")",
     )
     .or("auto"),
+    flag("provenance", Text, "Shorthand for \"--attest=type=provenance\" (only \"false\")"),
     flag("pull", Bool, "Always look for newer base images"),
     flag("push", Bool, "Push the result to its registry"),
     flag("quiet", Bool, "Show nothing but the image's ID when it is done").s('q'),
+    flag("resource", List, "Limits of RUN steps (format: \"memory=64m,cpu-shares=512\")"),
     flag("rm", Bool, "Remove intermediate containers after success").or("true"),
+    flag("sbom", Text, "Shorthand for \"--attest=type=sbom\" (only \"false\")"),
     flag("secret", List, "Secrets of RUN steps (format: \"id=mysecret[,src=/local/secret]\")"),
     flag("security-opt", Strings, "Security options"),
     flag("shm-size", Bytes, "Size of /dev/shm"),
@@ -109,15 +115,6 @@ pub static BUILDX_VERSION: Command = Command {
     },
 };
 
-/// How progress is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Style {
-    Tty,
-    Plain,
-    Quiet,
-    RawJson,
-}
-
 fn style(matches: &Matches) -> Result<Style, Failure> {
     if matches.on("quiet") {
         return Ok(Style::Quiet);
@@ -128,7 +125,7 @@ fn style(matches: &Matches) -> Result<Style, Failure> {
         (None, None) => "auto",
     };
     match asked {
-        "" | "auto" if terminal::stderr_is_terminal() => Ok(Style::Tty),
+        "" | "auto" if terminal::stderr_is_terminal() && !is_dumb() => Ok(Style::Tty),
         "" | "auto" | "plain" => Ok(Style::Plain),
         "tty" => Ok(Style::Tty),
         "quiet" | "none" => Ok(Style::Quiet),
@@ -137,13 +134,20 @@ fn style(matches: &Matches) -> Result<Style, Failure> {
     }
 }
 
+/// A terminal that cannot move its cursor gets lines.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|name| name == "dumb")
+}
+
 /// What goes along with the context, read before anything is sent.
 struct Given {
     places: BTreeMap<String, String>,
     contexts_directory: String,
     secrets: Option<String>,
     agents: BTreeMap<String, std::path::PathBuf>,
-    outputs: Vec<Output>,
+    outputs: Outputs,
+    cache_from: Vec<String>,
+    resources: Vec<(&'static str, String)>,
 }
 
 impl Given {
@@ -154,31 +158,19 @@ impl Given {
             || !self.agents.is_empty()
             || !matches.all("allow").is_empty()
             || !matches.all("no-cache-filter").is_empty()
+            || self.outputs.is_more()
     }
 
-    /// Those that `--output type=image` gives.
-    fn names(&self) -> Vec<String> {
-        let names = |output: &Output| match output {
-            Output::Image { names, .. } => names.clone(),
-            Output::Local(_) | Output::Tar(_) | Output::Archive(_) | Output::Nothing => Vec::new(),
-        };
-        self.outputs.iter().flat_map(names).collect()
-    }
-
-    fn keeps_image(&self) -> bool {
-        self.outputs.is_empty() || self.outputs.iter().any(Output::keeps_image)
+    /// Every name of the image.
+    fn names<'a>(&'a self, matches: &'a Matches) -> Vec<String> {
+        matches.all("tag").iter().chain(self.outputs.image().0).cloned().collect()
     }
 }
 
 fn given(matches: &Matches) -> Result<(Given, context::Named), Failure> {
     let contexts = extras::contexts(matches.all("build-context"))?;
-    let mut outputs = Vec::new();
-    for value in matches.all("output") {
-        outputs.push(Output::parse(value)?);
-    }
-    if matches.on("push") {
-        outputs.push(Output::Image { names: Vec::new(), push: true });
-    }
+    wishes::check(matches)?;
+    let outputs = Outputs::parse(matches.all("output"), matches.on("load"), matches.on("push"))?;
     let secrets = matches.all("secret");
     let given = Given {
         places: contexts.places,
@@ -186,7 +178,12 @@ fn given(matches: &Matches) -> Result<(Given, context::Named), Failure> {
         secrets: (!secrets.is_empty()).then(|| extras::secrets(secrets)).transpose()?,
         agents: extras::agents(matches.all("ssh"))?,
         outputs,
+        cache_from: wishes::cache_sources(matches.all("cache-from"))?,
+        resources: wishes::resources(matches.all("resource"))?,
     };
+    if given.outputs.image().1 && given.names(matches).is_empty() {
+        return Err(Failure::new("ERROR: failed to build: tag is needed when pushing to registry"));
+    }
     Ok((given, contexts.named))
 }
 
@@ -194,25 +191,63 @@ async fn build(session: &Session, matches: &Matches) -> Outcome {
     let style = style(matches)?;
     let Some(path) = matches.args.first() else { return Ok(0) };
     let (given, named) = given(matches)?;
-    let context = context::prepare(path, matches.text("file"), named)?;
+    let context = context::prepare(path, matches.text("file"), named);
     let client = session.client().await?;
     let is_tug = is_tug(client).await?;
+    if matches.on("debug") {
+        let kind = if is_tug { "Tug's builder" } else { "the classic builder" };
+        terminal::error_text(&format!("DEBUG: building with {kind} at {}\n", session.host()));
+    }
+    let context = context.map_err(|refused| match refused {
+        Unprepared::Other(failure) => failure,
+        Unprepared::Dockerfile { buildkit, .. } if is_tug => {
+            Failure::new(format!("ERROR: failed to build: {buildkit}"))
+        }
+        Unprepared::Dockerfile { classic, .. } => Failure::new(classic),
+    })?;
     if given.is_more(matches) && !is_tug {
-        let text =
-            "secrets, agents, named contexts, --allow and --no-cache-filter need Tug's daemon";
+        let text = "secrets, agents, named contexts, --allow, --no-cache-filter and outputs other \
+                    than an image need Tug's daemon";
         return Err(Failure::new(text));
     }
-    let traced = is_tug;
-    let names: Vec<String> = given.names();
-    let mut request = parameters(client.post("/build"), session, matches, &context, &names)?;
-    if traced {
+    let mut request = parameters(client.post("/build"), session, matches, &context, &given)?;
+    if is_tug {
         request = request.query("version", trace::VERSION);
         request = more(request, matches, &given);
     }
     request = request
-        .flag("q", style == Style::Quiet && !traced)
+        .flag("q", style == Style::Quiet && !is_tug)
         .header("x-registry-config", &session.config.all_auths());
-    let (response, sending) = send(request, context, matches.on("compress")).await;
+    let image = perform(request, context, matches, style, &given).await?;
+    if let Some(path) = matches.find("iidfile").filter(|path| !path.is_empty()) {
+        std::fs::write(path, &image)
+            .map_err(|error| Failure::new(format!("open {path}: {}", files::reason(&error))))?;
+    }
+    let names = given.names(matches);
+    let (_, is_pushed) = given.outputs.image();
+    for name in names.iter().filter(|_| is_pushed) {
+        super::transfer::push_image(session, name).await?;
+    }
+    if let Some(path) = matches.find("metadata-file").filter(|path| !path.is_empty()) {
+        let found = metadata::of_image(client, &image, &names, is_pushed).await?;
+        metadata::write(path, &found)?;
+    }
+    Ok(0)
+}
+
+/// Sends the context, and shows what comes back; the image's ID, empty when none was made.
+async fn perform(
+    request: Request<'_>,
+    context: Context,
+    matches: &Matches,
+    style: Style,
+    given: &Given,
+) -> Result<String, Failure> {
+    let mut interrupts = Interrupts::new()?;
+    let (response, sending) = tokio::select! {
+        sent = send(request, context, matches.on("compress")) => sent,
+        status = interrupts.next() => return Err(view::stopped(status)),
+    };
     let response = match response {
         Ok(response) => response,
         Err(error) => {
@@ -223,38 +258,14 @@ async fn build(session: &Session, matches: &Matches) -> Outcome {
             return Err(error.into());
         }
     };
-    let shown = show(response, style).await;
-    if let Some(sending) = sending {
+    let shown = view::show(response, style, given.outputs.takers(), &mut interrupts).await;
+    if let Some(sending) = sending.filter(|_| !shown.as_ref().is_err_and(view::is_stop)) {
         match sending.await {
             Ok(Err(failure)) if shown.is_err() => return Err(failure),
             Ok(_) | Err(_) => {}
         }
     }
-    let image = shown?;
-    if let Some(path) = matches.find("iidfile").filter(|path| !path.is_empty()) {
-        std::fs::write(path, &image)
-            .map_err(|error| Failure::new(format!("open {path}: {}", files::reason(&error))))?;
-    }
-    deliver(session, matches, &given, &image).await
-}
-
-/// Makes what `--output` and `--push` ask for.
-async fn deliver(session: &Session, matches: &Matches, given: &Given, image: &str) -> Outcome {
-    let client = session.client().await?;
-    for output in &given.outputs {
-        output::make(client, output, image).await?;
-        if let Output::Image { names, push: true } = output {
-            for name in names.iter().chain(matches.all("tag")) {
-                super::transfer::push_image(session, name).await?;
-            }
-        }
-    }
-    if !given.keeps_image() && matches.all("tag").is_empty() {
-        // Its layers stay for the next build; whoever uses it already keeps it.
-        let path = format!("/images/{image}");
-        let _ = client.delete(&path).send().await;
-    }
-    Ok(0)
+    shown
 }
 
 fn more<'a>(mut request: Request<'a>, matches: &Matches, given: &Given) -> Request<'a> {
@@ -267,6 +278,9 @@ fn more<'a>(mut request: Request<'a>, matches: &Matches, given: &Given) -> Reque
     }
     if !given.agents.is_empty() {
         request = request.query("ssh", json!(given.agents).to_string());
+    }
+    if let Some(outputs) = given.outputs.parameter() {
+        request = request.query("outputs", outputs);
     }
     for (flag, name) in [("allow", "allow"), ("no-cache-filter", "nocachefilter")] {
         for value in matches.all(flag) {
@@ -303,9 +317,9 @@ fn parameters<'a>(
     session: &Session,
     matches: &Matches,
     context: &Context,
-    names: &[String],
+    given: &Given,
 ) -> Result<Request<'a>, Failure> {
-    for tag in matches.all("tag").iter().chain(names) {
+    for tag in given.names(matches) {
         request = request.query("t", tag);
     }
     if let Source::Remote(url) = &context.source {
@@ -330,10 +344,11 @@ fn parameters<'a>(
         ("cgroupparent", text("cgroup-parent")),
         ("networkmode", text("network")),
         ("target", text("target")),
-        ("platform", text("platform")),
+        ("platform", matches.all("platform").first().cloned()),
         ("isolation", text("isolation")),
     ] {
-        if let Some(value) = value {
+        let limit = given.resources.iter().rev().find(|(own, _)| *own == name);
+        if let Some(value) = limit.map(|(_, value)| value.clone()).or(value) {
             request = request.query(name, value);
         }
     }
@@ -343,6 +358,9 @@ fn parameters<'a>(
         .flag("squash", matches.on("squash"))
         .flag("forcerm", matches.on("force-rm"))
         .query("rm", if matches.on("rm") { "1" } else { "0" });
+    if !given.cache_from.is_empty() {
+        request = request.query("cachefrom", json!(given.cache_from).to_string());
+    }
     for (name, value) in lists(session, matches)? {
         request = request.query(name, value);
     }
@@ -382,9 +400,6 @@ fn lists(session: &Session, matches: &Matches) -> Result<Vec<(&'static str, Stri
     if !ulimits.is_empty() {
         found.push(("ulimits", json!(ulimits).to_string()));
     }
-    if !matches.all("cache-from").is_empty() {
-        found.push(("cachefrom", json!(matches.all("cache-from")).to_string()));
-    }
     for value in matches.all("security-opt") {
         found.push(("securityopt", value.clone()));
     }
@@ -392,169 +407,4 @@ fn lists(session: &Session, matches: &Matches) -> Result<Vec<(&'static str, Stri
         found.push(("extrahosts", check::extra_host(value)?));
     }
     Ok(found)
-}
-
-/// Shows the stream to its end; the image's ID.
-async fn show(mut response: Response, style: Style) -> Result<String, Failure> {
-    let mut view = View::new(style);
-    let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
-    let mut ticks = tokio::time::interval(Duration::from_millis(100));
-    let outcome = {
-        let mut messages = std::pin::pin!(forward(&mut response, &sender));
-        loop {
-            tokio::select! {
-                biased;
-                Some(message) = receiver.recv() => view.take(&message)?,
-                done = &mut messages => break done,
-                _ = ticks.tick(), if style == Style::Tty => view.tick(),
-            }
-        }
-    };
-    while let Ok(message) = receiver.try_recv() {
-        view.take(&message)?;
-    }
-    view.finish(outcome)
-}
-
-/// Passes messages on, so that a redraw may happen between two without losing half of one.
-async fn forward(
-    response: &mut Response,
-    sender: &tokio::sync::mpsc::UnboundedSender<Message>,
-) -> Result<(), Failure> {
-    while let Some(message) = response.next_json::<Message>().await? {
-        if let Some(error) = &message.error_detail {
-            return Err(Failure::Said {
-                text: error.message.clone(),
-                status: u8::try_from(error.code).ok().filter(|code| *code != 0).unwrap_or(1),
-            });
-        }
-        if !message.error.is_empty() {
-            return Err(Failure::new(message.error));
-        }
-        if sender.send(message).is_err() {
-            return Ok(());
-        }
-    }
-    Ok(())
-}
-
-struct View {
-    style: Style,
-    board: Board,
-    plain: Plain,
-    tty: Tty,
-    image: String,
-    traced: bool,
-}
-
-impl View {
-    fn new(style: Style) -> View {
-        View {
-            style,
-            board: Board::default(),
-            plain: Plain::default(),
-            tty: Tty::default(),
-            image: String::new(),
-            traced: false,
-        }
-    }
-
-    fn take(&mut self, message: &Message) -> Result<(), Failure> {
-        if let Some(aux) = &message.aux {
-            if message.id == trace::ID {
-                let trace = serde_json::from_value::<Trace>(aux.clone()).map_err(|error| {
-                    Failure::new(format!("cannot read the build's progress: {error}"))
-                })?;
-                self.trace(&trace, aux);
-            } else if let Ok(result) = serde_json::from_value::<BuildResult>(aux.clone())
-                && !result.id.is_empty()
-            {
-                self.image = result.id;
-            }
-            return Ok(());
-        }
-        if self.style == Style::Quiet {
-            let line = message.stream.trim();
-            if line.starts_with("sha256:") {
-                self.image = line.to_owned();
-            }
-        } else if !message.stream.is_empty() {
-            terminal::out(&message.stream);
-        } else if !message.status.is_empty() && message.progress_detail.is_none() {
-            let id =
-                if message.id.is_empty() { String::new() } else { format!("{}: ", message.id) };
-            terminal::out(&format!("{id}{}\n", message.status));
-        }
-        Ok(())
-    }
-
-    fn trace(&mut self, trace: &Trace, raw: &serde_json::Value) {
-        self.traced = true;
-        if let Trace::Image { id } = trace {
-            self.image = id.clone();
-        }
-        match self.style {
-            Style::Plain => {
-                let text = self.plain.draw(trace);
-                terminal::error_text(&text);
-            }
-            Style::RawJson => terminal::error_text(&format!("{raw}\n")),
-            Style::Tty | Style::Quiet => {}
-        }
-        self.board.apply(trace);
-    }
-
-    fn tick(&mut self) {
-        if self.traced {
-            self.redraw(Phase::Running);
-        }
-    }
-
-    fn redraw(&mut self, phase: Phase) {
-        let rows = terminal::size().map_or(24, |(rows, _)| usize::from(rows));
-        // The daemon's clock may be another's; what is drawn counts on from its last time.
-        let now = unix_ms().max(self.board.now_ms);
-        let now = if phase == Phase::Running { now } else { self.board.now_ms };
-        let text = self.tty.redraw(&self.board, phase, now, (rows, terminal::columns()));
-        terminal::error_text(&text);
-    }
-
-    fn finish(mut self, outcome: Result<(), Failure>) -> Result<String, Failure> {
-        let phase = if outcome.is_ok() { Phase::Finished } else { Phase::Failed };
-        if self.traced && self.style == Style::Tty {
-            self.redraw(phase);
-        }
-        match outcome {
-            Ok(()) => {
-                let warnings = &self.board.warnings;
-                if self.style == Style::Tty && !warnings.is_empty() {
-                    let plural = if warnings.len() == 1 { "" } else { "s" };
-                    let list: String = warnings.iter().map(|one| format!(" - {one}\n")).collect();
-                    terminal::error_text(&format!(
-                        "\n {} warning{plural} found:\n{list}",
-                        warnings.len()
-                    ));
-                }
-                if self.style == Style::Quiet {
-                    terminal::out(&format!("{}\n", self.image));
-                }
-                Ok(self.image)
-            }
-            Err(failure) if self.traced => {
-                terminal::error_text(&failure_report(&self.board, true));
-                Err(Failure::Said {
-                    text: format!("ERROR: {}", failure.words().unwrap_or_default()),
-                    status: failure.status(),
-                })
-            }
-            Err(failure) => Err(failure),
-        }
-    }
-}
-
-fn unix_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-        .unwrap_or_default()
 }

@@ -13,8 +13,9 @@ use api::trace;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use engine::builds::{
-    BuildExtras, BuildFailure, BuildRequest, BuildSource, CacheBudget, CacheEntry, CachePrune,
-    CacheUse, Containers, ExtraContext, Output, Pull, Reach, Squash, Style, Verbosity,
+    Archive, BuildExtras, BuildFailure, BuildRequest, BuildSource, CacheBudget, CacheEntry,
+    CachePrune, CacheUse, Carrier, Containers, Export, ExtraContext, Output, Pull, Reach, Squash,
+    Style, Verbosity,
 };
 use engine::containers::spec::{Resources, Ulimit as Limit};
 use serde::de::DeserializeOwned;
@@ -40,7 +41,7 @@ pub async fn build(mut call: Call) -> Result {
     // The builder ends its output before it ends itself.
     let Some(first) = output.recv().await else {
         return match building.await {
-            Ok(Ok(_image)) => Ok(reply::stream("application/json", Body::empty()).into()),
+            Ok(Ok(_made)) => Ok(reply::stream("application/json", Body::empty()).into()),
             Ok(Err(failure)) => Err(failure.error.into()),
             Err(error) => Err(Failure::internal(format!("the build broke: {error}"))),
         };
@@ -56,6 +57,19 @@ pub async fn build(mut call: Call) -> Result {
         finish(&sender, (&mut building).await).await;
     });
     Ok(reply::stream("application/json", body).into())
+}
+
+/// Stops a build by the `buildid` that its client gave it. One that is not there has ended.
+///
+/// Source: moby 28.2 `build_routes.go`, `postCancel`; `builder-next/builder.go`, `Cancel`.
+pub fn cancel(call: &Call) -> Result {
+    match call.query.text("id") {
+        "" => Err(Failure::invalid("build ID not provided")),
+        id => {
+            call.engine.cancel_build(id);
+            reply::no_content()
+        }
+    }
 }
 
 /// Source: moby 28.2 `build_routes.go`, `postPrune`.
@@ -120,6 +134,14 @@ fn message(output: Output) -> Message {
     match output {
         Output::Text(text) => Message::stream(text),
         Output::Image(id) => Message::aux(serde_json::json!({ "ID": id.to_string() })),
+        Output::Piece { output, bytes } => {
+            let data = BASE64_STANDARD.encode(bytes);
+            Message {
+                id: trace::EXPORT_ID.to_owned(),
+                aux: serde_json::to_value(trace::ExportPiece { output, data }).ok(),
+                ..Message::default()
+            }
+        }
         Output::Trace(trace) => Message {
             id: trace::ID.to_owned(),
             aux: serde_json::to_value(trace).ok(),
@@ -128,12 +150,55 @@ fn message(output: Output) -> Message {
     }
 }
 
-/// A parameter that is JSON; the default when it is missing.
-fn json<T: DeserializeOwned + Default>(call: &Call, name: &str) -> std::result::Result<T, Failure> {
+/// A parameter that is JSON; the default when it is missing, or null.
+fn json<T: DeserializeOwned + Default>(
+    call: &Call,
+    name: &str,
+    wrong: &str,
+) -> std::result::Result<T, Failure> {
     match call.query.text(name) {
         "" => Ok(T::default()),
-        text => api::golang::from_slice(text.as_bytes())
-            .map_err(|error| Failure::invalid(format!("error reading {name}: {error}"))),
+        text => api::golang::from_slice::<Option<T>>(text.as_bytes())
+            .map(Option::unwrap_or_default)
+            .map_err(|error| Failure::invalid(format!("{wrong}{error}"))),
+    }
+}
+
+/// What is to be made of the result. The classic builder makes images only.
+fn exports(call: &Call, style: Style) -> std::result::Result<Vec<Export>, Failure> {
+    if call.query.text("outputs").is_empty() {
+        return Ok(vec![Export::Image]);
+    }
+    let outputs: Vec<trace::BuildOutput> = json(call, "outputs", "invalid outputs specified: ")?;
+    if style == Style::Classic {
+        if outputs.is_empty() {
+            return Ok(vec![Export::Image]);
+        }
+        let text = "outputs are not supported by the classic builder, which makes an image: \
+                    leave them out, or build with Tug's own client";
+        return Err(Failure::invalid(text));
+    }
+    let export = |output: &trace::BuildOutput| match output.kind.as_str() {
+        "image" => Ok(Export::Image),
+        "local" => Ok(Export::Files(Carrier::Directory)),
+        "tar" => Ok(Export::Files(Carrier::Tar)),
+        "docker" => Ok(Export::Archive(Archive::Docker)),
+        "oci" => Ok(Export::Archive(Archive::Oci)),
+        other => Err(Failure::invalid(format!("exporter {other:?} could not be found"))),
+    };
+    outputs.iter().map(export).collect()
+}
+
+fn shm_size(call: &Call) -> std::result::Result<Option<u64>, Failure> {
+    let text = call.query.text("shmsize");
+    match text.parse::<i64>() {
+        _ if text.is_empty() => Ok(None),
+        Ok(bytes) if bytes < 0 => Err(Failure::invalid("SHM size can not be less than 0")),
+        Ok(bytes) => Ok(u64::try_from(bytes).ok().filter(|bytes| *bytes > 0)),
+        Err(_) => {
+            let text = format!("strconv.ParseInt: parsing {text:?}: invalid syntax");
+            Err(Failure::invalid(text))
+        }
     }
 }
 
@@ -141,7 +206,7 @@ fn resources(call: &Call) -> std::result::Result<Resources, Failure> {
     let query = &call.query;
     // moby takes a number that is none for zero here.
     let number = |name: &str| query.text(name).parse::<i64>().unwrap_or_default();
-    let ulimits: Vec<Ulimit> = json(call, "ulimits")?;
+    let ulimits: Vec<Ulimit> = json(call, "ulimits", "error reading ulimit settings: ")?;
     Ok(Resources {
         memory: number("memory"),
         memory_swap: number("memswap"),
@@ -167,7 +232,7 @@ fn extras(call: &Call, style: Style) -> std::result::Result<BuildExtras, Failure
         (Style::Trace, text) => decode_secrets(text)?,
     };
     let mut extras = BuildExtras {
-        agents: json::<BTreeMap<String, PathBuf>>(call, "ssh")?,
+        agents: json::<BTreeMap<String, PathBuf>>(call, "ssh", "error reading ssh: ")?,
         contexts_directory: call.query.text("contextsdir").to_owned(),
         fresh_stages: call.query.all("nocachefilter").map(str::to_owned).collect(),
         ..BuildExtras::default()
@@ -178,7 +243,9 @@ fn extras(call: &Call, style: Style) -> std::result::Result<BuildExtras, Failure
             .map_err(|error| Failure::invalid(format!("error reading secret {name}: {error}")))?;
         extras.secrets.insert(name, content);
     }
-    for (name, place) in json::<BTreeMap<String, String>>(call, "contexts")? {
+    for (name, place) in
+        json::<BTreeMap<String, String>>(call, "contexts", "error reading contexts: ")?
+    {
         let context = match (place.parse(), place.strip_prefix("docker-image://")) {
             (Ok(number), _) => ExtraContext::Archive(number),
             (Err(_), Some(image)) => ExtraContext::Image(image.to_owned()),
@@ -227,13 +294,6 @@ fn request(call: &Call) -> std::result::Result<BuildRequest, Failure> {
         (false, true) => Containers::RemoveAfterSuccess,
         (false, false) => Containers::Keep,
     };
-    let shm_size = match query.text("shmsize") {
-        "" => None,
-        text => match text.parse::<u64>() {
-            Ok(bytes) => Some(bytes).filter(|bytes| *bytes > 0),
-            Err(_) => return Err(Failure::invalid(format!("invalid shmsize: {text}"))),
-        },
-    };
     let source = match query.text("remote") {
         // The body takes its place.
         "" => BuildSource::Context(mpsc::channel(1).1),
@@ -244,8 +304,12 @@ fn request(call: &Call) -> std::result::Result<BuildRequest, Failure> {
         dockerfile: query.text("dockerfile").to_owned(),
         tags: query.all("t").map(str::to_owned).collect(),
         target: optional("target"),
-        arguments: json::<BTreeMap<String, Option<String>>>(call, "buildargs")?,
-        labels: json(call, "labels")?,
+        arguments: json::<BTreeMap<String, Option<String>>>(
+            call,
+            "buildargs",
+            "error reading build args: ",
+        )?,
+        labels: json(call, "labels", "error reading labels: ")?,
         cache: if query.flag("nocache") { CacheUse::Ignore } else { CacheUse::Use },
         credentials: registry_config(call),
         pull: if query.flag("pull") { Pull::Always } else { Pull::Missing },
@@ -253,11 +317,13 @@ fn request(call: &Call) -> std::result::Result<BuildRequest, Failure> {
         verbosity: if query.flag("q") { Verbosity::Quiet } else { Verbosity::Full },
         network: query.text("networkmode").to_owned(),
         extra_hosts: query.all("extrahosts").map(str::to_owned).collect(),
-        shm_size,
+        shm_size: shm_size(call)?,
         resources: resources(call)?,
         platform: optional("platform"),
         squash: Squash::No,
-        cache_from: json(call, "cachefrom")?,
+        cache_from: json(call, "cachefrom", "")?,
+        exports: exports(call, style)?,
+        build_id: query.text("buildid").to_owned(),
         extras: extras(call, style)?,
         allow: query.all("allow").map(str::to_owned).collect(),
         security_opt: query.all("securityopt").map(str::to_owned).collect(),

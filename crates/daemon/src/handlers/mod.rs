@@ -152,7 +152,8 @@ async fn elsewhere(call: Call, route: Route) -> Result {
         Route::SwarmEnter => swarm::enter(),
         Route::SwarmLeave => swarm::leave(),
         Route::Checkpoints => swarm::checkpoints(),
-        Route::BuildKit | Route::BuildCancel => swarm::buildkit(),
+        Route::BuildCancel => build::cancel(&call),
+        Route::BuildKit => swarm::buildkit(),
         other => Err(Failure::not_implemented(format!("{other:?} is not supported yet"))),
     }
 }

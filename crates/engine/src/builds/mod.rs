@@ -16,6 +16,7 @@
 
 mod cache;
 mod context;
+mod export;
 mod fetch;
 mod files;
 mod git;
@@ -23,6 +24,7 @@ mod listed;
 mod mounts;
 mod owner;
 mod service;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -33,6 +35,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use build::progress::Trace;
+use bytes::Bytes;
 use spec::ImageId;
 
 use crate::containers::spec::Resources;
@@ -40,9 +43,10 @@ use crate::error::Error;
 use crate::images::Credentials;
 use crate::stream::ByteStream;
 
+pub use build::export::{Archive, Carrier, Export};
 pub use cache::{CacheBudget, CacheEntry, CacheKind, CachePrune, CachePruneReport, Reach};
 pub(crate) use mounts::CacheLocks;
-pub(crate) use service::sweep;
+pub(crate) use service::{NamedBuilds, sweep};
 
 /// What `POST /build` asks for.
 #[derive(Debug)]
@@ -77,6 +81,10 @@ pub struct BuildRequest {
     pub security_opt: Vec<String>,
     pub extras: BuildExtras,
     pub style: Style,
+    /// What is made of the result; the classic style knows [`Export::Image`] alone.
+    pub exports: Vec<Export>,
+    /// By which [`crate::Engine::cancel_build`] knows the build; empty for none.
+    pub build_id: String,
 }
 
 /// What only Tug's own client can give.
@@ -138,7 +146,7 @@ pub enum Pull {
     Always,
 }
 
-/// `rm` and `forcerm`. Tug makes no containers for steps; this says what the classic text claims.
+/// `rm` and `forcerm`. Steps run without containers, so none can be kept; who asks for it is told.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Containers {
     Keep,
@@ -182,6 +190,8 @@ pub enum Output {
     Image(ImageId),
     /// `{"id":"moby.tug.trace","aux":{…}}`.
     Trace(Trace),
+    /// The next bytes of an export, by its number: `{"id":"moby.tug.export","aux":{…}}`.
+    Piece { output: usize, bytes: Bytes },
 }
 
 /// A build that failed.

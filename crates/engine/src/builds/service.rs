@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::context::{Context, Extras};
+use super::steps::Steps;
 use super::worker::{Bases, EngineWorker, RunOptions, SNAPSHOT_PREFIX, Sink};
 use super::{
     BuildExtras, BuildFailure, BuildRequest, BuildSource, CacheUse, Containers, ExtraContext,
@@ -25,9 +26,10 @@ use super::{
 };
 use crate::Engine;
 use crate::config::Allowed;
+use crate::containers::spec::NetworkMode;
 use crate::error::{Error, Kind, Result, chain};
-use crate::oneshot::OneShotNetwork;
-use crate::stream;
+use crate::oneshot::{self, OneShot};
+use crate::{stream, words};
 
 const DEFINITION: Vertex = 1;
 const IGNORE: Vertex = 2;
@@ -42,8 +44,9 @@ impl Engine {
         &self,
         request: BuildRequest,
         output: mpsc::Sender<Output>,
-    ) -> std::result::Result<ImageId, BuildFailure> {
+    ) -> std::result::Result<Option<ImageId>, BuildFailure> {
         let (cancel, _) = watch::channel(false);
+        let _named = Named::new(&self.inner.named_builds, &request.build_id, &cancel);
         let watched = output.clone();
         let flag = cancel.clone();
         let watcher = tokio::spawn(async move {
@@ -61,6 +64,14 @@ impl Engine {
             Ok(result) => result,
             Err(error) => Err(Error::caused(Kind::Internal, error).into()),
         }
+    }
+
+    /// Stops the builds that were begun with this `buildid`; there may be none.
+    pub fn cancel_build(&self, id: &str) {
+        let named = self.inner.named_builds.lock().unwrap_or_else(PoisonError::into_inner);
+        named.iter().filter(|(own, _)| own == id).for_each(|(_, cancel)| {
+            cancel.send_replace(true);
+        });
     }
 
     /// The image that a Dockerfile's FROM names, if it is here.
@@ -81,6 +92,33 @@ impl Engine {
             }
         };
         Ok(by_name.or_else(by_id).and_then(|id| store.image(&id)))
+    }
+}
+
+/// Builds that may be cancelled by a name that their client made up.
+pub(crate) type NamedBuilds = Arc<Mutex<Vec<(String, watch::Sender<bool>)>>>;
+
+/// Keeps a build's name known as long as it runs.
+struct Named {
+    all: NamedBuilds,
+    own: watch::Sender<bool>,
+}
+
+impl Named {
+    fn new(all: &NamedBuilds, id: &str, cancel: &watch::Sender<bool>) -> Option<Self> {
+        if id.is_empty() {
+            return None;
+        }
+        let named = (id.to_owned(), cancel.clone());
+        all.lock().unwrap_or_else(PoisonError::into_inner).push(named);
+        Some(Self { all: Arc::clone(all), own: cancel.clone() })
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|(_, cancel)| !cancel.same_channel(&self.own));
     }
 }
 
@@ -113,14 +151,15 @@ impl Service {
         self,
         request: BuildRequest,
         output: mpsc::Sender<Output>,
-    ) -> std::result::Result<ImageId, BuildFailure> {
+    ) -> std::result::Result<Option<ImageId>, BuildFailure> {
         let references = references(&request.tags)?;
         let platform = platform(request.platform.as_deref())?;
         if request.squash == Squash::Yes {
             let text = "squash is not supported: images are built from shared layers";
             return Err(Error::new(Kind::NotImplemented, text).into());
         }
-        let run = run_options(&request);
+        let run = run_options(&request)?;
+        let keeps_containers = request.containers == Containers::Keep;
         let lease = self.engine.inner.store.lease();
         let bases = Bases { pull: request.pull, credentials: request.credentials };
         let options = Options {
@@ -140,7 +179,9 @@ impl Service {
                 Style::Classic => Dialect::Classic,
                 Style::Trace => Dialect::BuildKit,
             },
-            cache_from: self.cache_sources(&request.cache_from, &lease),
+            cache_from: (!request.cache_from.is_empty())
+                .then(|| self.cache_sources(&request.cache_from, &lease)),
+            exports: request.exports.clone(),
             platform,
             names: references.iter().map(Reference::to_string).collect(),
         };
@@ -165,11 +206,18 @@ impl Service {
             bases,
             sink,
             cancel: self.cancel,
+            steps: Steps::default(),
             roots: Mutex::new(HashMap::new()),
         };
+        if keeps_containers && request.style == Style::Classic {
+            let text = "--rm=false keeps nothing: steps run without containers here".to_owned();
+            worker.report(Event::Warning { text });
+        }
         let built = build::solve::build(&worker, &prepared.file, &options);
         let id = built.map_err(|broken| fail(&worker, &prepared, &broken))?;
-        finish(&worker, id, &references)?;
+        if let Some(id) = id {
+            finish(&worker, id, &references)?;
+        }
         collect_soon(&worker.engine);
         Ok(id)
     }
@@ -322,7 +370,7 @@ fn collect_soon(engine: &Engine) {
 /// Tags, and says what was made.
 fn finish(worker: &EngineWorker, id: ImageId, references: &[Reference]) -> Result<()> {
     for reference in references {
-        worker.engine.tag_built(reference, &id)?;
+        crate::images::tag(&worker.engine.inner, reference, &id)?;
     }
     worker.engine.inner.flush()?;
     if worker.sink.verbosity == Verbosity::Quiet {
@@ -333,18 +381,6 @@ fn finish(worker: &EngineWorker, id: ImageId, references: &[Reference]) -> Resul
     }
     info!(image = %id, "image built");
     Ok(())
-}
-
-impl Engine {
-    fn tag_built(&self, reference: &Reference, id: &ImageId) -> Result<()> {
-        self.inner
-            .store
-            .tag(reference, id)
-            .map_err(|error| Error::caused(Kind::Internal, error))?;
-        let attributes = [("name".to_owned(), reference.familiar())].into();
-        self.inner.events.publish(crate::EventType::Image, "tag", id.to_string(), attributes);
-        Ok(())
-    }
 }
 
 /// Where in the archive named contexts are. Their numbers must have no gaps.
@@ -390,6 +426,13 @@ fn fail(worker: &EngineWorker, prepared: &Prepared, broken: &Broken) -> BuildFai
         | StepError::BlankBase(_)
         | StepError::NoImage
         | StepError::NoStage(_)
+        | StepError::OwnStage(_)
+        | StepError::VolumeOnFile(_)
+        | StepError::NoArguments
+        | StepError::NoCommand
+        | StepError::StageTwice(_)
+        | StepError::Sum(_)
+        | StepError::Mount(_)
         | StepError::FilesForBase(_)
         | StepError::Git(_)
         | StepError::Commit { .. }
@@ -457,23 +500,33 @@ fn classic(containers: Containers) -> Classic {
     }
 }
 
-fn run_options(request: &BuildRequest) -> RunOptions {
-    RunOptions {
-        network: match request.network.as_str() {
-            "" | "default" | "bridge" => OneShotNetwork::Bridge,
-            "host" => OneShotNetwork::Host,
-            "none" => OneShotNetwork::None,
-            name => OneShotNetwork::Named(name.to_owned()),
-        },
+/// What steps are given, checked before anything is read.
+fn run_options(request: &BuildRequest) -> Result<RunOptions> {
+    let network: NetworkMode = request.network.parse()?;
+    if let Some(wrong) = request.extra_hosts.iter().find(|line| !line.contains([':', '='])) {
+        return Err(words::bad_extra_host(wrong));
+    }
+    let options = RunOptions {
+        network: network.into(),
         resources: request.resources.clone(),
         shm_size: request.shm_size,
         extra_hosts: request.extra_hosts.clone(),
         security_opt: request.security_opt.clone(),
-    }
+    };
+    oneshot::check(&OneShot {
+        argv: vec!["true".to_owned()],
+        network: options.network.clone(),
+        resources: options.resources.clone(),
+        shm_size: options.shm_size,
+        extra_hosts: options.extra_hosts.clone(),
+        security_opt: options.security_opt.clone(),
+        ..OneShot::default()
+    })?;
+    Ok(options)
 }
 
 /// Bytes as BuildKit shows them: `2B`, `1.21kB`.
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     if bytes < 1000 {
         return format!("{bytes}B");

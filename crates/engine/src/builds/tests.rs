@@ -79,6 +79,8 @@ fn request(body: stream::ByteStream) -> BuildRequest {
         cache_from: Vec::new(),
         security_opt: Vec::new(),
         style: Style::Classic,
+        exports: vec![super::Export::Image],
+        build_id: String::new(),
     }
 }
 
@@ -106,6 +108,15 @@ fn context(dockerfile: &str, files: &[(&str, &str)]) -> Vec<u8> {
 
 impl Bench {
     async fn build(&self, archive: Vec<u8>) -> (Result<ImageId, BuildFailure>, String) {
+        let (made, text) = self.build_with(archive, |_| {}).await;
+        (made.map(|id| id.expect("an image was asked for")), text)
+    }
+
+    async fn build_with(
+        &self,
+        archive: Vec<u8>,
+        change: impl FnOnce(&mut BuildRequest),
+    ) -> (Result<Option<ImageId>, BuildFailure>, String) {
         let (sender, body) = mpsc::channel(1);
         tokio::spawn(async move { sender.send(Ok(Bytes::from(archive))).await });
         let (output, mut outputs) = mpsc::channel(64);
@@ -118,7 +129,9 @@ impl Bench {
             }
             text
         });
-        let result = self.engine.build(request(body), output).await;
+        let mut request = request(body);
+        change(&mut request);
+        let result = self.engine.build(request, output).await;
         (result, reader.await.unwrap())
     }
 

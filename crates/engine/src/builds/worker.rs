@@ -9,6 +9,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
+use build::export::Export;
 use build::git::{GitDirectory, Repository};
 use build::instruction::RunNetwork;
 use build::progress::{Classic, Event, Piece, trace};
@@ -27,6 +28,7 @@ use tracing::{debug, warn};
 use super::context::Context;
 use super::files::{Owners, Tree};
 use super::mounts::CacheLocks;
+use super::steps::Steps;
 use super::{BuildExtras, Output, Pull, Style, Verbosity, fetch, git};
 use crate::Engine;
 use crate::containers::spec::Resources;
@@ -83,6 +85,7 @@ pub(super) struct EngineWorker {
     pub(super) bases: Bases,
     pub(super) sink: Sink,
     pub(super) cancel: watch::Sender<bool>,
+    pub(super) steps: Steps,
     /// Merged trees that were opened, by their layers.
     pub(super) roots: Mutex<HashMap<Vec<DiffId>, Arc<Root>>>,
 }
@@ -130,7 +133,7 @@ pub(super) fn failure_of(error: &Error) -> Failure {
     Failure::new(kind, error.message.clone())
 }
 
-fn cancelled() -> Failure {
+pub(super) fn cancelled() -> Failure {
     Failure::new(FailureKind::Cancelled, "context canceled")
 }
 
@@ -155,8 +158,14 @@ impl EngineWorker {
     /// Runs a command to its end. Only the waits are async: `log` blocks when its reader is slow.
     fn run_in(&self, request: OneShot, log: &dyn Fn(Stream, &[u8])) -> Result<i32, Failure> {
         let mut cancel = self.cancel.subscribe();
+        let id = request.id.map(|id| id.to_string()).unwrap_or_default();
+        let tell = |action, more: &[(&str, String)]| {
+            self.steps.tell(&self.engine.inner, &id, action, more);
+        };
+        tell("attach", &[]);
         let started = self.runtime.block_on(self.engine.run_once(request));
         let mut step = started.map_err(|error| failure_of(&error))?;
+        tell("start", &[]);
         let mut is_cancelled = false;
         loop {
             let next = self.runtime.block_on(async {
@@ -176,6 +185,7 @@ impl EngineWorker {
             }
         }
         let code = self.runtime.block_on(step.wait()).map_err(|error| failure_of(&error))?;
+        tell("die", &[("exitCode", code.to_string())]);
         match is_cancelled {
             true => Err(cancelled()),
             false => Ok(code),
@@ -318,6 +328,7 @@ impl Worker for EngineWorker {
             script = Some(file);
         }
         let request = OneShot {
+            id: step.container.parse().ok(),
             snapshot: snapshot.id.clone(),
             argv: step.argv.clone(),
             env: self.with_secrets(step),
@@ -381,7 +392,21 @@ impl Worker for EngineWorker {
 
     fn commit(&self, config: &ImageConfig, _base: Option<ImageId>) -> Result<ImageId, Failure> {
         let bytes = serde_json::to_vec(config).map_err(|error| internal(&error))?;
-        self.store.image_create(&bytes, None, &self.lease).map_err(|error| internal(&error))
+        let id = self.store.image_create(&bytes, None, &self.lease);
+        let id = id.map_err(|error| internal(&error))?;
+        crate::images::tell(&self.engine.inner, "create", &id, &id.to_string());
+        Ok(id)
+    }
+
+    fn export(
+        &self,
+        config: &ImageConfig,
+        export: Export,
+        output: usize,
+        names: &[String],
+        tell: &dyn Fn(String, bool),
+    ) -> Result<(), Failure> {
+        self.hand_over(config, export, output, names, tell)
     }
 
     fn now(&self) -> SystemTime {
@@ -396,6 +421,9 @@ impl Worker for EngineWorker {
         // A failed step ends its neighbours at once instead of letting them finish for nothing.
         if matches!(event, Event::StepFailed { .. }) {
             self.abort_neighbours();
+        }
+        if self.sink.style == Style::Classic {
+            self.tell_of_step(&event);
         }
         match (self.sink.style, self.sink.verbosity) {
             (_, Verbosity::Quiet) => {}
@@ -417,6 +445,19 @@ impl Worker for EngineWorker {
 }
 
 impl EngineWorker {
+    fn tell_of_step(&self, event: &Event) {
+        match event {
+            Event::Running { container, image, .. } => {
+                self.steps.begin(&self.engine.inner, container, image);
+            }
+            Event::StepDone { container: Some(container), .. }
+            | Event::StepFailed { container: Some(container), .. } => {
+                self.steps.end(&self.engine.inner, container);
+            }
+            _ => {}
+        }
+    }
+
     fn abort_neighbours(&self) {
         if self.sink.style == Style::Trace {
             self.cancel.send_replace(true);

@@ -288,8 +288,17 @@ impl Transfer<'_> {
 
 /// Whether something left out is a directory with things below it that are let in again.
 fn leads_on(ignore: &Ignore, root: &Root, path: &str) -> bool {
-    ignore.may_let_in_below(path)
-        && root.open(Path::new(path), OFlags::PATH | OFlags::DIRECTORY).is_ok()
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    if !ignore.may_let_in_below(path) {
+        return false;
+    }
+    // What cannot be read is left to whoever copies it.
+    let Ok(directory) = root.open(Path::new(path), flags) else { return false };
+    let names = super::files::entries(directory.as_fd()).unwrap_or_default();
+    names.iter().any(|name| {
+        let inside = join(path, &name.to_string_lossy());
+        !ignore.excludes(&inside) || leads_on(ignore, root, &inside)
+    })
 }
 
 fn modified(stat: &Stat) -> Time {
