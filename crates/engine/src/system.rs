@@ -47,12 +47,21 @@ pub struct Info {
 pub struct LimitSupport {
     pub memory: bool,
     pub swap: bool,
+    pub memory_reservation: bool,
+    pub memory_swappiness: bool,
     pub oom_kill_disable: bool,
     pub cpu_cfs_period: bool,
     pub cpu_cfs_quota: bool,
     pub cpu_shares: bool,
+    pub cpu_realtime: bool,
     pub cpu_set: bool,
     pub pids: bool,
+    pub blkio_weight: bool,
+    pub blkio_weight_device: bool,
+    pub blkio_read_bps: bool,
+    pub blkio_write_bps: bool,
+    pub blkio_read_iops: bool,
+    pub blkio_write_iops: bool,
 }
 
 impl Engine {
@@ -216,23 +225,45 @@ fn security_options(engine: &Inner) -> Vec<String> {
     options
 }
 
-fn limit_support() -> LimitSupport {
-    let layout = sys::cgroup::Layout::host();
-    let controllers = layout.controllers();
-    let has = |name: &str| controllers.iter().any(|controller| controller == name);
-    let v2 = layout.is_v2();
-    let swap =
-        v2 || fs::exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").unwrap_or(false);
-    LimitSupport {
-        memory: has("memory"),
-        swap: has("memory") && swap,
-        oom_kill_disable: has("memory") && !v2,
-        cpu_cfs_period: has("cpu"),
-        cpu_cfs_quota: has("cpu"),
-        cpu_shares: has("cpu"),
-        cpu_set: has("cpuset"),
-        pids: has("pids"),
-    }
+/// What the kernel can set does not change while it runs, so it is asked once.
+///
+/// Source: moby `pkg/sysinfo`: the controllers, and in v1 the files that kernels are built without.
+pub(crate) fn limit_support() -> LimitSupport {
+    static KNOWN: std::sync::OnceLock<LimitSupport> = std::sync::OnceLock::new();
+    *KNOWN.get_or_init(|| {
+        let layout = sys::cgroup::Layout::host();
+        let controllers = layout.controllers();
+        let has = |name: &str| controllers.iter().any(|controller| controller == name);
+        let v2 = layout.is_v2();
+        let old = |controller: &str, file: &str| match layout {
+            sys::cgroup::Layout::V1 { controllers, .. } => {
+                controllers.get(controller).is_some_and(|point| {
+                    fs::exists(point.join(format!("{controller}.{file}"))).unwrap_or(false)
+                })
+            }
+            sys::cgroup::Layout::V2 { .. } | sys::cgroup::Layout::None => false,
+        };
+        let io = v2 && has("io");
+        LimitSupport {
+            memory: has("memory"),
+            swap: has("memory") && (v2 || old("memory", "memsw.limit_in_bytes")),
+            memory_reservation: has("memory") && (v2 || old("memory", "soft_limit_in_bytes")),
+            memory_swappiness: old("memory", "swappiness"),
+            oom_kill_disable: old("memory", "oom_control"),
+            cpu_cfs_period: has("cpu") && (v2 || old("cpu", "cfs_quota_us")),
+            cpu_cfs_quota: has("cpu") && (v2 || old("cpu", "cfs_quota_us")),
+            cpu_shares: has("cpu") && (v2 || old("cpu", "shares")),
+            cpu_realtime: old("cpu", "rt_period_us"),
+            cpu_set: has("cpuset"),
+            pids: has("pids"),
+            blkio_weight: io || old("blkio", "weight"),
+            blkio_weight_device: io || old("blkio", "weight_device"),
+            blkio_read_bps: io || old("blkio", "throttle.read_bps_device"),
+            blkio_write_bps: io || old("blkio", "throttle.write_bps_device"),
+            blkio_read_iops: io || old("blkio", "throttle.read_iops_device"),
+            blkio_write_iops: io || old("blkio", "throttle.write_iops_device"),
+        }
+    })
 }
 
 /// Source: moby `daemon/info_unix.go`.

@@ -212,15 +212,28 @@ pub fn start_failed(why: impl Display) -> Error {
     )
 }
 
+/// Source: moby `daemon/logger/plugin.go`, `pkg/plugins`: what is none of the drivers may be a plugin.
+pub fn no_log_driver(name: &str) -> Error {
+    Error::new(
+        Kind::Invalid,
+        format!("error looking up logging plugin {name}: plugin \"{name}\" not found"),
+    )
+}
+
 /// Source: moby `daemon/logs.go` and `daemon/logger/none`.
 pub fn logs_not_supported() -> Error {
     Error::new(Kind::NotImplemented, "configured logging driver does not support reading")
 }
 
-/// Source: moby `daemon/update.go`.
+/// Source: moby `daemon/update.go` `errCannotUpdate`, around whatever went wrong.
+pub fn cannot_update(id: impl Display, why: Error) -> Error {
+    why.within(&format!("Cannot update container {id}"))
+}
+
+/// Source: moby `container/container_unix.go` `UpdateContainer`.
 pub fn update_auto_remove() -> Error {
     Error::new(
-        Kind::Invalid,
+        Kind::Conflict,
         "Restart policy cannot be updated because AutoRemove is enabled for the container",
     )
 }

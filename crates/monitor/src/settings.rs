@@ -113,6 +113,10 @@ pub struct LogSettings {
     /// Whether rotated files are gzipped.
     #[serde(default)]
     pub compress: bool,
+    /// How many bytes of entries may wait for the disk while the container goes on; further ones
+    /// are lost. `None` makes the container wait.
+    #[serde(default)]
+    pub buffer_bytes_max: Option<u64>,
     /// Put on each entry: the labels and environment that the user chose.
     #[serde(default)]
     pub attrs: BTreeMap<String, String>,
@@ -130,6 +134,7 @@ impl Default for LogSettings {
             file_bytes_max: None,
             files_max: 1,
             compress: false,
+            buffer_bytes_max: None,
             attrs: BTreeMap::new(),
         }
     }

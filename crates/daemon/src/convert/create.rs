@@ -13,20 +13,36 @@ use crate::http::Failure;
 
 type Result<T> = std::result::Result<T, Failure>;
 
-/// The engine's request for a body of version `version`.
+/// The engine's request for a body of version `version`, and what the client is to be warned of.
 pub fn create(
     version: ApiVersion,
     name: &str,
     platform: &str,
     body: CreateRequest,
-) -> Result<wish::CreateRequest> {
+) -> Result<(wish::CreateRequest, Vec<String>)> {
     let CreateRequest { config, host_config, networking_config } = body;
     let mut host = host_config.unwrap_or_default();
-    let endpoints =
+    let mut endpoints =
         networking_config.and_then(|networking| networking.endpoints_config).unwrap_or_default();
     adjust(version, &mut host, endpoints.keys())?;
+    for settings in endpoints.values_mut().flatten() {
+        if version < v(44) {
+            settings.mac_address.clear();
+        }
+        if version < v(48) {
+            settings.gw_priority = 0;
+        }
+    }
+    let mut warnings = Vec::new();
+    warnings.extend(volume_driver_warning(version, &host));
+    warnings.extend(mac_address_warning(version, &config, &host, &endpoints)?);
+    if host.pids_limit.is_some_and(|limit| limit <= 0) {
+        // Both 0 and -1 say "unlimited", which a new container is anyway.
+        host.pids_limit = None;
+    }
     let platform = match platform {
         "" => None,
+        _ if version < v(41) => None,
         text => Some(text.parse()?),
     };
     // Docker's own client calls the default network so; an endpoint that is named rightly wins.
@@ -41,11 +57,56 @@ pub fn create(
         .chain(rest)
         .map(|(network, settings)| (named(network), endpoint(settings.unwrap_or_default())))
         .collect();
-    Ok(wish::CreateRequest {
+    let request = wish::CreateRequest {
         name: (!name.is_empty()).then(|| name.to_owned()),
         platform,
         spec: container(version, config, host_spec(host)?, endpoints),
-    })
+    };
+    Ok((request, warnings))
+}
+
+/// Source: moby 28.2 `container_routes.go` `handleVolumeDriverBC`.
+fn volume_driver_warning(version: ApiVersion, host: &HostConfig) -> Option<String> {
+    if host.volume_driver.is_empty() || version < v(48) {
+        return None;
+    }
+    let mut volumes = host.mounts.iter().flatten().filter(|mount| mount.kind == "volume");
+    let named = |mount: &Mount| {
+        let options = mount.volume_options.as_ref();
+        let driver = options.and_then(|options| options.driver_config.as_ref());
+        driver.is_some_and(|driver| !driver.name.is_empty())
+    };
+    volumes.any(|mount| !named(mount)).then(|| "WARNING: the container-wide volume-driver configuration is ignored for volumes specified via 'mount'. Use '--mount type=volume,volume-driver=...' instead".to_owned())
+}
+
+/// The container-wide address belongs to the main network's endpoint, and may not contradict it.
+///
+/// Source: moby 28.2 `container_routes.go` `handleMACAddressBC`.
+fn mac_address_warning(
+    version: ApiVersion,
+    config: &Config,
+    host: &HostConfig,
+    endpoints: &BTreeMap<String, Option<EndpointSettings>>,
+) -> Result<Option<String>> {
+    if config.mac_address.is_empty() {
+        return Ok(None);
+    }
+    let mode = host.network_mode.as_str();
+    let network = if ["", "default"].contains(&mode) { "bridge" } else { mode };
+    if version < v(44) {
+        if ["host", "none"].contains(&network) || network.starts_with("container:") {
+            let text = "conflicting options: mac-address and the network mode";
+            return Err(Failure::invalid(text));
+        }
+        return Ok(None);
+    }
+    let own = endpoints.get(network).and_then(Option::as_ref).map(|own| own.mac_address.as_str());
+    if own.is_some_and(|own| !own.is_empty() && !own.eq_ignore_ascii_case(&config.mac_address)) {
+        return Err(Failure::invalid(
+            "the container-wide MAC address must match the endpoint-specific MAC address for the main network, or be left empty",
+        ));
+    }
+    Ok(Some("The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead.".to_owned()))
 }
 
 /// What older clients meant by what they left out.
@@ -66,20 +127,11 @@ fn adjust<'a>(
     } else {
         host.kernel_memory = 0;
     }
+    if version < v(43) {
+        host.annotations = None;
+    }
     for mount in host.mounts.iter_mut().flatten() {
-        if mount.kind != "bind" || !mount.read_only || version >= v(44) {
-            continue;
-        }
-        let options = mount.bind_options.get_or_insert_default();
-        if options.read_only_non_recursive || options.read_only_force_recursive {
-            let field = if options.read_only_non_recursive {
-                "ReadOnlyNonRecursive"
-            } else {
-                "ReadOnlyForceRecursive"
-            };
-            return Err(Failure::invalid(format!("BindOptions.{field} needs API v1.44 or newer")));
-        }
-        options.read_only_non_recursive = true;
+        adjust_mount(version, mount)?;
     }
     if version < v(44) {
         let networks: Vec<_> = networks.map(String::as_str).collect();
@@ -89,6 +141,50 @@ fn adjust<'a>(
                 networks.join(", ")
             )));
         }
+    }
+    Ok(())
+}
+
+fn adjust_mount(version: ApiVersion, mount: &mut Mount) -> Result<()> {
+    let refuse = |text: &str| Err(Failure::invalid(text));
+    if let Some(options) = &mut mount.bind_options {
+        options.non_recursive &= version >= v(40);
+        options.create_mountpoint &= version >= v(42);
+    }
+    for (name, kind, given) in [
+        ("VolumeOptions", "volume", mount.volume_options.is_some()),
+        ("BindOptions", "bind", mount.bind_options.is_some()),
+        ("TmpfsOptions", "tmpfs", mount.tmpfs_options.is_some()),
+    ] {
+        if given && mount.kind != kind && version >= v(42) {
+            let kind = &mount.kind;
+            return refuse(&format!("{name} must not be specified on mount type \"{kind}\""));
+        }
+    }
+    if version < v(42) && mount.kind != "volume" {
+        mount.volume_options = None;
+    }
+    if version < v(42) && mount.kind != "tmpfs" {
+        mount.tmpfs_options = None;
+    }
+    if version < v(44) && mount.kind == "bind" {
+        if mount.bind_options.as_ref().is_some_and(|options| options.read_only_force_recursive) {
+            return refuse("BindOptions.ReadOnlyForceRecursive needs API v1.44 or newer");
+        }
+        // Before, all read-only mounts were so for themselves alone.
+        if mount.read_only {
+            mount.bind_options.get_or_insert_default().read_only_non_recursive = true;
+        }
+    }
+    let subpath = mount.volume_options.as_ref().is_some_and(|options| !options.subpath.is_empty());
+    if version < v(45) && subpath {
+        return refuse("VolumeOptions.Subpath needs API v1.45 or newer");
+    }
+    if version < v(48) && mount.kind == "image" {
+        return refuse("Mount type \"Image\" needs API v1.48 or newer");
+    }
+    if mount.cluster_options.is_some() {
+        return refuse("ClusterOptions needs a swarm manager, and this node is none");
     }
     Ok(())
 }
@@ -264,7 +360,12 @@ fn ports(bindings: api::container::PortMap) -> Result<Vec<wish::PortBinding>> {
     let mut ports = Vec::new();
     for (port, places) in bindings {
         let container: wish::Port = port.parse()?;
-        for place in places.unwrap_or_default() {
+        if container.number == 0 {
+            return Err(Failure::invalid(format!("invalid port specification: {port:?}")));
+        }
+        // A port without a place is published on any free one.
+        let places = places.filter(|places| !places.is_empty());
+        for place in places.unwrap_or_else(|| vec![api::container::PortBinding::default()]) {
             let host_ip = match place.host_ip.as_str() {
                 "" => None,
                 text => Some(text.parse().map_err(|_| {
@@ -325,6 +426,28 @@ fn throttles(devices: Option<&Vec<api::container::ThrottleDevice>>) -> Vec<wish:
     devices
         .map(|device| wish::ThrottleDevice { path: device.path.clone(), rate: device.rate })
         .collect()
+}
+
+/// The limits that an update changes. Lists of devices can be set at create alone.
+///
+/// Source: moby 28.2 `container_routes.go` `postContainerUpdate`.
+pub fn update(version: ApiVersion, body: &HostConfig) -> Result<wish::Resources> {
+    let mut limits = resources(body)?;
+    limits.pids_limit = match limits.pids_limit {
+        _ if version < v(40) => None,
+        // Both lift the limit that there is.
+        Some(..=0) => Some(0),
+        limit => limit,
+    };
+    if version >= v(42) {
+        limits.kernel_memory = 0;
+    }
+    limits.blkio_weight_device.clear();
+    limits.blkio_device_read_bps.clear();
+    limits.blkio_device_write_bps.clear();
+    limits.blkio_device_read_iops.clear();
+    limits.blkio_device_write_iops.clear();
+    Ok(limits)
 }
 
 /// The limits of create and update.
@@ -403,6 +526,10 @@ mod tests {
     use expect_test::{Expect, expect};
 
     fn parse(minor: u32, json: &str) -> Result<wish::CreateRequest> {
+        parse_with_warnings(minor, json).map(|(request, _)| request)
+    }
+
+    fn parse_with_warnings(minor: u32, json: &str) -> Result<(wish::CreateRequest, Vec<String>)> {
         let named = json.replacen('{', r#"{"Image":"i","#, 1).replacen(",}", "}", 1);
         let body = CreateRequest::from_slice(named.as_bytes()).unwrap().unwrap();
         create(v(minor), "n", "", body)
@@ -410,8 +537,16 @@ mod tests {
 
     #[track_caller]
     fn check(minor: u32, json: &str, want: Expect) {
-        want.assert_eq(&match parse(minor, json) {
-            Ok(request) => format!("{:?}", request.spec.host.ports),
+        want.assert_eq(&match parse_with_warnings(minor, json) {
+            Ok((request, warnings)) if warnings.is_empty() => {
+                let ports = request.spec.host.ports.iter();
+                let ports = ports.map(|port| {
+                    let ip = port.host_ip.map_or_else(|| "any".to_owned(), |ip| ip.to_string());
+                    format!("{} at {ip} {:?}", port.container, port.host_port)
+                });
+                ports.collect::<Vec<_>>().join("; ")
+            }
+            Ok((_, warnings)) => warnings.join("; "),
             Err(failure) => format!("{}: {}", failure.status.as_u16(), failure.message),
         });
     }
@@ -421,10 +556,87 @@ mod tests {
         check(
             50,
             r#"{"HostConfig":{"PortBindings":{"80/tcp":[{"HostPort":"8080"}],"53/udp":null}}}"#,
+            expect![[r#"53/udp at any ""; 80/tcp at any "8080""#]],
+        );
+        let empty = r#"{"HostConfig":{"PortBindings":{"80/tcp":[]}}}"#;
+        check(50, empty, expect![[r#"80/tcp at any """#]]);
+    }
+
+    #[test]
+    fn what_a_version_did_not_have_is_refused_or_left_out() {
+        let mount = |json: &str| format!(r#"{{"HostConfig":{{"Mounts":[{json}]}}}}"#);
+        let told = |minor, json: &str, want: Expect| check(minor, &mount(json), want);
+        let volume_options = r#"{"Type":"bind","Source":"/a","Target":"/b","VolumeOptions":{}}"#;
+        told(
+            50,
+            volume_options,
+            expect![[r#"400: VolumeOptions must not be specified on mount type "bind""#]],
+        );
+        told(41, volume_options, expect![""]);
+        let force = r#"{"Type":"bind","Source":"/a","Target":"/b","BindOptions":{"ReadOnlyForceRecursive":true}}"#;
+        told(
+            43,
+            force,
+            expect!["400: BindOptions.ReadOnlyForceRecursive needs API v1.44 or newer"],
+        );
+        let subpath =
+            r#"{"Type":"volume","Source":"a","Target":"/b","VolumeOptions":{"Subpath":"x"}}"#;
+        told(44, subpath, expect!["400: VolumeOptions.Subpath needs API v1.45 or newer"]);
+        let image = r#"{"Type":"image","Source":"a","Target":"/b"}"#;
+        told(47, image, expect![[r#"400: Mount type "Image" needs API v1.48 or newer"#]]);
+        let noted = r#"{"HostConfig":{"Annotations":{"a":"b"},"PidsLimit":-1}}"#;
+        let host = |minor| parse(minor, noted).unwrap().spec.host;
+        assert_eq!(host(42).annotations.len(), 0);
+        assert_eq!((host(43).annotations.len(), host(43).resources.pids_limit), (1, None));
+        let cluster = r#"{"Type":"volume","Source":"a","Target":"/b","ClusterOptions":{}}"#;
+        told(
+            50,
+            cluster,
+            expect!["400: ClusterOptions needs a swarm manager, and this node is none"],
+        );
+    }
+
+    #[test]
+    fn what_stands_in_an_old_place_is_warned_of() {
+        let mac = r#"{"MacAddress":"02:00:00:00:00:01"}"#;
+        check(43, mac, expect![""]);
+        check(
+            50,
+            mac,
             expect![
-                "[PortBinding { container: Port { number: 80, protocol: Tcp }, host_ip: None, host_port: \"8080\" }]"
+                "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."
             ],
         );
+        check(
+            50,
+            r#"{"MacAddress":"02:00:00:00:00:01","NetworkingConfig":{"EndpointsConfig":{"bridge":{"MacAddress":"02:00:00:00:00:02"}}}}"#,
+            expect![
+                "400: the container-wide MAC address must match the endpoint-specific MAC address for the main network, or be left empty"
+            ],
+        );
+        check(
+            43,
+            r#"{"MacAddress":"02:00:00:00:00:01","HostConfig":{"NetworkMode":"host"}}"#,
+            expect!["400: conflicting options: mac-address and the network mode"],
+        );
+        let driver = r#"{"HostConfig":{"VolumeDriver":"local","Mounts":[{"Type":"volume","Source":"a","Target":"/b"}]}}"#;
+        check(47, driver, expect![""]);
+        check(
+            50,
+            driver,
+            expect![
+                "WARNING: the container-wide volume-driver configuration is ignored for volumes specified via 'mount'. Use '--mount type=volume,volume-driver=...' instead"
+            ],
+        );
+    }
+
+    #[test]
+    fn an_update_lifts_a_limit_of_processes_and_leaves_lists_of_devices() {
+        let json = r#"{"PidsLimit":-1,"KernelMemory":9,"BlkioWeightDevice":[{"Path":"/a","Weight":9}],"BlkioDeviceReadBps":[{"Path":"/a","Rate":9}]}"#;
+        let body: HostConfig = api::golang::from_slice(json.as_bytes()).unwrap();
+        let lifted = wish::Resources { pids_limit: Some(0), ..wish::Resources::default() };
+        assert_eq!(update(v(50), &body).unwrap(), lifted);
+        assert_eq!(update(v(39), &body).unwrap().kernel_memory, 9);
     }
 
     #[test]

@@ -33,10 +33,11 @@ pub async fn create(mut call: Call) -> Result {
     let body = docker::CreateRequest::from_slice(&body)
         .map_err(|error| crate::http::request::invalid_json(&error))?
         .ok_or_else(empty)?;
-    let request =
+    let (request, of_version) =
         convert::create(call.version, call.query.text("name"), call.query.text("platform"), body)?;
     let created = call.engine.create_container(request).await?;
-    let answer = docker::CreateResponse { id: created.id.to_string(), warnings: created.warnings };
+    let warnings = created.warnings.into_iter().chain(of_version).collect();
+    let answer = docker::CreateResponse { id: created.id.to_string(), warnings };
     reply::json(StatusCode::CREATED, &answer)
 }
 
@@ -115,7 +116,7 @@ pub async fn update(mut call: Call, id: &str) -> Result {
         "" => None,
         name => Some(RestartPolicy::parse(name, policy.maximum_retry_count)?),
     };
-    let request = UpdateRequest { resources: convert::resources(&body)?, restart };
+    let request = UpdateRequest { resources: convert::update(call.version, &body)?, restart };
     let warnings = call.engine.update_container(id, request).await?;
     reply::ok(&docker::UpdateResponse { warnings: (!warnings.is_empty()).then_some(warnings) })
 }
@@ -165,9 +166,16 @@ pub fn terminal_size(call: &Call) -> std::result::Result<(u16, u16), Failure> {
     let side = |name: &str| {
         let text = call.query.text(name);
         // Go's own words for a failed `strconv.ParseUint`.
-        let bad = |why: &str| Failure::invalid(format!("invalid resize {name} {text:?}: {why}"));
-        let cells: u32 = text.parse().map_err(|_| bad("invalid syntax"))?;
-        u16::try_from(cells).map_err(|_| bad("value out of range"))
+        let what = if name == "h" { "height" } else { "width" };
+        let bad = |why: &str| Failure::invalid(format!("invalid resize {what} {text:?}: {why}"));
+        // Source: moby 28.2 `api/server/httputils/form.go` `Uint32Value`.
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+            return Err(bad("invalid syntax"));
+        }
+        let cells: u32 = text.parse().map_err(|_| bad("value out of range"))?;
+        // Docker asks for 32 bits; the kernel's terminals have 16.
+        Ok(u16::try_from(cells).unwrap_or(u16::MAX))
     };
     Ok((side("h")?, side("w")?))
 }

@@ -17,7 +17,7 @@ use super::spec::{
 use super::step::Phase;
 use super::views::Created;
 use super::world::{self, blocking};
-use super::{cpuset, derive, links, merge, task, validate, volumes};
+use super::{derive, links, log_options, merge, task, validate, volumes};
 use crate::error::{Error, Kind, Result};
 use crate::{Engine, Inner, words};
 
@@ -67,6 +67,7 @@ fn missing_reference(asked: &str) -> Error {
 
 fn create(engine: &Arc<Inner>, request: CreateRequest) -> Result<Created> {
     let CreateRequest { name, platform, mut spec } = request;
+    let mut warnings = validate::validate(&mut spec, &crate::system::limit_support())?;
     if spec.image.is_empty() && spec.argv().is_empty() {
         return Err(words::no_command());
     }
@@ -76,17 +77,18 @@ fn create(engine: &Arc<Inner>, request: CreateRequest) -> Result<Created> {
     {
         image = other;
     }
-    let mut warnings = platform_warnings(&image, platform.as_ref())?;
+    warnings.extend(platform_warnings(&image, platform.as_ref())?);
     merge::merge(&mut spec.config, &image.config.config);
-    warnings.extend(validate::discard(&mut spec.host.resources, engine.host.cgroup_v2)?);
-    warnings.extend(validate::validate(&spec)?);
-    cpuset::check(&spec.host.resources)?;
+    if spec.argv().is_empty() {
+        return Err(words::no_command());
+    }
     resolve_joined(engine, &mut spec)?;
     links::resolve(engine, &mut spec)?;
     settle(engine, &mut spec.host);
     engine.networks.validate(&spec)?;
-    let mounts = mounts::resolve(&spec, |other| Ok(other_mounts(&*joined(engine, other)?)))?;
+    let mut mounts = mounts::resolve(&spec, |other| Ok(other_mounts(&*joined(engine, other)?)))?;
     check_binds(&mounts)?;
+    mounts::guard_root(&mut mounts, &engine.config.data_root)?;
     let id = Id::random();
     let mut record = Record::new(id, String::new(), image.id, spec);
     record.mounts = mounts;
@@ -176,7 +178,7 @@ fn settle(engine: &Inner, host: &mut HostSpec) {
         host.cgroupns = if private { CgroupnsMode::Private } else { CgroupnsMode::Host };
     }
     if host.resources.memory > 0 && host.resources.memory_swap == 0 {
-        host.resources.memory_swap = host.resources.memory * 2;
+        host.resources.memory_swap = host.resources.memory.saturating_mul(2);
     }
 }
 
@@ -240,7 +242,7 @@ fn log(engine: &Inner, record: &Record) -> Result<LogSpec> {
             log.options.entry(key.clone()).or_insert_with(|| value.clone());
         }
     }
-    world::log_settings(&log, std::path::Path::new("/"), record)?;
+    log_options::validate(&log)?;
     Ok(log)
 }
 

@@ -641,7 +641,7 @@ pub fn resources(limits: &Resources, nodes: &BTreeMap<String, Vec<DeviceNode>>) 
     };
     let unsigned = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
     let swap = match limits.memory_swap {
-        0 => set(limits.memory).map(|memory| memory * 2),
+        0 => set(limits.memory).map(|memory| memory.saturating_mul(2)),
         swap => Some(swap),
     };
     let memory = Memory {
@@ -667,7 +667,8 @@ pub fn resources(limits: &Resources, nodes: &BTreeMap<String, Vec<DeviceNode>>) 
     OciResources {
         memory: (memory != Memory::default()).then_some(memory),
         cpu: (cpu != Cpu::default()).then_some(cpu),
-        pids: limits.pids_limit.filter(|&limit| limit > 0).map(|limit| Pids { limit }),
+        // 0 and less lift the limit, which an update of a running container has to write.
+        pids: limits.pids_limit.map(|limit| Pids { limit: limit.max(0) }),
         block_io: (block_io != BlockIo::default()).then_some(block_io),
         ..OciResources::default()
     }

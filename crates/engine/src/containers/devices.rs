@@ -18,15 +18,17 @@ pub fn at(path: &str) -> Result<Vec<DeviceNode>> {
         Error::because(Kind::Internal, text, source)
     };
     let metadata = fs::metadata(path).map_err(failed)?;
-    if metadata.is_dir() {
-        return Ok(under(Path::new(path)));
-    }
-    match node(Path::new(path), &metadata) {
-        Some(node) => Ok(vec![node]),
-        None => Err(Error::internal(format!(
+    let found = if metadata.is_dir() {
+        under(Path::new(path))
+    } else {
+        Vec::from_iter(node(Path::new(path), &metadata))
+    };
+    if found.is_empty() {
+        return Err(Error::internal(format!(
             "error gathering device information while adding custom device \"{path}\": not a device node"
-        ))),
+        )));
     }
+    Ok(found)
 }
 
 /// All nodes below a directory, less what every container has of its own.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::limits::{self, Purpose};
 use super::registry::Container;
 use super::spec::RestartPolicy;
 use super::step::{By, Input, Phase, Refusal, Stopping};
@@ -14,7 +15,7 @@ use super::views::{
     Grace, Outcome, Pruned, RemoveOptions, StopOptions, UpdateRequest, WaitCondition, WaitResult,
 };
 use super::world::{self, blocking};
-use super::{cpuset, derive, signals, validate};
+use super::{derive, signals};
 use crate::error::{Error, Kind, Result, chain};
 use crate::filters::Filters;
 use crate::{Engine, words};
@@ -315,8 +316,10 @@ impl Engine {
     pub async fn update_container(
         &self,
         asked: &str,
-        request: UpdateRequest,
+        mut request: UpdateRequest,
     ) -> Result<Vec<String>> {
+        let kernel = crate::system::limit_support();
+        let warnings = limits::verify(&mut request.resources, &kernel, Purpose::Update)?;
         let container = self.container(asked)?;
         let view = container.now();
         if matches!(view.phase, Phase::Removing { .. } | Phase::Dead { .. } | Phase::Gone) {
@@ -325,26 +328,24 @@ impl Engine {
         if view.record.spec.host.auto_remove
             && request.restart.is_some_and(|policy| policy != RestartPolicy::No)
         {
-            return Err(words::update_auto_remove());
+            return Err(words::cannot_update(container.id, words::update_auto_remove()));
         }
         let mut spec = view.record.spec.clone();
-        super::update::overlay(&mut spec.host.resources, &request.resources);
+        super::update::overlay(&mut spec.host.resources, &request.resources)
+            .map_err(|error| words::cannot_update(container.id, error))?;
         if let Some(restart) = request.restart {
             spec.host.restart = restart;
         }
-        let warnings = validate::validate(&spec)?;
-        cpuset::check(&spec.host.resources)?;
         if view.phase.run().is_some() {
+            limits::check_shares(&request.resources, self.inner.host.cgroup_v2)
+                .map_err(|error| words::cannot_update(container.id, error))?;
             let limits =
                 derive::resources(&spec.host.resources, &std::collections::BTreeMap::new());
             let group = world::cgroup(&self.inner, &view.record);
             blocking(move || runtime::resources::apply(&group, &limits)).await.map_err(
                 |source| {
-                    Error::because(
-                        Kind::Internal,
-                        format!("Cannot update container {}", container.id),
-                        source,
-                    )
+                    let error = Error::caused(Kind::Internal, source);
+                    words::cannot_update(container.id, error)
                 },
             )?;
         }

@@ -199,6 +199,7 @@ fn convert(wish: &MountSpec) -> Result<Mount> {
     if wish.target.is_empty() {
         return Err(refuse("field Target must not be empty"));
     }
+    exclusive(wish, &refuse)?;
     let destination = clean(&wish.target);
     if !wish.target.starts_with('/') {
         return Err(refuse(&format!(
@@ -217,7 +218,15 @@ fn convert(wish: &MountSpec) -> Result<Mount> {
             if !wish.source.is_empty() {
                 return Err(refuse("field Source must not be specified"));
             }
-            Ok(Mount { tmpfs: Some(wish.tmpfs.clone().unwrap_or_default()), ..base })
+            let options = wish.tmpfs.clone().unwrap_or_default();
+            for words in &options.options {
+                match words.as_slice() {
+                    [name] | [name, _] if ["exec", "noexec"].contains(&name.as_str()) => {}
+                    [name] | [name, _] => return Err(refuse(&format!("invalid option: {name}"))),
+                    _ => return Err(refuse("invalid option array length")),
+                }
+            }
+            Ok(Mount { tmpfs: Some(options), ..base })
         }
         MountKind::Image => {
             if wish.source.is_empty() {
@@ -225,6 +234,7 @@ fn convert(wish: &MountSpec) -> Result<Mount> {
             }
             let subpath =
                 wish.image.as_ref().map_or_else(String::new, |image| image.subpath.clone());
+            local_subpath(&subpath, &refuse)?;
             Ok(Mount { name: wish.source.clone(), subpath, read_only: true, ..base })
         }
         MountKind::Npipe | MountKind::Cluster => {
@@ -233,12 +243,31 @@ fn convert(wish: &MountSpec) -> Result<Mount> {
     }
 }
 
+/// Source: moby `volume/mounts/validate.go` `validateExclusiveOptions`.
+fn exclusive(wish: &MountSpec, refuse: &dyn Fn(&str) -> Error) -> Result<()> {
+    for (name, given, kind) in [
+        ("BindOptions", wish.bind.is_some(), MountKind::Bind),
+        ("VolumeOptions", wish.volume.is_some(), MountKind::Volume),
+        ("ImageOptions", wish.image.is_some(), MountKind::Image),
+        ("TmpfsOptions", wish.tmpfs.is_some(), MountKind::Tmpfs),
+    ] {
+        if given && wish.kind != kind {
+            return Err(refuse(&format!("field {name} must not be specified")));
+        }
+    }
+    Ok(())
+}
+
+fn local_subpath(subpath: &str, refuse: &dyn Fn(&str) -> Error) -> Result<()> {
+    if subpath.starts_with('/') || subpath.split('/').any(|part| part == "..") {
+        return Err(refuse("subpath must be a relative path within the volume"));
+    }
+    Ok(())
+}
+
 fn bind_mount(wish: &MountSpec, base: Mount, refuse: &dyn Fn(&str) -> Error) -> Result<Mount> {
     if wish.source.is_empty() {
         return Err(refuse("field Source must not be empty"));
-    }
-    if wish.volume.is_some() {
-        return Err(refuse("field VolumeOptions must not be specified"));
     }
     if !wish.source.starts_with('/') {
         return Err(refuse(&format!(
@@ -251,6 +280,20 @@ fn bind_mount(wish: &MountSpec, base: Mount, refuse: &dyn Fn(&str) -> Error) -> 
     if !known.contains(&options.propagation.as_str()) {
         return Err(refuse(&format!("invalid propagation mode: {}", options.propagation)));
     }
+    // All kernels that Tug runs on can make a tree read-only, so nothing else is left to force.
+    // Source: moby 28.2 `daemon/volumes_unix.go`.
+    if options.read_only_force_recursive && !wish.read_only {
+        return Err(Error::invalid(
+            "mount options conflict: !ReadOnly && BindOptions.ReadOnlyForceRecursive",
+        ));
+    }
+    if options.read_only_force_recursive
+        && (options.read_only_non_recursive || options.non_recursive)
+    {
+        return Err(Error::invalid(
+            "mount options conflict: ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive",
+        ));
+    }
     Ok(Mount {
         source: clean(&wish.source),
         propagation: options.propagation,
@@ -262,13 +305,8 @@ fn bind_mount(wish: &MountSpec, base: Mount, refuse: &dyn Fn(&str) -> Error) -> 
 }
 
 fn volume_mount(wish: &MountSpec, base: Mount, refuse: &dyn Fn(&str) -> Error) -> Result<Mount> {
-    if wish.bind.is_some() {
-        return Err(refuse("field BindOptions must not be specified"));
-    }
     let options = wish.volume.clone().unwrap_or_default();
-    if options.subpath.starts_with('/') || options.subpath.split('/').any(|part| part == "..") {
-        return Err(refuse("subpath must be a relative path within the volume"));
-    }
+    local_subpath(&options.subpath, refuse)?;
     if wish.source.is_empty() && !options.subpath.is_empty() {
         return Err(refuse("must not set Subpath when using anonymous volumes"));
     }
@@ -289,6 +327,49 @@ fn volume_mount(wish: &MountSpec, base: Mount, refuse: &dyn Fn(&str) -> Error) -
     })
 }
 
+const TMPFS_VALUES: [&str; 7] = ["size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol"];
+/// mount(8), options that all file systems have.
+const TMPFS_FLAGS: [&str; 38] = [
+    "defaults",
+    "ro",
+    "rw",
+    "suid",
+    "nosuid",
+    "dev",
+    "nodev",
+    "exec",
+    "noexec",
+    "sync",
+    "async",
+    "dirsync",
+    "remount",
+    "mand",
+    "nomand",
+    "atime",
+    "noatime",
+    "diratime",
+    "nodiratime",
+    "bind",
+    "rbind",
+    "unbindable",
+    "runbindable",
+    "private",
+    "rprivate",
+    "shared",
+    "rshared",
+    "slave",
+    "rslave",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "nostrictatime",
+    "lazytime",
+    "nolazytime",
+    "iversion",
+    "noiversion",
+    "silent",
+];
+
 fn tmpfs(target: &str, options: &str) -> Result<Mount> {
     // Source: moby 28.2 `daemon/volumes.go`: a tmpfs has no volume's words before its own.
     if !target.starts_with('/') {
@@ -297,6 +378,15 @@ fn tmpfs(target: &str, options: &str) -> Result<Mount> {
     }
     let destination = absolute(target, target)?;
     let list = options.split(',').filter(|option| !option.is_empty());
+    // Source: moby `vendor/github.com/moby/sys/mount` `MergeTmpfsOptions`.
+    let unknown = |option: &&str| match option.split_once('=') {
+        Some((name, _)) => !TMPFS_VALUES.contains(&name),
+        None => !TMPFS_FLAGS.contains(option),
+    };
+    if let Some(option) = list.clone().find(unknown) {
+        let words: Vec<String> = option.splitn(2, '=').map(|word| format!("{word:?}")).collect();
+        return Err(Error::invalid(format!("invalid tmpfs option [{}]", words.join(" "))));
+    }
     let options = list.map(|option| option.splitn(2, '=').map(str::to_owned).collect()).collect();
     let tmpfs = TmpfsOptions { size_bytes: 0, mode: None, options };
     Ok(Mount { kind: MountKind::Tmpfs, destination, tmpfs: Some(tmpfs), ..Mount::default() })
@@ -315,6 +405,38 @@ fn absolute(path: &str, whole: &str) -> Result<String> {
         "/" => Err(refuse("invalid specification: destination can't be '/'")),
         path => Ok(path.to_owned()),
     }
+}
+
+/// Keeps binds of the daemon's own root from holding its mounts: such a bind must let go of what
+/// the daemon unmounts, and does by default where its file system's mount can tell.
+///
+/// # Errors
+/// `Invalid` for another propagation.
+///
+/// Source: moby 28.2 `daemon/volumes_linux.go` `validateBindDaemonRoot`.
+pub(crate) fn guard_root(mounts: &mut [Mount], root: &std::path::Path) -> Result<()> {
+    let root = root.to_string_lossy();
+    for mount in mounts.iter_mut().filter(|mount| mount.kind == MountKind::Bind) {
+        let source = &mount.source;
+        if !source.starts_with(&*root) && !root.starts_with(source.as_str()) {
+            continue;
+        }
+        match mount.propagation.as_str() {
+            "rslave" | "rshared" => {}
+            "" => {
+                let path = std::path::Path::new(source);
+                if super::propagation::check(path, "rslave").is_ok() {
+                    "rslave".clone_into(&mut mount.propagation);
+                }
+            }
+            other => {
+                return Err(Error::invalid(format!(
+                    "invalid mount config: must use either propagation mode \"rslave\" or \"rshared\" when mount source is within the daemon root, daemon root: \"{root}\", bind mount source: \"{source}\", propagation: \"{other}\""
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// An absolute path without `.`, `..`, and doubled slashes, by its text alone.
@@ -407,5 +529,104 @@ mod tests {
         let got: Vec<(MountKind, &str)> =
             mounts.iter().map(|mount| (mount.kind, mount.destination.as_str())).collect();
         assert_eq!(got, [(MountKind::Bind, "/data"), (MountKind::Volume, "/more")]);
+    }
+
+    #[track_caller]
+    fn check_mount(wish: MountSpec, want: Expect) {
+        let wish = MountSpec { target: "/t".to_owned(), ..wish };
+        let mut spec = ContainerSpec::default();
+        spec.host.mounts = vec![wish];
+        let outcome = resolve(&spec, |_| Ok(Vec::new()));
+        want.assert_eq(&outcome.map_or_else(|error| error.message, |_| "ok".to_owned()));
+    }
+
+    #[test]
+    fn options_of_another_kind_of_mount_are_refused() {
+        use super::super::spec::{BindOptions, ImageOptions, VolumeOptions};
+        let bind = || MountSpec {
+            kind: MountKind::Bind,
+            source: "/a".to_owned(),
+            bind: Some(BindOptions::default()),
+            ..MountSpec::default()
+        };
+        check_mount(bind(), expect!["ok"]);
+        let volume = MountSpec { volume: Some(VolumeOptions::default()), ..bind() };
+        check_mount(
+            volume,
+            expect![
+                r#"invalid mount config for type "bind": field VolumeOptions must not be specified"#
+            ],
+        );
+        let image = MountSpec { image: Some(ImageOptions::default()), ..bind() };
+        check_mount(
+            image,
+            expect![
+                r#"invalid mount config for type "bind": field ImageOptions must not be specified"#
+            ],
+        );
+        let tmpfs = |options: &[&[&str]]| MountSpec {
+            kind: MountKind::Tmpfs,
+            tmpfs: Some(TmpfsOptions {
+                options: options
+                    .iter()
+                    .map(|words| words.iter().map(|&word| word.to_owned()).collect())
+                    .collect(),
+                ..TmpfsOptions::default()
+            }),
+            ..MountSpec::default()
+        };
+        check_mount(tmpfs(&[&["exec"]]), expect!["ok"]);
+        check_mount(
+            tmpfs(&[&["suid"]]),
+            expect![r#"invalid mount config for type "tmpfs": invalid option: suid"#],
+        );
+        check_mount(
+            tmpfs(&[&[]]),
+            expect![r#"invalid mount config for type "tmpfs": invalid option array length"#],
+        );
+        let forced = |read_only, non_recursive| MountSpec {
+            read_only,
+            bind: Some(BindOptions {
+                read_only_force_recursive: true,
+                read_only_non_recursive: non_recursive,
+                ..BindOptions::default()
+            }),
+            ..bind()
+        };
+        check_mount(forced(true, false), expect!["ok"]);
+        check_mount(
+            forced(false, false),
+            expect!["mount options conflict: !ReadOnly && BindOptions.ReadOnlyForceRecursive"],
+        );
+        check_mount(
+            forced(true, true),
+            expect![
+                "mount options conflict: ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive"
+            ],
+        );
+    }
+
+    #[test]
+    fn a_bind_of_the_daemons_root_lets_go_of_its_mounts() {
+        let told = |source: &str, propagation: &str| {
+            let mut mounts = [Mount {
+                kind: MountKind::Bind,
+                source: source.to_owned(),
+                propagation: propagation.to_owned(),
+                ..Mount::default()
+            }];
+            guard_root(&mut mounts, std::path::Path::new("/var/lib/x")).map(|()| {
+                let [mount] = mounts;
+                mount.propagation
+            })
+        };
+        for good in ["rslave", "rshared"] {
+            assert_eq!(told("/var/lib/x/volumes", good).unwrap(), good);
+        }
+        for bad in ["private", "rprivate", "slave", "shared"] {
+            let words = told("/var", bad).unwrap_err().message;
+            assert!(words.contains("must use either propagation mode \"rslave\""), "{words}");
+            assert_eq!(told("/home", bad).unwrap(), bad, "elsewhere all are allowed");
+        }
     }
 }

@@ -2,66 +2,104 @@
 //!
 //! Source: moby `daemon/container.go`, `daemon/daemon_unix.go`, `runconfig/hostconfig_unix.go`.
 
-use spec::runtime::Rlimit;
-
+use super::limits::{self, Purpose};
 use super::spec::{
     ContainerSpec, HostSpec, IpcMode, NetworkMode, Resources, RestartPolicy, UtsMode,
 };
 use crate::error::{Error, Result};
+use crate::system::LimitSupport;
 use crate::words;
 
-/// Docker's least memory limit in bytes.
-const MEMORY_MIN: i64 = 6 << 20;
 /// Nanoseconds.
 const HEALTH_DURATION_MIN: i64 = 1_000_000;
+/// `HOST_NAME_MAX` of linux/limits.h.
+const HOSTNAME_BYTES_MAX: usize = 64;
 
-/// Checks a merged wish; returns warnings.
+/// Checks a request as it came, before its image is looked for; drops what this kernel does not
+/// have and returns Docker's warnings. What only the image decides, such as whether there is a
+/// command, is not looked at.
 ///
 /// # Errors
 /// `Invalid` with the first thing that cannot be.
-pub fn validate(spec: &ContainerSpec) -> Result<Vec<String>> {
-    if spec.argv().is_empty() {
-        return Err(words::no_command());
+pub fn validate(spec: &mut ContainerSpec, kernel: &LimitSupport) -> Result<Vec<String>> {
+    modes(spec)?;
+    realtime(&spec.host.resources, kernel)?;
+    config(spec)?;
+    host(&spec.host)?;
+    if spec.hostname.len() > HOSTNAME_BYTES_MAX {
+        return Err(Error::invalid(format!(
+            "hostname {:?} is too long (maximum {HOSTNAME_BYTES_MAX} bytes)",
+            spec.hostname
+        )));
     }
-    let path = &spec.config.working_dir;
-    if !path.is_empty() && !path.starts_with('/') {
-        return Err(words::relative_workdir(path));
+    let mut warnings = limits::verify(&mut spec.host.resources, kernel, Purpose::Create)?;
+    if !(-1000..=1000).contains(&spec.host.oom_score_adj) {
+        return Err(Error::invalid(format!(
+            "Invalid value {}, range for oom score adj is [-1000, 1000]",
+            spec.host.oom_score_adj
+        )));
+    }
+    if spec.host.network == NetworkMode::Host && !spec.host.ports.is_empty() {
+        warnings.push("Published ports are discarded when using host network mode".to_owned());
+    }
+    Ok(warnings)
+}
+
+/// Source: moby 28.2 `daemon/container.go` `validateContainerConfig`.
+fn config(spec: &mut ContainerSpec) -> Result<()> {
+    let path = &mut spec.config.working_dir;
+    if !path.is_empty() {
+        if !path.starts_with('/') {
+            return Err(words::relative_workdir(path));
+        }
+        *path = super::mounts::clean(path);
+    }
+    if !spec.config.stop_signal.is_empty() {
+        super::signals::parse(&spec.config.stop_signal)?;
     }
     for entry in &spec.config.env {
         if entry.is_empty() || entry.starts_with('=') {
             return Err(Error::invalid(format!("invalid environment variable: {entry}")));
         }
     }
-    if !spec.config.stop_signal.is_empty() {
-        super::signals::parse(&spec.config.stop_signal)?;
+    for port in spec.config.exposed_ports.keys() {
+        exposed(port)?;
     }
-    health(spec)?;
-    modes(spec)?;
-    host(&spec.host)?;
-    resources(&spec.host.resources)
+    health(spec)
 }
 
-/// Drops the limits that this kernel's control groups do not have; returns Docker's warnings.
+/// `80`, `80/udp`. Ranges are their clients' to spell out.
 ///
-/// # Errors
-/// `Invalid` for real-time limits, which are not dropped silently.
-pub fn discard(limits: &mut Resources, cgroup_v2: bool) -> Result<Vec<String>> {
-    let mut warnings = Vec::new();
-    if !cgroup_v2 {
-        return Ok(warnings);
+/// Source: docker `go-connections/nat` `ParsePort`, `validateProto`.
+fn exposed(text: &str) -> Result<()> {
+    let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    if protocol.parse::<super::spec::Protocol>().is_err() {
+        return Err(Error::invalid(format!("invalid proto: {protocol}")));
     }
-    if limits.cpu_realtime_period != 0 || limits.cpu_realtime_runtime != 0 {
+    if number.parse::<u16>().is_err() {
+        return Err(Error::invalid(format!("invalid port specification: \"{text}\"")));
+    }
+    Ok(())
+}
+
+/// Source: moby 28.2 `runconfig/hostconfig_unix.go` `validateResources`.
+fn realtime(limits: &Resources, kernel: &LimitSupport) -> Result<()> {
+    let (period, runtime) = (limits.cpu_realtime_period, limits.cpu_realtime_runtime);
+    if (period != 0 || runtime != 0) && !kernel.cpu_realtime {
         return Err(Error::invalid("Your kernel does not support CPU real-time scheduler"));
     }
-    if limits.memory_swappiness.take().is_some() {
-        warnings.push("Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. Memory swappiness discarded.".to_owned());
+    if period != 0 && runtime > period {
+        return Err(Error::invalid(
+            "cpu real-time runtime cannot be higher than cpu real-time period",
+        ));
     }
-    if limits.oom_kill_disable.take() == Some(true) {
-        warnings.push(
-            "Your kernel does not support OomKillDisable. OomKillDisable discarded.".to_owned(),
-        );
+    if limits.cpu_shares < 0 && kernel.cpu_shares {
+        return Err(Error::invalid(format!(
+            "invalid CPU shares ({}): value must be a positive integer",
+            limits.cpu_shares
+        )));
     }
-    Ok(warnings)
+    Ok(())
 }
 
 fn health(spec: &ContainerSpec) -> Result<()> {
@@ -92,7 +130,7 @@ fn modes(spec: &ContainerSpec) -> Result<()> {
         }
         if !host.links.is_empty() {
             return conflict(
-                "host type networking can't be used with links. This would result in undefined behavior",
+                "container type network can't be used with links. This would result in undefined behavior",
             );
         }
         if !host.dns.is_empty() {
@@ -107,7 +145,7 @@ fn modes(spec: &ContainerSpec) -> Result<()> {
         if !host.ports.is_empty() || host.publish_all_ports {
             return conflict("port publishing and the container type network mode");
         }
-        if !spec.config.exposed_ports.is_empty() && host.publish_all_ports {
+        if !spec.config.exposed_ports.is_empty() {
             return conflict("port exposing and the container type network mode");
         }
     }
@@ -133,25 +171,18 @@ fn host(host: &HostSpec) -> Result<()> {
     if host.auto_remove && host.restart != RestartPolicy::No {
         return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
     }
-    if !(-1000..=1000).contains(&host.oom_score_adj) {
-        return Err(Error::invalid(format!(
-            "Invalid value {}, range for oom score adj is [-1000, 1000]",
-            host.oom_score_adj
-        )));
-    }
     if !["", "default", "process", "hyperv"].contains(&host.isolation.as_str())
         || ["process", "hyperv"].contains(&host.isolation.as_str())
     {
         return Err(Error::invalid(format!("invalid isolation '{}' on linux", host.isolation)));
     }
     for text in &host.extra_hosts {
-        let Some((name, address)) = text.split_once(':') else {
+        let named = text.split_once(':').filter(|(name, _)| !name.is_empty());
+        let Some((_, address)) = named else {
             return Err(Error::invalid(format!("bad format for add-host: \"{text}\"")));
         };
-        let address = address.trim_start_matches('[').trim_end_matches(']');
-        if name.is_empty()
-            || (address != "host-gateway" && address.parse::<std::net::IpAddr>().is_err())
-        {
+        let bare = address.trim().trim_start_matches('[').trim_end_matches(']');
+        if address != "host-gateway" && bare.parse::<std::net::IpAddr>().is_err() {
             return Err(Error::invalid(format!("invalid IP address in add-host: \"{address}\"")));
         }
     }
@@ -176,6 +207,11 @@ fn host(host: &HostSpec) -> Result<()> {
             return Err(Error::invalid(format!("sysctl '{key}' is not allowed")));
         }
     }
+    if host.annotations.contains_key("") {
+        return Err(Error::invalid(
+            "invalid Annotations: the empty string is not permitted as an annotation key",
+        ));
+    }
     for name in &host.cap_add {
         super::capabilities::parse(name).map_err(|error| error.within("invalid CapAdd"))?;
     }
@@ -189,108 +225,6 @@ fn security(host: &HostSpec) -> Result<()> {
     super::security::SecurityOptions::parse(&host.security_opt).map(|_| ())
 }
 
-fn resources(limits: &Resources) -> Result<Vec<String>> {
-    memory(limits)?;
-    cpu(limits)?;
-    lists(limits)?;
-    let mut warnings = Vec::new();
-    if limits.oom_kill_disable == Some(true) && limits.memory == 0 {
-        warnings.push("OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.".to_owned());
-    }
-    Ok(warnings)
-}
-
-fn memory(limits: &Resources) -> Result<()> {
-    let refuse = |text: String| Err(Error::invalid(text));
-    if limits.memory != 0 && limits.memory < MEMORY_MIN {
-        return refuse("Minimum memory limit allowed is 6MB".to_owned());
-    }
-    if limits.memory > 0 && limits.memory_swap > 0 && limits.memory_swap < limits.memory {
-        return refuse(
-            "Minimum memoryswap limit should be larger than memory limit, see usage".to_owned(),
-        );
-    }
-    if limits.memory == 0 && limits.memory_swap > 0 {
-        return refuse(
-            "You should always set the Memory limit when using Memoryswap limit, see usage"
-                .to_owned(),
-        );
-    }
-    if let Some(swappiness) = limits.memory_swappiness
-        && !(-1..=100).contains(&swappiness)
-    {
-        return refuse(format!(
-            "Invalid value: {swappiness}, valid memory swappiness range is 0-100"
-        ));
-    }
-    if limits.memory_reservation != 0 && limits.memory_reservation < MEMORY_MIN {
-        return refuse("Minimum memory reservation allowed is 6MB".to_owned());
-    }
-    if limits.memory > 0 && limits.memory_reservation > limits.memory {
-        return refuse(
-            "Minimum memory limit can not be less than memory reservation limit, see usage"
-                .to_owned(),
-        );
-    }
-    Ok(())
-}
-
-fn cpu(limits: &Resources) -> Result<()> {
-    let refuse = |text: String| Err(Error::invalid(text));
-    if limits.nano_cpus > 0 && limits.cpu_period > 0 {
-        return refuse(
-            "Conflicting options: Nano CPUs and CPU Period cannot both be set".to_owned(),
-        );
-    }
-    if limits.nano_cpus > 0 && limits.cpu_quota > 0 {
-        return refuse(
-            "Conflicting options: Nano CPUs and CPU Quota cannot both be set".to_owned(),
-        );
-    }
-    let cpus =
-        i64::try_from(std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
-            .unwrap_or(1);
-    if limits.nano_cpus < 0 || limits.nano_cpus > cpus * 1_000_000_000 {
-        return refuse(format!(
-            "range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
-        ));
-    }
-    if limits.cpu_period != 0 && !(1_000..=1_000_000).contains(&limits.cpu_period) {
-        return refuse(
-            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)"
-                .to_owned(),
-        );
-    }
-    if limits.cpu_quota > 0 && limits.cpu_quota < 1_000 {
-        return refuse("CPU cfs quota can not be less than 1ms (i.e. 1000)".to_owned());
-    }
-    if limits.blkio_weight > 0 && !(10..=1000).contains(&limits.blkio_weight) {
-        return refuse("Range of blkio weight is from 10 to 1000".to_owned());
-    }
-    Ok(())
-}
-
-fn lists(limits: &Resources) -> Result<()> {
-    let refuse = |text: String| Err(Error::invalid(text));
-    for rule in &limits.device_cgroup_rules {
-        if super::derive::parse_device_rule(rule).is_none() {
-            return refuse(format!("invalid device cgroup rule format: '{rule}'"));
-        }
-    }
-    for ulimit in &limits.ulimits {
-        if Rlimit::kind_of(&ulimit.name).is_none() {
-            return refuse(format!("invalid ulimit type: {}", ulimit.name));
-        }
-        if ulimit.hard >= 0 && ulimit.soft > ulimit.hard {
-            return refuse(format!(
-                "ulimit soft limit must be less than or equal to hard limit: {} > {}",
-                ulimit.soft, ulimit.hard
-            ));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,9 +233,9 @@ mod tests {
     #[track_caller]
     fn check(change: impl FnOnce(&mut ContainerSpec), want: Expect) {
         let mut spec = ContainerSpec::default();
-        spec.config.cmd = Some(vec!["sh".to_owned()]);
         change(&mut spec);
-        let text = match validate(&spec) {
+        let kernel = LimitSupport { cpu_shares: true, memory: true, ..LimitSupport::default() };
+        let text = match validate(&mut spec, &kernel) {
             Ok(warnings) => format!("{warnings:?}"),
             Err(error) => error.message,
         };
@@ -315,7 +249,6 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused_in_dockers_words() {
-        check(|spec| spec.config.cmd = None, expect!["no command specified"]);
         check(
             |spec| spec.config.working_dir = "app".to_owned(),
             expect!["the working directory 'app' is invalid, it needs to be an absolute path"],
@@ -323,13 +256,6 @@ mod tests {
         check(
             |spec| spec.host.resources.memory = 4 << 20,
             expect!["Minimum memory limit allowed is 6MB"],
-        );
-        check(
-            |spec| {
-                spec.host.resources.nano_cpus = 1;
-                spec.host.resources.cpu_quota = 5000;
-            },
-            expect!["Conflicting options: Nano CPUs and CPU Quota cannot both be set"],
         );
         check(
             |spec| {
@@ -360,22 +286,79 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_lacks_is_dropped_with_a_warning() {
-        let check = |limits: &mut Resources, want: Expect| match discard(limits, true) {
-            Ok(warnings) => want.assert_eq(&warnings.join("\n")),
-            Err(error) => want.assert_eq(&error.message),
-        };
-        let mut limits = Resources { memory_swappiness: Some(7), ..Resources::default() };
-        limits.oom_kill_disable = Some(true);
+    fn what_is_said_twice_or_too_long_is_refused() {
         check(
-            &mut limits,
-            expect![[r#"
-                Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. Memory swappiness discarded.
-                Your kernel does not support OomKillDisable. OomKillDisable discarded."#]],
+            |spec| spec.host.resources.cpu_shares = -1,
+            expect!["invalid CPU shares (-1): value must be a positive integer"],
         );
-        assert_eq!((limits.memory_swappiness, limits.oom_kill_disable), (None, None));
-        check(&mut limits, expect![""]);
-        limits.cpu_realtime_runtime = 1;
-        check(&mut limits, expect!["Your kernel does not support CPU real-time scheduler"]);
+        check(
+            |spec| spec.host.resources.cpu_realtime_runtime = 1,
+            expect!["Your kernel does not support CPU real-time scheduler"],
+        );
+        check(
+            |spec| drop(spec.host.annotations.insert(String::new(), "x".to_owned())),
+            expect!["invalid Annotations: the empty string is not permitted as an annotation key"],
+        );
+        check(
+            |spec| spec.host.oom_score_adj = -1001,
+            expect!["Invalid value -1001, range for oom score adj is [-1000, 1000]"],
+        );
+        check(
+            |spec| spec.host.extra_hosts = vec![":1.2.3.4".to_owned()],
+            expect![[r#"bad format for add-host: ":1.2.3.4""#]],
+        );
+        check(
+            |spec| spec.host.extra_hosts = vec!["a:1.2.3".to_owned()],
+            expect![[r#"invalid IP address in add-host: "1.2.3""#]],
+        );
+        let mut spec = ContainerSpec { hostname: "h".repeat(65), ..ContainerSpec::default() };
+        let long = validate(&mut spec, &LimitSupport::default()).unwrap_err().message;
+        assert!(long.ends_with("is too long (maximum 64 bytes)"), "{long}");
+    }
+
+    #[test]
+    fn exposed_ports_are_ports() {
+        let told = |port: &str| exposed(port).map_or_else(|error| error.message, |()| "ok".into());
+        for good in ["80", "80/tcp", "53/UDP", "9/sctp"] {
+            assert_eq!(told(good), "ok", "{good}");
+        }
+        for bad in ["", "x", "80-90", "70000/tcp", "-1/tcp", "80:80"] {
+            assert_eq!(told(bad), format!("invalid port specification: {bad:?}"));
+        }
+        assert_eq!(told("80/icmp"), "invalid proto: icmp");
+        assert_eq!(told("80/"), "invalid proto: ");
+    }
+
+    #[test]
+    fn a_working_directory_is_kept_clean() {
+        for (typed, kept) in [("", ""), ("/", "/"), ("/tmp/", "/tmp"), ("/a/../b/./c//", "/b/c")] {
+            let mut spec = ContainerSpec::default();
+            typed.clone_into(&mut spec.config.working_dir);
+            validate(&mut spec, &LimitSupport::default()).unwrap();
+            assert_eq!(spec.config.working_dir, kept);
+        }
+    }
+
+    #[test]
+    fn ports_of_the_hosts_network_are_warned_of() {
+        check(
+            |spec| {
+                spec.host.network = NetworkMode::Host;
+                spec.host.ports = vec![super::super::spec::PortBinding {
+                    container: "80/tcp".parse().unwrap(),
+                    host_ip: None,
+                    host_port: "80".to_owned(),
+                }];
+            },
+            expect![[r#"["Published ports are discarded when using host network mode"]"#]],
+        );
+        check(
+            |spec| {
+                spec.host.network = NetworkMode::Container("x".to_owned());
+                let exposed = std::iter::once(("80/tcp".to_owned(), spec::image::Empty {}));
+                spec.config.exposed_ports = exposed.collect();
+            },
+            expect!["conflicting options: port exposing and the container type network mode"],
+        );
     }
 }

@@ -13,8 +13,7 @@ use jiff::Timestamp;
 use monitor::client::{SpawnOptions, Spawned, spawn};
 use monitor::exit::ExitRecord;
 use monitor::settings::{
-    Durability as ExitDurability, LogDriver, LogSettings, MonitorSettings, ProxyPort, Rootfs,
-    RuntimeChoice,
+    Durability as ExitDurability, MonitorSettings, ProxyPort, Rootfs, RuntimeChoice,
 };
 use monitor::wire::{Event, Request};
 use spec::Id;
@@ -27,6 +26,7 @@ use super::derive::{self, DeviceNode, HostMount, Inputs, ManagedFiles};
 use super::link::{Link, News};
 use super::link_env::{self, Linked};
 use super::links;
+use super::log_tag::Subject;
 use super::mounts::Mount;
 use super::propagation;
 use super::record::{EXIT_FILE, Life, Record};
@@ -252,6 +252,12 @@ pub(crate) struct Ready {
 /// Blocking.
 fn prepare(engine: &Inner, record: &Record) -> std::result::Result<Ready, StartFailure> {
     let (dir, run) = (engine.config.container_dir(&record.id), engine.config.run_dir(&record.id));
+    super::limits::check_shares(&record.spec.host.resources, engine.host.cgroup_v2).map_err(
+        |error| {
+            let why = error.message;
+            words::start_failed(format!("error setting cgroup config for procHooks process: {why}"))
+        },
+    )?;
     make_dir(&run)?;
     remove_file(&dir.join(EXIT_FILE))?;
     let joined = joined_pids(engine, record)?;
@@ -590,7 +596,12 @@ fn settings(engine: &Inner, record: &Record, run: &Path) -> Result<MonitorSettin
         console_size: console_size(spec.host.console_size),
         open_stdin: spec.open_stdin,
         stdin_once: spec.stdin_once,
-        log: log_settings(&record.log, &engine.config.container_dir(&record.id), record)?,
+        log: super::log_options::settings(
+            &record.log,
+            &log_subject(engine, record),
+            &engine.config.container_dir(&record.id),
+        )
+        .map_err(|error| error.within("failed to initialize logging driver"))?,
         exit_record: engine.config.container_dir(&record.id).join(EXIT_FILE),
         durability: if spec.host.auto_remove {
             ExitDurability::Lazy
@@ -647,28 +658,14 @@ fn find_program(name: &str) -> Option<PathBuf> {
     places.iter().map(|place| Path::new(place).join(name)).find(|path| path.is_file())
 }
 
-/// Source: moby `daemon/logger/jsonfilelog/jsonfilelog.go`, `daemon/logger/local/config.go`.
-pub(crate) fn log_settings(log: &LogSpec, dir: &Path, record: &Record) -> Result<LogSettings> {
-    let (driver, file, bytes_max, files_max, compress) = match log.driver.as_str() {
-        "json-file" => (LogDriver::JsonFile, log_path(log, dir, &record.id), None, 1, false),
-        "local" => (LogDriver::Local, log_path(log, dir, &record.id), Some(20 << 20), 5, true),
-        "none" => return Ok(LogSettings::default()),
-        other => {
-            return Err(Error::invalid(format!(
-                "logger: no log driver named '{other}' is registered"
-            )));
-        }
-    };
-    let mut settings = LogSettings {
-        driver,
-        path: file,
-        file_bytes_max: bytes_max,
-        files_max,
-        compress,
-        attrs: super::logs::attributes(log, record)?,
-    };
-    super::logs::apply_options(log, &mut settings)?;
-    Ok(settings)
+/// What of a container its log's labels and tag may show.
+pub(crate) fn log_subject<'a>(engine: &Inner, record: &'a Record) -> Subject<'a> {
+    let dir = engine.config.container_dir(&record.id);
+    Subject {
+        record,
+        image_name: &record.spec.image,
+        log_path: log_path(&record.log, &dir, &record.id),
+    }
 }
 
 /// The current log file; empty for drivers without one.

@@ -7,6 +7,10 @@
 //! with compression:        then NAME.1 → NAME.1.gz, in steps that the loop takes when idle
 //! ```
 //!
+//! With a buffer (`mode=non-blocking`) entries are written without waiting for the disk; what the
+//! kernel does not take at once waits in memory and is tried again, and what the buffer has no room
+//! for is lost.
+//!
 //! Always true: an entry that cannot be written whole leaves nothing behind (the file is cut back),
 //! and an error costs log lines, never the container.
 
@@ -14,10 +18,12 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use jiff::Timestamp;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::local::Framed;
 use super::segments::{gzipped, numbered};
@@ -26,6 +32,11 @@ use crate::settings::{LogDriver, LogSettings};
 
 /// Encoded entries are written out when there are this many bytes of them.
 const BATCH_BYTES: usize = 64 << 10;
+
+/// Until entries that wait for the disk are tried again.
+const RETRY: Duration = Duration::from_millis(50);
+/// pwritev2(2): write at the file's own position.
+const AT_POSITION: u64 = u64::MAX;
 
 /// Read and compressed in one [`LogWriter::work`].
 const WORK_BYTES: usize = 64 << 10;
@@ -39,6 +50,10 @@ pub struct LogWriter {
     /// Of the current file, as far as it is known to be whole.
     file_bytes: u64,
     batch: Vec<u8>,
+    /// Entries that wait for the disk, of which the first may be partly written.
+    waiting: Vec<u8>,
+    /// Bytes of `waiting`, and written before them, since the last time that the file was whole.
+    torn_bytes: u64,
     lines: [LineBuffer; 2],
     compressing: Option<Compressing>,
     /// Entries lost to errors since the last success; told once each time.
@@ -81,6 +96,8 @@ impl LogWriter {
             file: None,
             file_bytes: 0,
             batch: Vec::new(),
+            waiting: Vec::new(),
+            torn_bytes: 0,
             lines: Default::default(),
             compressing: None,
             lost: 0,
@@ -93,6 +110,10 @@ impl LogWriter {
         match self.settings.driver {
             LogDriver::None => return Ok(()),
             LogDriver::JsonFile | LogDriver::Local => {}
+        }
+        // The local driver's files have a directory of their own.
+        if let Some(parent) = self.settings.path.parent() {
+            fs::create_dir_all(parent)?;
         }
         let mut file = OpenOptions::new()
             .read(true)
@@ -174,11 +195,15 @@ impl LogWriter {
         let full = self.settings.file_bytes_max;
         if full.is_some_and(|full| self.file_bytes + self.batch.len() as u64 >= full) {
             self.flush();
-            self.rotate();
+            // Entries that wait belong to the present file.
+            if self.waiting.is_empty() {
+                self.rotate();
+            }
         } else if self.batch.len() >= BATCH_BYTES {
             self.flush();
         }
         let time = began.unwrap_or(now);
+        let before = self.batch.len();
         match (self.settings.driver, began) {
             (LogDriver::JsonFile, None) => {
                 json::encode(&mut self.batch, line, newline, stream, now_text, &self.attrs);
@@ -190,10 +215,22 @@ impl LogWriter {
             (LogDriver::Local, _) => local::encode(&mut self.batch, line, newline, stream, time),
             (LogDriver::None, _) => {}
         }
+        let queued = (self.waiting.len() + self.batch.len()) as u64;
+        if self.settings.buffer_bytes_max.is_some_and(|room| queued > room)
+            && !self.waiting.is_empty()
+        {
+            self.batch.truncate(before);
+            self.lost += 1;
+        }
     }
 
     /// Writes the batch, or cuts the file back to what it was.
     fn flush(&mut self) {
+        if self.settings.buffer_bytes_max.is_some() {
+            self.waiting.append(&mut self.batch);
+            self.write_waiting(ReadWriteFlags::NOWAIT);
+            return;
+        }
         let Some(file) = &mut self.file else { return };
         if self.batch.is_empty() {
             return;
@@ -214,6 +251,57 @@ impl LogWriter {
         }
         self.batch.clear();
         self.batch.shrink_to(2 * BATCH_BYTES);
+    }
+
+    /// Writes what waits, as far as the kernel takes it without waiting itself.
+    fn write_waiting(&mut self, flags: ReadWriteFlags) {
+        let Some(file) = &self.file else { return };
+        let (mut flags, mut done) = (flags, 0);
+        let outcome = loop {
+            let rest = &self.waiting[done..];
+            if rest.is_empty() {
+                break Ok(());
+            }
+            match rustix::io::pwritev2(file, &[io::IoSlice::new(rest)], AT_POSITION, flags) {
+                Ok(count) => done += count,
+                Err(Errno::AGAIN | Errno::INTR) => break Ok(()),
+                // A file system that cannot say whether it would wait.
+                Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) if !flags.is_empty() => {
+                    flags = ReadWriteFlags::empty();
+                }
+                Err(error) => break Err(error),
+            }
+        };
+        self.waiting.drain(..done);
+        self.torn_bytes += done as u64;
+        match outcome {
+            Ok(()) if self.waiting.is_empty() => {
+                self.file_bytes += self.torn_bytes;
+                (self.torn_bytes, self.lost) = (0, 0);
+                self.waiting.shrink_to(2 * BATCH_BYTES);
+            }
+            Ok(()) => {}
+            Err(error) => {
+                // Best effort: a torn entry that stays is skipped by readers.
+                let _torn = file.set_len(self.file_bytes);
+                if self.lost == 0 {
+                    eprintln!("cannot write the log {:?}: {error}", self.settings.path);
+                }
+                self.lost += 1;
+                self.torn_bytes = 0;
+                self.waiting.clear();
+            }
+        }
+    }
+
+    /// When [`LogWriter::work`] should be called again though nothing happens.
+    pub fn retry_after(&self) -> Option<Duration> {
+        (!self.waiting.is_empty()).then_some(RETRY)
+    }
+
+    /// Writes all that waits for the disk: there will be no other time.
+    pub fn finish_writing(&mut self) {
+        self.write_waiting(ReadWriteFlags::empty());
     }
 
     fn rotate(&mut self) {
@@ -257,6 +345,9 @@ impl LogWriter {
 
     /// Does a piece of what can wait (compression). False when nothing is left to do.
     pub fn work(&mut self) -> bool {
+        if !self.waiting.is_empty() {
+            self.write_waiting(ReadWriteFlags::NOWAIT);
+        }
         let Some(compressing) = &mut self.compressing else { return false };
         match compressing.step() {
             Ok(true) => true,
@@ -384,4 +475,58 @@ fn ends_with_record(file: &File, size: u64) -> io::Result<bool> {
     };
     file.read_exact_at(&mut start, at)?;
     Ok(start == end)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+
+    /// A log whose disk is a pipe: what nobody reads makes a writer wait.
+    fn stalled(name: &str) -> (LogWriter, File, PathBuf) {
+        let directory = std::env::temp_dir().join(format!("tug-log-{}-{name}", std::process::id()));
+        let settings = LogSettings {
+            driver: LogDriver::JsonFile,
+            path: directory.join("deeper").join("json.log"),
+            buffer_bytes_max: Some(100_000),
+            ..LogSettings::default()
+        };
+        let mut writer = LogWriter::open(&settings).unwrap();
+        let (reader, end) = std::io::pipe().unwrap();
+        writer.file = Some(File::from(OwnedFd::from(end)));
+        (writer, File::from(OwnedFd::from(reader)), directory)
+    }
+
+    #[test]
+    fn a_disk_that_stalls_costs_entries_and_no_waiting() {
+        let (mut writer, mut disk, directory) = stalled("stalled");
+        let now = Timestamp::UNIX_EPOCH;
+        for number in 0..5000 {
+            let line = format!("{number:0100}\n");
+            writer.output(Stream::Stdout, line.as_bytes(), now);
+        }
+        assert!(writer.lost > 0 && writer.waiting.len() <= 100_200, "{}", writer.waiting.len());
+        assert_eq!(writer.retry_after(), Some(RETRY));
+
+        let reading = std::thread::spawn(move || {
+            let mut text = String::new();
+            disk.read_to_string(&mut text).map(|_| text)
+        });
+        writer.finish_writing();
+        assert!(writer.waiting.is_empty() && writer.retry_after().is_none());
+        drop(writer);
+        let text = reading.join().unwrap().unwrap();
+        // What was taken is whole and in order, from the first on.
+        let numbers: Vec<_> = text
+            .lines()
+            .map(|line| {
+                let entry = json::decode(line.as_bytes()).expect("an entry");
+                String::from_utf8(entry.bytes).unwrap().trim().parse::<usize>().unwrap()
+            })
+            .collect();
+        assert!(numbers.len() > 100 && numbers.len() < 5000, "{}", numbers.len());
+        assert!(numbers.iter().copied().eq(0..numbers.len()));
+        fs::remove_dir_all(directory).unwrap();
+    }
 }

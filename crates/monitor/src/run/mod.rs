@@ -197,6 +197,7 @@ impl Monitor {
             self.resolver.as_ref().and_then(Resolver::deadline),
             self.proxy.deadline(),
             self.exec_deadline(),
+            self.log.as_ref().and_then(|log| Some(now + log.retry_after()?)),
         ]
         .into_iter()
         .flatten()
@@ -284,6 +285,7 @@ impl Monitor {
             self.close_output(MAIN, stream);
         }
         if let Some(log) = &mut self.log {
+            log.finish_writing();
             log.abandon_work();
         }
         self.look_for_oom();
