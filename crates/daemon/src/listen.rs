@@ -87,17 +87,21 @@ impl Listener {
         }
     }
 
-    /// What is dangerous about this listener, if anything.
+    /// What is dangerous about this listener, if anything. A loopback address counts: a browser's
+    /// scripts reach it.
+    ///
+    /// Source: moby 28.2 `daemon/info.go` `fillAPIInfo`.
     pub fn warning(&self) -> Option<String> {
+        const WARN: &str = "\n         Access to the remote API is equivalent to root access on the host. Refer\n         to the 'Docker daemon attack surface' section in the documentation for\n         more information: https://docs.docker.com/go/attack-surface/";
         match self {
             Self::Tcp { tls: Some(Tls { verifies: true, .. }), .. } => None,
             Self::Tcp { address, tls: Some(_), .. } => Some(format!(
-                "WARNING: API is accessible on https://{address} without TLS client verification: whoever reaches it is root on this host; --tlsverify demands certificates of clients"
+                "[DEPRECATION NOTICE]: API is accessible on https://{address} without TLS client verification.{WARN}"
             )),
-            Self::Tcp { address, .. } if !address.ip().is_loopback() => Some(format!(
-                "WARNING: API is accessible on http://{address} without encryption: whoever reaches it is root on this host"
+            Self::Tcp { address, .. } => Some(format!(
+                "[DEPRECATION NOTICE]: API is accessible on http://{address} without encryption.{WARN}"
             )),
-            Self::Tcp { .. } | Self::Unix { .. } => None,
+            Self::Unix { .. } => None,
         }
     }
 
@@ -115,6 +119,16 @@ impl Listener {
 /// # Errors
 /// When the address is wrong, taken, or not allowed.
 pub fn open(host: &str, group: &str, tls: Option<&Tls>) -> Result<Vec<Listener>, ListenError> {
+    // Without a scheme it is a place on the network. Source: moby 28.2 `opts/hosts.go`.
+    let assumed;
+    let host = match host.trim() {
+        "" => "unix://",
+        host if host.contains("://") => host,
+        place => {
+            assumed = format!("tcp://{place}");
+            assumed.as_str()
+        }
+    };
     let failed = |source| ListenError::Bind { host: host.to_owned(), source };
     if let Some(wanted) = host.strip_prefix("fd://") {
         return activated(wanted, tls);
@@ -258,16 +272,19 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn wrong_addresses_are_refused() {
-        for host in ["tcp://some.where:1", "nonsense", "npipe:////x", "fd://"] {
+        for host in ["tcp://some.where:1", "nonsense", "/some/path.sock", "npipe:////x", "fd://"] {
             assert!(open(host, "0", None).is_err(), "{host}");
         }
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn only_an_open_network_is_warned_of() {
-        let local = open("tcp://127.0.0.1:0", "0", None).unwrap();
-        assert_eq!(local[0].warning(), None);
-        let all = open("tcp://0.0.0.0:0", "0", None).unwrap();
-        assert!(all[0].warning().unwrap().contains("without encryption"));
+    async fn a_place_on_the_network_needs_no_scheme_and_is_warned_of() {
+        for host in ["tcp://127.0.0.1:0", "0.0.0.0:0", ":0", "localhost:0"] {
+            let listeners = open(host, "0", None).unwrap();
+            let words = listeners[0].warning().unwrap();
+            let start = "[DEPRECATION NOTICE]: API is accessible on http://";
+            assert!(words.starts_with(start), "{host}: {words}");
+            assert!(words.contains("equivalent to root access"), "{words}");
+        }
     }
 }

@@ -44,6 +44,12 @@ pub fn reload(args: &[String], engine: &Engine, state: &State, level: &LevelHand
     Some(settings.shutdown_timeout_s)
 }
 
+/// As Go prints a map.
+fn features(settings: &Settings) -> String {
+    let features = settings.features.iter().map(|(name, on)| format!("{name}:{on}"));
+    format!("map[{}]", features.collect::<Vec<_>>().join(" "))
+}
+
 /// What the event tells; lists are JSON.
 fn attributes(settings: &Settings, fixed: &EngineConfig) -> BTreeMap<String, String> {
     let list = |items: &[String]| serde_json::Value::from(items.to_vec()).to_string();
@@ -71,7 +77,7 @@ fn attributes(settings: &Settings, fixed: &EngineConfig) -> BTreeMap<String, Str
         ("default-ipc-mode", ipc.to_owned()),
         ("default-runtime", live.default_runtime.clone()),
         ("default-shm-size", live.default_shm_size.to_string()),
-        ("features", "map[]".to_owned()),
+        ("features", features(settings)),
         ("insecure-registries", list(&live.insecure_registries)),
         ("labels", list(&labels)),
         ("live-restore", settings.live_restore.to_string()),

@@ -134,7 +134,8 @@ async fn life(settings: Settings, args: &[String], level: &LevelHandle) -> Resul
         tracing::warn!("{warning}");
     }
     let state = Arc::new(State {
-        experimental: false,
+        experimental: settings.experimental,
+        cdi_spec_dirs: settings.cdi_spec_dirs.clone(),
         live_restore: AtomicBool::new(settings.live_restore),
         warnings,
     });

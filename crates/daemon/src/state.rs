@@ -7,6 +7,8 @@ pub struct State {
     pub experimental: bool,
     /// A reload changes it.
     pub live_restore: AtomicBool,
+    /// Shown by info.
+    pub cdi_spec_dirs: Vec<String>,
     /// Said by info: what is unsafe about this daemon.
     pub warnings: Vec<String>,
 }

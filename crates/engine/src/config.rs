@@ -149,7 +149,10 @@ pub struct NetworkSettings {
     pub ipv6: bool,
     pub ip_forward: bool,
     pub ip_masquerade: bool,
-    pub nftables: bool,
+    /// Whether iptables' own tables may be taught to let our bridges pass; what we filter by is a
+    /// table of our own either way.
+    pub iptables: bool,
+    pub ip6tables: bool,
     pub userland_proxy: bool,
     /// Default address for published ports; `None` is all addresses of both families.
     pub host_ip: Option<IpAddr>,
@@ -178,7 +181,8 @@ impl Default for NetworkSettings {
             ipv6: false,
             ip_forward: true,
             ip_masquerade: true,
-            nftables: true,
+            iptables: true,
+            ip6tables: true,
             userland_proxy: true,
             host_ip: None,
             host_gateway_ips: Vec::new(),

@@ -39,7 +39,7 @@ use crate::{Mac, Subnet};
 pub mod neighbours;
 mod rules;
 
-use neighbours::{Bridges, Obstacle};
+use neighbours::{Bridges, Obstacle, Teach};
 
 /// A bridge of ours and what may pass it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -455,6 +455,7 @@ pub struct Firewall {
     /// How many items want an element: MAC addresses may be used on several networks.
     uses: HashMap<(Set, Key), u32>,
     ports: Ports,
+    teach: Teach,
 }
 
 /// Whether the kernel has the bridge family, without which ports are not guarded.
@@ -480,6 +481,7 @@ impl Firewall {
             items,
             uses: HashMap::new(),
             ports: Ports::Guarded,
+            teach: Teach::default(),
         };
         for (set, element) in firewall.items.iter().flat_map(Item::elements).collect::<Vec<_>>() {
             firewall.note(set, &element);
@@ -559,7 +561,13 @@ impl Firewall {
         let ours: Vec<String> = self.items.iter().filter_map(Item::bridge).collect();
         let others: Vec<String> =
             bridges.iter().filter(|bridge| !ours.contains(bridge)).cloned().collect();
-        neighbours::pass(&mut self.socket, &self.name, Bridges { ours: &ours, others: &others })
+        let bridges = Bridges { ours: &ours, others: &others };
+        neighbours::pass(&mut self.socket, &self.name, bridges, self.teach)
+    }
+
+    /// Limits which of iptables' tables [`Firewall::pass_neighbours`] changes.
+    pub fn teach(&mut self, teach: Teach) {
+        self.teach = teach;
     }
 
     /// Deletes our tables; the object is of no use afterwards.

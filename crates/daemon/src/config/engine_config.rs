@@ -144,7 +144,10 @@ fn log(reader: &Reader<'_>) -> Result<LogSpec> {
         };
         options.insert(key.to_owned(), value.clone());
     }
-    Ok(LogSpec { driver: driver.to_owned(), options })
+    let log = LogSpec { driver: driver.to_owned(), options };
+    engine::containers::log_options::validate(&log)
+        .map_err(|error| ConfigError::value("log-opts", error.message))?;
+    Ok(log)
 }
 
 /// `nofile=1:2` on the command line, `{"nofile":{"Name":…,"Soft":1,"Hard":2}}` in the file.
@@ -305,7 +308,8 @@ fn network(reader: &Reader<'_>) -> Result<NetworkSettings> {
         ipv6: reader.flag("ipv6", false),
         ip_forward: reader.flag("ip-forward", true),
         ip_masquerade: reader.flag("ip-masq", true),
-        nftables: reader.flag("iptables", true),
+        iptables: reader.flag("iptables", true),
+        ip6tables: reader.flag("ip6tables", true),
         userland_proxy: reader.flag("userland-proxy", true),
         host_ip,
         host_gateway_ips: addresses(reader, "host-gateway-ips")?,

@@ -123,8 +123,12 @@ fn store(
             }
         }
         Kind::Map | Kind::Json => {
-            let (entry, value) =
-                text.split_once('=').ok_or_else(|| bad("want KEY=VALUE".to_owned()))?;
+            let (entry, value) = match text.split_once('=') {
+                Some(pair) => pair,
+                // A feature's bare name turns it on.
+                None if name == "features" && !text.is_empty() => (text, "true"),
+                None => return Err(bad("want KEY=VALUE".to_owned())),
+            };
             // Each value has the shape that it has in the file.
             let map = values.entry(name).or_insert_with(|| json!({}));
             match (name, parse_bool(value)) {

@@ -1,7 +1,8 @@
 //! Every setting of dockerd's: its key in `daemon.json`, its flag, its kind, and what becomes of it.
 //!
-//! A setting that is not implemented is refused by name, unless it is given its default value:
-//! then it asks for nothing. Source: moby 28.2 `cmd/dockerd/config*.go`, `daemon/config/config*.go`.
+//! A setting that is not implemented is refused by name, unless its value asks for nothing new: the
+//! default, or what Tug does anyway. What is meant for a program or a mode that Tug does not have
+//! (containerd, docker-proxy, swarm) changes nothing, as it would in Docker without that mode. Source: moby 28.2 `cmd/dockerd/config*.go`, `daemon/config/config*.go`.
 
 use serde_json::{Value, json};
 
@@ -26,8 +27,11 @@ pub enum Support {
     NoEffect,
     /// Refused, unless it is this default.
     NotYet(&'static str),
-    /// Refused, with these words.
-    Refused(&'static str),
+    /// Refused with these words, unless it is one of these values.
+    Refused {
+        but: &'static [&'static str],
+        words: &'static str,
+    },
 }
 
 #[derive(Debug)]
@@ -62,8 +66,8 @@ impl Key {
         self
     }
 
-    const fn refused(mut self, words: &'static str) -> Self {
-        self.support = Support::Refused(words);
+    const fn refused_but(mut self, but: &'static [&'static str], words: &'static str) -> Self {
+        self.support = Support::Refused { but, words };
         self
     }
 
@@ -93,7 +97,10 @@ pub static KEYS: &[Key] = &[
     )
     .no_effect(),
     key("api-cors-header", "api-cors-header", Text, "Set CORS headers in the Engine API")
-        .refused("api-cors-header is no longer supported; use a reverse proxy for CORS headers"),
+        .refused_but(
+            &["\"\""],
+            "api-cors-header is no longer supported; use a reverse proxy for CORS headers",
+        ),
     key("authorization-plugins", "authorization-plugin", List, "Authorization plugins to load")
         .not_yet("[]"),
     key("bip", "bip", Text, "IPv4 address for the default bridge"),
@@ -106,20 +113,20 @@ pub static KEYS: &[Key] = &[
         "Accept traffic with this firewall mark",
     )
     .not_yet("\"\""),
-    key("cdi-spec-dirs", "cdi-spec-dir", List, "CDI specification directories to use")
-        .not_yet("[]"),
+    key("cdi-spec-dirs", "cdi-spec-dir", List, "CDI specification directories to use"),
     key("cgroup-parent", "cgroup-parent", Text, "Set parent cgroup for all containers"),
     key("", "config-file", Text, "Daemon configuration file"),
-    key("containerd", "containerd", Text, "containerd grpc address").not_yet("\"\""),
+    // Tug is its own containerd.
+    key("containerd", "containerd", Text, "containerd grpc address").no_effect(),
     key("containerd-namespace", "containerd-namespace", Text, "Containerd namespace to use")
-        .not_yet("\"moby\""),
+        .no_effect(),
     key(
         "containerd-plugin-namespace",
         "containerd-plugins-namespace",
         Text,
         "Containerd namespace to use for plugins",
     )
-    .not_yet("\"plugins.moby\""),
+    .no_effect(),
     key("cpu-rt-period", "cpu-rt-period", Int, "Limit the CPU real-time period in microseconds")
         .not_yet("0"),
     key("cpu-rt-runtime", "cpu-rt-runtime", Int, "Limit the CPU real-time runtime in microseconds")
@@ -164,16 +171,18 @@ pub static KEYS: &[Key] = &[
     key("exec-opts", "exec-opt", List, "Runtime execution options")
         .not_yet("[\"native.cgroupdriver=cgroupfs\"]"),
     key("exec-root", "exec-root", Text, "Root directory for execution state files"),
-    key("experimental", "experimental", Bool, "Enable experimental features").not_yet("false"),
-    key("features", "feature", Map, "Enable feature in the daemon")
-        .not_yet("{\"buildkit\":false,\"containerd-snapshotter\":false,\"cdi\":false}"),
+    key("experimental", "experimental", Bool, "Enable experimental features"),
+    key("features", "feature", Map, "Enable feature in the daemon"),
     key(
         "firewall-backend",
         "firewall-backend",
         Text,
         "Firewall backend to use, iptables or nftables",
     )
-    .not_yet("\"nftables\""),
+    .refused_but(
+        &["\"\"", "\"nftables\""],
+        "firewall-backend: Tug filters with nftables alone; leave the option out, or say nftables",
+    ),
     key("fixed-cidr", "fixed-cidr", Text, "IPv4 subnet for the default bridge network"),
     key("fixed-cidr-v6", "fixed-cidr-v6", Text, "IPv6 subnet for the default bridge network"),
     key("group", "group", Text, "Group for the unix socket").short('G'),
@@ -189,7 +198,10 @@ pub static KEYS: &[Key] = &[
     key("https-proxy", "https-proxy", Text, "HTTPS proxy URL to use for outgoing traffic"),
     key("icc", "icc", Bool, "Enable inter-container communication for the default bridge network"),
     key("init", "init", Bool, "Run an init in the container to forward signals and reap processes"),
-    key("init-path", "init-path", Text, "Path to the docker-init binary").not_yet("\"\""),
+    key("init-path", "init-path", Text, "Path to the docker-init binary").refused_but(
+        &["\"\"", "\"docker-init\""],
+        "init-path: Tug is its own init, and runs no other program in its place",
+    ),
     key("insecure-registries", "insecure-registry", List, "Enable insecure registry communication"),
     key("ip", "ip", Text, "Host IP for port publishing from the default bridge network"),
     key("ip-forward", "ip-forward", Bool, "Enable IP forwarding in system configuration"),
@@ -203,8 +215,9 @@ pub static KEYS: &[Key] = &[
     )
     .no_effect(),
     key("ip-masq", "ip-masq", Bool, "Enable IP masquerading for the default bridge network"),
-    key("ip6tables", "ip6tables", Bool, "Enable addition of firewall rules for IPv6")
-        .not_yet("true"),
+    // What Tug filters by is a table of its own and no part of iptables; off means that iptables'
+    // own table is left alone.
+    key("ip6tables", "ip6tables", Bool, "Enable addition of firewall rules for IPv6"),
     key("iptables", "iptables", Bool, "Enable addition of firewall rules"),
     key("ipv6", "ipv6", Bool, "Enable IPv6 networking for the default bridge network"),
     key("labels", "label", List, "Set key=value labels to the daemon"),
@@ -246,7 +259,7 @@ pub static KEYS: &[Key] = &[
     .not_yet("\"\""),
     key("mtu", "mtu", Int, "Set the MTU for the default \"bridge\" network"),
     key("network-control-plane-mtu", "network-control-plane-mtu", Int, "Network Control plane MTU")
-        .not_yet("1500"),
+        .no_effect(),
     key(
         "network-diagnostic-port",
         "network-diagnostic-port",
@@ -294,28 +307,30 @@ pub static KEYS: &[Key] = &[
         Text,
         "Set default address or interface for swarm advertised address",
     )
-    .not_yet("\"\""),
+    .no_effect(),
     key("tls", "tls", Bool, "Use TLS; implied by --tlsverify"),
     key("tlscacert", "tlscacert", Text, "Trust certs signed only by this CA"),
     key("tlscert", "tlscert", Text, "Path to TLS certificate file"),
     key("tlskey", "tlskey", Text, "Path to TLS key file"),
     key("tlsverify", "tlsverify", Bool, "Use TLS and verify the remote"),
     key("userland-proxy", "userland-proxy", Bool, "Use userland proxy for loopback traffic"),
-    key("userland-proxy-path", "userland-proxy-path", Text, "Path to the userland proxy binary")
-        .not_yet("\"\""),
+    key("userland-proxy-path", "userland-proxy-path", Text, "Path to the userland proxy binary"),
     key("userns-remap", "userns-remap", Text, "User/Group setting for user namespaces")
         .not_yet("\"\""),
     key("", "validate", Bool, "Validate daemon configuration and exit"),
     key("", "version", Bool, "Print version information and quit").short('v'),
     key("builder", "", Json, ""),
-    key("default-init", "", Text, "").not_yet("\"docker-init\""),
+    key("default-init", "", Text, "").refused_but(
+        &["\"\"", "\"docker-init\""],
+        "default-init: Tug is its own init, and runs no other program in its place",
+    ),
     key("deprecated-key-path", "", Text, "").no_effect(),
     key("min-api-version", "", Text, "").not_yet("\"1.24\""),
-    key("nri-opts", "", Json, "").not_yet("{}"),
+    key("nri-opts", "", Json, "").not_yet("{\"enable\":false}"),
     key("resolv-conf", "", Text, ""),
     key("runtimes", "", Json, ""),
-    key("swarm-raft-election-tick", "", Int, "").not_yet("0"),
-    key("swarm-raft-heartbeat-tick", "", Int, "").not_yet("0"),
+    key("swarm-raft-election-tick", "", Int, "").no_effect(),
+    key("swarm-raft-heartbeat-tick", "", Int, "").no_effect(),
 ];
 
 pub fn by_key(name: &str) -> Option<&'static Key> {

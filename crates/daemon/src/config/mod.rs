@@ -14,6 +14,7 @@ pub mod file;
 pub mod flags;
 pub mod keys;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use engine::EngineConfig;
@@ -26,6 +27,7 @@ use crate::tls::TlsFiles;
 /// Where things are when nobody says otherwise.
 const DATA_ROOT: &str = "/var/lib/tug";
 const EXEC_ROOT: &str = "/run/tug";
+const CDI_SPEC_DIRS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -70,6 +72,11 @@ pub struct Settings {
     pub shutdown_timeout_s: i64,
     /// For the API on the network.
     pub tls: Option<TlsFiles>,
+    /// Shown to clients, whose experimental commands look for it.
+    pub experimental: bool,
+    /// Where descriptions of devices are looked for; none where the feature is off.
+    pub cdi_spec_dirs: Vec<String>,
+    pub features: BTreeMap<String, bool>,
     pub engine: EngineConfig,
 }
 
@@ -122,7 +129,9 @@ fn check_supported(values: &Values) -> Result<(), ConfigError> {
                 };
                 return Err(ConfigError::NotYet { name, value: value.clone() });
             }
-            Support::Refused(words) => return Err(ConfigError::Refused(words)),
+            Support::Refused { but, .. }
+                if but.iter().any(|known| keys::asks_nothing(value, known)) => {}
+            Support::Refused { words, .. } => return Err(ConfigError::Refused(words)),
         }
     }
     Ok(())
@@ -132,6 +141,8 @@ fn settings(values: Values) -> Result<Settings, ConfigError> {
     check_supported(&values)?;
     let reader = Reader(&values);
     let engine = engine_config::read(&reader)?;
+    let features = features(&reader)?;
+    proxy_path(&reader)?;
     let debug = reader.flag("debug", false);
     let hosts = match reader.list("hosts") {
         // The default socket stands beside a moved run root, so that two daemons never meet.
@@ -162,8 +173,54 @@ fn settings(values: Values) -> Result<Settings, ConfigError> {
         live_restore: reader.flag("live-restore", true),
         shutdown_timeout_s: reader.integer("shutdown-timeout", 15),
         tls: tls(&reader),
+        experimental: reader.flag("experimental", false),
+        cdi_spec_dirs: match (reader.list("cdi-spec-dirs"), features.get("cdi")) {
+            (_, Some(false)) => Vec::new(),
+            (none, _) if none.is_empty() => CDI_SPEC_DIRS.map(str::to_owned).to_vec(),
+            (given, _) => given.into_iter().filter(|dir| !dir.is_empty()).collect(),
+        },
+        features,
         engine,
     })
+}
+
+/// Names that nobody knows are kept, as in Docker; what would change how images are kept or
+/// containers are isolated is refused.
+fn features(reader: &Reader<'_>) -> Result<BTreeMap<String, bool>, ConfigError> {
+    let mut features = BTreeMap::new();
+    for (name, value) in reader.entries("features") {
+        let Some(on) = value.as_bool() else {
+            return Err(ConfigError::value("features", format!("{name}: want true or false")));
+        };
+        let lacking = [
+            "containerd-snapshotter",
+            "containerd-migration",
+            "embedded-containerd",
+            "time-namespaces",
+        ];
+        if on && lacking.contains(&name) {
+            return Err(ConfigError::value("features", format!("Tug has no {name}")));
+        }
+        features.insert(name.to_owned(), on);
+    }
+    Ok(features)
+}
+
+/// The monitors forward ports themselves, so the program is not run; Docker's checks hold.
+///
+/// Source: moby 28.2 `daemon/config/config_linux.go` `validateUserlandProxy…`.
+fn proxy_path(reader: &Reader<'_>) -> Result<(), ConfigError> {
+    let path = reader.text("userland-proxy-path");
+    if path.is_empty() || !reader.flag("userland-proxy", true) {
+        return Ok(());
+    }
+    if !path.starts_with('/') {
+        let why = format!("must be an absolute path: {path}");
+        return Err(ConfigError::value("userland-proxy-path", why));
+    }
+    std::fs::metadata(path)
+        .map(drop)
+        .map_err(|source| ConfigError::Read { path: PathBuf::from(path), source })
 }
 
 /// `--tlsverify` asks for TLS in either value, and for clients' certificates when it is true.
@@ -272,7 +329,7 @@ pub fn usage() -> String {
         let note = match key.support {
             Support::Works | Support::NoEffect => "",
             Support::NotYet(_) => " (not supported yet)",
-            Support::Refused(_) => " (no longer supported)",
+            Support::Refused { .. } => " (not supported)",
         };
         text.push_str(&format!("  {short}--{flag:<40} {}{note}\n", key.help));
     }
@@ -322,6 +379,82 @@ mod tests {
             "--api-cors-header x",
             expect!["api-cors-header is no longer supported; use a reverse proxy for CORS headers"],
         );
+    }
+
+    #[test]
+    fn what_asks_for_nothing_new_does_not_stop_the_daemon() {
+        let quiet = [
+            "--ip6tables=false",
+            "--ip6tables",
+            "--iptables=true",
+            "--experimental=false",
+            "--feature cdi",
+            "--feature cdi=false",
+            "--feature buildkit --feature nobody-knows-it",
+            "--feature containerd-snapshotter=false",
+            "--cdi-spec-dir /x",
+            "--userns-remap=",
+            "--allow-direct-routing=false",
+            "--swarm-default-advertise-addr lo",
+            "--containerd /run/containerd/containerd.sock",
+            "--containerd-namespace x --containerd-plugins-namespace y",
+            "--userland-proxy-path /bin/sh",
+            "--userland-proxy=false --userland-proxy-path nowhere",
+            "--network-control-plane-mtu 1400",
+            "--firewall-backend nftables",
+            "--firewall-backend=",
+            "--init-path docker-init",
+            "--default-stop-timeout 10",
+            "--exec-opt native.cgroupdriver=cgroupfs",
+            "--bridge-accept-fwmark=",
+            "--metrics-addr=",
+            "--selinux-enabled=false --rootless=false --cri-containerd=false",
+        ];
+        for args in quiet {
+            let args: Vec<_> = args.split_whitespace().map(str::to_owned).collect();
+            let values = flags::parse(&args).map_err(ConfigError::from);
+            let outcome = values.and_then(settings).map(drop);
+            assert!(outcome.is_ok(), "{args:?}: {:?}", outcome.err());
+        }
+    }
+
+    #[test]
+    fn what_tug_has_not_is_refused_in_clear_words() {
+        for (args, want) in [
+            ("--firewall-backend iptables", "Tug filters with nftables alone"),
+            ("--init-path /sbin/tini", "Tug is its own init"),
+            ("--feature containerd-snapshotter", "Tug has no containerd-snapshotter"),
+            ("--feature=time-namespaces=true", "Tug has no time-namespaces"),
+            ("--userland-proxy-path proxy", "must be an absolute path: proxy"),
+            ("--userland-proxy-path /no/such/proxy", "cannot read \"/no/such/proxy\""),
+            ("--authorization-plugin x", "--authorization-plugin is not supported yet"),
+            ("--allow-direct-routing", "--allow-direct-routing is not supported yet"),
+            ("--metrics-addr 127.0.0.1:9323", "--metrics-addr is not supported yet"),
+            ("--storage-opt overlay2.size=1G", "--storage-opt is not supported yet"),
+            ("--log-driver nosuch", "no log driver named 'nosuch' is registered"),
+            ("--log-opt nope=1", "unknown log opt 'nope' for json-file log driver"),
+            ("--log-driver local --log-opt mode=x", "logging mode not supported: x"),
+        ] {
+            let args: Vec<_> = args.split_whitespace().map(str::to_owned).collect();
+            let values = flags::parse(&args).map_err(ConfigError::from);
+            let error = values.and_then(settings).map(drop).unwrap_err();
+            let words = engine::error::chain(&error);
+            assert!(words.contains(want), "{args:?}: {words}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_to_clients_follows_the_flags() {
+        let read = |args: &str| {
+            let args: Vec<_> = args.split_whitespace().map(str::to_owned).collect();
+            settings(flags::parse(&args).unwrap()).unwrap()
+        };
+        assert_eq!(read("").cdi_spec_dirs, CDI_SPEC_DIRS);
+        assert_eq!(read("--cdi-spec-dir /x").cdi_spec_dirs, ["/x"]);
+        assert_eq!(read("--feature cdi=0").cdi_spec_dirs, [""; 0]);
+        assert!(read("--experimental").experimental && !read("").experimental);
+        let network = read("--iptables=false --ip6tables=false").engine.network;
+        assert!(!network.iptables && !network.ip6tables);
     }
 
     #[test]

@@ -25,10 +25,6 @@ pub fn log_time(at: SystemTime) -> String {
     }
 }
 
-pub fn unix_seconds(at: SystemTime) -> i64 {
-    Timestamp::try_from(at).map_or(0, Timestamp::as_second)
-}
-
 pub fn unix_nanoseconds(at: SystemTime) -> i64 {
     let nanoseconds = Timestamp::try_from(at).map_or(0, Timestamp::as_nanosecond);
     i64::try_from(nanoseconds).unwrap_or(i64::MAX)

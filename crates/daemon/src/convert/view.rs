@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use api::container as docker;
+use api::listing::{Row, RowHostConfig, RowNetworkSettings};
 use api::network::{EndpointIpamConfig, EndpointSettings};
+use api::version::{ApiVersion, v};
 use engine::containers::spec as wish;
 use engine::containers::views as view;
 
-use super::{time, unix_seconds};
+use super::time;
 
 /// `null` for an empty list, where Docker's clients leave the list out.
 fn null<T>(items: Vec<T>) -> Option<Vec<T>> {
@@ -48,6 +50,13 @@ pub fn inspect(container: view::ContainerView) -> docker::Inspect {
         platform,
     } = container;
     let text = |path: std::path::PathBuf| path.to_string_lossy().into_owned();
+    // The address asked for on the main network stands in its old place, too.
+    let mut spec = spec;
+    if let Some(main) = network.endpoints.get(&spec.host.network.to_string())
+        && spec.mac_address.is_empty()
+    {
+        spec.mac_address.clone_from(&main.wish.mac_address);
+    }
     let mut host = host_config(spec.host.clone());
     host.log_config = docker::LogConfig { kind: log.driver, config: Some(log.options) };
     host.shm_size = i64::try_from(shm_size).unwrap_or(i64::MAX);
@@ -423,34 +432,38 @@ fn network_settings(network: view::NetworkView) -> docker::NetworkSettings {
     }
 }
 
-/// One row of a list.
-pub fn summary(container: view::ContainerSummary) -> docker::Summary {
+/// One row of a list, as it is sent: it borrows what the record holds, and takes what only the row
+/// has. Clients before 1.46 know no annotations there.
+pub fn row(version: ApiVersion, container: &mut view::ContainerSummary) -> Row<'_> {
+    let networks = endpoints(std::mem::take(&mut container.endpoints));
+    let mounts = std::mem::take(&mut container.mounts);
+    let record = &container.record;
+    let annotations = &record.spec.host.annotations;
     let size = container.size.unwrap_or_default();
-    docker::Summary {
-        id: container.id.to_string(),
+    Row {
+        id: record.id.to_string(),
         names: container
             .names
             .iter()
             .map(|name| format!("/{}", name.trim_start_matches('/')))
             .collect(),
-        image: container.image,
-        image_id: container.image_id.to_string(),
-        command: container.command,
-        created: unix_seconds(container.created_at),
+        image: container.image.as_deref().unwrap_or(&record.spec.image),
+        image_id: record.image.to_string(),
+        command: &container.command,
+        created: record.created_at.as_second(),
         ports: summary_ports(&container.ports),
         size_rw: bytes(size.writable),
         size_root_fs: bytes(size.total),
-        labels: container.labels,
-        state: container.status.name().to_owned(),
-        status: container.status_text,
-        host_config: docker::SummaryHostConfig {
-            network_mode: container.network_mode,
-            annotations: null_map(container.annotations),
+        labels: &record.spec.config.labels,
+        state: container.status.name(),
+        status: &container.status_text,
+        host_config: RowHostConfig {
+            network_mode: record.spec.host.network.to_string(),
+            annotations: Some(annotations)
+                .filter(|annotations| version >= v(46) && !annotations.is_empty()),
         },
-        network_settings: docker::SummaryNetworkSettings {
-            networks: Some(endpoints(container.endpoints)),
-        },
-        mounts: container.mounts.into_iter().map(mount_point).collect(),
+        network_settings: RowNetworkSettings { networks },
+        mounts: mounts.into_iter().map(mount_point).collect(),
     }
 }
 

@@ -21,8 +21,8 @@ pub async fn list(call: &Call) -> Result {
         size: call.query.flag("size"),
         filters: call.filters()?,
     };
-    let rows = call.engine.list_containers(query).await?;
-    let rows: Vec<_> = rows.into_iter().map(view::summary).collect();
+    let mut rows = call.engine.list_containers(query).await?;
+    let rows: Vec<_> = rows.iter_mut().map(|row| view::row(call.version, row)).collect();
     reply::ok(&rows)
 }
 
@@ -31,7 +31,7 @@ pub async fn create(mut call: Call) -> Result {
     let empty = || Failure::invalid("config cannot be empty in order to create a container");
     let body = call.json_bytes().await?.ok_or_else(empty)?;
     let body = docker::CreateRequest::from_slice(&body)
-        .map_err(|error| crate::http::request::invalid_json(&error))?
+        .map_err(|error| crate::http::request::invalid_json(&body, &error))?
         .ok_or_else(empty)?;
     let (request, of_version) =
         convert::create(call.version, call.query.text("name"), call.query.text("platform"), body)?;

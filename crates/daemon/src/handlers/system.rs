@@ -15,6 +15,12 @@ use crate::http::{Call, Failure};
 /// What clients compare with Docker's releases; behind the plus stands our own.
 pub const SERVER_VERSION: &str = concat!("28.2.2+tug", env!("CARGO_PKG_VERSION"));
 
+/// In the places where Docker names the commit it was built from.
+const COMMIT: &str = concat!("tug", env!("CARGO_PKG_VERSION"));
+
+/// What it was compiled with, where Docker names its Go.
+const COMPILER: &str = concat!("rust", env!("CARGO_PKG_RUST_VERSION"));
+
 /// Docker Hub's key in `config.json` and info.
 const INDEX_SERVER: &str = "https://index.docker.io/v1/";
 
@@ -44,8 +50,8 @@ pub fn version(call: &Call) -> Result {
             ("Arch", architecture()),
             ("BuildTime", String::new()),
             ("Experimental", call.state.experimental.to_string()),
-            ("GitCommit", String::new()),
-            ("GoVersion", String::new()),
+            ("GitCommit", COMMIT.to_owned()),
+            ("GoVersion", COMPILER.to_owned()),
             ("KernelVersion", kernel_version()),
             ("MinAPIVersion", version::MIN.to_string()),
             ("Os", "linux".to_owned()),
@@ -62,8 +68,8 @@ pub fn version(call: &Call) -> Result {
         version: SERVER_VERSION.to_owned(),
         api_version: version::MAX.to_string(),
         min_api_version: version::MIN.to_string(),
-        git_commit: String::new(),
-        go_version: String::new(),
+        git_commit: COMMIT.to_owned(),
+        go_version: COMPILER.to_owned(),
         os: "linux".to_owned(),
         arch: architecture(),
         kernel_version: kernel_version(),
@@ -143,10 +149,19 @@ fn info_of(call: &Call, facts: engine::system::Info) -> docker::Info {
             })
             .collect(),
         firewall_backend: Some(docker::FirewallInfo { driver: "nftables".to_owned(), info: None }),
-        cdi_spec_dirs: Vec::new(),
+        cdi_spec_dirs: call.state.cdi_spec_dirs.clone(),
+        n_goroutines: count(tokio::runtime::Handle::current().metrics().num_alive_tasks()),
+        // All in one program.
+        containerd_commit: own_commit(),
+        runc_commit: own_commit(),
+        init_commit: own_commit(),
         warnings: (!warnings.is_empty()).then_some(warnings),
         ..supported(facts.limits)
     }
+}
+
+fn own_commit() -> docker::Commit {
+    docker::Commit { id: COMMIT.to_owned(), ..docker::Commit::default() }
 }
 
 /// Which limits can be set; the rest is empty.

@@ -28,8 +28,9 @@ pub async fn disk_usage(call: &Call) -> Result {
     }
     if wants("container") {
         let query = ListQuery { all: true, size: true, ..ListQuery::default() };
-        let containers = call.engine.list_containers(query).await?;
-        usage.containers = Some(containers.into_iter().map(view::summary).collect());
+        let mut containers = call.engine.list_containers(query).await?;
+        let rows = containers.iter_mut().map(|row| view::row(call.version, row).into());
+        usage.containers = Some(rows.collect());
     }
     if wants("volume") {
         let volumes = call.engine.volumes_usage().await;

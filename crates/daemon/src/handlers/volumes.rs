@@ -73,7 +73,8 @@ pub async fn prune(call: &Call) -> Result {
     let named = if call.version < v(42) { PruneNamed::Remove } else { PruneNamed::Keep };
     let report = call.engine.prune_volumes(call.filters()?, named).await?;
     reply::ok(&docker::PruneReport {
-        volumes_deleted: (!report.removed.is_empty()).then_some(report.removed),
+        // Docker has a list here even where there is none, other than in its other reports.
+        volumes_deleted: Some(report.removed),
         space_reclaimed: report.reclaimed,
     })
 }

@@ -77,7 +77,7 @@ impl Call {
         };
         match api::golang::from_slice(&body) {
             Ok(value) => Ok(Some(value)),
-            Err(error) => Err(invalid_json(&error)),
+            Err(error) => Err(invalid_json(&body, &error)),
         }
     }
 
@@ -159,10 +159,13 @@ impl Call {
 }
 
 /// A JSON body that cannot be read, in Docker's words.
-pub fn invalid_json(error: &serde_json::Error) -> Failure {
+pub fn invalid_json(body: &[u8], error: &serde_json::Error) -> Failure {
     // serde_json tells what stands behind a value by its text alone.
     if error.is_syntax() && error.to_string().starts_with("trailing characters") {
         return Failure::invalid("unexpected content after JSON");
     }
-    Failure::invalid(format!("invalid JSON: {error}"))
+    match api::golang_words::syntax_error(body) {
+        Some(words) => Failure::invalid(format!("invalid JSON: {words}")),
+        None => Failure::invalid(format!("invalid JSON: {error}")),
+    }
 }

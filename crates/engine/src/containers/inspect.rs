@@ -1,4 +1,4 @@
-//! What the engine tells about containers: inspect and list.
+//! What the engine tells about one container. Lists are in [`super::list`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,21 +6,19 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 
-use super::create::{image_shown, shown_paths};
+use super::create::shown_paths;
 use super::links;
 use super::mounts::Mount;
 use super::registry::Container;
 use super::spec::MountKind;
-use super::step::{Exit, Phase, Run};
+use super::step::{Exit, Phase, Run, StartFailure};
 use super::task::View;
 use super::views::{
-    ContainerSummary, ContainerView, HealthStatus, ListQuery, MountPoint, NetworkView, Size,
-    StateView, Status, StorageView,
+    ContainerView, HealthStatus, MountPoint, NetworkView, Size, StateView, Status, StorageView,
 };
 use super::world::{self, blocking};
 use crate::error::Result;
-use crate::filters::Filters;
-use crate::{Engine, Inner, networks, words};
+use crate::{Engine, Inner, networks};
 
 impl Engine {
     /// Everything about one container; sizes cost a walk through its tree.
@@ -33,39 +31,9 @@ impl Engine {
         let size = if size { Some(measure(&self.inner, &view).await) } else { None };
         Ok(describe(&self.inner, &container, &view, size))
     }
-
-    /// The containers that a query selects, newest first.
-    ///
-    /// # Errors
-    /// `Invalid` for filters that do not exist.
-    pub async fn list_containers(&self, query: ListQuery) -> Result<Vec<ContainerSummary>> {
-        let selection = Selection::parse(self, &query)?;
-        let mut found: Vec<(Arc<Container>, Arc<View>)> = self
-            .inner
-            .containers
-            .all()
-            .into_iter()
-            .map(|container| {
-                let view = container.now();
-                (container, view)
-            })
-            .filter(|(_, view)| selection.takes(&self.inner, view))
-            .collect();
-        found.sort_by_key(|(_, view)| std::cmp::Reverse(view.record.created_at));
-        found.truncate(query.limit.unwrap_or(usize::MAX));
-        let names = links::names(&self.inner);
-        let mut rows = Vec::with_capacity(found.len());
-        for (_, view) in found {
-            let size = if query.size { Some(measure(&self.inner, &view).await) } else { None };
-            let mut row = summarize(&self.inner, &view, size);
-            row.names.extend(names.get(&row.id).into_iter().flatten().cloned());
-            rows.push(row);
-        }
-        Ok(rows)
-    }
 }
 
-async fn measure(engine: &Arc<Inner>, view: &View) -> Size {
+pub(super) async fn measure(engine: &Arc<Inner>, view: &View) -> Size {
     let (engine, id, image) = (Arc::clone(engine), view.record.id.to_string(), view.record.image);
     blocking(move || {
         let writable = engine.store.snapshot_size(&id).unwrap_or(0);
@@ -92,11 +60,20 @@ pub(crate) fn status(phase: &Phase) -> Status {
     }
 }
 
-fn state(view: &View) -> StateView {
-    let status = status(&view.phase);
-    let run: Option<&Run> = view.phase.run();
-    let last: Option<&Exit> = view.phase.exit().or(view.last.as_ref());
-    let failure = match &view.phase {
+/// What of a container's state its row in a list needs. Nothing in it is owned by the view, so it
+/// costs next to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Brief {
+    pub status: Status,
+    pub running: bool,
+    pub exit_code: i32,
+    pub started_at: Option<SystemTime>,
+    pub finished_at: Option<SystemTime>,
+    pub health: Option<HealthStatus>,
+}
+
+fn failure(phase: &Phase) -> Option<&StartFailure> {
+    match phase {
         Phase::Created { failure } => failure.as_ref(),
         Phase::Starting { .. }
         | Phase::Running { .. }
@@ -107,21 +84,42 @@ fn state(view: &View) -> StateView {
         | Phase::Removing { .. }
         | Phase::Dead { .. }
         | Phase::Gone => None,
-    };
+    }
+}
+
+pub(super) fn brief(view: &View) -> Brief {
+    let status = status(&view.phase);
+    let run: Option<&Run> = view.phase.run();
+    let last: Option<&Exit> = view.phase.exit().or(view.last.as_ref());
     let time = |at: Timestamp| SystemTime::from(at);
-    let exit_code = match (run, failure, last) {
-        (Some(_), _, _) => 0,
-        (None, Some(failure), _) => failure.code,
-        (None, None, last) => last.map_or(0, |exit| exit.code),
-    };
-    let error = match (run, failure, last) {
+    Brief {
+        status,
+        running: matches!(status, Status::Running | Status::Paused | Status::Restarting),
+        exit_code: match (run, failure(&view.phase), last) {
+            (Some(_), _, _) => 0,
+            (None, Some(failure), _) => failure.code,
+            (None, None, last) => last.map_or(0, |exit| exit.code),
+        },
+        started_at: run
+            .map(|run| time(run.started_at))
+            .or_else(|| last.map(|exit| time(exit.started_at))),
+        finished_at: last.map(|exit| time(exit.finished_at)),
+        health: view.health.as_ref().map(|health| health.status),
+    }
+}
+
+fn state(view: &View) -> StateView {
+    let Brief { status, running, exit_code, started_at, finished_at, health: _ } = brief(view);
+    let run: Option<&Run> = view.phase.run();
+    let last: Option<&Exit> = view.phase.exit().or(view.last.as_ref());
+    let error = match (run, failure(&view.phase), last) {
         (Some(_), _, _) => String::new(),
         (None, Some(failure), _) => failure.message.clone(),
         (None, None, last) => last.map_or_else(String::new, |exit| exit.error.clone()),
     };
     StateView {
         status,
-        running: matches!(status, Status::Running | Status::Paused | Status::Restarting),
+        running,
         paused: status == Status::Paused,
         restarting: status == Status::Restarting,
         oom_killed: run.map_or_else(|| last.is_some_and(|exit| exit.oom), |run| run.oom),
@@ -129,10 +127,8 @@ fn state(view: &View) -> StateView {
         pid: run.and_then(|run| u32::try_from(run.pid).ok()).unwrap_or(0),
         exit_code,
         error,
-        started_at: run
-            .map(|run| time(run.started_at))
-            .or_else(|| last.map(|exit| time(exit.started_at))),
-        finished_at: last.map(|exit| time(exit.finished_at)),
+        started_at,
+        finished_at,
         health: view.health.clone(),
     }
 }
@@ -147,14 +143,18 @@ fn restarts(view: &View) -> u32 {
 }
 
 fn network(engine: &Inner, view: &View) -> NetworkView {
+    network_by(view, |name| engine.networks.resolve(name).ok())
+}
+
+/// The networks of a container; `id_of` knows those of the daemon.
+pub(super) fn network_by(view: &View, id_of: impl Fn(&str) -> Option<spec::Id>) -> NetworkView {
     match (&view.attachment, view.phase.run()) {
         (Some(attachment), Some(_)) => attachment.view(&view.record.spec),
         (Some(_) | None, _) => {
             let mut shown = networks::stopped_view(&view.record.spec);
             // Compose recreates a container whose networks have other ids than it expects.
             for (name, endpoint) in &mut shown.endpoints {
-                let id = engine.networks.resolve(name);
-                endpoint.network_id = id.map(|id| id.to_string()).unwrap_or_default();
+                endpoint.network_id = id_of(name).map(|id| id.to_string()).unwrap_or_default();
             }
             shown
         }
@@ -225,7 +225,7 @@ fn storage(engine: &Inner, view: &View) -> StorageView {
 }
 
 /// Tmpfs mounts of `--tmpfs` are shown in the host configuration alone, as in Docker.
-fn mount_point(engine: &Inner, mount: &Mount) -> Option<MountPoint> {
+pub(super) fn mount_point(engine: &Inner, mount: &Mount) -> Option<MountPoint> {
     let source = match mount.kind {
         MountKind::Volume => engine
             .store
@@ -251,48 +251,15 @@ fn mount_point(engine: &Inner, mount: &Mount) -> Option<MountPoint> {
     })
 }
 
-/// Source: moby 28.2 `daemon/container/view.go`: arguments with spaces are quoted, and not more.
-fn command_line(argv: &[String]) -> String {
-    let quoted = argv.iter().enumerate().map(|(place, word)| match place {
-        1.. if word.contains(' ') => format!("'{word}'"),
-        _ => word.clone(),
-    });
-    quoted.collect::<Vec<_>>().join(" ")
-}
-
-fn summarize(engine: &Arc<Inner>, view: &View, size: Option<Size>) -> ContainerSummary {
-    let record = &view.record;
-    let state = state(view);
-    let network = network(engine, view);
-    ContainerSummary {
-        id: record.id,
-        names: vec![record.name.clone()],
-        image: image_shown(engine, &record.spec.image, &record.image),
-        image_id: record.image,
-        command: command_line(&record.spec.argv()),
-        created_at: record.created_at.into(),
-        status: state.status,
-        status_text: status_text(&state, SystemTime::now()),
-        health: state.health.as_ref().map(|health| health.status),
-        ports: network.ports,
-        labels: record.spec.config.labels.clone(),
-        size,
-        network_mode: record.spec.host.network.to_string(),
-        annotations: record.spec.host.annotations.clone(),
-        endpoints: network.endpoints,
-        mounts: record.mounts.iter().filter_map(|mount| mount_point(engine, mount)).collect(),
-    }
-}
-
 /// Source: moby `container/state.go` `String`.
-fn status_text(state: &StateView, now: SystemTime) -> String {
+pub(super) fn status_text(state: &Brief, now: SystemTime) -> String {
     let since = |at: Option<SystemTime>| {
         human_duration(at.and_then(|at| now.duration_since(at).ok()).unwrap_or_default().as_secs())
     };
     match state.status {
         Status::Running => {
             let up = format!("Up {}", since(state.started_at));
-            match state.health.as_ref().map(|health| health.status) {
+            match state.health {
                 None => up,
                 Some(HealthStatus::Starting) => format!("{up} (health: starting)"),
                 Some(status) => format!("{up} ({})", status.name()),
@@ -330,151 +297,9 @@ pub fn human_duration(seconds: u64) -> String {
     }
 }
 
-/// A list's filters, checked once.
-struct Selection {
-    filters: Filters,
-    all: bool,
-    before: Option<Timestamp>,
-    since: Option<Timestamp>,
-    exited: Vec<i32>,
-    ancestors: Option<Vec<spec::ImageId>>,
-}
-
-/// Source: moby `daemon/list.go`.
-const FILTERS: &[&str] = &[
-    "ancestor",
-    "before",
-    "exited",
-    "expose",
-    "health",
-    "id",
-    "is-task",
-    "isolation",
-    "label",
-    "label!",
-    "name",
-    "network",
-    "publish",
-    "since",
-    "status",
-    "volume",
-];
-
-impl Selection {
-    fn parse(engine: &Engine, query: &ListQuery) -> Result<Self> {
-        let filters = query.filters.clone();
-        filters.only(FILTERS)?;
-        let known = ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
-        if let Some(bad) = filters.values("status").find(|value| !known.contains(value)) {
-            return Err(words::invalid_filter_value("status", bad));
-        }
-        let health = ["none", "starting", "healthy", "unhealthy"];
-        if let Some(bad) = filters.values("health").find(|value| !health.contains(value)) {
-            return Err(words::invalid_filter_value("health", bad));
-        }
-        let created = |key: &str| match filters.values(key).next() {
-            Some(asked) => engine.container(asked).map(|found| Some(found.now().record.created_at)),
-            None => Ok(None),
-        };
-        let (before, since) = (created("before")?, created("since")?);
-        let exited = filters
-            .values("exited")
-            .map(|value| value.parse().map_err(|_| words::invalid_filter_value("exited", value)))
-            .collect::<Result<Vec<i32>>>()?;
-        let ancestors = filters.contains("ancestor").then(|| ancestors(&engine.inner, &filters));
-        let all = query.all
-            || query.limit.is_some()
-            || ["status", "exited", "before", "since"].iter().any(|key| filters.contains(key));
-        Ok(Self { all, before, since, exited, ancestors, filters })
-    }
-
-    fn takes(&self, engine: &Inner, view: &View) -> bool {
-        let record = &view.record;
-        let state = state(view);
-        if view.phase == Phase::Gone || (!self.all && !state.running) {
-            return false;
-        }
-        let filters = &self.filters;
-        let id = record.id.to_string();
-        let named = filters.pattern("name", &record.name)
-            || filters.pattern("name", &format!("/{}", record.name));
-        let health = state.health.as_ref().map_or("none", |health| health.status.name());
-        let ended = !state.running && state.started_at.is_some();
-        named
-            && filters.any("id", |wanted| id.starts_with(wanted) || regex(wanted, &id))
-            && filters.exact("status", state.status.name())
-            && filters.exact("health", health)
-            && filters.labels(&record.spec.config.labels)
-            && filters.exact("is-task", "false")
-            && filters.exact("isolation", "default")
-            && self.before.is_none_or(|before| record.created_at < before)
-            && self.since.is_none_or(|since| record.created_at > since)
-            && (self.exited.is_empty() || (ended && self.exited.contains(&state.exit_code)))
-            && self.ancestors.as_ref().is_none_or(|images| images.contains(&record.image))
-            && self.takes_mounts(record)
-            && self.takes_network(engine, view)
-    }
-
-    fn takes_mounts(&self, record: &super::record::Record) -> bool {
-        self.filters.any("volume", |wanted| {
-            record.mounts.iter().any(|mount| {
-                mount.name == wanted || mount.source == wanted || mount.destination == wanted
-            })
-        })
-    }
-
-    fn takes_network(&self, engine: &Inner, view: &View) -> bool {
-        let network = network(engine, view);
-        let port = |wanted: &str, port: &super::spec::Port| {
-            let (range, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
-            let (low, high) = range.split_once('-').unwrap_or((range, range));
-            let (Ok(low), Ok(high)) = (low.parse::<u16>(), high.parse::<u16>()) else {
-                return false;
-            };
-            port.protocol.to_string() == protocol && (low..=high).contains(&port.number)
-        };
-        let exposed = view.record.spec.exposed_ports();
-        self.filters.any("network", |wanted| {
-            network.endpoints.iter().any(|(name, endpoint)| {
-                name == wanted
-                    || (!endpoint.network_id.is_empty() && endpoint.network_id.starts_with(wanted))
-            }) || view.record.spec.host.network.to_string() == wanted
-        }) && self.filters.any("expose", |wanted| exposed.iter().any(|found| port(wanted, found)))
-            && self.filters.any("publish", |wanted| {
-                network.ports.iter().any(|(found, hosts)| hosts.is_some() && port(wanted, found))
-            })
-    }
-}
-
-fn regex(pattern: &str, text: &str) -> bool {
-    regex_lite::Regex::new(pattern).is_ok_and(|expression| expression.is_match(text))
-}
-
-/// The images that the filter names, and all that were made from them.
-fn ancestors(engine: &Inner, filters: &Filters) -> Vec<spec::ImageId> {
-    let mut found = Vec::new();
-    for asked in filters.values("ancestor") {
-        let Ok(root) = super::create::find_image(engine, asked) else { continue };
-        for image in engine.store.images() {
-            if image.layers.starts_with(&root.layers)
-                && (image.id == root.id || image.layers.len() > root.layers.len())
-            {
-                found.push(image.id);
-            }
-        }
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_command_line_is_shown_as_docker_shows_it() {
-        let argv = ["my sh", "-c", "echo hi", ""].map(str::to_owned);
-        assert_eq!(command_line(&argv), "my sh -c 'echo hi' ");
-    }
 
     #[test]
     fn durations_are_rounded_like_dockers() {

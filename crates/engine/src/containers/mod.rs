@@ -26,6 +26,7 @@ pub mod limits;
 pub(crate) mod link;
 mod link_env;
 mod links;
+mod list;
 pub mod log_options;
 mod log_tag;
 mod logs;

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use spec::{Id, ImageId};
 
+use super::record::Record;
 use super::spec::{ContainerSpec, EndpointSpec, LogSpec, MountKind, Port};
 use crate::error::Result;
 
@@ -189,23 +191,19 @@ pub struct EndpointView {
 /// One row of a list.
 #[derive(Debug, Clone)]
 pub struct ContainerSummary {
-    pub id: Id,
+    /// Id, image, labels and whatever else does not change by itself.
+    pub record: Arc<Record>,
     pub names: Vec<String>,
-    /// As typed, or the id when that name now means another image.
-    pub image: String,
-    pub image_id: ImageId,
+    /// What to show in the place of the image's name, where that now means another image.
+    pub image: Option<String>,
     /// Path and arguments, joined by spaces.
     pub command: String,
-    pub created_at: SystemTime,
     pub status: Status,
     /// `Up 3 minutes`, `Exited (0) 4 seconds ago`, …
     pub status_text: String,
     pub health: Option<HealthStatus>,
     pub ports: BTreeMap<Port, Option<Vec<HostPort>>>,
-    pub labels: BTreeMap<String, String>,
     pub size: Option<Size>,
-    pub network_mode: String,
-    pub annotations: BTreeMap<String, String>,
     pub endpoints: BTreeMap<String, EndpointView>,
     pub mounts: Vec<MountPoint>,
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use net::Subnet;
 use net::bridge::{self, Bridge, BridgeWish, Others};
-use net::firewall::neighbours::Obstacle;
+use net::firewall::neighbours::{Obstacle, Teach};
 use net::firewall::{Between, BridgeRules, Direct, Exit, Firewall, Item, Ports};
 use net::ports::PortAllocator;
 use net::sandbox::{PoolBridge, SandboxPool};
@@ -111,7 +111,8 @@ impl Shared {
                 ports.restore(&publish::net_port(port));
             }
         }
-        let firewall = Firewall::open_with(&self.instance.table, items).map_err(internal)?;
+        let mut firewall = Firewall::open_with(&self.instance.table, items).map_err(internal)?;
+        firewall.teach(Teach { ipv4: self.settings.iptables, ipv6: self.settings.ip6tables });
         if firewall.ports() == Ports::Unguarded {
             tracing::warn!(
                 "this kernel has no nftables for bridges: containers can use one another's addresses"

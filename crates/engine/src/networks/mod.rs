@@ -27,7 +27,7 @@ mod view;
 mod wish;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -185,6 +185,13 @@ impl Networks {
     /// The id of the network that a text means: full id, name, or unique prefix of the id.
     pub fn resolve(&self, asked: &str) -> Result<Id> {
         self.lock().resolve(asked)
+    }
+
+    /// All networks by name.
+    pub fn ids(&self) -> HashMap<String, Id> {
+        let state = self.lock();
+        let networks = state.networks.iter();
+        networks.map(|(id, network)| (network.record.name.clone(), *id)).collect()
     }
 
     /// Makes a network.

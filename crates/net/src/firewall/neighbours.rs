@@ -39,6 +39,19 @@ pub struct Bridges<'a> {
     pub others: &'a [String],
 }
 
+/// Which of iptables' tables may be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Teach {
+    pub ipv4: bool,
+    pub ipv6: bool,
+}
+
+impl Default for Teach {
+    fn default() -> Teach {
+        Teach { ipv4: true, ipv6: true }
+    }
+}
+
 /// A rule set that may drop our containers' packets, and that we do not change.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Obstacle {
@@ -63,11 +76,14 @@ pub(super) fn pass(
     socket: &mut Socket,
     name: &str,
     bridges: Bridges<'_>,
+    teach: Teach,
 ) -> Result<Vec<Obstacle>, NetlinkError> {
     let chains = nft::dump_base_chains(socket)?;
     let forward: Vec<&ChainInfo> =
         chains.iter().filter(|chain| chain.hook == Hook::Forward as u32).collect();
-    for family in [Family::Ip, Family::Ip6] {
+    for (family, wanted) in [(Family::Ip, teach.ipv4), (Family::Ip6, teach.ipv6)] {
+        // What an earlier daemon put there goes.
+        let bridges = if wanted { bridges } else { Bridges { ours: &[], ..bridges } };
         if let Some(chain) = forward.iter().find(|chain| is_iptables(chain, family)) {
             pass_one(socket, family, chain.drops, name, bridges)?;
         }
@@ -87,7 +103,7 @@ pub(super) fn pass(
 /// Takes our chain out of the neighbours' tables.
 pub(super) fn withdraw(socket: &mut Socket, name: &str) -> Result<(), NetlinkError> {
     let none = Bridges { ours: &[], others: &[] };
-    pass(socket, name, none).map(drop)
+    pass(socket, name, none, Teach::default()).map(drop)
 }
 
 fn is_iptables(chain: &ChainInfo, family: Family) -> bool {
