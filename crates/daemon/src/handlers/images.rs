@@ -305,6 +305,10 @@ pub async fn create(call: Call) -> Result {
 ///
 /// Source: moby `api/server/httputils/form.go`, `DecodePlatform`.
 fn platform(call: &Call) -> Result<Option<Platform>> {
+    if call.query.all("platform").filter(|text| !text.is_empty()).count() > 1 {
+        // Clients before API 1.52 know one, and so does this daemon.
+        return Err(Failure::invalid("multiple platform parameters not supported"));
+    }
     match call.query.text("platform") {
         "" => Ok(None),
         text if text.starts_with('{') => {
@@ -317,6 +321,7 @@ fn platform(call: &Call) -> Result<Option<Platform>> {
 }
 
 async fn pull(call: Call, name: Reference) -> Result {
+    call.refuse_meta_headers()?;
     let platform = platform(&call)?;
     // Ours, where Docker has nothing: an index with all that it names.
     let extent = match call.query.flag("allPlatforms") {
@@ -330,6 +335,7 @@ async fn pull(call: Call, name: Reference) -> Result {
 }
 
 pub async fn push(call: &Call, asked: &str) -> Result {
+    call.refuse_meta_headers()?;
     let name = match call.query.text("tag") {
         "" => Reference::parse_untagged(asked)?,
         tag => Reference::parse_untagged(asked)?.with_tag(tag)?,

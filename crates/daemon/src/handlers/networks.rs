@@ -80,6 +80,15 @@ pub async fn list(call: &Call) -> Result {
 }
 
 pub async fn inspect(call: &Call, asked: &str) -> Result {
+    // What it adds is a swarm's. Source: moby 28.2 `network_routes.go` `getNetwork`.
+    let verbose = call.query.text("verbose");
+    if !["", "1", "t", "T", "true", "TRUE", "True", "0", "f", "F", "false", "FALSE", "False"]
+        .contains(&verbose)
+    {
+        return Err(Failure::invalid(format!(
+            "invalid value for verbose: {verbose}: strconv.ParseBool: parsing {verbose:?}: invalid syntax"
+        )));
+    }
     let scope = call.query.text("scope");
     if !matches!(scope, "" | "local") {
         return Err(Failure::new(StatusCode::NOT_FOUND, format!("network {asked} not found")));

@@ -183,6 +183,12 @@ impl Engine {
         if name.digest().is_some() {
             return Err(Error::invalid("refusing to create a tag with a digest reference"));
         }
+        // Source: moby `reference/store.go`: `sha256:…` is how ids are written.
+        if name.domain() == "docker.io" && name.path() == "library/sha256" {
+            return Err(Error::invalid(
+                "refusing to create an ambiguous tag using digest algorithm as name",
+            ));
+        }
         let image = find_image(&self.inner, asked)?;
         let engine = Arc::clone(&self.inner);
         let name = name.clone();
