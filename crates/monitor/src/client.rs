@@ -98,6 +98,8 @@ pub struct Connection {
     stream: UnixStream,
     decoder: Decoder,
     seq: u64,
+    /// The rest of a frame of which the socket took a part.
+    unsent: Vec<u8>,
 }
 
 /// Why a connection is of no further use.
@@ -107,6 +109,9 @@ pub enum ConnectionError {
     Connect { path: PathBuf, source: io::Error },
     #[error("cannot send to the monitor")]
     Send { source: io::Error },
+    /// It left some 200 KB of requests unread.
+    #[error("the monitor does not take requests")]
+    Full,
     #[error("cannot receive from the monitor")]
     Receive { source: io::Error },
     #[error("cannot understand the monitor")]
@@ -124,7 +129,7 @@ pub enum Received {
 
 impl From<UnixStream> for Connection {
     fn from(stream: UnixStream) -> Connection {
-        Connection { stream, decoder: Decoder::default(), seq: 0 }
+        Connection { stream, decoder: Decoder::default(), seq: 0, unsent: Vec::new() }
     }
 }
 
@@ -141,47 +146,84 @@ impl AsRawFd for Connection {
 }
 
 impl Connection {
-    /// Connects to the monitor of the container in `bundle`, without blocking afterwards.
+    /// Connects to the monitor of the container in `bundle`. Never waits, here or afterwards.
     ///
     /// # Errors
-    /// When no monitor listens there (any more).
+    /// When no monitor listens there (any more); `WouldBlock` when one leaves others waiting too.
     pub fn open(bundle: &Path) -> Result<Connection, ConnectionError> {
         let path = bundle.join(SOCKET_NAME);
-        let connected = sys::socket::connect(&path)
-            .and_then(|stream| stream.set_nonblocking(true).map(|()| stream));
-        match connected {
+        match sys::socket::connect_now(&path) {
             Ok(stream) => Ok(Connection::from(stream)),
             Err(source) => Err(ConnectionError::Connect { path, source }),
         }
     }
 
-    /// Sends a request and returns its `seq`, which its answer bears as `re`. Waits only in the
-    /// unlikely case that the monitor left 200 KB of requests unread.
+    /// Sends a request and returns its `seq`, which its answer bears as `re`. On a non-blocking
+    /// socket this never waits: what the monitor does not take now is kept for
+    /// [`Connection::flush`].
     ///
     /// # Errors
-    /// When the monitor is gone.
+    /// When the monitor is gone, or takes nothing.
     pub fn send(
         &mut self,
         request: &Request,
         fds: &[BorrowedFd<'_>],
     ) -> Result<u64, ConnectionError> {
+        self.flush()?;
+        if self.is_behind() {
+            return Err(ConnectionError::Full);
+        }
         self.seq += 1;
         let frame = wire::encode_request(self.seq, request);
-        let mut sent = 0;
-        while sent < frame.len() {
-            // The descriptors go with the first byte, once.
-            let fds = if sent == 0 { fds } else { &[] };
-            match sys::socket::send_with_fds(&self.stream, &frame[sent..], fds) {
-                Ok(count) => sent += count,
+        // The descriptors go with the first byte, once.
+        let sent = loop {
+            match sys::socket::send_with_fds(&self.stream, &frame, fds) {
+                Ok(count) => break count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    wait_writable(&self.stream)
-                        .map_err(|source| ConnectionError::Send { source })?;
+                    return Err(ConnectionError::Full);
                 }
                 Err(source) => return Err(ConnectionError::Send { source }),
             }
-        }
+        };
+        self.unsent.extend_from_slice(&frame[sent..]);
+        self.flush()?;
         Ok(self.seq)
+    }
+
+    /// Sends what was kept, as far as the monitor takes it.
+    ///
+    /// # Errors
+    /// When the monitor is gone.
+    pub fn flush(&mut self) -> Result<(), ConnectionError> {
+        while !self.unsent.is_empty() {
+            match sys::socket::send_with_fds(&self.stream, &self.unsent, &[]) {
+                Ok(count) => drop(self.unsent.drain(..count)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(source) => return Err(ConnectionError::Send { source }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a part of a request is still to be sent.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    /// The monitor's number, of one that was found by its socket: it listened there first.
+    #[must_use]
+    pub fn monitor(&self) -> Option<Pid> {
+        sys::socket::peer_process(&self.stream).ok().flatten()
+    }
+
+    /// Says that nothing more will be asked or heard: a monitor that has told its end waits for
+    /// that.
+    pub fn hang_up(&self) {
+        // A monitor that has gone needs no word.
+        let _gone = self.stream.shutdown(std::net::Shutdown::Both);
     }
 
     /// Takes what has arrived. On a non-blocking socket this never waits.
@@ -240,10 +282,6 @@ impl Connection {
             }
         }
     }
-}
-
-fn wait_writable(stream: &UnixStream) -> io::Result<()> {
-    wait(stream, rustix::event::PollFlags::OUT)
 }
 
 fn wait(stream: &UnixStream, flags: rustix::event::PollFlags) -> io::Result<()> {

@@ -31,7 +31,17 @@ impl DetachKeys {
             out.extend_from_slice(bytes);
             return Typed::Input;
         }
-        for &byte in bytes {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            if self.matched == 0 {
+                // Between two first keys there is nothing to look at byte by byte.
+                let first = rest.iter().position(|byte| *byte == self.sequence[0]);
+                let (plain, keys) = rest.split_at(first.unwrap_or(rest.len()));
+                out.extend_from_slice(plain);
+                rest = keys;
+            }
+            let Some((&byte, after)) = rest.split_first() else { break };
+            rest = after;
             if byte == self.sequence[self.matched] {
                 self.matched += 1;
                 if self.matched == self.sequence.len() {

@@ -290,8 +290,23 @@ impl Daemon {
         }
     }
 
+    /// What a client gets until its end, which must not come before the daemon has hung up, and the
+    /// container's end.
+    fn rest(&mut self, mut client: UnixStream) -> (Vec<u8>, ExitRecord) {
+        let reader = std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            client.read_to_end(&mut bytes).unwrap();
+            bytes
+        });
+        let record = self.exit();
+        assert!(!reader.is_finished(), "the stream ended before the end was recorded");
+        self.connection.hang_up();
+        (reader.join().unwrap(), record)
+    }
+
     /// Reaps the monitor, which must have ended well.
     fn reap(self) {
+        drop(self.connection);
         let exit = sys::process::wait_process(&self.pidfd, sys::process::Wait::Block).unwrap();
         assert_eq!(exit, Some(sys::process::Exit::Code(0)));
     }
@@ -337,8 +352,7 @@ fn attach(runtime: RuntimeChoice) {
     let mut client = client.unwrap();
     client.write_all(b"lude\n").unwrap();
     client.shutdown(Shutdown::Write).unwrap();
-    let mut bytes = Vec::new();
-    client.read_to_end(&mut bytes).unwrap();
+    let (bytes, record) = daemon.rest(client);
     let mut text: [String; 3] = Default::default();
     let mut rest = bytes.as_slice();
     while let Some((header, body)) = rest.split_first_chunk::<8>() {
@@ -347,7 +361,7 @@ fn attach(runtime: RuntimeChoice) {
         rest = &body[length..];
     }
     assert_eq!(text, ["", "prelude\n", "err\n"]);
-    assert_eq!(daemon.exit().exit_code, 0);
+    assert_eq!(record.exit_code, 0);
     daemon.reap();
 }
 
@@ -379,10 +393,9 @@ fn terminal(runtime: RuntimeChoice) {
     assert_eq!(daemon.ask(&again, &[theirs.as_fd()]), Event::Done);
     drop(theirs);
     (&ours).write_all(b"two\n").unwrap();
-    let mut text = String::new();
-    (&ours).read_to_string(&mut text).unwrap();
-    assert_eq!(text, "two\r\ntwo\r\n");
-    assert_eq!(daemon.exit().exit_code, 0);
+    let (text, record) = daemon.rest(ours);
+    assert_eq!(text, b"two\r\ntwo\r\n");
+    assert_eq!(record.exit_code, 0);
     daemon.reap();
 }
 
@@ -488,10 +501,9 @@ fn slow_client(runtime: RuntimeChoice) {
     let (mut daemon, client) = fixture.start(Some(attach_options(Framing::Raw)));
     std::thread::sleep(Duration::from_millis(300));
     assert!(daemon.state().main.is_some(), "the container waits for its client");
-    let mut bytes = Vec::new();
-    client.unwrap().read_to_end(&mut bytes).unwrap();
+    let (bytes, record) = daemon.rest(client.unwrap());
     assert_eq!(bytes.len(), 300_000 * 11);
-    assert_eq!(daemon.exit().exit_code, 0);
+    assert_eq!(record.exit_code, 0);
     daemon.reap();
     assert_eq!(fixture.log().lines().count(), 300_000);
 }

@@ -94,6 +94,44 @@ pub fn connect(path: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(short)
 }
 
+/// The same without ever waiting, here or in later calls: `WouldBlock` when the listener leaves as
+/// many others waiting as it may.
+///
+/// # Errors
+/// As [`connect`].
+pub fn connect_now(path: &Path) -> io::Result<UnixStream> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let (_directory, short) = shorten(path)?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(&short)?)?;
+    Ok(UnixStream::from(socket))
+}
+
+/// The process at the other end of a connected Unix socket, as it was when it listened or made the
+/// pair; `None` for one in a PID namespace that we do not see.
+///
+/// # Errors
+/// As getsockopt(2).
+pub fn peer_process(socket: impl AsFd) -> io::Result<Option<rustix::process::Pid>> {
+    let mut peer = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut length = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: unix(7): SO_PEERCRED stores one ucred, for which `peer` and `length` have room.
+    let outcome = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut length,
+        )
+    };
+    if outcome < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(rustix::process::Pid::from_raw(peer.pid))
+}
+
 /// `path`, or a way to it that fits into an address and lasts as long as the returned descriptor.
 fn shorten(path: &Path) -> io::Result<(Option<OwnedFd>, PathBuf)> {
     if path.as_os_str().len() <= PATH_BYTES_MAX {

@@ -6,6 +6,7 @@
 //!
 //! The socket may be shared with the daemon, so calls say themselves that they do not wait.
 
+use std::borrow::Cow;
 use std::io::IoSlice;
 use std::os::fd::OwnedFd;
 
@@ -50,7 +51,8 @@ pub struct Gone;
 /// What a client typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Read {
-    /// Input, possibly none yet.
+    /// No input yet.
+    Nothing,
     Input,
     /// The end: half-closed, or gone.
     End,
@@ -154,25 +156,30 @@ impl Attached {
         }
     }
 
-    /// Reads stdin once, into `out`.
-    pub fn read(&mut self, scratch: &mut [u8], out: &mut Vec<u8>) -> Read {
+    /// Reads stdin once: what it gave, and how much of it stands in `scratch`.
+    pub fn read(&mut self, scratch: &mut [u8]) -> (Read, usize) {
         loop {
             match rustix::net::recv(&self.socket, &mut *scratch, RecvFlags::DONTWAIT) {
-                Ok((_, 0)) => return Read::End,
-                Ok((_, count)) => return self.typed(&scratch[..count], out),
+                Ok((_, 0)) => return (Read::End, 0),
+                Ok((_, count)) => return (Read::Input, count),
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Read::Input,
-                Err(_) => return Read::End,
+                Err(Errno::AGAIN) => return (Read::Nothing, 0),
+                Err(_) => return (Read::End, 0),
             }
         }
     }
 
-    /// Looks at input for the detach keys.
-    pub fn typed(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Read {
-        match self.keys.feed(bytes, out) {
+    /// Looks at input for the detach keys; without any it goes on as it is.
+    pub fn typed<'a>(&mut self, bytes: &'a [u8]) -> (Read, Cow<'a, [u8]>) {
+        if self.options.detach_keys.is_empty() {
+            return (Read::Input, Cow::Borrowed(bytes));
+        }
+        let mut input = Vec::with_capacity(bytes.len());
+        let read = match self.keys.feed(bytes, &mut input) {
             Typed::Input => Read::Input,
             Typed::Detach => Read::Detach,
-        }
+        };
+        (read, Cow::Owned(input))
     }
 
     /// Watches what matters now; `takes_stdin` is whether the process can take more.

@@ -1,12 +1,15 @@
 //! The process `tug monitor DIR`: one thread, one loop.
 //!
 //! ```text
-//! Waiting ──Start──▶ Running ──exit──▶ Draining ──streams ended, or 2 s──▶ Leaving ──▶ gone
-//!    │                                  exit record, events, control group removed
+//! Waiting ──Start──▶ Running ──exit──▶ Draining ──streams ended, or 2 s──▶ Told ──▶ Leaving ──▶ gone
+//!    │                                 exit record, control   the daemon has
+//!    │                                 group removed, events  hung up, or 5 s
 //!    └─ start failed, or the daemon died before Start ─▶ Leaving
 //! ```
 //!
-//! While Leaving, clients get the rest of the output, for as long as they keep reading it.
+//! While Told, clients' streams stay open: whoever sees one end and asks the daemon finds the end
+//! recorded, for a daemon hangs up once it has. While Leaving, clients get the rest of the output,
+//! for as long as they keep reading it.
 //!
 //! Always true: losing control connections changes nothing once the container runs; signals end
 //! nothing here but zombies; one slow client holds back its own process only.
@@ -49,6 +52,9 @@ use crate::wire::{Event, ExecState, Target};
 /// How long streams may stay open after their process has ended: moby `daemon/monitor.go`.
 const DRAIN_MAX: Duration = Duration::from_secs(2);
 
+/// How long a daemon may take to record the end before clients are let go without it.
+const TOLD_MAX: Duration = Duration::from_secs(5);
+
 /// How long a client may read nothing while the monitor waits to leave.
 const LINGER_MAX: Duration = Duration::from_secs(10);
 
@@ -88,9 +94,24 @@ struct Monitor {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Waiting,
-    Running { pid: Pid, started_at: Timestamp },
-    Draining { pid: Pid, started_at: Timestamp, finished_at: Timestamp, exit: Exit, until: Instant },
-    Leaving { until: Instant },
+    Running {
+        pid: Pid,
+        started_at: Timestamp,
+    },
+    Draining {
+        pid: Pid,
+        started_at: Timestamp,
+        finished_at: Timestamp,
+        exit: Exit,
+        until: Instant,
+    },
+    /// The daemon knows of the end, and has yet to record it.
+    Told {
+        until: Instant,
+    },
+    Leaving {
+        until: Instant,
+    },
 }
 
 /// The monitor process; `args` are what follows the word `monitor`. Its stdin is the control
@@ -190,7 +211,9 @@ impl Monitor {
         let now = Instant::now();
         let phase = match self.phase {
             Phase::Waiting | Phase::Running { .. } => None,
-            Phase::Draining { until, .. } | Phase::Leaving { until } => Some(until),
+            Phase::Draining { until, .. } | Phase::Told { until } | Phase::Leaving { until } => {
+                Some(until)
+            }
         };
         [
             phase,
@@ -242,6 +265,7 @@ impl Monitor {
                 self.finish();
             }
         }
+        self.leave_if_settled(now);
     }
 
     /// Reaps every child that ended: our processes, and orphans that became ours.
@@ -311,7 +335,17 @@ impl Monitor {
             eprintln!("{}", chain(&error));
         }
         self.tell(&Event::Exited(record));
-        self.leave();
+        self.phase = Phase::Told { until: Instant::now() + TOLD_MAX };
+        self.leave_if_settled(Instant::now());
+    }
+
+    /// Goes on once no daemon is there that has yet to record the end.
+    fn leave_if_settled(&mut self, now: Instant) {
+        if let Phase::Told { until } = self.phase
+            && (self.controls.is_empty() || now >= until)
+        {
+            self.leave();
+        }
     }
 
     /// Lets go of every client as it has read everything, then of the world.
@@ -326,7 +360,7 @@ impl Monitor {
     fn has_left(&self) -> bool {
         match self.phase {
             Phase::Waiting => self.controls.is_empty(),
-            Phase::Running { .. } | Phase::Draining { .. } => false,
+            Phase::Running { .. } | Phase::Draining { .. } | Phase::Told { .. } => false,
             Phase::Leaving { until } => {
                 let waiting =
                     !self.clients.is_empty() || self.controls.values().any(Control::is_behind);

@@ -191,25 +191,37 @@ impl Process {
 
     /// Writes input; what is not taken is kept.
     pub fn write(&mut self, bytes: &[u8], poller: &Poller) {
-        if self.stdin.is_some() {
-            self.unwritten.extend_from_slice(bytes);
+        let Some(stdin) = &self.stdin else { return };
+        let mut taken = 0;
+        while self.unwritten.is_empty() && taken < bytes.len() {
+            match rustix::io::write(stdin, &bytes[taken..]) {
+                Ok(count) => taken += count,
+                Err(Errno::INTR) => {}
+                // Full, or broken: `flush` meets it again and knows what to do.
+                Err(_) => break,
+            }
         }
-        self.flush(poller);
+        self.unwritten.extend_from_slice(&bytes[taken..]);
+        if !self.unwritten.is_empty() {
+            self.flush(poller);
+        }
     }
 
     /// Writes what was kept, and closes stdin after it if it is to end.
     pub fn flush(&mut self, poller: &Poller) {
         let Some(stdin) = &mut self.stdin else { return };
         let mut broken = false;
-        while !self.unwritten.is_empty() && !broken {
-            match rustix::io::write(&*stdin, &self.unwritten) {
-                Ok(count) => drop(self.unwritten.drain(..count)),
+        let mut written = 0;
+        while written < self.unwritten.len() && !broken {
+            match rustix::io::write(&*stdin, &self.unwritten[written..]) {
+                Ok(count) => written += count,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => break,
                 // The process closed its stdin: whatever is typed is for nobody.
                 Err(_) => broken = true,
             }
         }
+        self.unwritten.drain(..written);
         if broken {
             self.unwritten.clear();
         }

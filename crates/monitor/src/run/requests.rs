@@ -242,7 +242,7 @@ impl Monitor {
         options: AttachOptions,
         mut fds: Vec<OwnedFd>,
     ) -> Result<(), String> {
-        if matches!(self.phase, Phase::Leaving { .. }) {
+        if matches!(self.phase, Phase::Told { .. } | Phase::Leaving { .. }) {
             return Err("the process has ended".to_owned());
         }
         let process = self.find(target).ok_or("the process has ended")?;
@@ -346,7 +346,7 @@ impl Monitor {
 
     fn state(&self) -> State {
         let main = match self.phase {
-            Phase::Waiting | Phase::Leaving { .. } => None,
+            Phase::Waiting | Phase::Told { .. } | Phase::Leaving { .. } => None,
             Phase::Running { pid, started_at } | Phase::Draining { pid, started_at, .. } => {
                 Some(Running { pid: pid.as_raw_nonzero().get(), started_at })
             }

@@ -127,13 +127,23 @@ impl Monitor {
     fn read_client(&mut self, id: u32) {
         let Some(client) = self.clients.get_mut(&id) else { return };
         let Some(process) = self.processes.get_mut(&client.process) else { return };
-        if !process.takes_stdin() {
-            return;
+        let mut last = Read::Nothing;
+        for _ in 0..TURN_READS {
+            if !process.takes_stdin() {
+                break;
+            }
+            let (read, count) = client.read(&mut self.scratch);
+            last = read;
+            if count > 0 {
+                let (read, input) = client.typed(&self.scratch[..count]);
+                process.write(&input, &self.poller);
+                last = read;
+            }
+            if last != Read::Input {
+                break;
+            }
         }
-        let mut input = Vec::new();
-        let read = client.read(&mut self.scratch, &mut input);
-        process.write(&input, &self.poller);
-        self.act_on(id, read);
+        self.act_on(id, last);
     }
 
     /// Gives a new client's first input, which the daemon had read already, to its process.
@@ -144,15 +154,14 @@ impl Monitor {
         if bytes.is_empty() || !client.has_stdin() {
             return;
         }
-        let mut input = Vec::new();
-        let read = client.typed(&bytes, &mut input);
+        let (read, input) = client.typed(&bytes);
         process.write(&input, &self.poller);
         self.act_on(id, read);
     }
 
     fn act_on(&mut self, id: u32, read: Read) {
         match read {
-            Read::Input => {}
+            Read::Nothing | Read::Input => {}
             Read::End => self.client_stdin_ended(id),
             Read::Detach => {
                 let Some(client) = self.clients.get(&id) else { return };

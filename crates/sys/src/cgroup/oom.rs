@@ -40,17 +40,23 @@ impl OomWatch {
         Ok(Self { bell, counter, seen: 0 })
     }
 
-    /// Silences the bell and tells how many processes were killed since the last call.
+    /// Silences the bell and tells how often memory ran out since the last call: processes that were
+    /// killed for it, and on version 1 a group that hangs because none may be (`oom_kill_disable`).
     ///
     /// # Errors
     /// When the group is gone.
     pub fn take(&mut self) -> io::Result<u64> {
         let mut buffer = [0_u8; 4096];
-        while rustix::io::read(&self.bell, &mut buffer).is_ok_and(|count| count > 0) {}
-        let kills = get(&table(&std::fs::read_to_string(&self.counter)?), "oom_kill");
+        let mut rang = false;
+        while rustix::io::read(&self.bell, &mut buffer).is_ok_and(|count| count > 0) {
+            rang = true;
+        }
+        let now = table(&std::fs::read_to_string(&self.counter)?);
+        let kills = get(&now, "oom_kill");
         let new = kills.saturating_sub(self.seen);
         self.seen = kills;
-        Ok(new)
+        let hangs = rang && get(&now, "oom_kill_disable") > 0 && get(&now, "under_oom") > 0;
+        Ok(new + u64::from(hangs))
     }
 }
 
