@@ -45,6 +45,7 @@ pub(crate) fn open(mut config: EngineConfig) -> Result<Inner> {
         uploads,
         networks,
         containers: containers::Registry::default(),
+        adopted: std::sync::Mutex::default(),
         cache_locks: std::sync::Arc::default(),
         cache_collected: std::sync::Mutex::default(),
         named_builds: crate::builds::NamedBuilds::default(),

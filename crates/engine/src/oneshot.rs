@@ -172,7 +172,11 @@ async fn supervise(
     loop {
         tokio::select! {
             piece = news.recv() => match piece {
-                Some(News::Exited(record)) => return Ok(record.exit_code),
+                Some(News::Exited(record)) => {
+                    // Its output may end now.
+                    link.hang_up();
+                    return Ok(record.exit_code);
+                }
                 Some(News::Lost) | None => return Err(Error::internal("the command's monitor was lost")),
                 Some(News::Oom | News::ExecExited { .. } | News::Detached { .. }) => {}
             },
@@ -201,8 +205,8 @@ async fn start(
         framing: Framing::Multiplexed,
         prelude: Vec::new(),
     };
-    let pending = vec![PendingAttach { socket: client, options }];
-    let handed = world::hand_over(ready, pending).await;
+    let pending = vec![PendingAttach { socket: client, options, run: None }];
+    let handed = world::hand_over(ready, pending, &tokio::sync::Notify::new()).await;
     handed.map(|handed| (handed.link, handed.news)).map_err(|failure| {
         Error::new(
             if failure.users_fault { Kind::Invalid } else { Kind::Internal },

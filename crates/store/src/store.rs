@@ -321,8 +321,9 @@ fn lock(root: &Path) -> Result<File, OpenError> {
     let failed = |source| OpenError::Lock { path: path.clone(), source };
     let file =
         File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
-    // A child of a killed daemon that has not reached its execve holds the lock for moments.
-    let mut patience = 10;
+    // A killed daemon whose threads are yet to end, or a child of it that has not reached its execve,
+    // holds the lock for moments; on a busy machine they are long ones.
+    let mut patience = 50;
     loop {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(file),

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::derive;
 use super::execs::ExecPhase;
+use super::record::Record;
 use super::registry::{Arrival, Container};
 use super::step::Phase;
 use super::task::{Message, PendingAttach, View};
@@ -22,7 +23,7 @@ use super::views::{
 };
 use super::world::{self, blocking, console_size};
 use crate::error::{Error, Kind, Result};
-use crate::{Engine, words};
+use crate::{Engine, Inner, words};
 
 /// Ctrl-P, Ctrl-Q.
 const DETACH_DEFAULT: &[u8] = &[16, 17];
@@ -35,6 +36,8 @@ pub struct Attaching {
     container: Arc<Container>,
     request: AttachRequest,
     detach_keys: Vec<u8>,
+    /// The run that was there when it was accepted.
+    run: Option<u64>,
     /// Lets a start wait until the connection is there.
     _arrival: Arrival,
 }
@@ -76,7 +79,8 @@ impl Attaching {
             prelude: client.prelude,
         };
         let (reply, answer) = oneshot::channel();
-        let message = Message::Attach { client: PendingAttach { socket, options }, reply };
+        let client = PendingAttach { socket, options, run: self.run };
+        let message = Message::Attach { client, reply };
         let gone = || words::no_such_container(&self.container.id.to_string());
         self.container.inbox.send(message).map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone()))
@@ -181,6 +185,19 @@ fn detach_keys(text: Option<&str>) -> Result<Vec<u8>> {
         .collect()
 }
 
+/// Only on a terminal are keys typed; elsewhere any bytes are data.
+///
+/// Source: moby `container/stream/attach.go`.
+fn keys_that_count(keys: Vec<u8>, tty: bool) -> Vec<u8> {
+    if tty { keys } else { Vec::new() }
+}
+
+/// Ends a client's stream, also where a monitor that does not answer may hold its socket, too.
+pub(crate) fn end_stream(socket: &OwnedFd) {
+    // A client that has gone needs no end.
+    let _gone = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+}
+
 /// An accepted exec start.
 pub struct ExecStarting {
     pub tty: bool,
@@ -213,14 +230,18 @@ impl ExecStarting {
             socket
         })
         .await;
-        let outcome = self.run(Some((options, &socket))).await;
-        if let Err(error) = &outcome {
+        let Err(failure) = self.run(Some((options, &socket))).await else { return Ok(()) };
+        if let ExecFailure::Untold(error) = &failure {
             let text = format!("{}\r\n", error.message);
             let bytes = if tty { text.into_bytes() } else { frame(1, text.as_bytes()) };
-            // A client that has gone needs no words.
-            let _ = blocking(move || write_all(&socket, &bytes)).await;
+            blocking(move || {
+                // A client that has gone needs no words.
+                let _gone = write_all(&socket, &bytes);
+                end_stream(&socket);
+            })
+            .await;
         }
-        outcome
+        Err(failure.into())
     }
 
     /// Starts the process without a client.
@@ -228,21 +249,18 @@ impl ExecStarting {
     /// # Errors
     /// When the process could not be started.
     pub async fn detached(self) -> Result<()> {
-        self.run(None).await
+        Ok(self.run(None).await?)
     }
 
-    async fn run(self, client: Option<(AttachOptions, &OwnedFd)>) -> Result<()> {
+    async fn run(
+        self,
+        client: Option<(AttachOptions, &OwnedFd)>,
+    ) -> std::result::Result<(), ExecFailure> {
         let view = self.container.now();
-        let command = self.spec.argv.join(" ");
-        world::tell(
-            &self.engine.inner,
-            &view.record,
-            &format!("exec_start: {command}"),
-            &[("execID", self.exec.to_string())],
-        );
+        tell_exec(&self.engine.inner, &view.record, "exec_start", &self.exec, &self.spec.argv);
         let Some(link) = &view.link else {
             self.container.execs.ended(&self.exec, 126);
-            return Err(words::not_running(self.container.id));
+            return Err(words::not_running(self.container.id).into());
         };
         let attach = client.as_ref().map(|(options, _)| options.clone());
         let request = ExecRequest {
@@ -265,16 +283,37 @@ impl ExecStarting {
             }
             Ok(Event::ExecFailed { exit_code, message, .. }) => {
                 self.container.execs.ended(&self.exec, exit_code);
-                Err(Error::new(Kind::Invalid, message))
+                Err(ExecFailure::Told(Error::new(Kind::Invalid, message)))
             }
             Ok(other) => {
                 self.container.execs.ended(&self.exec, 126);
-                Err(Error::internal(format!("the monitor answered {other:?} to an exec")))
+                Err(Error::internal(format!("the monitor answered {other:?} to an exec")).into())
             }
             Err(error) => {
                 self.container.execs.ended(&self.exec, 126);
-                Err(error)
+                Err(error.into())
             }
+        }
+    }
+}
+
+/// Why an exec does not run, and whether its client has been told in its stream: by its monitor,
+/// which is asked for that together with the process.
+enum ExecFailure {
+    Told(Error),
+    Untold(Error),
+}
+
+impl From<Error> for ExecFailure {
+    fn from(error: Error) -> Self {
+        Self::Untold(error)
+    }
+}
+
+impl From<ExecFailure> for Error {
+    fn from(failure: ExecFailure) -> Self {
+        match failure {
+            ExecFailure::Told(error) | ExecFailure::Untold(error) => error,
         }
     }
 }
@@ -361,7 +400,9 @@ impl Engine {
         }
         let tty = view.record.spec.tty;
         let _arrival = container.arrivals.announce();
-        Ok(Attaching { tty, engine: self.clone(), container, request, detach_keys, _arrival })
+        let run = view.phase.run().map(|_| view.exits);
+        let detach_keys = keys_that_count(detach_keys, tty);
+        Ok(Attaching { tty, engine: self.clone(), container, request, detach_keys, run, _arrival })
     }
 
     /// Sets the size of a container's terminal: rows (height) and columns (width).
@@ -396,9 +437,9 @@ impl Engine {
             return Err(words::relative_workdir(&spec.working_dir));
         }
         let id = Id::random();
-        let action = format!("exec_create: {}", spec.argv.join(" "));
+        let argv = spec.argv.clone();
         container.execs.insert(id, spec);
-        world::tell(&self.inner, &view.record, &action, &[("execID", id.to_string())]);
+        tell_exec(&self.inner, &view.record, "exec_create", &id, &argv);
         Ok(id)
     }
 
@@ -411,10 +452,10 @@ impl Engine {
         let view = container.now();
         running(&view)?;
         let Some(entry) = container.execs.get(&id) else { return Err(words::no_such_exec(exec)) };
-        if entry.state != ExecPhase::Created || !container.execs.claim(&id) {
+        if !container.execs.claim(&id) {
             return Err(match entry.state {
                 ExecPhase::Ended { .. } => Error::conflict(format!("exec {id} has already run")),
-                ExecPhase::Created | ExecPhase::Starting | ExecPhase::Running { .. } => {
+                ExecPhase::Created { .. } | ExecPhase::Starting | ExecPhase::Running { .. } => {
                     Error::conflict(format!("Error: Exec command {id} is already running"))
                 }
             });
@@ -423,7 +464,7 @@ impl Engine {
         if options.console_size.is_some() {
             spec.console_size = options.console_size;
         }
-        let detach_keys = detach_keys(spec.detach_keys.as_deref())?;
+        let detach_keys = keys_that_count(detach_keys(spec.detach_keys.as_deref())?, spec.tty);
         // The stream is framed as the start says, whatever terminal the create asked for: a client
         // unpacks what it asked for last. Source: moby 28.2 `api/server/router/container/exec.go`.
         Ok(ExecStarting {
@@ -475,6 +516,14 @@ impl Engine {
             .find_map(|container| container.execs.find(asked).map(|id| (container, id)));
         found.ok_or_else(|| words::no_such_exec(asked))
     }
+}
+
+/// Publishes an event of an exec; its words have a space after the program, whether or not arguments
+/// follow. Source: moby `daemon/exec.go`.
+pub(crate) fn tell_exec(engine: &Inner, record: &Record, action: &str, exec: &Id, argv: &[String]) {
+    let (program, arguments) = argv.split_first().map_or(("", &[][..]), |(a, b)| (a.as_str(), b));
+    let action = format!("{action}: {program} {}", arguments.join(" "));
+    world::tell(engine, record, &action, &[("execID", exec.to_string())]);
 }
 
 /// Whether execs may be made now.

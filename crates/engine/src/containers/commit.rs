@@ -11,7 +11,6 @@ use super::views::CommitRequest;
 use super::world::{self, blocking};
 use crate::Engine;
 use crate::error::{Error, Kind, Result};
-use crate::events::EventType;
 
 impl Engine {
     /// Makes an image of a container, which is paused meanwhile if asked for.
@@ -48,9 +47,7 @@ impl Engine {
                 .store
                 .tag(reference, &image)
                 .map_err(|source| Error::caused(Kind::Internal, source))?;
-            let attributes =
-                std::collections::BTreeMap::from([("name".to_owned(), reference.familiar())]);
-            self.inner.events.publish(EventType::Image, "tag", image.to_string(), attributes);
+            crate::images::tell(&self.inner, "tag", &image, &reference.familiar());
         }
         let engine = Arc::clone(&self.inner);
         blocking(move || engine.flush()).await?;

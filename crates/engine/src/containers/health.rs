@@ -17,13 +17,12 @@ use spec::image::{Config, Healthcheck};
 use store::records::Durability;
 use tokio::io::AsyncReadExt;
 
-use super::attach::exec_process;
+use super::attach::{exec_process, tell_exec};
 use super::link::Link;
 use super::registry::Container;
 use super::step::{Phase, SIGKILL};
 use super::task::{Message, View};
 use super::views::{ExecSpec, HealthResult, HealthStatus, HealthView};
-use super::world;
 use crate::error::{Error, Kind, Result};
 use crate::{Engine, Inner};
 
@@ -31,6 +30,8 @@ const INTERVAL_DEFAULT: Duration = Duration::from_secs(30);
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 const START_INTERVAL_DEFAULT: Duration = Duration::from_secs(5);
 const RETRIES_DEFAULT: i64 = 3;
+/// How long a probe that was killed may take to end.
+const KILL_PATIENCE: Duration = Duration::from_secs(2);
 /// How many results are kept, and how much of each one's output.
 const RESULTS_MAX: usize = 5;
 const OUTPUT_BYTES_MAX: usize = 4096;
@@ -140,6 +141,12 @@ pub fn judge(
     next
 }
 
+/// How long until the next probe. A run whose health is not told yet is only just starting.
+fn pause(status: Option<HealthStatus>, since: Duration, check: &Check) -> Duration {
+    let starting = status.is_none_or(|status| status == HealthStatus::Starting);
+    if starting && since < check.start_period { check.start_interval } else { check.interval }
+}
+
 /// Probes for as long as the container runs. To be aborted at its end.
 pub(crate) async fn probe_forever(
     engine: Arc<Inner>,
@@ -149,14 +156,8 @@ pub(crate) async fn probe_forever(
 ) {
     loop {
         let status = container.now().health.as_ref().map(|health| health.status);
-        let in_start = status == Some(HealthStatus::Starting)
-            && SystemTime::now().duration_since(began).unwrap_or_default() < check.start_period;
-        tokio::time::sleep(if in_start {
-            check.start_interval.min(check.interval)
-        } else {
-            check.interval
-        })
-        .await;
+        let since = SystemTime::now().duration_since(began).unwrap_or_default();
+        tokio::time::sleep(pause(status, since, &check)).await;
         let view = container.now();
         let (Phase::Running { .. }, Some(link)) = (&view.phase, &view.link) else { continue };
         let start = SystemTime::now();
@@ -190,13 +191,12 @@ async fn probe(
     let failed = |source| Error::because(Kind::Internal, "cannot run the health check", source);
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     ours.set_nonblocking(true).map_err(failed)?;
-    let ours = tokio::net::UnixStream::from_std(ours).map_err(failed)?;
-    let command = check.argv.join(" ");
-    let more = [("execID", exec.to_string())];
+    let mut ours = tokio::net::UnixStream::from_std(ours).map_err(failed)?;
     container.execs.insert(exec, spec.clone());
-    let ended = container.execs.on_end(&exec);
-    world::tell(&engine.inner, &view.record, &format!("exec_create: {command}"), &more);
-    world::tell(&engine.inner, &view.record, &format!("exec_start: {command}"), &more);
+    let mut ended = container.execs.on_end(&exec);
+    for action in ["exec_create", "exec_start"] {
+        tell_exec(&engine.inner, &view.record, action, &exec, &check.argv);
+    }
     let attach = AttachOptions {
         stdin: false,
         stdout: true,
@@ -214,7 +214,14 @@ async fn probe(
     };
     let answer = link.ask(&Request::Exec(Box::new(request)), &[theirs.as_fd()]).await;
     drop(theirs);
-    match answer? {
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(error) => {
+            container.execs.remove(&exec);
+            return Err(error);
+        }
+    };
+    match answer {
         Event::ExecStarted { pid, .. } => container.execs.started(&exec, pid),
         Event::ExecFailed { message, .. } => {
             container.execs.remove(&exec);
@@ -226,46 +233,82 @@ async fn probe(
             )));
         }
     }
+    let mut output = Output::default();
     let whole = async {
-        let output = read(ours).await;
-        (ended.await.unwrap_or(-1), output)
+        output.read(&mut ours).await;
+        (&mut ended).await.unwrap_or(-1)
     };
-    let outcome = tokio::time::timeout(check.timeout, whole).await;
-    let outcome = match outcome {
-        Ok(outcome) => Ok(outcome),
+    let outcome = match tokio::time::timeout(check.timeout, whole).await {
+        Ok(code) => (code, output.text()),
         Err(_) => {
             let _ = link.tell(&Request::Signal { target: Target::Exec(exec), signal: SIGKILL });
-            Ok((-1, format!("Health check exceeded timeout ({})", go_duration(check.timeout))))
+            // Dying probes must not pile up.
+            let _ = tokio::time::timeout(KILL_PATIENCE, ended).await;
+            (-1, exceeded(check.timeout, &output.text()))
         }
     };
     container.execs.remove(&exec);
-    outcome
+    Ok(outcome)
 }
 
-/// All output, of which only the beginning is kept.
-async fn read(mut socket: tokio::net::UnixStream) -> String {
-    let mut kept = Vec::new();
-    let mut cut = false;
-    let mut buffer = vec![0; OUTPUT_BYTES_MAX];
-    while let Ok(count @ 1..) = socket.read(&mut buffer).await {
-        let room = OUTPUT_BYTES_MAX - kept.len();
-        cut |= count > room;
-        kept.extend_from_slice(&buffer[..count.min(room)]);
-    }
-    let mut text = String::from_utf8_lossy(&kept).into_owned();
-    if cut {
-        text.push_str("...");
-    }
-    text
+/// What a probe says, of which only the beginning is kept.
+#[derive(Default)]
+struct Output {
+    kept: Vec<u8>,
+    cut: bool,
 }
 
-/// `1m30s`, as Go shows durations of whole seconds, and `1.5s`.
+impl Output {
+    /// Reads to the end, or as far as it comes.
+    async fn read(&mut self, socket: &mut tokio::net::UnixStream) {
+        let mut buffer = vec![0; OUTPUT_BYTES_MAX];
+        while let Ok(count @ 1..) = socket.read(&mut buffer).await {
+            let room = OUTPUT_BYTES_MAX - self.kept.len();
+            self.cut |= count > room;
+            self.kept.extend_from_slice(&buffer[..count.min(room)]);
+        }
+    }
+
+    fn text(&self) -> String {
+        let text = String::from_utf8_lossy(&self.kept);
+        format!("{text}{}", if self.cut { "..." } else { "" })
+    }
+}
+
+/// Source: moby 28.2 `daemon/health.go`, `cmdProbe.run`.
+fn exceeded(timeout: Duration, output: &str) -> String {
+    let limit = go_duration(timeout);
+    if output.is_empty() {
+        return format!("Health check exceeded timeout ({limit})");
+    }
+    format!("Health check exceeded timeout ({limit}): {output}")
+}
+
+/// `1m30s`, `1.5s`, `50ms`: as Go prints durations.
 fn go_duration(time: Duration) -> String {
-    let (minutes, seconds) = (time.as_secs() / 60, time.as_secs_f64() % 60.0);
-    match (minutes / 60, minutes % 60) {
-        (0, 0) => format!("{seconds}s"),
-        (0, minutes) => format!("{minutes}m{seconds}s"),
-        (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
+    let nanos = time.as_nanos();
+    let decimal = |unit: u128, name: &str| {
+        let digits = unit.ilog10() as usize;
+        let fraction = format!("{:0digits$}", nanos % unit);
+        let fraction = fraction.trim_end_matches('0');
+        let point = if fraction.is_empty() || digits == 0 { "" } else { "." };
+        (nanos / unit, format!("{point}{}{name}", if digits == 0 { "" } else { fraction }))
+    };
+    let whole = |(number, rest): (u128, String)| format!("{number}{rest}");
+    match nanos {
+        0 => "0s".to_owned(),
+        1..1_000 => whole(decimal(1, "ns")),
+        1_000..1_000_000 => whole(decimal(1_000, "µs")),
+        1_000_000..1_000_000_000 => whole(decimal(1_000_000, "ms")),
+        _ => {
+            let (seconds, rest) = decimal(1_000_000_000, "s");
+            let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+            match (hours, minutes) {
+                (0, 0) => format!("{seconds}{rest}"),
+                (0, minutes) => format!("{minutes}m{seconds}{rest}"),
+                (hours, minutes) => format!("{hours}h{minutes}m{seconds}{rest}"),
+            }
+        }
     }
 }
 
@@ -319,7 +362,35 @@ mod tests {
         let check = check();
         assert_eq!(check.argv, ["/bin/sh", "-c", "true"]);
         assert_eq!((check.interval, check.timeout), (INTERVAL_DEFAULT, TIMEOUT_DEFAULT));
-        assert_eq!(go_duration(Duration::from_secs(90)), "1m30s");
-        assert_eq!(go_duration(Duration::from_millis(1500)), "1.5s");
+        for (nanos, want) in [
+            (0, "0s"),
+            (7, "7ns"),
+            (1_500, "1.5µs"),
+            (50_000_000, "50ms"),
+            (1_500_000_000, "1.5s"),
+            (90_000_000_000, "1m30s"),
+            (3_600_000_000_000, "1h0m0s"),
+            (60_050_000_000, "1m0.05s"),
+        ] {
+            assert_eq!(go_duration(Duration::from_nanos(nanos)), want);
+        }
+        let limit = Duration::from_millis(50);
+        assert_eq!(exceeded(limit, "so far"), "Health check exceeded timeout (50ms): so far");
+        assert_eq!(exceeded(limit, ""), "Health check exceeded timeout (50ms)");
+    }
+
+    #[test]
+    fn the_start_interval_counts_from_the_first_probe_on() {
+        let check = Check { start_interval: Duration::from_secs(2), ..check() };
+        let (early, late) = (Duration::from_secs(1), Duration::from_secs(11));
+        for (status, since, want) in [
+            (None, early, check.start_interval),
+            (Some(HealthStatus::Starting), early, check.start_interval),
+            (Some(HealthStatus::Starting), late, check.interval),
+            (Some(HealthStatus::Healthy), early, check.interval),
+            (Some(HealthStatus::Unhealthy), early, check.interval),
+        ] {
+            assert_eq!(pause(status, since, &check), want, "{status:?} {since:?}");
+        }
     }
 }

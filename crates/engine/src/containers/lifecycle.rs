@@ -1,7 +1,7 @@
 //! Start, stop, kill, pause, rename, update, remove, prune, wait: what callers ask of a container's
 //! task, and Docker's words for its refusals.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -144,7 +144,25 @@ fn stopping(view: &View, options: &StopOptions, by: By) -> Result<Stopping> {
             None => Some(GRACE_DEFAULT),
         },
     };
-    Ok(Stopping { signal, grace, by })
+    Ok(Stopping { signal, grace, at: jiff::Timestamp::now(), by })
+}
+
+/// Stops containers at the same time, for the daemon's sake and not the user's.
+async fn stop_each(containers: Vec<Arc<Container>>, grace: Grace) {
+    let options = StopOptions { signal: None, grace };
+    let stops = containers.into_iter().filter_map(|container| {
+        let how = stopping(&container.now(), &options, By::Daemon).ok()?;
+        Some(tokio::spawn(async move {
+            if let Err(denied) = submit(&container, Input::Stop(how), Until::Stopped).await {
+                let error = worded(denied, &container);
+                tracing::warn!(container = %container.id, error = chain(&error), "container not stopped");
+            }
+        }))
+    });
+    for stop in stops.collect::<Vec<_>>() {
+        // A stop that panicked has said so itself.
+        let _ = stop.await;
+    }
 }
 
 impl Engine {
@@ -187,19 +205,26 @@ impl Engine {
     /// Stops everything that runs, all at once, for a daemon that does not leave containers behind.
     /// Restart policies see no user's stop in it.
     pub async fn stop_all(&self, grace: Grace) {
-        let options = StopOptions { signal: None, grace };
-        let stops = self.inner.containers.all().into_iter().filter_map(|container| {
-            let how = stopping(&container.now(), &options, By::Daemon).ok()?;
-            Some(tokio::spawn(async move {
-                if let Err(denied) = submit(&container, Input::Stop(how), Until::Stopped).await {
-                    let error = worded(denied, &container);
-                    tracing::warn!(container = %container.id, error = chain(&error), "container not stopped");
-                }
-            }))
-        });
-        for stop in stops.collect::<Vec<_>>() {
-            // A stop that panicked has said so itself.
-            let _ = stop.await;
+        stop_each(self.inner.containers.all(), grace).await;
+    }
+
+    /// Stops what an earlier daemon left running, for a daemon that leaves nothing running itself;
+    /// then restart policies count, as after any start of a daemon.
+    ///
+    /// Source: moby `daemon/daemon.go`, `restore`.
+    pub async fn end_earlier_runs(&self) {
+        let found = {
+            let mut found = self.inner.adopted.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *found)
+        };
+        if found.is_empty() {
+            return;
+        }
+        tracing::info!(count = found.len(), "stopping what an earlier daemon left running");
+        stop_each(found.clone(), Grace::Default).await;
+        for container in found {
+            // One that removes itself at its end is gone by now.
+            let _ = submit(&container, Input::DaemonStarted, Until::Taken).await;
         }
     }
 

@@ -4,6 +4,10 @@
 //! order, with [`News::Lost`] or an exit as the last. Dropping a link changes nothing for the
 //! container.
 //!
+//! Always true: every question has a deadline. A monitor that lets one pass is silent until it
+//! says anything again; what is asked meanwhile fails soon, so that a monitor that hangs costs
+//! nobody but its own container's callers.
+//!
 //! Lock order: `answers`, then `connection`; neither is held across an `.await`.
 
 use std::collections::HashMap;
@@ -19,8 +23,8 @@ use monitor::wire::{DetachCause, Event, Request, State, Target};
 use spec::Id;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, oneshot};
-use tracing::warn;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tracing::{info, warn};
 
 use crate::error::{Error, Kind, Result, chain};
 
@@ -41,9 +45,33 @@ pub(crate) enum News {
     Lost,
 }
 
+/// How long a monitor may take for what it does from memory.
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// How long to make a process in a container: another runtime may be a slow program.
+const EXEC_MAX: Duration = Duration::from_secs(15);
+/// How long to make a container: there may be hooks.
+const START_MAX: Duration = Duration::from_secs(120);
+/// How long a silent monitor may take to speak again before a further question fails.
+const SILENT_MAX: Duration = Duration::from_millis(300);
+
 pub(crate) struct Link {
     connection: Mutex<Connection>,
-    answers: Mutex<HashMap<u64, oneshot::Sender<Event>>>,
+    answers: Mutex<HashMap<u64, Asker>>,
+    /// It let a question pass its deadline and has said nothing since.
+    silent: watch::Sender<bool>,
+    /// The connection is over.
+    over: watch::Sender<bool>,
+    /// Wakes the listener when a part of a request is left to be sent.
+    behind: Notify,
+    /// The monitor's pidfd, where it could be had.
+    monitor: Option<OwnedFd>,
+}
+
+/// Who awaits an answer.
+enum Asker {
+    Waiting(oneshot::Sender<Event>),
+    /// Was told that there is none.
+    GaveUp,
 }
 
 impl Link {
@@ -53,14 +81,26 @@ impl Link {
         child: Option<OwnedFd>,
     ) -> io::Result<(Arc<Self>, mpsc::UnboundedReceiver<News>)> {
         // The same socket by another descriptor, for the event loop.
-        let socket = std::os::unix::net::UnixStream::from(rustix::io::dup(connection.as_fd())?);
+        let socket = rustix::io::fcntl_dupfd_cloexec(connection.as_fd(), 0)?;
+        let socket = std::os::unix::net::UnixStream::from(socket);
         let socket = UnixStream::from_std(socket)?;
-        let link = Arc::new(Self { connection: Mutex::new(connection), answers: Mutex::default() });
+        let monitor = match &child {
+            Some(pidfd) => Some(pidfd.try_clone()?),
+            None => handle_on(&connection),
+        };
+        let link = Arc::new(Self {
+            connection: Mutex::new(connection),
+            answers: Mutex::default(),
+            silent: watch::Sender::new(false),
+            over: watch::Sender::new(false),
+            behind: Notify::new(),
+            monitor,
+        });
         let listener = Arc::clone(&link);
         let (sender, receiver) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             listen(&listener, &socket, &sender).await;
-            listener.hang_up();
+            listener.end();
             drop(sender);
             if let Some(pidfd) = child {
                 reap(pidfd).await;
@@ -74,10 +114,69 @@ impl Link {
         Connection::open(run_dir)
     }
 
-    /// Sends a request and awaits its answer.
+    /// Sends a request and awaits its answer, but not for ever. Where this fails, descriptors may be
+    /// on their way to the monitor all the same.
     pub(crate) async fn ask(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Event> {
-        let answer = self.send(request, fds)?;
-        answer.await.map_err(|_| Error::internal("the container's monitor ended meanwhile"))
+        let mut silent = self.silent.subscribe();
+        let speaks = silent.wait_for(|silent| !silent);
+        if tokio::time::timeout(SILENT_MAX, speaks).await.is_err() {
+            return Err(no_answer());
+        }
+        let (seq, answer) = self.send(request, fds)?;
+        match tokio::time::timeout(patience(request), answer).await {
+            Ok(Ok(event)) => Ok(event),
+            Ok(Err(_)) => Err(Error::internal("the container's monitor ended meanwhile")),
+            Err(_) => {
+                self.give_up(seq);
+                Err(no_answer())
+            }
+        }
+    }
+
+    fn give_up(&self, seq: u64) {
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        // An answer that came at this very moment is no silence.
+        if let Some(asker) = answers.get_mut(&seq) {
+            *asker = Asker::GaveUp;
+            self.silent.send_replace(true);
+            warn!("a monitor does not answer");
+        }
+    }
+
+    /// Whether it let a question pass and has said nothing since.
+    pub(crate) fn is_silent(&self) -> bool {
+        *self.silent.borrow()
+    }
+
+    /// Waits until a silent monitor speaks again; false when its connection ends instead.
+    pub(crate) async fn speaks(&self) -> bool {
+        let (mut silent, mut over) = (self.silent.subscribe(), self.over.subscribe());
+        tokio::select! {
+            _ = over.wait_for(|over| *over) => false,
+            _ = silent.wait_for(|silent| !silent) => true,
+        }
+    }
+
+    /// Kills a monitor whose container was killed past it, unless it ends within `patience`. What it
+    /// has not passed on is lost.
+    pub(crate) fn end_monitor(self: &Arc<Self>, patience: Duration) {
+        let link = Arc::clone(self);
+        tokio::spawn(async move {
+            let mut over = link.over.subscribe();
+            if tokio::time::timeout(patience, over.wait_for(|over| *over)).await.is_ok() {
+                return;
+            }
+            let Some(monitor) = &link.monitor else { return };
+            warn!("a monitor that does not answer is killed");
+            if let Err(error) = sys::process::signal_process(monitor, super::step::SIGKILL) {
+                warn!(error = chain(&error), "monitor not killed");
+            }
+        });
+    }
+
+    /// Tells the monitor that its container's end is recorded, so that it lets clients go.
+    pub(crate) fn hang_up(&self) {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner).hang_up();
     }
 
     /// The same, where only success matters.
@@ -99,7 +198,10 @@ impl Link {
 
     /// Sends a request whose answer nobody needs.
     pub(crate) fn tell(&self, request: &Request) -> Result<()> {
-        self.send(request, &[]).map(drop)
+        let (seq, _) = self.send(request, &[])?;
+        // Nobody waits for the answer.
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).remove(&seq);
+        Ok(())
     }
 
     pub(crate) async fn state(&self) -> Result<State> {
@@ -111,15 +213,26 @@ impl Link {
         }
     }
 
-    fn send(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<oneshot::Receiver<Event>> {
+    fn send(
+        &self,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(u64, oneshot::Receiver<Event>)> {
         let (sender, receiver) = oneshot::channel();
         // Held while sending, so that the answer finds its place.
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         match connection.send(request, fds) {
             Ok(seq) => {
-                answers.insert(seq, sender);
-                Ok(receiver)
+                answers.insert(seq, Asker::Waiting(sender));
+                if connection.is_behind() {
+                    self.behind.notify_one();
+                }
+                Ok((seq, receiver))
+            }
+            Err(ConnectionError::Full) => {
+                self.silent.send_replace(true);
+                Err(no_answer())
             }
             Err(source) => Err(Error::caused(Kind::Internal, source)),
         }
@@ -129,18 +242,45 @@ impl Link {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner).receive()
     }
 
+    /// Sends what is left of a request; `WouldBlock` while not all of it went.
+    fn flush(&self) -> io::Result<()> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        connection.flush().map_err(io::Error::other)?;
+        if connection.is_behind() { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    }
+
+    fn is_behind(&self) -> bool {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner).is_behind()
+    }
+
     /// Whoever awaits an answer learns that none will come.
-    fn hang_up(&self) {
+    fn end(&self) {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.over.send_replace(true);
+    }
+
+    fn note_speech(&self) {
+        if self.silent.send_replace(false) {
+            info!("a monitor answers again");
+        }
     }
 
     /// Gives an answer to who asked; anything else is news.
     fn deliver(&self, re: Option<u64>, event: Event) -> Option<News> {
         if let Some(seq) = re {
             let asker = self.answers.lock().unwrap_or_else(PoisonError::into_inner).remove(&seq);
-            if let Some(asker) = asker {
+            match (asker, event) {
                 // Who asked may have gone; the thing is done all the same.
-                let _ = asker.send(event);
+                (Some(Asker::Waiting(asker)), event) => drop(asker.send(event)),
+                // Whoever wanted it was told that it does not run.
+                (Some(Asker::GaveUp), Event::ExecStarted { exec, .. }) => {
+                    let target = Target::Exec(exec);
+                    let kill = Request::Signal { target, signal: super::step::SIGKILL };
+                    if let Err(error) = self.tell(&kill) {
+                        warn!(%exec, error = chain(&error), "late exec not ended");
+                    }
+                }
+                (Some(Asker::GaveUp) | None, _) => {}
             }
             return None;
         }
@@ -162,12 +302,53 @@ impl Link {
     }
 }
 
+fn patience(request: &Request) -> Duration {
+    match request {
+        Request::Start { .. } => START_MAX,
+        Request::Exec(_) => EXEC_MAX,
+        Request::Publish { .. }
+        | Request::Unpublish { .. }
+        | Request::Resolve
+        | Request::Attach { .. }
+        | Request::Resize { .. }
+        | Request::Signal { .. }
+        | Request::CloseStdin { .. }
+        | Request::State
+        | Request::Unknown => ANSWER_MAX,
+    }
+}
+
+fn no_answer() -> Error {
+    Error::new(Kind::Unavailable, "the container's monitor does not answer")
+}
+
+/// A handle on a monitor that an earlier daemon started. Its number can be no other's: it listened
+/// on the socket that was just connected to and is still open.
+fn handle_on(connection: &Connection) -> Option<OwnedFd> {
+    sys::process::open_process(connection.monitor()?).ok()
+}
+
 /// Hears until the connection ends.
 async fn listen(link: &Link, socket: &UnixStream, news: &mpsc::UnboundedSender<News>) {
     let mut exited = false;
     loop {
-        if socket.readable().await.is_err() {
-            break;
+        // A rest of a request goes out as soon as the monitor takes it.
+        let interest = if link.is_behind() {
+            Interest::READABLE | Interest::WRITABLE
+        } else {
+            Interest::READABLE
+        };
+        let ready = tokio::select! {
+            ready = socket.ready(interest) => ready,
+            () = link.behind.notified() => continue,
+        };
+        match ready {
+            Ok(ready) if ready.is_writable() => {
+                // A broken connection is met again by reading.
+                let _ = socket.try_io(Interest::WRITABLE, || link.flush());
+            }
+            Ok(_) => {}
+            Err(_) => break,
         }
         // "Nothing there" must come out as `WouldBlock`, or the loop would not wait.
         let received = socket.try_io(Interest::READABLE, || match link.receive() {
@@ -182,6 +363,9 @@ async fn listen(link: &Link, socket: &UnixStream, news: &mpsc::UnboundedSender<N
             }
         });
         let Ok((events, closed)) = received else { continue };
+        if !events.is_empty() {
+            link.note_speech();
+        }
         for told in events {
             if let Some(piece) = link.deliver(told.re, told.event) {
                 exited |= matches!(piece, News::Exited(_));

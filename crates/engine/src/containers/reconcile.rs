@@ -6,7 +6,8 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use monitor::exit::ExitRecord;
@@ -15,8 +16,9 @@ use tracing::{info, warn};
 
 use super::link::Link;
 use super::record::{LIFE_FILE, Life, RECORD_FILE, Record};
-use super::step::{End, Input, Phase, StartFailure};
-use super::task::{self, Adopted};
+use super::registry::Container;
+use super::step::{End, Input, Phase, Run, StartFailure};
+use super::task::{self, Adopted, Message};
 use super::world;
 use crate::Inner;
 use crate::error::{Error, Kind, Result, chain};
@@ -26,6 +28,8 @@ use crate::error::{Error, Kind, Result, chain};
 pub enum Observed {
     /// A monitor answers and its process runs.
     Alive { pid: i32, started_at: Timestamp, frozen: bool },
+    /// A monitor is there that does not answer.
+    Silent { frozen: bool },
     /// No monitor, but the record of an end.
     Ended(End),
     /// Neither.
@@ -44,11 +48,21 @@ pub fn reconcile(phase: &Phase, observed: &Observed) -> Vec<Input> {
         (Phase::Starting { .. }, Observed::Alive { pid, started_at, .. }) => {
             vec![Input::Started { pid: *pid, at: *started_at }]
         }
-        (Phase::Running { .. } | Phase::Paused { .. }, Observed::Alive { frozen, .. }) => {
-            thaw_state(*frozen).into_iter().collect()
+        // A signal that was recorded is sent; what it meets is thawed for it, if it ends by it.
+        (
+            Phase::Running { run: Run { signal: Some(_), .. } },
+            Observed::Alive { .. } | Observed::Silent { .. },
+        ) => vec![Input::DaemonStarted],
+        (
+            Phase::Running { .. } | Phase::Paused { .. },
+            Observed::Alive { frozen, .. } | Observed::Silent { frozen },
+        ) => thaw_state(*frozen).into_iter().chain([Input::DaemonStarted]).collect(),
+        // Its timer went with the daemon that sent the signal, or was about to.
+        (Phase::Stopping { .. }, Observed::Alive { .. } | Observed::Silent { .. }) => {
+            vec![Input::DaemonStarted]
         }
-        // Its timer went with the daemon that sent the signal.
-        (Phase::Stopping { .. }, Observed::Alive { .. }) => vec![Input::DaemonStarted],
+        // Its monitor may yet say that it runs.
+        (Phase::Starting { .. }, Observed::Silent { .. }) => Vec::new(),
         (Phase::Starting { .. }, Observed::Ended(end)) => {
             vec![Input::Started { pid: 0, at: end.at }, Input::Exited(end.clone())]
         }
@@ -81,7 +95,10 @@ pub fn reconcile(phase: &Phase, observed: &Observed) -> Vec<Input> {
             | Phase::Removing { .. }
             | Phase::Dead { .. }
             | Phase::Gone,
-            Observed::Alive { .. } | Observed::Ended(_) | Observed::Nothing,
+            Observed::Alive { .. }
+            | Observed::Silent { .. }
+            | Observed::Ended(_)
+            | Observed::Nothing,
         ) => vec![Input::DaemonStarted],
     }
 }
@@ -92,7 +109,17 @@ pub(crate) struct Found {
     pub life: Life,
     inputs: Vec<Input>,
     adopted: Option<Adopted>,
-    state: Option<State>,
+    monitor: Asked,
+}
+
+/// What became of the question to a monitor.
+#[derive(Debug)]
+enum Asked {
+    /// There is none.
+    Nobody,
+    Answered(State),
+    /// It is there and says nothing. Its container is believed to be as recorded.
+    Silent,
 }
 
 /// Looks at all containers on disk. Directories without a record are what a crash left of a
@@ -102,7 +129,8 @@ pub(crate) async fn look(engine: &Arc<Inner>) -> Result<Vec<Found>> {
     world::make_dir(&root)?;
     let unreadable = |source| Error::caused(Kind::Internal, source);
     let records = store::records::load_dir::<Record>(&root, RECORD_FILE).map_err(unreadable)?;
-    let mut found = Vec::with_capacity(records.len());
+    // All at the same time: one that hangs may cost its own container's answer, nobody else's.
+    let mut looks = Vec::with_capacity(records.len());
     let mut known = BTreeSet::new();
     for (name, record) in records {
         if record.id.to_string() != name {
@@ -113,7 +141,14 @@ pub(crate) async fn look(engine: &Arc<Inner>) -> Result<Vec<Found>> {
         let path = engine.config.container_dir(&record.id).join(LIFE_FILE);
         let life = store::records::read_json::<Life>(&path).map_err(unreadable)?;
         let life = life.unwrap_or_else(|| Life::new(Phase::Created { failure: None }, None));
-        found.push(observe(engine, record, life).await);
+        let engine = Arc::clone(engine);
+        looks.push(tokio::spawn(async move { observe(&engine, record, life).await }));
+    }
+    let mut found = Vec::with_capacity(looks.len());
+    for look in looks {
+        found.push(look.await.map_err(|source| {
+            Error::because(Kind::Internal, "cannot look at the containers", source)
+        })?);
     }
     sweep(engine, &root, &known);
     sweep_runs(engine, &known);
@@ -122,46 +157,40 @@ pub(crate) async fn look(engine: &Arc<Inner>) -> Result<Vec<Found>> {
 
 async fn observe(engine: &Arc<Inner>, record: Record, life: Life) -> Found {
     let run_dir = engine.config.run_dir(&record.id);
-    let mut found = Found { record, life, inputs: Vec::new(), adopted: None, state: None };
+    let mut found =
+        Found { record, life, inputs: Vec::new(), adopted: None, monitor: Asked::Nobody };
     let mut observed = Observed::Nothing;
-    if let Ok(connection) = Link::find(&run_dir) {
-        match Link::start(connection, None) {
-            Ok((link, news)) => match link.state().await {
-                Ok(state) => {
-                    if let Some(main) = state.main {
-                        let frozen =
-                            world::cgroup(engine, &found.record).is_frozen().unwrap_or(false);
-                        observed =
-                            Observed::Alive { pid: main.pid, started_at: main.started_at, frozen };
-                        found.adopted = Some(Adopted { link, news });
-                        found.state = Some(state);
-                    }
-                }
-                Err(error) => {
-                    warn!(container = %found.record.id, error = chain(&error), "monitor does not answer")
-                }
-            },
-            Err(error) => {
-                warn!(container = %found.record.id, error = chain(&error), "monitor not heard")
+    match Link::find(&run_dir).map(|connection| Link::start(connection, None)) {
+        Ok(Ok((link, news))) => {
+            observed = ask(engine, &mut found, &link).await;
+            if observed != Observed::Nothing || matches!(found.monitor, Asked::Silent) {
+                found.adopted = Some(Adopted { link, news });
             }
         }
+        Ok(Err(error)) => {
+            warn!(container = %found.record.id, error = chain(&error), "monitor not heard")
+        }
+        // Nobody listens: there is no monitor.
+        Err(_) => {}
     }
     if observed == Observed::Nothing
         && let Some(end) = world::exit_record(engine, &found.record.id, found.life.phase.run())
     {
         observed = Observed::Ended(end_of(&end));
+        found.adopted = None;
+    }
+    if let (Observed::Nothing, Asked::Silent) = (&observed, &found.monitor) {
+        let frozen = world::cgroup(engine, &found.record).is_frozen().unwrap_or(false);
+        observed = Observed::Silent { frozen };
     }
     if observed == Observed::Nothing && found.life.phase.run().is_some() {
         world::kill_group(engine, &Arc::new(found.record.clone())).await;
     }
-    let at_rest = match &found.life.phase {
-        Phase::Created { .. } | Phase::Exited { .. } | Phase::Backoff { .. } => true,
-        Phase::Removing { .. } | Phase::Dead { .. } | Phase::Gone => true,
-        Phase::Starting { .. }
-        | Phase::Running { .. }
-        | Phase::Paused { .. }
-        | Phase::Stopping { .. } => false,
-    };
+    let at_rest = at_rest(&found.life.phase);
+    if at_rest && let (Asked::Silent, Some(adopted)) = (&found.monitor, found.adopted.take()) {
+        // What it had to tell is recorded.
+        adopted.link.end_monitor(Duration::ZERO);
+    }
     if at_rest && found.adopted.is_none() {
         // An end is recorded before it is cleaned up after, and the daemon may have died between.
         found.life.attachment = None;
@@ -171,6 +200,42 @@ async fn observe(engine: &Arc<Inner>, record: Record, life: Life) -> Found {
     found.inputs = reconcile(&found.life.phase, &observed);
     info!(container = %found.record.id, alive = found.adopted.is_some(), "container found");
     found
+}
+
+/// No process, so nothing that a run holds.
+fn at_rest(phase: &Phase) -> bool {
+    match phase {
+        Phase::Created { .. } | Phase::Exited { .. } | Phase::Backoff { .. } => true,
+        Phase::Removing { .. } | Phase::Dead { .. } | Phase::Gone => true,
+        Phase::Starting { .. }
+        | Phase::Running { .. }
+        | Phase::Paused { .. }
+        | Phase::Stopping { .. } => false,
+    }
+}
+
+/// Asks a monitor how its container is.
+async fn ask(engine: &Arc<Inner>, found: &mut Found, link: &Link) -> Observed {
+    match link.state().await {
+        Ok(state) => {
+            let main = state.main;
+            found.monitor = Asked::Answered(state);
+            let Some(main) = main else {
+                // It waits for somebody to have recorded the end, which its record tells.
+                link.hang_up();
+                return Observed::Nothing;
+            };
+            let frozen = world::cgroup(engine, &found.record).is_frozen().unwrap_or(false);
+            Observed::Alive { pid: main.pid, started_at: main.started_at, frozen }
+        }
+        Err(error) => {
+            warn!(container = %found.record.id, error = chain(&error), "monitor does not answer");
+            if link.is_silent() {
+                found.monitor = Asked::Silent;
+            }
+            Observed::Nothing
+        }
+    }
 }
 
 fn end_of(record: &ExitRecord) -> End {
@@ -184,7 +249,7 @@ fn end_of(record: &ExitRecord) -> End {
 
 /// Gives every found container its task.
 pub(crate) fn adopt(engine: &Arc<Inner>, found: Vec<Found>) {
-    for Found { mut record, life, inputs, adopted, state } in found {
+    for Found { mut record, life, inputs, adopted, monitor } in found {
         match engine.containers.reserve(Some(&record.name), &record.id) {
             Ok(_) => {}
             Err(error) => {
@@ -193,11 +258,30 @@ pub(crate) fn adopt(engine: &Arc<Inner>, found: Vec<Found>) {
             }
         }
         let (live, pid) = (adopted.is_some(), life.phase.run().map(|run| run.pid));
+        let link = adopted.as_ref().map(|adopted| Arc::clone(&adopted.link));
         let container = task::launch(engine, record, life, adopted, inputs);
-        if let Some(state) = state {
-            container.execs.adopt(&state.execs);
+        if live {
+            let mut all = engine.adopted.lock().unwrap_or_else(PoisonError::into_inner);
+            all.push(Arc::clone(&container));
+        }
+        match (monitor, link) {
+            (Asked::Answered(state), _) => container.execs.adopt(&state.execs),
+            (Asked::Silent, Some(link)) => drop(tokio::spawn(look_after(container.clone(), link))),
+            (Asked::Nobody | Asked::Silent, _) => {}
         }
         tracing::debug!(container = %container.id, live, pid, "container adopted");
+    }
+}
+
+/// Waits for a monitor that did not answer, and catches up on what it knows.
+async fn look_after(container: Arc<Container>, link: Arc<Link>) {
+    while link.speaks().await {
+        if let Ok(state) = link.state().await {
+            container.execs.adopt(&state.execs);
+            // A container that is gone needs no news.
+            let _ = container.inbox.send(Message::Known(state));
+            return;
+        }
     }
 }
 
@@ -244,7 +328,7 @@ fn sweep_runs(engine: &Inner, known: &BTreeSet<String>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::step::{Run, Tally};
+    use super::super::step::Tally;
     use super::*;
 
     fn at() -> Timestamp {
@@ -252,7 +336,8 @@ mod tests {
     }
 
     fn run() -> Run {
-        Run { pid: 7, started_at: at(), tally: Tally::default(), by_user: false, oom: false }
+        let tally = Tally::default();
+        Run { pid: 7, started_at: at(), tally, by_user: false, oom: false, signal: None }
     }
 
     fn end() -> End {
@@ -268,12 +353,18 @@ mod tests {
     fn what_is_so_wins_over_what_is_recorded() {
         let alive = Observed::Alive { pid: 7, started_at: at(), frozen: false };
         let frozen = Observed::Alive { pid: 7, started_at: at(), frozen: true };
-        check(&Phase::Running { run: run() }, &alive, &[]);
-        check(&Phase::Running { run: run() }, &frozen, &[Input::Frozen]);
-        check(&Phase::Paused { run: run() }, &alive, &[Input::Thawed]);
+        let running = Phase::Running { run: run() };
+        check(&running, &alive, &[Input::DaemonStarted]);
+        check(&running, &frozen, &[Input::Frozen, Input::DaemonStarted]);
+        check(&running, &Observed::Silent { frozen: false }, &[Input::DaemonStarted]);
+        let paused = Phase::Paused { run: run() };
+        check(&paused, &alive, &[Input::Thawed, Input::DaemonStarted]);
+        let killed = Phase::Running { run: Run { signal: Some(9), ..run() } };
+        check(&killed, &frozen, &[Input::DaemonStarted]);
         check(&Phase::Running { run: run() }, &Observed::Ended(end()), &[Input::Exited(end())]);
         let starting = Phase::Starting { last: None, tally: Tally::default(), after: None };
         check(&starting, &alive, &[Input::Started { pid: 7, at: at() }]);
+        check(&starting, &Observed::Silent { frozen: false }, &[]);
         check(&Phase::Created { failure: None }, &Observed::Nothing, &[Input::DaemonStarted]);
     }
 }

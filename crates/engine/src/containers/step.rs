@@ -12,7 +12,8 @@
 //!
 //! [`step`] takes the phase, what happened and the policy, and says where to go and what to do
 //! there. The container's task persists the new phase first and acts then, so every effect may be
-//! done twice.
+//! done twice. Each phase says enough for a daemon that died in between: at its next start the
+//! effects are done again at once ([`Input::DaemonStarted`]), and times go on from where they were.
 //!
 //! Invariants, tested below over every phase, input and policy: a live process is lost only to its
 //! exit; nothing is torn down under a live process; spawning happens only into `Starting`; every
@@ -25,8 +26,8 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 
+pub use super::phase::{Exit, Phase, Run, StartFailure, Tally, Then};
 use super::spec::RestartPolicy;
 
 /// First delay before an automatic restart; doubled each time up to [`DELAY_MAX`].
@@ -42,110 +43,13 @@ const KILL_AGAIN_PATIENCE: Duration = Duration::from_secs(2);
 
 pub const SIGKILL: i32 = 9;
 
-/// Where a container is in its life.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// Never ran; `failure` tells of a start that did not succeed.
-    Created {
-        failure: Option<StartFailure>,
-    },
-    /// Written before anything is spawned. `last` is the end of the run before; `after` is what to
-    /// do once it runs, where somebody asked for that meanwhile.
-    Starting {
-        last: Option<Exit>,
-        tally: Tally,
-        after: Option<Then>,
-    },
-    Running {
-        run: Run,
-    },
-    Paused {
-        run: Run,
-    },
-    /// Told to end. `killed` counts the KILLs sent.
-    Stopping {
-        run: Run,
-        then: Then,
-        killed: u8,
-    },
-    Exited {
-        exit: Exit,
-    },
-    /// Ended, and waiting to be started by the restart policy.
-    Backoff {
-        exit: Exit,
-        tally: Tally,
-    },
-    Removing {
-        volumes: bool,
-    },
-    /// A removal that failed; can be removed again.
-    Dead {
-        reason: String,
-        volumes: bool,
-    },
-    Gone,
-}
-
-/// A live first process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Run {
-    /// In the host's eyes.
-    pub pid: i32,
-    pub started_at: Timestamp,
-    pub tally: Tally,
-    /// The user asked for its end, so the policy stays out.
-    pub by_user: bool,
-    pub oom: bool,
-}
-
-/// What the restart policy counts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tally {
-    /// Automatic restarts since the user's start.
-    pub restarts: u32,
-    /// The delay used last, in milliseconds; zero before the first.
-    pub delay_ms: u32,
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Exit {
-    pub code: i32,
-    pub oom: bool,
-    pub started_at: Timestamp,
-    pub finished_at: Timestamp,
-    /// The engine's words where something else than the process ended it, or a later start failed.
-    pub error: String,
-    pub by_user: bool,
-    pub restarts: u32,
-}
-
-/// Why there is no process after a start.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StartFailure {
-    pub code: i32,
-    pub message: String,
-    /// The command or the configuration is at fault, not the host.
-    pub users_fault: bool,
-}
-
-/// What follows a stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Then {
-    Stay,
-    Start,
-    Remove { volumes: bool },
-}
-
 /// How a process is asked to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stopping {
     pub signal: i32,
     /// `None` waits forever.
     pub grace: Option<Duration>,
+    pub at: Timestamp,
     pub by: By,
 }
 
@@ -173,6 +77,8 @@ pub enum Input {
         signal: i32,
         ends: bool,
     },
+    /// The signal of the latest step was sent.
+    Signalled,
     Pause,
     Unpause,
     /// The process turned out to be (un)frozen: a freeze that failed, or another's doing.
@@ -221,8 +127,12 @@ pub enum Effect {
     Thaw,
     /// Feed [`Input::GraceOver`] after this time, unless the phase is left before.
     ArmKill(Duration),
+    /// The same at this time.
+    ArmKillAt(Timestamp),
     /// Feed [`Input::DelayOver`] after this time, unless the phase is left before.
     ArmRestart(Duration),
+    /// The same at this time.
+    ArmRestartAt(Timestamp),
     /// Give up what a run held: network, volumes, run directory, attached clients.
     CleanUp,
     Remove {
@@ -273,7 +183,8 @@ pub enum Verdict {
 }
 
 use Effect::{
-    ArmKill, ArmRestart, CleanUp, Freeze, KillDirectly, ReportStuck, Signal, Spawn, Thaw,
+    ArmKill, ArmKillAt, ArmRestart, ArmRestartAt, CleanUp, Freeze, KillDirectly, ReportStuck,
+    Signal, Spawn, Thaw,
 };
 use Verdict::{Go, Refused, Unchanged};
 
@@ -288,7 +199,9 @@ pub fn step(phase: &Phase, input: Input, policy: Policy) -> Verdict {
         }
         Phase::Running { run } => running(*run, input, policy),
         Phase::Paused { run } => paused(*run, input, policy),
-        Phase::Stopping { run, then, killed } => stopping(*run, *then, *killed, input, policy),
+        Phase::Stopping { run, then, killed, until } => {
+            stopping(*run, *then, (*killed, *until), input, policy)
+        }
         Phase::Backoff { exit, tally } => backoff(exit, *tally, input),
         Phase::Removing { volumes } => removing(*volumes, input),
         Phase::Dead { volumes, .. } => dead(*volumes, input),
@@ -314,6 +227,7 @@ fn settled(last: Option<&Exit>, input: Input, policy: Policy) -> Verdict {
         },
         Input::Started { .. }
         | Input::StartFailed(_)
+        | Input::Signalled
         | Input::Thawed
         | Input::Frozen
         | Input::Oom
@@ -332,19 +246,21 @@ fn starting(
     input: Input,
     policy: Policy,
 ) -> Verdict {
-    let stay =
-        |after| Go(Phase::Starting { last: last.cloned(), tally, after: Some(after) }, Vec::new());
+    let stay = |after, grace: Option<Duration>| {
+        let phase = Phase::Starting { last: last.cloned(), tally, after: Some(after) };
+        Go(phase, grace.map(ArmKill).into_iter().collect())
+    };
     let doomed = matches!(after, Some(Then::Remove { .. }));
     match input {
         Input::Started { pid, at } => {
-            let run = Run { pid, started_at: at, tally, by_user: false, oom: false };
+            let run = Run { pid, started_at: at, tally, by_user: false, oom: false, signal: None };
             let told = Effect::Tell(Tell::Start);
             match after {
                 None => Go(Phase::Running { run }, vec![told]),
                 Some(then) => {
-                    let run = Run { by_user: true, ..run };
+                    let run = Run { by_user: true, signal: Some(SIGKILL), ..run };
                     let effects = vec![told, Signal(SIGKILL), ArmKill(KILL_PATIENCE)];
-                    Go(Phase::Stopping { run, then, killed: 1 }, effects)
+                    Go(Phase::Stopping { run, then, killed: 1, until: None }, effects)
                 }
             }
         }
@@ -355,16 +271,23 @@ fn starting(
             start_failed(last, tally, after, failure, policy)
         }
         Input::Stop(_) | Input::Restart(_) if doomed => Refused(Refusal::BeingRemoved),
-        Input::Stop(_) => stay(Then::Stay),
+        Input::Stop(how) => stay(Then::Stay, how.grace),
         // It is starting anyway; an earlier wish to stop is withdrawn.
         Input::Restart(_) => {
             Go(Phase::Starting { last: last.cloned(), tally, after: None }, Vec::new())
         }
-        Input::Remove { force: true, volumes } => stay(Then::Remove { volumes }),
+        Input::Remove { force: true, volumes } => {
+            stay(Then::Remove { volumes }, Some(KILL_PATIENCE))
+        }
+        // A start that hangs is broken off, and fails by that.
+        Input::GraceOver if after.is_some() => {
+            Go(Phase::Starting { last: last.cloned(), tally, after }, vec![KillDirectly])
+        }
         Input::Remove { force: false, .. } => Refused(Refusal::RemoveRunning),
         Input::Kill { .. } | Input::Pause => Refused(Refusal::NotRunning),
         Input::Unpause => Refused(Refusal::NotPaused),
         Input::Start
+        | Input::Signalled
         | Input::Thawed
         | Input::Frozen
         | Input::Oom
@@ -378,6 +301,12 @@ fn starting(
 
 fn running(run: Run, input: Input, policy: Policy) -> Verdict {
     match input {
+        Input::Signalled => Go(Phase::Running { run: Run { signal: None, ..run } }, Vec::new()),
+        // A kill of a paused container thaws it, too.
+        Input::DaemonStarted => match run.signal {
+            Some(signal) => Go(Phase::Running { run }, vec![Signal(signal), Thaw]),
+            None => Unchanged,
+        },
         Input::Stop(how) => stop(run, Then::Stay, how),
         Input::Restart(how) => stop(run, Then::Start, how),
         Input::Kill { signal, ends } => kill(run, signal, ends, Vec::new()),
@@ -397,13 +326,17 @@ fn running(run: Run, input: Input, policy: Policy) -> Verdict {
         | Input::GraceOver
         | Input::DelayOver
         | Input::Removed
-        | Input::RemoveFailed(_)
-        | Input::DaemonStarted => Unchanged,
+        | Input::RemoveFailed(_) => Unchanged,
     }
 }
 
 fn paused(run: Run, input: Input, policy: Policy) -> Verdict {
     match input {
+        Input::Signalled => Go(Phase::Paused { run: Run { signal: None, ..run } }, Vec::new()),
+        Input::DaemonStarted => match run.signal {
+            Some(signal) => Go(Phase::Paused { run }, vec![Signal(signal)]),
+            None => Unchanged,
+        },
         Input::Unpause => Go(Phase::Running { run }, vec![Thaw, Effect::Tell(Tell::Unpause)]),
         Input::Thawed => Go(Phase::Running { run }, Vec::new()),
         Input::Pause => Refused(Refusal::AlreadyPaused),
@@ -414,7 +347,7 @@ fn paused(run: Run, input: Input, policy: Policy) -> Verdict {
         Input::Kill { signal, ends: true } => kill(run, signal, true, vec![Thaw]),
         Input::Kill { signal, ends: false } => {
             let effects = vec![Signal(signal), Effect::Tell(Tell::Kill { signal })];
-            Go(Phase::Paused { run }, effects)
+            Go(Phase::Paused { run: Run { signal: Some(signal), ..run } }, effects)
         }
         Input::Oom => {
             Go(Phase::Paused { run: Run { oom: true, ..run } }, vec![Effect::Tell(Tell::Oom)])
@@ -428,16 +361,24 @@ fn paused(run: Run, input: Input, policy: Policy) -> Verdict {
         | Input::GraceOver
         | Input::DelayOver
         | Input::Removed
-        | Input::RemoveFailed(_)
-        | Input::DaemonStarted => Unchanged,
+        | Input::RemoveFailed(_) => Unchanged,
     }
 }
 
-fn stopping(run: Run, then: Then, killed: u8, input: Input, policy: Policy) -> Verdict {
+fn stopping(
+    run: Run,
+    then: Then,
+    (killed, until): (u8, Option<Timestamp>),
+    input: Input,
+    policy: Policy,
+) -> Verdict {
     let doomed = matches!(then, Then::Remove { .. });
+    let stay = |run, effects| Go(Phase::Stopping { run, then, killed, until }, effects);
     match input {
         Input::Exited(end) => ended(run, then, end, policy, true),
+        Input::Signalled => stay(Run { signal: None, ..run }, Vec::new()),
         Input::GraceOver => {
+            let signal = if killed == 0 { Some(SIGKILL) } else { run.signal };
             let effects = match killed {
                 0 => vec![
                     Signal(SIGKILL),
@@ -447,25 +388,30 @@ fn stopping(run: Run, then: Then, killed: u8, input: Input, policy: Policy) -> V
                 1 => vec![KillDirectly, ArmKill(KILL_AGAIN_PATIENCE)],
                 _ => vec![ReportStuck],
             };
-            Go(Phase::Stopping { run, then, killed: killed.saturating_add(1) }, effects)
+            let (run, killed) = (Run { signal, ..run }, killed.saturating_add(1));
+            Go(Phase::Stopping { run, then, killed, until }, effects)
         }
         Input::Stop(_) | Input::Restart(_) if doomed => Refused(Refusal::BeingRemoved),
         Input::Stop(how) => stop_again(run, Then::Stay, killed, how),
         Input::Restart(how) => stop_again(run, Then::Start, killed, how),
         Input::Kill { signal, .. } => {
             let effects = vec![Signal(signal), Effect::Tell(Tell::Kill { signal })];
-            Go(Phase::Stopping { run, then, killed }, effects)
+            stay(Run { signal: Some(signal), ..run }, effects)
         }
         Input::Remove { force: false, .. } => Refused(Refusal::RemoveRunning),
         Input::Remove { .. } if doomed => Refused(Refusal::RemovalInProgress),
         Input::Remove { force: true, volumes } => kill_to_remove(run, volumes, Vec::new()),
-        Input::Oom => {
-            let run = Run { oom: true, ..run };
-            Go(Phase::Stopping { run, then, killed }, vec![Effect::Tell(Tell::Oom)])
-        }
-        // A daemon that was restarted has lost its timer.
+        Input::Oom => stay(Run { oom: true, ..run }, vec![Effect::Tell(Tell::Oom)]),
+        // The daemon before may have recorded what it did not come to do, and its timer is gone.
         Input::DaemonStarted => {
-            Go(Phase::Stopping { run, then, killed }, vec![Thaw, ArmKill(KILL_PATIENCE)])
+            let again = if killed > 0 { Some(SIGKILL) } else { run.signal };
+            let timer = match (killed, until) {
+                (0, until) => until.map(ArmKillAt),
+                (_, _) => Some(ArmKill(KILL_PATIENCE)),
+            };
+            let direct = (killed > 1).then_some(KillDirectly);
+            let effects = again.map(Signal).into_iter().chain([Thaw]).chain(direct).chain(timer);
+            stay(run, effects.collect())
         }
         Input::Pause => Refused(Refusal::NotRunning),
         Input::Unpause => Refused(Refusal::NotPaused),
@@ -490,7 +436,8 @@ fn backoff(exit: &Exit, tally: Tally, input: Input) -> Verdict {
         }
         Input::DaemonStarted => {
             let delay = Duration::from_millis(u64::from(tally.delay_ms));
-            Go(Phase::Backoff { exit: exit.clone(), tally }, vec![ArmRestart(delay)])
+            let due = exit.finished_at.saturating_add(delay).unwrap_or(exit.finished_at);
+            Go(Phase::Backoff { exit: exit.clone(), tally }, vec![ArmRestartAt(due)])
         }
         Input::Stop(_) => give_up(vec![Effect::Tell(Tell::Stop)]),
         Input::Kill { .. } => give_up(Vec::new()),
@@ -502,6 +449,7 @@ fn backoff(exit: &Exit, tally: Tally, input: Input) -> Verdict {
         Input::Start
         | Input::Started { .. }
         | Input::StartFailed(_)
+        | Input::Signalled
         | Input::Thawed
         | Input::Frozen
         | Input::Oom
@@ -525,6 +473,7 @@ fn removing(volumes: bool, input: Input) -> Verdict {
         Input::Stop(_)
         | Input::Started { .. }
         | Input::StartFailed(_)
+        | Input::Signalled
         | Input::Thawed
         | Input::Frozen
         | Input::Oom
@@ -544,6 +493,7 @@ fn dead(volumes: bool, input: Input) -> Verdict {
         Input::Stop(_)
         | Input::Started { .. }
         | Input::StartFailed(_)
+        | Input::Signalled
         | Input::Thawed
         | Input::Frozen
         | Input::Oom
@@ -597,17 +547,19 @@ fn start_failed(
 }
 
 fn stop(run: Run, then: Then, how: Stopping) -> Verdict {
-    let run = Run { by_user: run.by_user || how.by == By::User, ..run };
+    let by_user = run.by_user || how.by == By::User;
+    let run = Run { by_user, signal: Some(how.signal), ..run };
+    let until = how.grace.map(|grace| how.at.saturating_add(grace).unwrap_or(Timestamp::MAX));
     let mut effects = vec![Signal(how.signal), Effect::Tell(Tell::Kill { signal: how.signal })];
     effects.extend(how.grace.map(ArmKill));
-    Go(Phase::Stopping { run, then, killed: 0 }, effects)
+    Go(Phase::Stopping { run, then, killed: 0, until }, effects)
 }
 
 /// Another stop or restart while it ends already: the later one decides what follows, and may
 /// shorten the wait.
 fn stop_again(run: Run, then: Then, killed: u8, how: Stopping) -> Verdict {
     if killed > 0 {
-        return Go(Phase::Stopping { run, then, killed }, Vec::new());
+        return Go(Phase::Stopping { run, then, killed, until: None }, Vec::new());
     }
     stop(run, then, how)
 }
@@ -624,7 +576,7 @@ fn thawed(verdict: Verdict) -> Verdict {
 }
 
 fn kill(run: Run, signal: i32, ends: bool, more: Vec<Effect>) -> Verdict {
-    let run = Run { by_user: run.by_user || ends, ..run };
+    let run = Run { by_user: run.by_user || ends, signal: Some(signal), ..run };
     let mut effects = vec![Signal(signal)];
     effects.extend(more);
     effects.push(Effect::Tell(Tell::Kill { signal }));
@@ -632,11 +584,12 @@ fn kill(run: Run, signal: i32, ends: bool, more: Vec<Effect>) -> Verdict {
 }
 
 fn kill_to_remove(run: Run, volumes: bool, more: Vec<Effect>) -> Verdict {
-    let run = Run { by_user: true, ..run };
+    let run = Run { by_user: true, signal: Some(SIGKILL), ..run };
     let mut effects = vec![Signal(SIGKILL)];
     effects.extend(more);
     effects.extend([Effect::Tell(Tell::Kill { signal: SIGKILL }), ArmKill(KILL_PATIENCE)]);
-    Go(Phase::Stopping { run, then: Then::Remove { volumes }, killed: 1 }, effects)
+    let then = Then::Remove { volumes };
+    Go(Phase::Stopping { run, then, killed: 1, until: None }, effects)
 }
 
 /// The process is gone: what now? `asked` tells whether a stop led here.
@@ -720,39 +673,10 @@ fn lasted(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
 
-impl Phase {
-    /// The live process, in the phases that have one.
-    #[must_use]
-    pub fn run(&self) -> Option<&Run> {
-        match self {
-            Self::Running { run } | Self::Paused { run } | Self::Stopping { run, .. } => Some(run),
-            Self::Created { .. }
-            | Self::Starting { .. }
-            | Self::Exited { .. }
-            | Self::Backoff { .. }
-            | Self::Removing { .. }
-            | Self::Dead { .. }
-            | Self::Gone => None,
-        }
-    }
-
-    /// The end of the latest finished run.
-    #[must_use]
-    pub fn exit(&self) -> Option<&Exit> {
-        match self {
-            Self::Exited { exit } | Self::Backoff { exit, .. } => Some(exit),
-            Self::Starting { last, .. } => last.as_ref(),
-            Self::Created { .. }
-            | Self::Running { .. }
-            | Self::Paused { .. }
-            | Self::Stopping { .. }
-            | Self::Removing { .. }
-            | Self::Dead { .. }
-            | Self::Gone => None,
-        }
-    }
-}
-
 #[cfg(test)]
 #[path = "step_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "step_recovery_tests.rs"]
+mod recovery_tests;

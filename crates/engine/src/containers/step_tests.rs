@@ -9,7 +9,8 @@ fn at(seconds: i64) -> Timestamp {
 }
 
 fn run() -> Run {
-    Run { pid: 42, started_at: at(0), tally: Tally::default(), by_user: false, oom: false }
+    let tally = Tally::default();
+    Run { pid: 42, started_at: at(0), tally, by_user: false, oom: false, signal: None }
 }
 
 fn exit(code: i32) -> Exit {
@@ -28,7 +29,12 @@ fn end(code: i32) -> Input {
     Input::Exited(End { code, oom: false, at: at(1), error: String::new() })
 }
 
-const HOW: Stopping = Stopping { signal: 15, grace: Some(Duration::from_secs(10)), by: By::User };
+const HOW: Stopping = Stopping {
+    signal: 15,
+    grace: Some(Duration::from_secs(10)),
+    at: Timestamp::UNIX_EPOCH,
+    by: By::User,
+};
 
 fn policy(restart: RestartPolicy) -> Policy {
     Policy { restart, auto_remove: false }
@@ -40,12 +46,9 @@ fn tallies() -> impl Strategy<Value = Tally> {
 }
 
 fn runs() -> impl Strategy<Value = Run> {
-    (tallies(), any::<bool>(), any::<bool>()).prop_map(|(tally, by_user, oom)| Run {
-        tally,
-        by_user,
-        oom,
-        ..run()
-    })
+    let signal = prop_oneof![Just(None), Just(Some(1)), Just(Some(9))];
+    (tallies(), any::<bool>(), any::<bool>(), signal)
+        .prop_map(|(tally, by_user, oom, signal)| Run { tally, by_user, oom, signal, ..run() })
 }
 
 fn exits() -> impl Strategy<Value = Exit> {
@@ -78,7 +81,8 @@ fn phases() -> impl Strategy<Value = Phase> {
         (runs(), thens(), 0..4_u8).prop_map(|(run, then, killed)| Phase::Stopping {
             run: Run { by_user: true, ..run },
             then,
-            killed
+            killed,
+            until: Some(at(10)),
         }),
         exits().prop_map(|exit| Phase::Exited { exit }),
         (exits(), tallies()).prop_map(|(exit, tally)| Phase::Backoff {
@@ -92,7 +96,7 @@ fn phases() -> impl Strategy<Value = Phase> {
 }
 
 fn inputs() -> impl Strategy<Value = Input> {
-    let how = prop_oneof![Just(HOW), Just(Stopping { signal: 15, grace: None, by: By::User })];
+    let how = prop_oneof![Just(HOW), Just(Stopping { grace: None, ..HOW })];
     prop_oneof![
         Just(Input::Start),
         Just(Input::Started { pid: 7, at: at(0) }),
@@ -101,6 +105,7 @@ fn inputs() -> impl Strategy<Value = Input> {
         how.prop_map(Input::Restart),
         (prop_oneof![Just(1), Just(9), Just(15)], any::<bool>())
             .prop_map(|(signal, ends)| Input::Kill { signal, ends }),
+        Just(Input::Signalled),
         Just(Input::Pause),
         Just(Input::Unpause),
         Just(Input::Thawed),

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use monitor::exit::ExitRecord;
-use monitor::wire::{AttachOptions, DetachCause, Request, Target};
-use tokio::sync::{mpsc, oneshot, watch};
+use monitor::wire::{AttachOptions, DetachCause, Request, State, Target};
+use store::records::Durability;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::{debug, warn};
 
 use super::health::{self, Check};
@@ -23,15 +24,18 @@ use super::registry::Container;
 use super::step::{
     Effect, End, Exit, Input, Phase, Refusal, Run, StartFailure, Tell, Verdict, step,
 };
-use super::views::{HealthResult, HealthView, Outcome};
+use super::views::{HealthResult, HealthStatus, HealthView, Outcome};
 use super::world::{self, Started};
 use crate::Inner;
 use crate::error::{Error, Result, chain};
 use crate::events::EventType;
-use crate::networks::Attachment;
+use crate::networks::{Attachment, NetworkRecord};
 
-/// How long a monitor may take to pass a signal on.
-const SIGNAL_PATIENCE: Duration = Duration::from_secs(2);
+mod answers;
+
+/// How long a monitor that did not answer to a KILL may take to tell of an end that was brought
+/// about past it.
+const END_MAX: Duration = Duration::from_secs(3);
 
 /// What everybody may know of a container at one instant.
 #[derive(Clone)]
@@ -83,6 +87,8 @@ pub(crate) enum Message {
         input: Input,
     },
     Spawned(Box<std::result::Result<Started, StartFailure>>),
+    /// From a monitor that was silent when this daemon started.
+    Known(State),
     Removed(Result<()>),
     Attach {
         client: PendingAttach,
@@ -110,6 +116,8 @@ pub(crate) type Change = Box<dyn FnOnce(&mut Record, &mut Option<Attachment>) ->
 pub(crate) struct PendingAttach {
     pub socket: OwnedFd,
     pub options: AttachOptions,
+    /// The run that it wants to see, counted as [`View::exits`]; `None` is the next one.
+    pub run: Option<u64>,
 }
 
 struct Waiting {
@@ -133,8 +141,12 @@ pub(crate) struct Task {
     waiting: Vec<Waiting>,
     /// Timers of an older generation are void.
     generation: u64,
+    /// Networks that the latest run has given back, until that is told.
+    left: Vec<NetworkRecord>,
     /// The clean-up of the latest run, which a new one has to await.
     cleaning: Option<tokio::task::JoinHandle<()>>,
+    /// Breaks the start under way off.
+    abandoned: Arc<Notify>,
     inbox: mpsc::UnboundedSender<Message>,
     mailbox: mpsc::UnboundedReceiver<Message>,
     window: watch::Sender<Arc<View>>,
@@ -196,7 +208,9 @@ pub(crate) fn launch(
         pending: Vec::new(),
         waiting: Vec::new(),
         generation: 0,
+        left: Vec::new(),
         cleaning: None,
+        abandoned: Arc::default(),
         inbox,
         mailbox,
         window,
@@ -275,6 +289,7 @@ impl Task {
                 }
             }
             Message::Spawned(outcome) => self.spawned(*outcome).await,
+            Message::Known(state) => self.known(&state).await,
             Message::Removed(outcome) => {
                 let input = match outcome {
                     Ok(()) => Input::Removed,
@@ -321,6 +336,14 @@ impl Task {
         }
     }
 
+    /// A start that an earlier daemon ordered turns out to have succeeded. An end will be told.
+    async fn known(&mut self, state: &State) {
+        if let (Some(main), Phase::Starting { .. }) = (state.main, &self.phase) {
+            self.watch_health(main.started_at.into());
+            self.feed(Input::Started { pid: main.pid, at: main.started_at }).await;
+        }
+    }
+
     async fn hear_news(&mut self, news: News) {
         match news {
             News::Exited(record) => self.exited(&record).await,
@@ -335,12 +358,8 @@ impl Task {
                 self.feed(Input::Oom).await;
             }
             News::ExecExited { exec, code } => {
-                if let Some(lasted) = self.container.execs.ended(&exec, code) {
-                    let more = [
-                        ("execID", exec.to_string()),
-                        ("exitCode", code.to_string()),
-                        ("execDuration", lasted.as_secs().to_string()),
-                    ];
+                if self.container.execs.ended(&exec, code) {
+                    let more = [("execID", exec.to_string()), ("exitCode", code.to_string())];
                     world::tell(&self.engine, &self.record, "exec_die", &more);
                 }
             }
@@ -370,6 +389,7 @@ impl Task {
     async fn lost(&mut self) {
         warn!(container = %self.record.id, "the container's monitor was lost");
         world::kill_group(&self.engine, &self.record).await;
+        world::remove_group(&self.engine, &self.record).await;
         let end = End {
             code: 137,
             oom: false,
@@ -397,12 +417,21 @@ impl Task {
         if std::mem::discriminant(&next) != std::mem::discriminant(&self.phase) {
             self.generation += 1;
         }
+        let link = if ending { self.link.clone() } else { None };
         if ending && self.phase.run().is_some() {
             self.note_exit(&next, &effects);
+        }
+        if matches!((&self.phase, &next), (Phase::Running { .. }, Phase::Paused { .. })) {
+            self.health_unknown();
         }
         self.phase = next;
         if self.phase == Phase::Gone {
             self.engine.containers.remove(&self.record.id, &self.record.name);
+        }
+        if effects.contains(&Effect::CleanUp) {
+            // Whoever sees the end may use what the run held: its addresses, its ports.
+            self.attachment = None;
+            self.left = world::take_networks(&self.engine, self.record.id).await;
         }
         self.publish();
         let mut outcome = Ok(());
@@ -411,8 +440,36 @@ impl Task {
                 outcome = Err(error);
             }
         }
+        self.forget_signal().await;
+        if let Some(link) = link {
+            // Only now do attached clients see the end.
+            link.hang_up();
+        }
         self.answer_waiting();
         Fed::Taken(outcome)
+    }
+
+    /// A signal that was sent need not be sent again by a later daemon.
+    async fn forget_signal(&mut self) {
+        if self.phase.run().is_none_or(|run| run.signal.is_none()) {
+            return;
+        }
+        if let Verdict::Go(next, _) = step(&self.phase, Input::Signalled, self.record.policy()) {
+            let life = Life::new(next.clone(), self.attachment.clone());
+            if let Err(error) =
+                world::write_life(&self.engine, &self.record, life, Durability::Lazy).await
+            {
+                debug!(container = %self.record.id, error = chain(&error), "signal not forgotten");
+            }
+            self.phase = next;
+        }
+    }
+
+    /// Nobody probes any more. Source: moby `container/health.go`, `CloseMonitorChannel`.
+    fn health_unknown(&mut self) {
+        if let Some(health) = &mut self.health {
+            health.status = HealthStatus::Unhealthy;
+        }
     }
 
     /// Keeps the end for waiters, also where the next phase does not.
@@ -420,10 +477,11 @@ impl Task {
         self.exits += 1;
         self.link = None;
         self.news = None;
-        self.container.execs.all_ended();
+        self.container.execs.run_ended();
         if let Some(prober) = self.prober.take() {
             prober.abort();
         }
+        self.health_unknown();
         let code = effects.iter().find_map(|effect| match effect {
             Effect::Tell(Tell::Die { code, .. }) => Some(*code),
             _ => None,
@@ -460,7 +518,8 @@ impl Task {
     }
 
     fn probed(&mut self, result: HealthResult, check: &Check, began: SystemTime) {
-        let (Some(health), Some(_)) = (&self.health, self.phase.run()) else { return };
+        let probes = matches!(self.phase, Phase::Running { .. } | Phase::Stopping { .. });
+        let Some(health) = self.health.as_ref().filter(|_| probes) else { return };
         let next = health::judge(health, check, began, result);
         let changed = next.status != health.status;
         health::keep(&self.engine, &self.record.id, began, &next);
@@ -493,16 +552,19 @@ impl Task {
         match effect {
             Effect::Spawn => self.spawn(),
             Effect::Signal(signal) => return self.signal(signal).await,
-            Effect::KillDirectly => world::kill_group(&self.engine, &self.record).await,
+            Effect::KillDirectly => self.kill_directly().await,
             Effect::Freeze => return self.freeze(sys::cgroup::Freeze::Freeze).await,
             Effect::Thaw => return self.freeze(sys::cgroup::Freeze::Thaw).await,
             Effect::ArmKill(after) => self.arm(after, Input::GraceOver),
+            Effect::ArmKillAt(at) => self.arm(until(at), Input::GraceOver),
             Effect::ArmRestart(after) => self.arm(after, Input::DelayOver),
+            Effect::ArmRestartAt(at) => self.arm(until(at), Input::DelayOver),
             Effect::CleanUp => {
-                self.attachment = None;
+                let left = std::mem::take(&mut self.left);
+                world::tell_given_up(&self.engine, &self.record, &left);
                 let (engine, record) = (Arc::clone(&self.engine), Arc::clone(&self.record));
                 self.cleaning =
-                    Some(tokio::task::spawn_blocking(move || world::clean_up(&engine, &record)));
+                    Some(tokio::task::spawn_blocking(move || world::remove_run(&engine, &record)));
             }
             Effect::Remove { volumes } => self.remove(volumes),
             Effect::ReportStuck => self.fail_stops(),
@@ -516,11 +578,13 @@ impl Task {
         let pending = std::mem::take(&mut self.pending);
         let (inbox, cleaning) = (self.inbox.clone(), self.cleaning.take());
         self.failure = None;
+        self.abandoned = Arc::default();
+        let abandoned = Arc::clone(&self.abandoned);
         tokio::spawn(async move {
             if let Some(cleaning) = cleaning {
                 let _ = cleaning.await;
             }
-            let outcome = world::start(&engine, &record, pending).await;
+            let outcome = world::start(&engine, &record, pending, &abandoned).await;
             // The task lives as long as the phase is not Gone, and Starting is not.
             let _ = inbox.send(Message::Spawned(Box::new(outcome)));
         });
@@ -540,24 +604,37 @@ impl Task {
     }
 
     async fn signal(&self, signal: i32) -> Result<()> {
+        let request = Request::Signal { target: Target::Main, signal };
         let sent = match &self.link {
-            Some(link) => {
-                let request = Request::Signal { target: Target::Main, signal };
-                // A monitor that is held up must not hold up the container's end.
-                let sent = tokio::time::timeout(SIGNAL_PATIENCE, link.demand(&request, &[])).await;
-                sent.unwrap_or_else(|_| {
-                    Err(Error::internal("the container's monitor does not answer"))
-                })
-            }
+            Some(link) => link.demand(&request, &[]).await,
             None => Err(Error::internal("the container has no monitor")),
         };
-        if let Err(error) = sent {
-            debug!(container = %self.record.id, error = chain(&error), "signal not sent by the monitor");
-            if signal == super::step::SIGKILL {
+        let Err(error) = sent else { return Ok(()) };
+        debug!(container = %self.record.id, error = chain(&error), "signal not sent by the monitor");
+        let silent = self.link.as_ref().filter(|link| link.is_silent());
+        match (silent, self.phase.run()) {
+            (_, _) if signal == super::step::SIGKILL => {
                 world::kill_group(&self.engine, &self.record).await;
+                if let Some(link) = silent {
+                    link.end_monitor(END_MAX);
+                }
             }
+            (Some(_), Some(run)) => {
+                world::signal_past(&self.engine, &self.record, run.pid, signal).await;
+            }
+            (Some(_), None) | (None, _) => {}
         }
         Ok(())
+    }
+
+    /// Ends what asking did not end: the processes, a monitor that does not answer, a start that
+    /// hangs.
+    async fn kill_directly(&self) {
+        world::kill_group(&self.engine, &self.record).await;
+        self.abandoned.notify_one();
+        if let Some(link) = self.link.as_ref().filter(|link| link.is_silent()) {
+            link.end_monitor(Duration::ZERO);
+        }
     }
 
     async fn freeze(&mut self, wish: sys::cgroup::Freeze) -> Result<()> {
@@ -606,89 +683,13 @@ impl Task {
         world::tell(&self.engine, &self.record, action, &more);
     }
 
-    /// Answers those whose time has come.
-    fn answer_waiting(&mut self) {
-        let mut still = Vec::new();
-        for waiting in std::mem::take(&mut self.waiting) {
-            match self.settled(waiting.until) {
-                Some(answer) => drop(waiting.reply.send(answer)),
-                None => still.push(waiting),
-            }
-        }
-        self.waiting = still;
-    }
-
-    fn settled(&self, until: Until) -> Option<std::result::Result<Outcome, Denied>> {
-        let done = Some(Ok(Outcome::Done));
-        match (until, &self.phase) {
-            (Until::Taken, _) => done,
-            (Until::Started, Phase::Starting { .. }) => None,
-            (Until::Started, Phase::Running { .. } | Phase::Paused { .. }) => done,
-            // On its way to a new start, or started and told to stop at once.
-            (Until::Started, Phase::Stopping { .. } | Phase::Backoff { .. }) => match &self.failure
-            {
-                Some(failure) => Some(Err(Denied::StartFailed(failure.clone()))),
-                None if matches!(self.phase, Phase::Backoff { .. }) => done,
-                None => None,
-            },
-            (
-                Until::Started,
-                Phase::Created { .. }
-                | Phase::Exited { .. }
-                | Phase::Removing { .. }
-                | Phase::Dead { .. }
-                | Phase::Gone,
-            ) => match &self.failure {
-                Some(failure) => Some(Err(Denied::StartFailed(failure.clone()))),
-                None => done,
-            },
-            (Until::Stopped, Phase::Starting { after: Some(_), .. } | Phase::Stopping { .. }) => {
-                None
-            }
-            (
-                Until::Stopped,
-                Phase::Created { .. }
-                | Phase::Starting { .. }
-                | Phase::Running { .. }
-                | Phase::Paused { .. }
-                | Phase::Exited { .. }
-                | Phase::Backoff { .. }
-                | Phase::Removing { .. }
-                | Phase::Dead { .. }
-                | Phase::Gone,
-            ) => done,
-            (Until::Gone, Phase::Gone) => done,
-            (Until::Gone, Phase::Dead { reason, .. }) => {
-                Some(Err(Denied::Failed(Error::internal(reason.clone()))))
-            }
-            (
-                Until::Gone,
-                Phase::Created { .. }
-                | Phase::Starting { .. }
-                | Phase::Running { .. }
-                | Phase::Paused { .. }
-                | Phase::Stopping { .. }
-                | Phase::Exited { .. }
-                | Phase::Backoff { .. }
-                | Phase::Removing { .. },
-            ) => None,
-        }
-    }
-
-    fn fail_stops(&mut self) {
-        let (stuck, rest): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.waiting).into_iter().partition(|waiting| {
-                matches!(waiting.until, Until::Stopped | Until::Gone | Until::Started)
-            });
-        self.waiting = rest;
-        for waiting in stuck {
-            let _ = waiting.reply.send(Err(Denied::Stuck));
-        }
-    }
-
     fn attach(&mut self, client: PendingAttach, reply: oneshot::Sender<Result<()>>) {
         if self.link.is_some() {
             self.hand_over(client, reply);
+        } else if client.run.is_some_and(|run| run != self.exits) {
+            // What it wanted to see ended on the way here; the next run is another.
+            super::attach::end_stream(&client.socket);
+            let _ = reply.send(Ok(()));
         } else {
             self.pending.push(client);
             let _ = reply.send(Ok(()));
@@ -702,6 +703,10 @@ impl Task {
             use std::os::fd::AsFd;
             let request = Request::Attach { target: Target::Main, options: client.options };
             let outcome = link.demand(&request, &[client.socket.as_fd()]).await;
+            if outcome.is_err() {
+                // The monitor may get the socket yet.
+                super::attach::end_stream(&client.socket);
+            }
             let _ = reply.send(outcome);
         });
     }
@@ -720,6 +725,11 @@ impl Task {
         self.publish();
         Ok(())
     }
+}
+
+/// How long it is until then, by a clock that may have been set meanwhile.
+fn until(at: jiff::Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(jiff::Timestamp::now())).unwrap_or_default()
 }
 
 /// What became of an input.

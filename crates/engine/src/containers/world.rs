@@ -19,7 +19,7 @@ use monitor::wire::{Event, Request};
 use spec::Id;
 use store::records::Durability;
 use sys::cgroup::{Cgroup, Freeze};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tracing::warn;
 
 use super::derive::{self, DeviceNode, HostMount, Inputs, ManagedFiles};
@@ -37,7 +37,7 @@ use super::volumes::Place;
 use crate::Inner;
 use crate::error::{Error, Kind, Result, chain};
 use crate::events::EventType;
-use crate::networks::{self, Attachment, Listener};
+use crate::networks::{self, Attachment, Listener, NetworkRecord};
 use crate::words;
 
 /// A run that just began.
@@ -65,8 +65,10 @@ impl From<Error> for StartFailure {
 
 /// Publishes an event of a container.
 pub(crate) fn tell(engine: &Inner, record: &Record, action: &str, more: &[(&str, String)]) {
-    let mut attributes = event_attributes(record);
-    attributes.extend(more.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+    // A label of the same name wins, as in Docker.
+    let more = more.iter().map(|(key, value)| ((*key).to_owned(), value.clone()));
+    let mut attributes: BTreeMap<String, String> = more.collect();
+    attributes.extend(event_attributes(record));
     engine.events.publish(super::task::EVENTS, action, record.id.to_string(), attributes);
 }
 
@@ -126,6 +128,26 @@ pub(crate) fn cgroup(engine: &Inner, record: &Record) -> Cgroup {
     Cgroup::find(Path::new(&derive::cgroup_path(&record.id, &record.spec, &engine.config)))
 }
 
+/// Sends a signal past a monitor that does not answer. It is the parent of the process and has not
+/// reaped it, so the number is still that process's; the control group tells that it was ever ours.
+pub(crate) async fn signal_past(engine: &Arc<Inner>, record: &Arc<Record>, pid: i32, signal: i32) {
+    let (engine, record) = (Arc::clone(engine), Arc::clone(record));
+    blocking(move || {
+        let Some(pid) = rustix::process::Pid::from_raw(pid) else { return };
+        let send = || {
+            let process = sys::process::open_process(pid)?;
+            if cgroup(&engine, &record).processes()?.contains(&pid) {
+                sys::process::signal_process(&process, signal)?;
+            }
+            io::Result::Ok(())
+        };
+        if let Err(error) = send() {
+            warn!(container = %record.id, error = chain(&error), "signal not sent");
+        }
+    })
+    .await;
+}
+
 /// Kills everything in the container's control group, past its monitor.
 pub(crate) async fn kill_group(engine: &Arc<Inner>, record: &Arc<Record>) {
     let (engine, record) = (Arc::clone(engine), Arc::clone(record));
@@ -135,6 +157,17 @@ pub(crate) async fn kill_group(engine: &Arc<Inner>, record: &Arc<Record>) {
             && error.kind() != io::ErrorKind::NotFound
         {
             warn!(container = %record.id, error = chain(&error), "control group not killed");
+        }
+    })
+    .await;
+}
+
+/// Removes the control group of processes that were killed, where no monitor does.
+pub(crate) async fn remove_group(engine: &Arc<Inner>, record: &Arc<Record>) {
+    let (engine, record) = (Arc::clone(engine), Arc::clone(record));
+    blocking(move || {
+        if let Err(error) = cgroup(&engine, &record).remove() {
+            warn!(container = %record.id, error = chain(&error), "control group left behind");
         }
     })
     .await;
@@ -160,23 +193,28 @@ pub(crate) async fn start(
     engine: &Arc<Inner>,
     record: &Arc<Record>,
     pending: Vec<PendingAttach>,
+    abandoned: &Notify,
 ) -> std::result::Result<Started, StartFailure> {
     let (inner, wish) = (Arc::clone(engine), Arc::clone(record));
     let ready = blocking(move || prepare(&inner, &wish)).await?;
-    hand_over(ready, pending).await
+    hand_over(ready, pending, abandoned).await
 }
 
-/// Lets a monitor that is ready start its container.
+/// Lets a monitor that is ready start its container, unless that is `abandoned`.
 pub(crate) async fn hand_over(
     ready: Ready,
     pending: Vec<PendingAttach>,
+    abandoned: &Notify,
 ) -> std::result::Result<Started, StartFailure> {
     let Ready { spawned, netns, listeners, attachment, held } = ready;
     let Spawned { pidfd, connection, .. } = spawned;
     let watched = pidfd.try_clone().map_err(|source| lost("cannot watch the monitor", source))?;
     let (link, news) = Link::start(connection, Some(watched))
         .map_err(|source| lost("cannot hear the monitor", source))?;
-    let outcome = hand_start(&link, netns, &listeners, pending).await;
+    let outcome = tokio::select! {
+        outcome = hand_start(&link, netns, &listeners, pending) => outcome,
+        () = abandoned.notified() => Err(StartFailure::from(Error::internal("the start was broken off"))),
+    };
     drop(held);
     match outcome {
         Ok((pid, at)) => Ok(Started { pid, at, link, news, attachment: Some(attachment) }),
@@ -270,6 +308,10 @@ fn prepare(engine: &Inner, record: &Record) -> std::result::Result<Ready, StartF
         spec: &record.spec,
         hostname: &record.hostname,
     })?;
+    // After the networks, as in Docker.
+    for mount in record.mounts.iter().filter(|mount| mount.kind == MountKind::Volume) {
+        volume_mounted(engine, record, mount);
+    }
     let files = managed_files(engine, record, &network)?;
     let devices = devices(record)?;
     let shm = joined_shm(record, &joined).map(|tree| {
@@ -405,28 +447,24 @@ fn host_mounts(engine: &Inner, record: &Record, held: &mut Vec<OwnedFd>) -> Resu
                 propagation::check(&source, &mount.propagation)?;
                 source
             }
-            MountKind::Volume => {
-                let place = super::volumes::place(engine, mount)?;
-                volume_mounted(engine, record, mount);
-                match place {
-                    Place::Directory(root) => subpath(root, mount, held)?,
-                    Place::FileSystem(wish) if wish.is_bind() => {
-                        let source = subpath(PathBuf::from(&wish.source), mount, held)?;
-                        file_system = Some(wish);
-                        source
-                    }
-                    Place::FileSystem(_) if !mount.subpath.is_empty() => {
-                        let text =
-                            "a subpath of a volume with a file system of its own is not supported";
-                        return Err(Error::new(Kind::NotImplemented, text));
-                    }
-                    Place::FileSystem(wish) => {
-                        let source = PathBuf::from(&wish.source);
-                        file_system = Some(wish);
-                        source
-                    }
+            MountKind::Volume => match super::volumes::place(engine, mount)? {
+                Place::Directory(root) => subpath(root, mount, held)?,
+                Place::FileSystem(wish) if wish.is_bind() => {
+                    let source = subpath(PathBuf::from(&wish.source), mount, held)?;
+                    file_system = Some(wish);
+                    source
                 }
-            }
+                Place::FileSystem(_) if !mount.subpath.is_empty() => {
+                    let text =
+                        "a subpath of a volume with a file system of its own is not supported";
+                    return Err(Error::new(Kind::NotImplemented, text));
+                }
+                Place::FileSystem(wish) => {
+                    let source = PathBuf::from(&wish.source);
+                    file_system = Some(wish);
+                    source
+                }
+            },
             MountKind::Image => {
                 subpath(super::volumes::image_tree(engine, mount, held)?, mount, held)?
             }
@@ -677,9 +715,9 @@ pub(crate) fn log_path(log: &LogSpec, dir: &Path, id: &Id) -> PathBuf {
     }
 }
 
-/// Gives up what a run held. Blocking.
-pub(crate) fn clean_up(engine: &Inner, record: &Record) {
-    engine.networks.release(&record.id);
+/// Says that a run gave up what it held: the networks it was on, and its volumes.
+pub(crate) fn tell_given_up(engine: &Inner, record: &Record, networks: &[NetworkRecord]) {
+    engine.networks.tell_left(&record.id, networks);
     for mount in record.mounts.iter().filter(|mount| mount.kind == MountKind::Volume) {
         let attributes = BTreeMap::from([
             ("container".to_owned(), record.id.to_string()),
@@ -687,7 +725,12 @@ pub(crate) fn clean_up(engine: &Inner, record: &Record) {
         ]);
         engine.events.publish(EventType::Volume, "unmount", mount.name.clone(), attributes);
     }
-    remove_run(engine, record);
+}
+
+/// Takes a run's networks back.
+pub(crate) async fn take_networks(engine: &Arc<Inner>, id: Id) -> Vec<NetworkRecord> {
+    let engine = Arc::clone(engine);
+    blocking(move || engine.networks.take_back(&id)).await
 }
 
 /// Removes what a run has on the host beside its network.

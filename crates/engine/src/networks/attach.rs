@@ -96,8 +96,21 @@ impl Networks {
 
     /// Takes a container's networks back. Does nothing when it has none.
     pub fn release(&self, id: &Id) {
+        let left = self.take_back(id);
+        self.tell_left(id, &left);
+    }
+
+    /// The same, without a word: which networks it was on, for [`Networks::tell_left`].
+    pub fn take_back(&self, id: &Id) -> Vec<NetworkRecord> {
         let mut state = self.lock();
-        self.shared.release(&mut state, id);
+        self.shared.release(&mut state, id)
+    }
+
+    /// Publishes that a container left networks.
+    pub fn tell_left(&self, id: &Id, networks: &[NetworkRecord]) {
+        for network in networks {
+            self.shared.event("disconnect", network, Some(id));
+        }
     }
 
     /// Makes a container's names follow its new name.
@@ -387,21 +400,23 @@ impl Shared {
         spare.bare()
     }
 
-    fn release(&self, state: &mut State, id: &Id) {
-        let Some(attached) = state.attached.remove(id) else { return };
+    fn release(&self, state: &mut State, id: &Id) -> Vec<NetworkRecord> {
+        let Some(attached) = state.attached.remove(id) else { return Vec::new() };
         if let Some(kernel) = &mut state.kernel
             && let Err(error) = kernel.change(&attached.items, &[])
         {
             tracing::warn!(container = %id, error = crate::error::chain(&error), "firewall entries are left");
         }
         self.give_back(state, id, &attached.attachment);
+        let mut left = Vec::new();
         for endpoint in attached.attachment.endpoints.values() {
             self.write_zone(state, &endpoint.network_id);
             self.refresh_links(state, &endpoint.network_id);
             if let Some(network) = state.networks.get(&endpoint.network_id) {
-                self.event("disconnect", &network.record, Some(id));
+                left.push(network.record.clone());
             }
         }
+        left
     }
 
     /// Ends leases and reservations and has the interfaces removed.
