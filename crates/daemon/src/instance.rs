@@ -1,7 +1,8 @@
 //! One daemon per pidfile, and a word to the service manager.
 //!
 //! The pidfile is locked for as long as the daemon lives. The kernel lets go of the lock whatever
-//! way the daemon ends, so a pidfile left behind by `kill -9` never stands in the way.
+//! way the daemon ends, so a pidfile left behind by `kill -9` never stands in the way. A daemon that
+//! was killed and whose threads are yet to end is waited for.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, Write as _};
@@ -14,6 +15,10 @@ use rustix::fs::{FlockOperation, flock};
 
 /// How long the lock of a daemon that was killed may outlive it.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+/// How long a daemon that was killed may take to be gone.
+pub const DYING_MAX: Duration = Duration::from_secs(10);
+/// Between two looks at something that will be free in a moment.
+pub const PAUSE: Duration = Duration::from_millis(20);
 
 #[derive(Debug, thiserror::Error)]
 pub enum InstanceError {
@@ -76,18 +81,45 @@ impl Instance {
     }
 }
 
-/// Locks the file, with patience for a daemon that has just been killed: a child of it that has not
-/// reached its execve still holds the lock for moments.
-fn lock(file: &File) -> Result<(), rustix::io::Errno> {
-    let deadline = Instant::now() + LOCK_PATIENCE;
+/// Locks the file, with patience for a daemon that has just been killed: it may not be gone yet, and
+/// a child of it that has not reached its execve still holds the lock for moments.
+fn lock(mut file: &File) -> Result<(), rustix::io::Errno> {
+    let since = Instant::now();
     loop {
         match flock(file, FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {}
             done => return done,
         }
+        let mut pid = String::new();
+        let read = file.rewind().and_then(|()| file.read_to_string(&mut pid));
+        let dying = read.is_ok() && pid.trim().parse().is_ok_and(is_dying);
+        let patience = if dying { DYING_MAX } else { LOCK_PATIENCE };
+        if since.elapsed() >= patience {
+            return file
+                .rewind()
+                .map_or(Err(rustix::io::Errno::IO), |()| Err(rustix::io::Errno::WOULDBLOCK));
+        }
+        std::thread::sleep(PAUSE);
     }
+}
+
+/// Whether a process is on its way out: gone, a zombie whose other threads may still be there, or
+/// about to act on a KILL.
+pub fn is_dying(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/status")).map_or(true, |status| ends(&status))
+}
+
+/// Source: proc_pid_status(5).
+fn ends(status: &str) -> bool {
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.map(str::trim).unwrap_or_default()
+    };
+    let killed = |name| {
+        let mask = u64::from_str_radix(field(name), 16).unwrap_or(0);
+        mask & 1 << (rustix::process::Signal::KILL.as_raw() - 1) != 0
+    };
+    field("State:").starts_with(['Z', 'X']) || killed("SigPnd:") || killed("ShdPnd:")
 }
 
 /// Tells the service manager, if there is one: `sd_notify(3)`.
@@ -124,5 +156,21 @@ mod tests {
         }
         first.give_back();
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_process_that_was_killed_is_on_its_way_out() {
+        for (status, want) in [
+            ("State:\tS (sleeping)\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000000\n", false),
+            ("State:\tZ (zombie)\nSigPnd:\t0000000000000000\n", true),
+            ("State:\tD (disk sleep)\nSigPnd:\t0000000000000100\n", true),
+            (
+                "State:\tD (disk sleep)\nSigPnd:\t0000000000004000\nShdPnd:\t0000000000000100\n",
+                true,
+            ),
+        ] {
+            assert_eq!(ends(status), want, "{status}");
+        }
+        assert!(!is_dying(std::process::id()));
     }
 }

@@ -1,19 +1,26 @@
 //! Listening sockets: `unix://`, `tcp://`, and `fd://` from whoever started us.
 //!
 //! A unix socket is root's alone until it has its group, so it is never open to more than it should
-//! be. A socket file that nobody listens
-//! on is a dead daemon's and is replaced; one that answers is another daemon's and is refused.
+//! be. A socket file that nobody listens on is a dead daemon's and is replaced, also while that
+//! daemon's last threads are still there; one that answers is another daemon's and is refused.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use api::client::Host;
 use rustix::fs::{Gid, Mode};
 
 use crate::http::conn::Socket;
+use crate::instance::{DYING_MAX, PAUSE, is_dying};
 use crate::tls::Tls;
+
+/// How long who listens on our socket may take to answer, so that it counts as a daemon.
+const PING_MAX: Duration = Duration::from_secs(2);
+/// How long a daemon that was killed may keep a port.
+const PORT_MAX: Duration = Duration::from_secs(2);
 
 /// Root and the socket's group.
 const SOCKET_MODE: u32 = 0o660;
@@ -28,6 +35,8 @@ pub enum ListenError {
     Bind { host: String, source: io::Error },
     #[error("cannot listen on {path:?}: another daemon answers there")]
     InUse { path: PathBuf },
+    #[error("cannot listen on {path:?}: another program listens there and does not answer")]
+    Held { path: PathBuf },
     #[error("{host:?} names no address: give an IP address or localhost")]
     Name { host: String },
     #[error("no sockets found via socket activation: make sure the service was started by systemd")]
@@ -142,8 +151,7 @@ pub fn open(host: &str, group: &str, tls: Option<&Tls>) -> Result<Vec<Listener>,
                 "localhost" => IpAddr::from([127, 0, 0, 1]),
                 name => name.parse().map_err(|_| ListenError::Name { host: host.to_owned() })?,
             };
-            let listener =
-                std::net::TcpListener::bind(SocketAddr::new(ip, port)).map_err(failed)?;
+            let listener = bind_port(SocketAddr::new(ip, port)).map_err(failed)?;
             Ok(vec![tcp(listener, tls).map_err(failed)?])
         }
         Host::Ssh { .. } => Err(ListenError::Bind {
@@ -151,6 +159,58 @@ pub fn open(host: &str, group: &str, tls: Option<&Tls>) -> Result<Vec<Listener>,
             source: io::ErrorKind::Unsupported.into(),
         }),
     }
+}
+
+/// Binds a port, with patience for a daemon that has just been killed.
+fn bind_port(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let since = Instant::now();
+    loop {
+        match std::net::TcpListener::bind(address) {
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrInUse && since.elapsed() < PORT_MAX =>
+            {
+                std::thread::sleep(PAUSE);
+            }
+            done => return done,
+        }
+    }
+}
+
+/// Waits until nobody alive listens at `path`.
+fn await_free(path: &Path) -> Result<(), ListenError> {
+    let since = Instant::now();
+    loop {
+        let listening = match sys::socket::connect_now(path) {
+            Ok(stream) => stream,
+            // Its queue is full, so somebody does listen.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(ListenError::Held { path: path.to_owned() });
+            }
+            Err(_) => return Ok(()),
+        };
+        let listener = sys::socket::peer_process(&listening).ok().flatten();
+        if listener.is_some_and(|pid| is_dying(pid.as_raw_nonzero().get().unsigned_abs())) {
+            return Ok(());
+        }
+        if answers(listening) {
+            return Err(ListenError::InUse { path: path.to_owned() });
+        }
+        if since.elapsed() >= DYING_MAX {
+            return Err(ListenError::Held { path: path.to_owned() });
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Whether a daemon answers a ping. One that was killed takes connections and nothing more.
+fn answers(mut stream: std::os::unix::net::UnixStream) -> bool {
+    use std::io::{Read as _, Write as _};
+    let ping = b"GET /_ping HTTP/1.1\r\nHost: tug\r\nConnection: close\r\n\r\n";
+    let asked = stream
+        .set_nonblocking(false)
+        .and_then(|()| stream.set_read_timeout(Some(PING_MAX)))
+        .and_then(|()| stream.write_all(ping));
+    asked.is_ok() && stream.read(&mut [0; 16]).is_ok_and(|count| count > 0)
 }
 
 fn tcp(listener: std::net::TcpListener, tls: Option<&Tls>) -> io::Result<Listener> {
@@ -164,9 +224,7 @@ fn tcp(listener: std::net::TcpListener, tls: Option<&Tls>) -> io::Result<Listene
 
 fn unix(path: PathBuf, group: &str) -> Result<Listener, ListenError> {
     let failed = |source| ListenError::Bind { host: format!("unix://{}", path.display()), source };
-    if std::os::unix::net::UnixStream::connect(&path).is_ok() {
-        return Err(ListenError::InUse { path });
-    }
+    await_free(&path)?;
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(failed)?;
     }
@@ -265,7 +323,15 @@ mod tests {
         let mut first = open(&host, "0", None).unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, SOCKET_MODE);
-        assert!(matches!(open(&host, "0", None), Err(ListenError::InUse { .. })));
+        let second = {
+            let host = host.clone();
+            tokio::task::spawn_blocking(move || open(&host, "0", None).map(drop))
+        };
+        // What answers is alive, whatever it says.
+        let accepted = first[0].accept().await.unwrap();
+        let Accepted::Plain(Socket::Unix(mut stream)) = accepted else { panic!("a unix socket") };
+        tokio::io::AsyncWriteExt::write_all(&mut stream, b"HTTP/1.1 200 OK\r\n").await.unwrap();
+        assert!(matches!(second.await.unwrap(), Err(ListenError::InUse { .. })));
         first.remove(0).close();
         assert!(!path.exists());
     }

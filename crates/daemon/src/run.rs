@@ -3,7 +3,9 @@
 //! ```text
 //! pidfile ─ engine ─ sockets ─ READY=1 ─ serve ─ SIGTERM ─ [stop containers] ─ sockets, pidfile away
 //! ```
-//! SIGTERM stops containers only when `live-restore` was set to false; SIGKILL never touches them.
+//! SIGTERM stops containers only when `live-restore` was set to false. SIGKILL never touches them; the
+//! next daemon adopts them, or with `live-restore` set to false stops them and goes by their restart
+//! policies.
 //! SIGHUP reads the file again and applies what can change while running.
 
 use std::io;
@@ -148,6 +150,9 @@ async fn life(settings: Settings, args: &[String], level: &LevelHandle) -> Resul
             return Err(error.into());
         }
     };
+    if !settings.live_restore {
+        engine.end_earlier_runs().await;
+    }
     let accepting: Vec<_> = listeners
         .into_iter()
         .map(|listener| {

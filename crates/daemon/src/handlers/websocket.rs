@@ -19,8 +19,9 @@ use tokio::net::UnixStream;
 
 /// Appended to the client's key before hashing (RFC 6455, 1.3).
 const KEY_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-/// A client's frame may not be longer; keystrokes and pastes are far shorter.
-const FRAME_BYTES_MAX: u64 = 1 << 20;
+/// Frames that say something about the connection may not be longer (RFC 6455, 5.5). Data may have
+/// any length; it goes on in pieces.
+const CONTROL_BYTES_MAX: u64 = 125;
 const PIECE_BYTES: usize = 32 << 10;
 
 /// Frames' kinds (RFC 6455, 5.2).
@@ -98,13 +99,21 @@ pub async fn pump(
         }
     };
     let inward = async {
-        while let Some((kind, bytes)) = read_frame(&mut from_client).await? {
-            match kind {
+        while let Some(mut incoming) = Incoming::read(&mut from_client).await? {
+            match incoming.kind {
                 opcode::CLOSE => break,
-                opcode::PING => drop(pongs.send(bytes).await),
-                opcode::PONG => {}
+                opcode::PING => {
+                    let ping = incoming.whole(&mut from_client).await?;
+                    // Who pings faster than it reads pongs gets fewer of them.
+                    let _full = pongs.try_send(ping);
+                }
+                opcode::PONG => drop(incoming.whole(&mut from_client).await?),
                 // Text, binary, and what continues them.
-                _ => to_container.write_all(&bytes).await?,
+                _ => {
+                    while let Some(bytes) = incoming.piece(&mut from_client).await? {
+                        to_container.write_all(&bytes).await?;
+                    }
+                }
             }
         }
         to_container.shutdown().await
@@ -135,30 +144,57 @@ fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The next frame of a client's; `None` when the connection is gone.
-async fn read_frame(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<(u8, Vec<u8>)>> {
-    let mut head = [0; 2];
-    match from.read_exact(&mut head).await {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        other => other?,
-    };
-    let length = match head[1] & 0x7f {
-        126 => u64::from(from.read_u16().await?),
-        127 => from.read_u64().await?,
-        short => u64::from(short),
-    };
-    // A client must mask (RFC 6455, 5.1).
-    if head[1] & 0x80 == 0 || length > FRAME_BYTES_MAX {
-        return Err(io::ErrorKind::InvalidData.into());
+/// A frame of a client's, as far as it was read.
+struct Incoming {
+    kind: u8,
+    left: u64,
+    /// Turned so that it begins with the next byte's.
+    mask: [u8; 4],
+}
+
+impl Incoming {
+    /// Reads the next frame's head; `None` when the connection is gone.
+    async fn read(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Incoming>> {
+        let mut head = [0; 2];
+        match from.read_exact(&mut head).await {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            other => other?,
+        };
+        let left = match head[1] & 0x7f {
+            126 => u64::from(from.read_u16().await?),
+            127 => from.read_u64().await?,
+            short => u64::from(short),
+        };
+        let kind = head[0] & 0x0f;
+        // A client must mask (RFC 6455, 5.1).
+        if head[1] & 0x80 == 0 || (kind >= opcode::CLOSE && left > CONTROL_BYTES_MAX) {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut mask = [0; 4];
+        from.read_exact(&mut mask).await?;
+        Ok(Some(Incoming { kind, left, mask }))
     }
-    let mut mask = [0; 4];
-    from.read_exact(&mut mask).await?;
-    let mut payload = vec![0; length as usize];
-    from.read_exact(&mut payload).await?;
-    for (byte, mask) in payload.iter_mut().zip(mask.iter().cycle()) {
-        *byte ^= mask;
+
+    /// The next part of the payload; `None` at its end.
+    async fn piece(&mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
+        let count = usize::try_from(self.left).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+        if count == 0 {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; count];
+        from.read_exact(&mut bytes).await?;
+        for (byte, mask) in bytes.iter_mut().zip(self.mask.iter().cycle()) {
+            *byte ^= mask;
+        }
+        self.mask.rotate_left(count % 4);
+        self.left -= count as u64;
+        Ok(Some(bytes))
     }
-    Ok(Some((head[0] & 0x0f, payload)))
+
+    /// The payload of a short frame.
+    async fn whole(mut self, from: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+        Ok(self.piece(from).await?.unwrap_or_default())
+    }
 }
 
 /// SHA-1 (RFC 3174), which the handshake prescribes; it protects nothing here.
@@ -219,10 +255,30 @@ mod tests {
     async fn masked_frames_are_read_and_the_end_is_noticed() {
         let wire = [0x82, 0x82, 1, 2, 3, 4, b'h' ^ 1, b'i' ^ 2];
         let mut from = io::Cursor::new(wire.to_vec());
-        assert_eq!(read_frame(&mut from).await.unwrap(), Some((opcode::BINARY, b"hi".to_vec())));
-        assert_eq!(read_frame(&mut from).await.unwrap(), None);
-        let mut unmasked = io::Cursor::new(vec![0x82, 0x00]);
-        assert!(read_frame(&mut unmasked).await.is_err());
+        let frame = Incoming::read(&mut from).await.unwrap().unwrap();
+        assert_eq!(frame.kind, opcode::BINARY);
+        assert_eq!(frame.whole(&mut from).await.unwrap(), b"hi");
+        assert!(Incoming::read(&mut from).await.unwrap().is_none());
+        for bad in [vec![0x82, 0x00], vec![0x89, 0xfe, 1, 0, 1, 2, 3, 4]] {
+            assert!(Incoming::read(&mut io::Cursor::new(bad)).await.is_err());
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_frame_of_any_length_arrives_in_pieces() {
+        let mask = [1, 2, 3, 4];
+        let payload: Vec<u8> = (0..PIECE_BYTES * 2 + 7).map(|at| (at % 251) as u8).collect();
+        let mut wire = vec![0x82, 0xff];
+        wire.extend_from_slice(&(payload.len() as u64).to_be_bytes());
+        wire.extend_from_slice(&mask);
+        wire.extend(payload.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+        let mut from = io::Cursor::new(wire);
+        let mut frame = Incoming::read(&mut from).await.unwrap().unwrap();
+        let mut got = Vec::new();
+        while let Some(piece) = frame.piece(&mut from).await.unwrap() {
+            got.extend(piece);
+        }
+        assert_eq!(got, payload);
     }
 
     #[test]

@@ -132,9 +132,14 @@ impl AsyncWrite for Conn {
 pub async fn serve(socket: Socket, engine: Engine, state: Arc<State>) {
     let mut conn = Conn { socket, ahead: Bytes::new() };
     let mut first = BytesMut::with_capacity(4 << 10);
-    match conn.read_buf(&mut first).await {
-        Ok(0) | Err(_) => return,
-        Ok(_) => {}
+    loop {
+        match conn.read_buf(&mut first).await {
+            Ok(0) if first.is_empty() => return,
+            Ok(0) => break,
+            Ok(_) if is_begun_line(&first) => {}
+            Ok(_) => break,
+            Err(_) => return,
+        }
     }
     escape_target(&mut first);
     if may_be_hijack(&first) {
@@ -262,6 +267,12 @@ fn escape_target(first: &mut BytesMut) {
     }
     escaped.extend_from_slice(&first[end..]);
     *first = escaped;
+}
+
+/// Whether this is the beginning of a request's first line and the rest is to come: clients may send
+/// it in pieces.
+fn is_begun_line(read: &[u8]) -> bool {
+    read.len() < HEAD_BYTES_MAX && read.iter().all(|byte| (b' '..=b'~').contains(byte))
 }
 
 fn may_be_hijack(first: &[u8]) -> bool {
@@ -457,6 +468,18 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(may_be_hijack(line.as_bytes()), want, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_first_line_may_come_in_pieces() {
+        for (read, want) in [
+            ("PO", true),
+            ("POST /v1.41/containers/x/att", true),
+            ("POST /exec/x/start HTTP/1.1\r\n", false),
+            ("\x16\x03\x01", false),
+        ] {
+            assert_eq!(is_begun_line(read.as_bytes()), want, "{read:?}");
         }
     }
 
