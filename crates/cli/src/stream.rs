@@ -15,7 +15,7 @@ use rustix::stdio;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, oneshot},
 };
 
 use crate::{
@@ -140,18 +140,45 @@ async fn copy_output(
     mut reader: impl AsyncReadExt + Unpin,
     framing: Framing,
 ) -> Result<(), Failure> {
-    let mut decoder = Decoder::default();
-    let mut buffer = vec![0; PIECE_BYTES];
+    let (pieces, written) = write_beside(framing);
     loop {
-        let count = match reader.read(&mut buffer).await {
-            Ok(0) => return Ok(()),
+        let mut piece = vec![0; PIECE_BYTES];
+        let count = match reader.read(&mut piece).await {
+            Ok(0) => break,
             Ok(count) => count,
             // A container that is removed takes its connections along.
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return Ok(()),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => break,
             Err(error) => return Err(Failure::new(format!("error receiving stream: {error}"))),
         };
-        deliver(&mut decoder, framing, &buffer[..count])?;
+        piece.truncate(count);
+        // A writer that has ended tells why below.
+        if pieces.send(piece).await.is_err() {
+            break;
+        }
     }
+    drop(pieces);
+    written.await.unwrap_or_else(|_| Err(Failure::new("the output's writer ended early")))
+}
+
+/// Writes output in a thread of its own: whoever does not read it now must not keep input, signals
+/// and sizes from going the other way.
+fn write_beside(
+    framing: Framing,
+) -> (mpsc::Sender<Vec<u8>>, oneshot::Receiver<Result<(), Failure>>) {
+    let (sender, mut pieces) = mpsc::channel::<Vec<u8>>(4);
+    let (done, written) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut decoder = Decoder::default();
+        let mut outcome = Ok(());
+        while outcome.is_ok()
+            && let Some(piece) = pieces.blocking_recv()
+        {
+            outcome = deliver(&mut decoder, framing, &piece);
+        }
+        // Nobody listens once the user has detached.
+        let _ = done.send(outcome);
+    });
+    (sender, written)
 }
 
 /// Writes one piece of output where it belongs.
