@@ -117,10 +117,19 @@ fn processes() -> Vec<String> {
     found
 }
 
-/// Tables, chains, rules and elements, without handles and counters.
+/// Tables, chains, rules and elements, without handles and counters. A link that is made anew, such as
+/// a bridge after an orderly restart, has another hardware address; that there is one counts.
 fn nftables() -> Vec<String> {
     let Ok(output) = Command::new("nft").args(["-s", "list", "ruleset"]).output() else {
         return vec!["nft(8) is missing".to_owned()];
     };
-    String::from_utf8_lossy(&output.stdout).lines().map(|line| line.trim().to_owned()).collect()
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let word = |word: &str| {
+        let bare = word.trim_end_matches(',');
+        let address = bare.len() == 17 && bare.split(':').all(|byte| byte.len() == 2);
+        if address { word.replace(bare, "ADDRESS") } else { word.to_owned() }
+    };
+    text.lines()
+        .map(|line| line.split_whitespace().map(word).collect::<Vec<_>>().join(" "))
+        .collect()
 }

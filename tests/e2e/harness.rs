@@ -215,6 +215,15 @@ impl Suite {
         child.wait().expect("the daemon is our child");
     }
 
+    /// Kills the daemon and starts the next one in the same moment, while the old one's threads and
+    /// sockets may still be there.
+    pub fn replace_daemon(&self) {
+        let mut old = self.daemon.lock().unwrap().take().expect("the daemon runs");
+        run(Command::new("kill").arg("-KILL").arg(old.id().to_string())).ok();
+        self.start_daemon(&[]);
+        old.wait().expect("the daemon is our child");
+    }
+
     /// The command line of Tug on the suite's daemon.
     #[track_caller]
     pub fn tug<const N: usize>(&self, args: [&str; N]) -> Output {

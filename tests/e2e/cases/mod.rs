@@ -24,6 +24,8 @@ mod relay;
 mod run;
 mod search;
 mod serve;
+mod streams;
+mod streams_ends;
 mod survive;
 mod transfers;
 mod volumes;
@@ -63,6 +65,8 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         daemon::CASES,
         faults::CASES,
         survive::CASES,
+        streams::CASES,
+        streams_ends::CASES,
         attack::CASES,
     ]
     .into_iter()
