@@ -242,7 +242,8 @@ fn wish(request: &OneShot) -> ContainerSpec {
 /// # Errors
 /// `Invalid`, in the words that a container with these options would get.
 pub(crate) fn check(request: &OneShot) -> Result<()> {
-    crate::containers::validate::validate(&wish(request)).map(drop)
+    let kernel = crate::system::limit_support();
+    crate::containers::validate::validate(&mut wish(request), &kernel).map(drop)
 }
 
 /// The container whose network is joined: its process, and the files that name its network, which are
