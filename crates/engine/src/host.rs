@@ -103,7 +103,7 @@ fn facts() -> Host {
         architecture: spec::Platform::host().architecture,
         last_capability: read("/proc/sys/kernel/cap_last_cap").trim().parse().unwrap_or(40),
         thermal_paths: thermal_paths(),
-        apparmor: read("/sys/module/apparmor/parameters/enabled").starts_with('Y'),
+        selinux: Path::new("/sys/fs/selinux/enforce").exists(),
     }
 }
 

@@ -252,7 +252,10 @@ fn joined(engine: &Inner, network: &OneShotNetwork) -> Result<Option<(i32, Manag
     let OneShotNetwork::Container(other) = network else { return Ok(None) };
     let mut container = engine.containers.resolve(other)?;
     let view = container.now();
-    let Some(run) = view.phase.run() else { return Err(words::cannot_join_network(&container.id)) };
+    let Some(run) = view.phase.run() else {
+        let status = crate::containers::inspect::status(&view.phase).name();
+        return Err(words::cannot_join_network(&view.record.name, status));
+    };
     while let NetworkMode::Container(next) = &container.now().record.spec.host.network {
         container = engine.containers.resolve(next)?;
     }

@@ -62,10 +62,29 @@ pub fn bad_extra_host(line: &str) -> Error {
     Error::new(Kind::Invalid, format!("bad format for add-host: {line:?}"))
 }
 
-/// Source: moby `daemon/container_operations.go`, `getNetworkedContainer`.
-pub fn cannot_join_network(id: impl Display) -> Error {
-    let text = format!("cannot join network namespace of a non running container: {id}");
-    Error::new(Kind::Conflict, text)
+/// Source: moby 28.2 `daemon/daemon_unix.go`, `verifyPlatformContainerSettings`.
+pub fn privileged_cgroup_namespace() -> Error {
+    Error::invalid(
+        "privileged mode is incompatible with private cgroup namespaces on cgroup v1 host.  You must run the container in the host cgroup namespace when running privileged mode",
+    )
+}
+
+/// A namespace that cannot be joined, at the start: moby 28 `daemon/oci_linux.go`, `WithNamespaces`.
+pub fn cannot_join(kind: &str, why: impl Display) -> Error {
+    Error::internal(format!("failed to join {kind} namespace: {why}"))
+}
+
+/// Source: moby 28 `daemon/container_operations_unix.go`, `getIPCContainer`.
+pub fn non_shareable_ipc(id: impl Display) -> Error {
+    let hint = "(hint: use IpcMode:shareable for the donor container)";
+    cannot_join("IPC", format!("container {id}: non-shareable IPC {hint}"))
+}
+
+/// Source: moby 28 `daemon/container_operations.go`, `getNetworkedContainer`.
+pub fn cannot_join_network(name: &str, status: &str) -> Error {
+    Error::conflict(format!(
+        "cannot join network namespace of a non running container: container {name} is {status}"
+    ))
 }
 
 /// Source: moby `daemon/errors.go` `errNotRunning`.

@@ -14,13 +14,12 @@ use rustix::fs::{Mode, OFlags};
 use spec::runtime::Process;
 use sys::cgroup::{Cgroup, Entry};
 use sys::namespace::{self, Namespaces};
-use sys::path::Root;
-use sys::process::{self, Child, Dumpable, Parent, Pid, SpawnOptions, Wait};
+use sys::process::{self, Child, Dumpable, Parent, Pid, Preserved, SpawnOptions, Wait};
 
 use crate::channel::{Channel, Told};
 use crate::error::{Kind, LaunchError, at, at_raw};
 use crate::inside::procfs::Procfs;
-use crate::inside::{self, Confinement, identity, program};
+use crate::inside::{self, identity, program};
 use crate::launch::children_into;
 use crate::request::{ExecLaunched, ExecRequest, Stdio};
 
@@ -46,27 +45,27 @@ const NAMESPACES: [(&str, Namespaces); 8] = [
 pub fn exec(request: &ExecRequest<'_>) -> Result<ExecLaunched, LaunchError> {
     let process = request.process;
     check(process)?;
+    Preserved(request.preserved_fds).check().map_err(at("preserve descriptors"))?;
     let differing = differing(request.pid)?;
     // The pid was good to look things up with; only the pidfd says that it still is that process.
     process::signal_process(request.pidfd, 0)
         .map_err(|_| LaunchError::new(Kind::Other, "container is not running"))?;
     let entry = match request.cgroup {
-        Some(cgroup) => cgroup.entry_existing().map_err(at("open the container's cgroup"))?,
+        Some(cgroup) => cgroup.entry().map_err(at("open the container's cgroup"))?,
         None => Entry::Nothing,
     };
     let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(at_raw("open /dev/null"))?;
     let (ours, theirs) = Channel::pair().map_err(at("make a socket pair"))?;
+    // The child is born among the container's processes, and hidden from them from the first instant.
+    process::set_dumpable(Dumpable::No).map_err(at("prctl PR_SET_DUMPABLE"))?;
     let _restore = match differing.contains(Namespaces::PID) {
         true => Some(children_into(request.pidfd)?),
         false => None,
     };
     let options = SpawnOptions {
         namespaces: Namespaces::NONE,
-        cgroup: match &entry {
-            Entry::Directory(directory) => Some(directory.as_fd()),
-            Entry::Tasks(_) | Entry::Nothing => None,
-        },
+        cgroup: entry.birthplace(),
         parent: Parent::Caller,
     };
     let mut born = process::spawn(&options, || run(request, &entry, differing, &null, &theirs));
@@ -87,9 +86,9 @@ fn group_of(pid: Pid) -> Result<OwnedFd, LaunchError> {
     let path = format!("/proc/{}/cgroup", pid.as_raw_nonzero());
     let text = std::fs::read_to_string(&path).map_err(at(format!("read {path}")))?;
     let group = text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
-    match Cgroup::find(Path::new(group)).entry_existing() {
+    match Cgroup::find(Path::new(group)).entry() {
         Ok(Entry::Directory(directory)) => Ok(directory),
-        Ok(Entry::Tasks(_) | Entry::Nothing) => {
+        Ok(Entry::Tasks { .. } | Entry::Nothing) => {
             Err(LaunchError::new(Kind::Other, "no version 2 cgroup"))
         }
         Err(error) => Err(LaunchError::step("open the container's cgroup", &error)),
@@ -106,7 +105,7 @@ fn check(process: &Process) -> Result<(), LaunchError> {
             format!("Cwd must be an absolute path: {:?}", process.cwd),
         ));
     }
-    Ok(())
+    crate::unsupported::check_process(process)
 }
 
 /// Which namespaces of the container are not ours: joining one's own user namespace is refused.
@@ -149,29 +148,30 @@ fn become_inside(
     process::set_dumpable(Dumpable::No).map_err(at("prctl PR_SET_DUMPABLE"))?;
     process::reset_signals();
     rustix::process::setsid().map_err(at_raw("setsid"))?;
+    inside::connect_streams(&request.stdio, null)?;
     entry.enter().map_err(at("error adding process to cgroup"))?;
+    inside::close_all_but(&[channel.as_fd(), request.pidfd], request.preserved_fds)?;
     let joined = differing.without(Namespaces::PID);
     if !joined.is_empty() {
         namespace::join(request.pidfd, joined).map_err(at("setns"))?;
     }
+    inside::close_all_but(&[channel.as_fd()], request.preserved_fds)?;
     if differing.contains(Namespaces::USER) {
         sys::capability::set_identity(0, 0, &[])
             .map_err(at("become root of the user namespace"))?;
     }
     let proc = Procfs::open().map_err(at("error preparing a proc file system"))?;
     inside::set_process_settings(process, &proc, channel)?;
-    let devpts = match request.stdio {
-        Stdio::Terminal { .. } => Some(program::devpts().map_err(at("open /dev/pts"))?),
-        Stdio::Inherit | Stdio::Streams { .. } => None,
-    };
-    inside::connect_streams(&request.stdio, process, devpts.as_ref(), null, channel)?;
-    let root = Root::open_at(Path::new("/")).map_err(at("open the root"))?;
-    let identity = identity::resolve(&root, process, request.user)?;
+    drop(proc);
+    if let Stdio::Terminal { size } = &request.stdio {
+        let devpts = program::devpts().map_err(at("open /dev/pts"))?;
+        inside::connect_terminal(*size, process, Some(&devpts), channel)?;
+    }
+    let identity = identity::resolve(&inside::container_root()?, process, request.user)?;
     program::enter_directory(&process.cwd, program::Missing::Refuse)?;
-    let program = program::find(&process.args, &process.env, &identity)?;
-    let confined =
-        Confinement { process, seccomp: request.seccomp, preserved_fds: request.preserved_fds };
-    inside::become_program(&confined, &identity, &program, channel)
+    inside::give_up(process, &identity, request.seccomp)?;
+    let program = program::find(&process.args, process, &identity)?;
+    inside::become_program(process, request.seccomp, request.preserved_fds, &program, channel)
 }
 
 fn attend(child: Child, channel: &Channel) -> Result<ExecLaunched, LaunchError> {

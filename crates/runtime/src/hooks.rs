@@ -39,6 +39,9 @@ pub(crate) fn run(
 
 fn run_one(hook: &Hook, state: &State<'_>, spec: &Spec) -> Result<(), String> {
     use std::os::unix::process::CommandExt;
+    if !hook.path.starts_with('/') {
+        return Err(format!("invalid hook path {:?}: not an absolute path", hook.path));
+    }
     let mut command = Command::new(&hook.path);
     if let Some((name, rest)) = hook.args.split_first() {
         command.arg0(name).args(rest);

@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
-use spec::runtime::{IdMapping, Linux};
-use sys::cgroup::{Cgroup, Entry};
+use spec::runtime::{IdMapping, Linux, Resources};
+use sys::cgroup::Cgroup;
 use sys::namespace::{self, Namespaces};
-use sys::process::{self, Child, Parent, Pid, SpawnOptions, Wait};
+use sys::process::{self, Child, Dumpable, Parent, Pid, Preserved, SpawnOptions, Wait};
 
 use crate::channel::{Channel, Told};
 use crate::error::{Kind, LaunchError, at, at_raw};
@@ -142,13 +142,13 @@ fn make(request: &LaunchRequest<'_>, gate: Gate) -> Result<(Launched, Channel), 
 
 fn make_cgroup(request: &LaunchRequest<'_>) -> Result<Option<Cgroup>, LaunchError> {
     let CgroupPlan::Path(path) = &request.cgroup else { return Ok(None) };
+    let none = Resources::default();
     let resources = request.spec.linux.as_ref().and_then(|linux| linux.resources.as_ref());
-    let further = resources::further_controllers(resources);
-    let cgroup = Cgroup::create(path, &further)
-        .map_err(at(format!("create the cgroup {}", path.display())))?;
-    if let Some(resources) = resources
-        && let Err(error) = resources::apply(&cgroup, resources)
-    {
+    let resources = resources.unwrap_or(&none);
+    resources::check(resources)?;
+    let cgroup =
+        Cgroup::create(path).map_err(at(format!("create the cgroup {}", path.display())))?;
+    if let Err(error) = resources::apply(&cgroup, resources) {
         let _ = cgroup.remove();
         return Err(error);
     }
@@ -160,17 +160,18 @@ fn spawn(
     cgroup: Option<&Cgroup>,
     gate: Gate,
 ) -> Result<(Child, Channel), LaunchError> {
+    Preserved(request.preserved_fds).check().map_err(at("preserve descriptors"))?;
     let plan = Plan::prepare(request, cgroup)?;
+    // The child may be born among the processes of another container, and is hidden from them from
+    // the first instant.
+    process::set_dumpable(Dumpable::No).map_err(at("prctl PR_SET_DUMPABLE"))?;
     let (ours, theirs) = Channel::pair().map_err(at("make a socket pair"))?;
     let _restore_pid = join_pid_namespace(&plan)?;
     let _restore_time = make_time_namespace(&plan)?;
     let options = SpawnOptions {
         // The cgroup namespace is made by the child, once it is in its group.
         namespaces: plan.namespaces.new.without(Namespaces::CGROUP | Namespaces::TIME),
-        cgroup: match &plan.entry {
-            Entry::Directory(directory) => Some(directory.as_fd()),
-            Entry::Tasks(_) | Entry::Nothing => None,
-        },
+        cgroup: plan.entry.birthplace(),
         parent: Parent::Caller,
     };
     let mut ends = Some((ours, theirs));

@@ -31,9 +31,11 @@ mod plan;
 mod request;
 pub mod resources;
 pub mod rootfs;
+mod scheduling;
 pub mod seal;
 pub mod seccomp;
 mod state;
+mod unsupported;
 
 pub use error::{Kind, LaunchError, words};
 pub use exec::exec;

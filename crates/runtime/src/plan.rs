@@ -5,7 +5,7 @@
 //! for hooks.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
@@ -34,6 +34,7 @@ pub(crate) struct Plan<'a> {
     /// /dev/null of the host, for a stdin that leads nowhere.
     pub null: OwnedFd,
     pub argv: Vec<String>,
+    pub personality: Option<u32>,
 }
 
 /// A compiled filter of our own; borrowed ones come with the request.
@@ -119,12 +120,40 @@ impl<'a> Plan<'a> {
             })?,
             mounts,
             namespaces,
-            entry: entry(cgroup, linux)?,
+            entry: entry(cgroup)?,
             seccomp: seccomp(request.seccomp, linux)?,
             null: rustix::fs::open("/dev/null", flags, Mode::empty())
                 .map_err(at_raw("open /dev/null"))?,
             argv,
+            personality: linux.personality.as_ref().map(personality).transpose()?,
         })
+    }
+
+    /// What building the container's tree takes.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let joined = self.namespaces.join.iter().map(|(_, fd)| fd.as_fd());
+        let trees = self.mounts.iter().flat_map(|planned| planned.source.descriptors());
+        [self.rootfs.as_fd()].into_iter().chain(joined).chain(trees)
+    }
+}
+
+impl Source {
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            Self::Tree { tree, .. } => vec![tree.as_fd()],
+            Self::Staged { stage } => vec![stage.as_fd()],
+            Self::Filesystem { .. } => Vec::new(),
+            Self::CgroupV1 { trees, .. } => trees.iter().map(|(_, tree)| tree.as_fd()).collect(),
+        }
+    }
+}
+
+/// personality(2): PER_LINUX and PER_LINUX32.
+fn personality(wanted: &spec::runtime::Personality) -> Result<u32, LaunchError> {
+    match wanted.domain.as_str() {
+        "LINUX" => Ok(0),
+        "LINUX32" => Ok(8),
+        other => Err(invalid(format!("personality {other:?} is unknown"))),
     }
 }
 
@@ -144,19 +173,7 @@ fn check(spec: &Spec, process: &Process, linux: &Linux) -> Result<(), LaunchErro
     if !linux.time_offsets.is_empty() && !has_time {
         return Err(invalid("time offsets need a time namespace"));
     }
-    if process.scheduler.is_some() || process.io_priority.is_some() {
-        return Err(invalid("process.scheduler and process.ioPriority are not supported"));
-    }
-    if !process.selinux_label.is_empty() || !linux.mount_label.is_empty() {
-        return Err(invalid("SELinux labels are not supported"));
-    }
-    if spec
-        .mounts
-        .iter()
-        .any(|mount| !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty())
-    {
-        return Err(invalid("id mappings of single mounts are not supported"));
-    }
+    crate::unsupported::check(spec, process, linux)?;
     let text = process.args.iter().chain(&process.env);
     if text.into_iter().any(|text| text.contains('\0')) {
         return Err(invalid("arguments and environment must not contain a NUL byte"));
@@ -190,10 +207,9 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn entry(cgroup: Option<&Cgroup>, linux: &Linux) -> Result<Entry, LaunchError> {
+fn entry(cgroup: Option<&Cgroup>) -> Result<Entry, LaunchError> {
     let Some(cgroup) = cgroup else { return Ok(Entry::Nothing) };
-    let further = crate::resources::further_controllers(linux.resources.as_ref());
-    cgroup.entry(&further).map_err(at(format!("open the cgroup {}", cgroup.path().display())))
+    cgroup.entry().map_err(at(format!("open the cgroup {}", cgroup.path().display())))
 }
 
 fn kind_bits(kind: NamespaceKind) -> Namespaces {
@@ -245,25 +261,28 @@ fn namespaces(request: &LaunchRequest<'_>, linux: &Linux) -> Result<Wanted, Laun
 }
 
 /// Only settings that belong to one of the container's own namespaces: all others are the host's.
+/// Source of the words: runc `libcontainer/configs/validate`.
 fn check_sysctls(linux: &Linux, namespaces: &Wanted) -> Result<(), LaunchError> {
+    use spec::sysctl::{Owner, Sysctl};
     for name in linux.sysctl.keys() {
-        let dotted = name.replace('/', ".");
-        let needs = match dotted.as_str() {
-            "kernel.msgmax"
-            | "kernel.msgmnb"
-            | "kernel.msgmni"
-            | "kernel.sem"
-            | "kernel.shmall"
-            | "kernel.shmmax"
-            | "kernel.shmmni"
-            | "kernel.shm_rmid_forced" => Namespaces::IPC,
-            "kernel.domainname" => Namespaces::UTS,
-            other if other.starts_with("fs.mqueue.") => Namespaces::IPC,
-            other if other.starts_with("net.") => Namespaces::NET,
-            _ => Namespaces::NONE,
-        };
-        if needs.is_empty() || !namespaces.has(needs) {
-            return Err(invalid(format!("sysctl {name:?} is not in a separate kernel namespace")));
+        let known = Sysctl::parse(name).map_err(|error| invalid(error.to_string()))?;
+        match known.owner() {
+            Owner::Ipc if !namespaces.has(Namespaces::IPC) => {
+                return Err(invalid(format!(
+                    "sysctl {name:?} is not allowed in the hosts ipc namespace"
+                )));
+            }
+            Owner::Network if !namespaces.has(Namespaces::NET) => {
+                return Err(invalid(format!(
+                    "sysctl {name:?} not allowed in host network namespace"
+                )));
+            }
+            Owner::Uts if !namespaces.has(Namespaces::UTS) => {
+                return Err(invalid(format!(
+                    "sysctl {name:?} is not in a separate kernel namespace"
+                )));
+            }
+            Owner::Ipc | Owner::Network | Owner::Uts => {}
         }
     }
     Ok(())
@@ -363,18 +382,21 @@ fn plan_cgroup(
             apply_to_tree(&tree, options).map_err(at(step))?;
             Ok(Some(Source::Tree { tree, shape: Shape::Directory }))
         }
-        Layout::V1 { controllers, .. } => {
+        Layout::V1 { controllers, named, unified } => {
             let (mut trees, mut links) = (Vec::new(), Vec::new());
-            for (controller, top) in controllers {
+            // Only a controller is looked for by its own name too: the others have none but the place.
+            let nameless = named.values().chain(unified).map(|top| (None, top));
+            let all = controllers.iter().map(|(name, top)| (Some(name), top)).chain(nameless);
+            for (controller, top) in all {
                 let Some(base) = top.file_name().map(|name| name.to_string_lossy().into_owned())
                 else {
                     continue;
                 };
-                let Some(directory) = cgroup.directory(controller).filter(|path| path.is_dir())
-                else {
+                let directory = top.join(cgroup.path().strip_prefix("/").unwrap_or(Path::new("")));
+                if !directory.is_dir() {
                     continue;
-                };
-                if *controller != base {
+                }
+                if let Some(controller) = controller.filter(|controller| **controller != base) {
                     links.push((controller.clone(), base.clone()));
                 }
                 if trees.iter().any(|(name, _)| *name == base) {

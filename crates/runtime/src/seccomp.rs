@@ -8,6 +8,10 @@ use sys::seccomp::{Action, Architecture, Compare, CompileError, Condition, Filte
 pub enum SeccompError {
     #[error("seccomp action {0:?} is unknown")]
     Action(String),
+    #[error("seccomp argument {0} does not exist")]
+    Argument(u32),
+    #[error("seccomp error number {0} is out of range")]
+    Number(u32),
     #[error("seccomp operator {0:?} is unknown")]
     Operator(String),
     #[error("seccomp flag {0:?} is not supported")]
@@ -49,7 +53,8 @@ pub fn compile(seccomp: &Seccomp) -> Result<Program, SeccompError> {
 /// EPERM is the number where a profile names none.
 fn action(name: &str, number: Option<u32>) -> Result<Action, SeccompError> {
     const EPERM: u32 = 1;
-    let number = number.unwrap_or(EPERM) as u16;
+    let number = number.unwrap_or(EPERM);
+    let number = u16::try_from(number).map_err(|_| SeccompError::Number(number))?;
     match name {
         "SCMP_ACT_ALLOW" => Ok(Action::Allow),
         "SCMP_ACT_ERRNO" => Ok(Action::Errno(number)),
@@ -87,7 +92,8 @@ fn condition(arg: &SyscallArg) -> Result<Condition, SeccompError> {
         "SCMP_CMP_MASKED_EQ" => (Compare::MaskedEqual(arg.value), arg.value_two),
         other => return Err(SeccompError::Operator(other.to_owned())),
     };
-    Ok(Condition { index: arg.index as u8, compare, value })
+    let index = u8::try_from(arg.index).map_err(|_| SeccompError::Argument(arg.index))?;
+    Ok(Condition { index, compare, value })
 }
 
 #[cfg(test)]
@@ -119,5 +125,12 @@ mod tests {
         assert!(matches!(compile(&with("ALLOW", "SCMP_CMP_EQ")), Err(SeccompError::Action(_))));
         assert!(matches!(compile(&with("SCMP_ACT_ALLOW", "=")), Err(SeccompError::Operator(_))));
         assert!(compile(&with("SCMP_ACT_ALLOW", "SCMP_CMP_EQ")).is_ok());
+        assert!(matches!(compile(&Seccomp::default()), Err(SeccompError::Action(_))));
+        let mut wrapped = with("SCMP_ACT_ALLOW", "SCMP_CMP_EQ");
+        wrapped.syscalls[0].args[0].index = 256;
+        assert!(matches!(compile(&wrapped), Err(SeccompError::Argument(256))));
+        wrapped.syscalls[0].args.clear();
+        wrapped.default_errno_ret = Some(65_536 + 1);
+        assert!(matches!(compile(&wrapped), Err(SeccompError::Number(_))));
     }
 }

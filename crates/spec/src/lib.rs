@@ -14,6 +14,7 @@ pub mod reference;
 pub mod runtime;
 pub mod seccomp;
 pub mod signal;
+pub mod sysctl;
 
 pub use digest::{ChainId, DiffId, Digest, ImageId};
 pub use id::Id;

@@ -31,6 +31,8 @@ pub struct Spec {
     pub annotations: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub linux: Option<Linux>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vm: Option<serde_json::Value>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -58,9 +60,39 @@ pub struct Process {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub selinux_label: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub scheduler: Option<serde_json::Value>,
-    #[serde(rename = "ioPriority", skip_serializing_if = "Option::is_none")]
-    pub io_priority: Option<serde_json::Value>,
+    pub scheduler: Option<Scheduler>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io_priority: Option<IoPriority>,
+    #[serde(rename = "execCPUAffinity", skip_serializing_if = "Option::is_none")]
+    pub exec_cpu_affinity: Option<serde_json::Value>,
+}
+
+/// `policy` is `SCHED_OTHER` and so on, `flags` are `SCHED_FLAG_RESET_ON_FORK` and so on; times are
+/// nanoseconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Scheduler {
+    pub policy: String,
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub nice: i32,
+    #[serde(skip_serializing_if = "is_nothing")]
+    pub priority: i32,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub runtime: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub deadline: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub period: u64,
+}
+
+/// `class` is `IOPRIO_CLASS_RT`, `_BE` or `_IDLE`; `priority` is 0 to 7.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct IoPriority {
+    pub class: String,
+    pub priority: i32,
 }
 
 /// A terminal's size in character cells.
@@ -218,6 +250,12 @@ pub struct Linux {
     pub personality: Option<Personality>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub time_offsets: BTreeMap<String, TimeOffset>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intel_rdt: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub net_devices: BTreeMap<String, serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_policy: Option<serde_json::Value>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -298,8 +336,39 @@ pub struct Resources {
     pub block_io: Option<BlockIo>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hugepage_limits: Vec<HugepageLimit>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkClass>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub rdma: BTreeMap<String, Rdma>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub unified: BTreeMap<String, String>,
+}
+
+/// How packets of the container are marked, by version 1 alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetworkClass {
+    #[serde(rename = "classID", skip_serializing_if = "Option::is_none")]
+    pub class_id: Option<u32>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub priorities: Vec<InterfacePriority>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct InterfacePriority {
+    pub name: String,
+    pub priority: u32,
+}
+
+/// Limits of one RDMA device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Rdma {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hca_handles: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hca_objects: Option<u32>,
 }
 
 /// `kind` is `a`, `c` or `b`; a missing number is every number; `access` is out of `rwm`.
@@ -459,6 +528,10 @@ pub struct SyscallArg {
 }
 
 fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+fn is_nothing(number: &i32) -> bool {
     *number == 0
 }
 

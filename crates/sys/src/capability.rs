@@ -100,6 +100,11 @@ impl Set {
         Self(self.0 & other.0)
     }
 
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// The set of the names that are known; unknown ones are left out, as runc does.
     pub fn parse<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         names.into_iter().filter_map(number).fold(Self::EMPTY, Set::with)

@@ -11,6 +11,7 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use rustix::process::Pid;
 
@@ -61,6 +62,9 @@ impl Exit {
         }
     }
 }
+
+/// Whether this is a process that [`spawn`] made, with a copy of its parent's memory.
+static CLONED: AtomicBool = AtomicBool::new(false);
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
@@ -119,6 +123,7 @@ pub fn spawn(options: &SpawnOptions<'_>, body: impl FnOnce() -> i32) -> io::Resu
     match pid {
         -1 => Err(io::Error::last_os_error()),
         0 => {
+            CLONED.store(true, Ordering::Relaxed);
             let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).unwrap_or(70);
             exit_now(code)
         }
@@ -447,16 +452,177 @@ fn prctl(option: i32, value: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Marks every descriptor from `first` on to be closed by the next exec: close_range(2).
+/// Descriptors that callers handed to us by number, to be handed on to the program: 3, 4, ….
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Preserved(pub u32);
+
+impl Preserved {
+    /// The first number that is not handed on.
+    fn end(self) -> u32 {
+        3_u32.saturating_add(self.0)
+    }
+
+    /// Those that are open. One of our own in that range, which is close-on-exec, is none of them.
+    fn numbers(self) -> impl Iterator<Item = u32> {
+        (3..self.end().min(DESCRIPTORS_MAX)).filter(|&number| {
+            // SAFETY: fcntl with F_GETFD only reads a flag.
+            let flags = unsafe { libc::fcntl(number.cast_signed(), libc::F_GETFD) };
+            flags >= 0 && flags & libc::FD_CLOEXEC == 0
+        })
+    }
+
+    /// # Errors
+    /// `EBADF` when one of them was not handed to us.
+    pub fn check(self) -> io::Result<()> {
+        let open = u32::try_from(self.numbers().count()).unwrap_or(u32::MAX);
+        if open == self.0 { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EBADF)) }
+    }
+}
+
+/// Where close_range(2) is missing, descriptors are looked for below this number.
+const DESCRIPTORS_MAX: u32 = 1 << 16;
+
+/// What becomes of a range of descriptors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Closed,
+    ClosedByExec,
+}
+
+/// Closes every descriptor but the standard streams, `keep` and what is handed on.
+///
+/// Only in a process made by [`spawn`]: the owners of what is closed are copies of the parent's,
+/// which are never dropped here. `body` must use none of them afterwards.
 ///
 /// # Errors
-/// When the kernel is older than 5.11.
-pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
+/// In any other process.
+pub fn close_all_but(keep: &[BorrowedFd<'_>], preserved: Preserved) -> io::Result<()> {
+    if !CLONED.load(Ordering::Relaxed) {
+        return Err(io::Error::other("descriptors may be closed in a cloned process only"));
+    }
+    let kept = keep.iter().map(|fd| fd.as_raw_fd().cast_unsigned());
+    let mut kept: Vec<u32> = kept.chain(preserved.numbers()).filter(|&fd| fd > 2).collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for fd in kept {
+        if fd > first {
+            treat_range(first, fd - 1, Fate::Closed)?;
+        }
+        first = first.max(fd + 1);
+    }
+    treat_range(first, u32::MAX, Fate::Closed)
+}
+
+/// Marks every descriptor but the standard streams and what is handed on to be closed by the next
+/// exec.
+///
+/// # Errors
+/// Never in practice.
+pub fn close_all_on_exec(preserved: Preserved) -> io::Result<()> {
+    treat_range(preserved.end(), u32::MAX, Fate::ClosedByExec)
+}
+
+fn treat_range(first: u32, last: u32, fate: Fate) -> io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: u32 = 4;
-    // SAFETY: takes integers only. Descriptors stay open, so no owner loses one.
+    let flags = if fate == Fate::ClosedByExec { CLOSE_RANGE_CLOEXEC } else { 0 };
+    // SAFETY: takes integers only. Who owns what is closed is said by the callers.
+    let done = check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) });
+    match done.map_err(|error| error.raw_os_error()) {
+        Ok(_) => Ok(()),
+        // Kernels before 5.11, and filters of an outer container that do not know the call.
+        Err(Some(libc::ENOSYS | libc::EINVAL | libc::EPERM)) => {
+            treat_one_by_one(first, last, fate);
+            Ok(())
+        }
+        Err(code) => Err(code.map_or(io::ErrorKind::Other.into(), io::Error::from_raw_os_error)),
+    }
+}
+
+/// Not by /proc/self/fd: what stands at /proc may be the container's.
+fn treat_one_by_one(first: u32, last: u32, fate: Fate) {
+    for fd in first..=last.min(DESCRIPTORS_MAX) {
+        let fd = fd.cast_signed();
+        // SAFETY: both take integers; EBADF is all that can go wrong. Who owns what is closed is said
+        // by the callers.
+        unsafe {
+            match fate {
+                Fate::Closed => libc::close(fd),
+                Fate::ClosedByExec => libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC),
+            }
+        };
+    }
+}
+
+/// Whether this process, with its effective identity, may execute the file behind `file`:
+/// faccessat2(2), Linux 5.8.
+///
+/// # Errors
+/// `EACCES` when it may not; `ENOSYS` or `EPERM` where the call is not to be had.
+pub fn may_execute(file: impl AsFd) -> io::Result<()> {
+    // SAFETY: takes integers and an empty C string that outlives the call.
     check(unsafe {
-        libc::syscall(libc::SYS_close_range, first as u32, u32::MAX, CLOSE_RANGE_CLOEXEC)
+        libc::syscall(
+            libc::SYS_faccessat2,
+            file.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            libc::X_OK,
+            libc::AT_EMPTY_PATH | libc::AT_EACCESS,
+        )
     })?;
+    Ok(())
+}
+
+/// How the kernel schedules this process: `struct sched_attr`, sched_setattr(2).
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Scheduling {
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    /// Nanoseconds, as the two below.
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+}
+
+/// # Errors
+/// `EINVAL` for values that do not go together, `EPERM` without CAP_SYS_NICE.
+pub fn set_scheduling(scheduling: &Scheduling) -> io::Result<()> {
+    #[repr(C)]
+    struct Attributes {
+        size: u32,
+        policy: u32,
+        flags: u64,
+        nice: i32,
+        priority: u32,
+        runtime: u64,
+        deadline: u64,
+        period: u64,
+    }
+    let attributes = Attributes {
+        size: u32::try_from(size_of::<Attributes>()).unwrap_or(0),
+        policy: scheduling.policy,
+        flags: scheduling.flags,
+        nice: scheduling.nice,
+        priority: scheduling.priority,
+        runtime: scheduling.runtime,
+        deadline: scheduling.deadline,
+        period: scheduling.period,
+    };
+    // SAFETY: the kernel reads as many bytes as `size` says of a live record; the rest are integers.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) })?;
+    Ok(())
+}
+
+/// Sets this process's class (1 to 3) and priority (0 to 7) of input and output: ioprio_set(2).
+///
+/// # Errors
+/// `EPERM` without the capability that the class takes.
+pub fn set_io_priority(class: u8, priority: u8) -> io::Result<()> {
+    const WHO_PROCESS: i32 = 1;
+    let value = i32::from(class) << 13 | i32::from(priority);
+    // SAFETY: takes integers only.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, value) })?;
     Ok(())
 }
 
@@ -536,6 +702,37 @@ mod tests {
     fn a_process_that_is_not_our_child_cannot_be_reaped() {
         let own = open_process(rustix::process::getpid()).unwrap();
         assert_eq!(wait_process(&own, Wait::Poll).unwrap_err().raw_os_error(), Some(libc::ECHILD));
+    }
+
+    #[test]
+    fn a_process_that_shares_its_memory_closes_nothing_of_others() {
+        assert!(close_all_but(&[], Preserved::default()).is_err());
+    }
+
+    #[test]
+    fn descriptors_are_found_one_by_one_where_ranges_are_not_known() {
+        let mut fds = Vec::new();
+        for _ in 0..2 {
+            let file = rustix::fs::open(
+                "/dev/null",
+                rustix::fs::OFlags::RDONLY,
+                rustix::fs::Mode::empty(),
+            );
+            fds.push(rustix::io::fcntl_dupfd_cloexec(file.unwrap(), 900).unwrap());
+        }
+        fds.iter().for_each(|fd| set_inheritable(fd).unwrap());
+        let first = fds[0].as_raw_fd().cast_unsigned();
+        treat_one_by_one(first, first, Fate::ClosedByExec);
+        let closes = |fd: &OwnedFd| {
+            rustix::io::fcntl_getfd(fd).unwrap().contains(rustix::io::FdFlags::CLOEXEC)
+        };
+        assert_eq!((closes(&fds[0]), closes(&fds[1])), (true, false));
+    }
+
+    #[test]
+    fn what_was_not_handed_to_us_cannot_be_handed_on() {
+        assert!(Preserved(0).check().is_ok());
+        assert!(Preserved(50_000).check().is_err());
     }
 
     #[test]

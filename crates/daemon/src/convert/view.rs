@@ -57,6 +57,7 @@ pub fn inspect(container: view::ContainerView) -> docker::Inspect {
     {
         spec.mac_address.clone_from(&main.wish.mac_address);
     }
+    let apparmor_profile = apparmor_profile(&spec.host.security_opt);
     let mut host = host_config(spec.host.clone());
     host.log_config = docker::LogConfig { kind: log.driver, config: Some(log.options) };
     host.shm_size = i64::try_from(shm_size).unwrap_or(i64::MAX);
@@ -80,7 +81,7 @@ pub fn inspect(container: view::ContainerView) -> docker::Inspect {
         platform,
         mount_label: String::new(),
         process_label: String::new(),
-        app_armor_profile: String::new(),
+        app_armor_profile: apparmor_profile,
         exec_ids: null(exec_ids.iter().map(ToString::to_string).collect()),
         host_config: host,
         graph_driver: docker::GraphDriver { data: Some(storage.data), name: storage.driver },
@@ -90,6 +91,13 @@ pub fn inspect(container: view::ContainerView) -> docker::Inspect {
         config: config(spec),
         network_settings: network_settings(network),
     }
+}
+
+/// The profile that the processes have: the one that was asked for, since none is loaded by default.
+fn apparmor_profile(options: &[String]) -> String {
+    let asked = options.iter().filter_map(|option| option.strip_prefix("apparmor"));
+    let asked = asked.filter_map(|rest| rest.strip_prefix(['=', ':']));
+    asked.last().filter(|profile| *profile != "unconfined").unwrap_or_default().to_owned()
 }
 
 fn bytes(count: u64) -> i64 {

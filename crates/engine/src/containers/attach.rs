@@ -331,8 +331,10 @@ pub(crate) fn exec_process(engine: &Engine, view: &View, spec: &ExecSpec) -> Res
     )?;
     let links = super::world::link_env(&engine.inner, record);
     let mut env = derive::environment(&record.spec, &record.hostname, &links);
-    env.retain(|entry| spec.tty || record.spec.tty || !entry.starts_with("TERM="));
-    if spec.tty && !env.iter().any(|entry| entry.starts_with("TERM=")) {
+    // moby `daemon/exec_linux.go`: its own terminal counts, not the container's.
+    let is_term = |entry: &String| entry.starts_with("TERM=");
+    env.retain(|entry| spec.tty || record.spec.config.env.iter().any(is_term) || !is_term(entry));
+    if spec.tty && !env.iter().any(is_term) {
         env.push("TERM=xterm".to_owned());
     }
     derive::replace_env(&mut env, &spec.env);
@@ -356,7 +358,7 @@ pub(crate) fn exec_process(engine: &Engine, view: &View, spec: &ExecSpec) -> Res
             &engine.inner.config.default_ulimits,
             &record.spec.host.resources.ulimits,
         ),
-        apparmor_profile: derive::apparmor(&security, &record.spec, engine.inner.host.apparmor),
+        apparmor_profile: derive::apparmor(&security),
         no_new_privileges: security
             .no_new_privileges
             .unwrap_or(engine.inner.config.no_new_privileges),

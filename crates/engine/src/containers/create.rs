@@ -11,8 +11,7 @@ use super::mounts::{self, Mount};
 use super::record::{Life, Record};
 use super::registry::Container;
 use super::spec::{
-    CgroupnsMode, ContainerSpec, CreateRequest, HostSpec, IpcMode, LogSpec, NetworkMode, PidMode,
-    UtsMode,
+    ContainerSpec, CreateRequest, HostSpec, IpcMode, LogSpec, NetworkMode, PidMode, UtsMode,
 };
 use super::step::Phase;
 use super::views::Created;
@@ -68,6 +67,7 @@ fn missing_reference(asked: &str) -> Error {
 fn create(engine: &Arc<Inner>, request: CreateRequest) -> Result<Created> {
     let CreateRequest { name, platform, mut spec } = request;
     let mut warnings = validate::validate(&mut spec, &crate::system::limit_support())?;
+    validate::cgroup_namespace(&spec.host, engine.host.cgroup_v2)?;
     if spec.image.is_empty() && spec.argv().is_empty() {
         return Err(words::no_command());
     }
@@ -169,14 +169,7 @@ fn settle(engine: &Inner, host: &mut HostSpec) {
     if host.ipc == IpcMode::Unset {
         host.ipc = engine.config.default_ipc.clone();
     }
-    if host.cgroupns == CgroupnsMode::Unset {
-        let private = match engine.config.default_cgroupns {
-            CgroupnsMode::Private => true,
-            CgroupnsMode::Host => false,
-            CgroupnsMode::Unset => engine.host.cgroup_v2,
-        };
-        host.cgroupns = if private { CgroupnsMode::Private } else { CgroupnsMode::Host };
-    }
+    host.cgroupns = super::derive::settled_cgroupns(host, &engine.config, &engine.host);
     if host.resources.memory > 0 && host.resources.memory_swap == 0 {
         host.resources.memory_swap = host.resources.memory.saturating_mul(2);
     }

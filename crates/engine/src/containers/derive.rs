@@ -20,8 +20,8 @@ use super::capabilities;
 use super::mounts::Mount;
 use super::security::{self, SecurityOptions};
 use super::spec::{
-    CgroupnsMode, ContainerSpec, IpcMode, MountKind, NetworkMode, PidMode, Resources, TmpfsOptions,
-    Ulimit, UtsMode,
+    CgroupnsMode, ContainerSpec, HostSpec, IpcMode, MountKind, NetworkMode, PidMode, Resources,
+    TmpfsOptions, Ulimit, UtsMode,
 };
 use crate::config::{EngineConfig, SeccompDefault};
 use crate::error::{Error, Kind, Result};
@@ -59,7 +59,7 @@ pub struct Host {
     pub last_capability: usize,
     /// `thermal_throttle` directories, which are masked too.
     pub thermal_paths: Vec<String>,
-    pub apparmor: bool,
+    pub selinux: bool,
 }
 
 /// A device on the host.
@@ -122,6 +122,7 @@ pub struct Inputs<'a> {
 pub fn derive(inputs: &Inputs<'_>) -> Result<Spec> {
     let spec = inputs.spec;
     let security = SecurityOptions::parse(&spec.host.security_opt)?;
+    check_labels(&security, inputs.host)?;
     let capabilities = capabilities::resolve(
         spec.host.privileged,
         &spec.host.cap_add,
@@ -130,23 +131,22 @@ pub fn derive(inputs: &Inputs<'_>) -> Result<Spec> {
     )?;
     let seccomp = seccomp(inputs, &security, &capabilities)?;
     let uts_private = spec.host.uts == UtsMode::Private;
-    let networked = !matches!(spec.host.network, NetworkMode::Host);
     Ok(Spec {
         oci_version: spec::runtime::VERSION.to_owned(),
         process: Some(process(inputs, &security, capabilities)),
         root: Some(Root { path: "rootfs".to_owned(), readonly: spec.host.read_only_rootfs }),
-        hostname: if uts_private && networked { inputs.hostname.to_owned() } else { String::new() },
+        hostname: if uts_private { inputs.hostname.to_owned() } else { String::new() },
         domainname: if uts_private { spec.domainname.clone() } else { String::new() },
         mounts: mounts(inputs, &security),
         hooks: None,
         annotations: spec.host.annotations.clone(),
         linux: Some(linux(inputs, &security, seccomp)?),
+        vm: None,
     })
 }
 
 fn process(inputs: &Inputs<'_>, security: &SecurityOptions, names: Vec<String>) -> Process {
     let spec = inputs.spec;
-    let apparmor = apparmor(security, spec, inputs.host.apparmor);
     let cwd = if spec.config.working_dir.is_empty() { "/" } else { &spec.config.working_dir };
     Process {
         terminal: spec.tty,
@@ -166,18 +166,28 @@ fn process(inputs: &Inputs<'_>, security: &SecurityOptions, names: Vec<String>) 
         }),
         rlimits: rlimits(&inputs.config.default_ulimits, &spec.host.resources.ulimits),
         no_new_privileges: security.no_new_privileges.unwrap_or(inputs.config.no_new_privileges),
-        apparmor_profile: apparmor,
+        apparmor_profile: apparmor(security),
         oom_score_adj: Some(spec.host.oom_score_adj),
         ..Process::default()
     }
 }
 
-/// The AppArmor profile of the container's processes, where the host has AppArmor.
-pub(crate) fn apparmor(security: &SecurityOptions, spec: &ContainerSpec, host: bool) -> String {
+/// The AppArmor profile of the container's processes: the one that was asked for, which the start then
+/// applies or fails. There is none by default, since this engine loads none.
+pub(crate) fn apparmor(security: &SecurityOptions) -> String {
     match security.apparmor.as_str() {
-        "" | "unconfined" | "docker-default" => String::new(),
-        profile if host && !spec.host.privileged => profile.to_owned(),
-        _ => String::new(),
+        "" | "unconfined" => String::new(),
+        profile => profile.to_owned(),
+    }
+}
+
+/// Labels are Docker's business on hosts with SELinux only, and there they would not be applied.
+fn check_labels(security: &SecurityOptions, host: &Host) -> Result<()> {
+    match security.labels.iter().find(|label| *label != "disable") {
+        Some(label) if host.selinux => {
+            Err(Error::invalid(format!("SELinux labels are not supported: label={label}")))
+        }
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -227,7 +237,8 @@ fn seccomp(
     security: &SecurityOptions,
     capabilities: &[String],
 ) -> Result<Option<Seccomp>> {
-    if inputs.spec.host.privileged {
+    // moby `daemon/seccomp_linux.go`: what was asked for counts, the daemon's own profile does not.
+    if inputs.spec.host.privileged && security.seccomp.is_none() {
         return Ok(None);
     }
     let host = spec::seccomp::Host {
@@ -308,7 +319,9 @@ pub fn cgroup_path(id: &Id, spec: &ContainerSpec, config: &EngineConfig) -> Stri
     let parent = [&spec.host.resources.cgroup_parent, &config.cgroup_parent]
         .into_iter()
         .find(|parent| !parent.is_empty());
-    let parent = parent.map_or("/tug", String::as_str);
+    // Docker's own parent, by which programs know that they are in a container. Ids differ, so several
+    // engines share it, and nobody removes it.
+    let parent = parent.map_or("/docker", String::as_str);
     format!("/{}/{id}", parent.trim_matches('/'))
 }
 
@@ -348,19 +361,37 @@ fn namespaces(inputs: &Inputs<'_>) -> Result<Vec<Namespace>> {
             new(NamespaceKind::Ipc)
         }
     };
-    let uts = match (host.uts, &host.network) {
-        (UtsMode::Host, _) | (UtsMode::Private, NetworkMode::Host) => None,
-        (UtsMode::Private, _) => new(NamespaceKind::Uts),
+    let uts = match host.uts {
+        UtsMode::Host => None,
+        UtsMode::Private => new(NamespaceKind::Uts),
     };
     let cgroup = if cgroupns_private(inputs) { new(NamespaceKind::Cgroup) } else { None };
     Ok([new(NamespaceKind::Mount), network, uts, pid, ipc, cgroup].into_iter().flatten().collect())
 }
 
 fn cgroupns_private(inputs: &Inputs<'_>) -> bool {
-    match (inputs.spec.host.cgroupns, inputs.config.default_cgroupns) {
-        (CgroupnsMode::Private, _) | (CgroupnsMode::Unset, CgroupnsMode::Private) => true,
-        (CgroupnsMode::Host, _) | (CgroupnsMode::Unset, CgroupnsMode::Host) => false,
-        (CgroupnsMode::Unset, CgroupnsMode::Unset) => inputs.host.cgroup_v2,
+    let mode = settled_cgroupns(&inputs.spec.host, inputs.config, inputs.host);
+    mode == CgroupnsMode::Private
+}
+
+/// The cgroup namespace that a wish gets, `Private` or `Host`.
+///
+/// Source: moby 28.2 `daemon/daemon_unix.go`, `adaptContainerSettings`.
+pub(crate) fn settled_cgroupns(
+    wish: &HostSpec,
+    config: &EngineConfig,
+    host: &Host,
+) -> CgroupnsMode {
+    let default = match config.default_cgroupns {
+        // On version 1 a namespace of its own would take away what a privileged container may do.
+        _ if wish.privileged && !host.cgroup_v2 => CgroupnsMode::Host,
+        CgroupnsMode::Unset if host.cgroup_v2 => CgroupnsMode::Private,
+        CgroupnsMode::Unset => CgroupnsMode::Host,
+        CgroupnsMode::Private | CgroupnsMode::Host => config.default_cgroupns,
+    };
+    match wish.cgroupns {
+        CgroupnsMode::Unset => default,
+        CgroupnsMode::Private | CgroupnsMode::Host => wish.cgroupns,
     }
 }
 

@@ -12,7 +12,7 @@ fn host() -> Host {
         architecture: "amd64".to_owned(),
         last_capability: 40,
         thermal_paths: Vec::new(),
-        apparmor: false,
+        selinux: false,
     }
 }
 
@@ -133,7 +133,7 @@ fn a_plain_container_gets_dockers_defaults() {
         env ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOSTNAME=0123456789ab"]
         caps 14
         hostname "0123456789ab" readonly false
-        cgroup /tug/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+        cgroup /docker/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
         namespaces Mount Network Uts Pid Ipc
         masked 12 readonly 5 seccomp false
         sysctl {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
@@ -170,7 +170,7 @@ fn a_privileged_container_sees_the_host() {
         env ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOSTNAME=0123456789ab"]
         caps 41
         hostname "" readonly false
-        cgroup /tug/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
+        cgroup /docker/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
         namespaces Mount
         masked 0 readonly 0 seccomp false
         sysctl {}

@@ -4,7 +4,7 @@
 
 use super::limits::{self, Purpose};
 use super::spec::{
-    ContainerSpec, HostSpec, IpcMode, NetworkMode, Resources, RestartPolicy, UtsMode,
+    CgroupnsMode, ContainerSpec, HostSpec, IpcMode, NetworkMode, Resources, RestartPolicy, UtsMode,
 };
 use crate::error::{Error, Result};
 use crate::system::LimitSupport;
@@ -102,6 +102,15 @@ fn realtime(limits: &Resources, kernel: &LimitSupport) -> Result<()> {
     Ok(())
 }
 
+/// # Errors
+/// `Invalid` for a privileged container that wants a namespace in which it could not do as it may.
+pub fn cgroup_namespace(host: &HostSpec, cgroup_v2: bool) -> Result<()> {
+    if host.privileged && host.cgroupns == CgroupnsMode::Private && !cgroup_v2 {
+        return Err(words::privileged_cgroup_namespace());
+    }
+    Ok(())
+}
+
 fn health(spec: &ContainerSpec) -> Result<()> {
     let Some(probe) = &spec.config.healthcheck else { return Ok(()) };
     for (name, value) in [
@@ -186,27 +195,7 @@ fn host(host: &HostSpec) -> Result<()> {
             return Err(Error::invalid(format!("invalid IP address in add-host: \"{address}\"")));
         }
     }
-    let host_network = host.network == NetworkMode::Host;
-    let joined_ipc = matches!(host.ipc, IpcMode::Host);
-    for key in host.sysctls.keys() {
-        if host_network && key.starts_with("net.") {
-            return Err(Error::invalid(format!(
-                "sysctl '{key}' not allowed in host network namespace"
-            )));
-        }
-        let of_ipc = key.starts_with("fs.mqueue.")
-            || key.starts_with("kernel.msg")
-            || key.starts_with("kernel.sem")
-            || key.starts_with("kernel.shm");
-        if joined_ipc && of_ipc {
-            return Err(Error::invalid(format!(
-                "sysctl '{key}' not allowed in host ipc namespace"
-            )));
-        }
-        if !of_ipc && !key.starts_with("net.") && key != "kernel.domainname" {
-            return Err(Error::invalid(format!("sysctl '{key}' is not allowed")));
-        }
-    }
+    sysctls(host)?;
     if host.annotations.contains_key("") {
         return Err(Error::invalid(
             "invalid Annotations: the empty string is not permitted as an annotation key",
@@ -219,6 +208,26 @@ fn host(host: &HostSpec) -> Result<()> {
         super::capabilities::parse(name).map_err(|error| error.within("invalid CapDrop"))?;
     }
     security(host)
+}
+
+/// The runtime checks the same again, for documents that did not come this way.
+fn sysctls(host: &HostSpec) -> Result<()> {
+    use spec::sysctl::{Owner, Sysctl};
+    for key in host.sysctls.keys() {
+        let refuse = |text: &str| Err(Error::invalid(format!("sysctl '{key}' {text}")));
+        let Ok(sysctl) = Sysctl::parse(key) else { return refuse("is not allowed") };
+        match sysctl.owner() {
+            Owner::Network if host.network == NetworkMode::Host => {
+                return refuse("not allowed in host network namespace");
+            }
+            Owner::Ipc if host.ipc == IpcMode::Host => {
+                return refuse("not allowed in host ipc namespace");
+            }
+            Owner::Uts if host.uts == UtsMode::Host => return refuse("is not allowed"),
+            Owner::Network | Owner::Ipc | Owner::Uts => {}
+        }
+    }
+    Ok(())
 }
 
 fn security(host: &HostSpec) -> Result<()> {
@@ -282,6 +291,42 @@ mod tests {
         check(
             |spec| spec.config.stop_signal = "SIGFOO".to_owned(),
             expect!["Invalid signal: SIGFOO"],
+        );
+    }
+
+    #[test]
+    fn only_settings_of_a_namespace_of_its_own_are_taken() {
+        let with = |key: &'static str, change: fn(&mut HostSpec), want| {
+            check(
+                |spec| {
+                    spec.host.sysctls.insert(key.to_owned(), "1".to_owned());
+                    change(&mut spec.host);
+                },
+                want,
+            );
+        };
+        with("net.ipv4.ip_forward", |_| {}, expect!["[]"]);
+        with("kernel.shmmax", |_| {}, expect!["[]"]);
+        with(
+            "net.//.kernel.core_pattern",
+            |_| {},
+            expect!["sysctl 'net.//.kernel.core_pattern' is not allowed"],
+        );
+        with("kernel.shm_next_id", |_| {}, expect!["sysctl 'kernel.shm_next_id' is not allowed"]);
+        with(
+            "net/ipv4/ip_forward",
+            |host| host.network = NetworkMode::Host,
+            expect!["sysctl 'net/ipv4/ip_forward' not allowed in host network namespace"],
+        );
+        with(
+            "kernel/sem",
+            |host| host.ipc = IpcMode::Host,
+            expect!["sysctl 'kernel/sem' not allowed in host ipc namespace"],
+        );
+        with(
+            "kernel.domainname",
+            |host| host.uts = UtsMode::Host,
+            expect!["sysctl 'kernel.domainname' is not allowed"],
         );
     }
 

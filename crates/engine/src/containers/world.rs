@@ -125,7 +125,12 @@ pub(crate) fn exit_record(engine: &Inner, id: &Id, run: Option<&Run>) -> Option<
 }
 
 pub(crate) fn cgroup(engine: &Inner, record: &Record) -> Cgroup {
-    Cgroup::find(Path::new(&derive::cgroup_path(&record.id, &record.spec, &engine.config)))
+    let group =
+        Cgroup::find(Path::new(&derive::cgroup_path(&record.id, &record.spec, &engine.config)));
+    // Runs of earlier versions are where those put them.
+    let former = Cgroup::find(&Path::new("/tug").join(record.id.to_string()));
+    let there = |group: &Cgroup| group.directories().iter().any(|path| path.is_dir());
+    if !there(&group) && there(&former) { former } else { group }
 }
 
 /// Sends a signal past a monitor that does not answer. It is the parent of the process and has not
@@ -390,7 +395,7 @@ fn joined_pids(engine: &Inner, record: &Record) -> Result<BTreeMap<String, i32>>
         NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None | NetworkMode::Named(_) => None,
     };
     let ipc = match &host.ipc {
-        IpcMode::Container(other) => Some((other, "ipc")),
+        IpcMode::Container(other) => Some((other, "IPC")),
         IpcMode::Unset | IpcMode::None | IpcMode::Private | IpcMode::Shareable | IpcMode::Host => {
             None
         }
@@ -400,18 +405,33 @@ fn joined_pids(engine: &Inner, record: &Record) -> Result<BTreeMap<String, i32>>
         PidMode::Private | PidMode::Host => None,
     };
     for (other, what) in [network, ipc, pid].into_iter().flatten() {
-        let container = engine.containers.resolve(other)?;
+        let in_words = |error: Error| words::cannot_join(what, error.message);
+        let container = engine.containers.resolve(other).map_err(in_words)?;
         let view = container.now();
         let Some(run) = view.phase.run() else {
-            let text = format!(
-                "cannot join {what} namespace of a non running container: {}",
-                container.id
-            );
-            return Err(Error::conflict(text));
+            if what == "network" {
+                let name = &view.record.name;
+                return Err(words::cannot_join_network(
+                    name,
+                    super::inspect::status(&view.phase).name(),
+                ));
+            }
+            return Err(in_words(words::not_running(container.id)));
         };
+        if what == "IPC" && !shares_ipc(&view.record.spec.host.ipc) {
+            return Err(words::non_shareable_ipc(container.id));
+        }
         found.insert(other.clone(), run.pid);
     }
     Ok(found)
+}
+
+/// Whether others may join the IPC namespace of a container that asked for this.
+fn shares_ipc(mode: &IpcMode) -> bool {
+    match mode {
+        IpcMode::Shareable | IpcMode::Host | IpcMode::Container(_) => true,
+        IpcMode::Unset | IpcMode::None | IpcMode::Private => false,
+    }
 }
 
 /// The `/dev/shm` of the container whose IPC namespace is joined, as a detached mount.

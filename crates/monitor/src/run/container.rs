@@ -20,6 +20,8 @@ pub struct Container {
     cgroup: Option<Cgroup>,
     /// Compiled once, for the container and every exec in it.
     seccomp: Option<sys::seccomp::Program>,
+    /// `--group-add`, which counts for every exec too: moby `daemon/exec_linux.go`.
+    groups: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -96,7 +98,8 @@ pub fn start(
     for warning in &launched.warnings {
         eprintln!("{warning}");
     }
-    let container = Container { maker, cgroup: launched.cgroup, seccomp };
+    let groups = settings.groups.clone();
+    let container = Container { maker, cgroup: launched.cgroup, seccomp, groups };
     let started = Started { pid: launched.pid, pidfd: launched.pidfd, terminal: launched.terminal };
     Ok((container, started))
 }
@@ -110,7 +113,7 @@ impl Container {
         exec: &ExecRequest,
         ends: Option<&ChildEnds>,
     ) -> Result<Started, Failure> {
-        let user = user_request(exec.user.as_ref(), &[]);
+        let user = user_request(exec.user.as_ref(), &self.groups);
         let request = runtime::ExecRequest {
             pid: main.0,
             pidfd: main.1,

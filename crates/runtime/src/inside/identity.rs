@@ -64,8 +64,9 @@ fn find(request: &UserRequest, passwd: &[Passwd], groups: &[Group]) -> Result<Id
     let (user, group) = request.user.split_once(':').unwrap_or((&request.user, ""));
     let user = if user.is_empty() { "0" } else { user };
     let number = id(user);
+    // A number is always an id, though an image may have a user of that name (CVE-2026-30892).
     let line = passwd.iter().find(|line| match number {
-        Some(uid) => line.uid == uid || line.name == user,
+        Some(uid) => line.uid == uid,
         None => line.name == user,
     });
     let (uid, mut gid, home, name) = match (line, number) {
@@ -97,7 +98,7 @@ fn find(request: &UserRequest, passwd: &[Passwd], groups: &[Group]) -> Result<Id
 fn find_group(group: &str, groups: &[Group]) -> Result<u32, String> {
     let number = id(group);
     let line = groups.iter().find(|line| match number {
-        Some(gid) => line.gid == gid || line.name == group,
+        Some(gid) => line.gid == gid,
         None => line.name == group,
     });
     match (line, number) {
@@ -131,16 +132,16 @@ pub(crate) fn own_streams(identity: &Identity) {
     }
 }
 
-/// Becomes the user with the capabilities of the document, as far as the host holds them.
+/// Becomes the user with the capabilities of the document, as far as the host holds them; no sets
+/// mean none. `until_exec` are kept besides, but in no set that execve makes the program's from.
 pub(crate) fn assume(
     identity: &Identity,
     wanted: Option<&Capabilities>,
+    until_exec: Set,
 ) -> Result<(), LaunchError> {
+    let none = Capabilities::default();
+    let wanted = wanted.unwrap_or(&none);
     let held = capability::held().map_err(at("capget"))?;
-    let Some(wanted) = wanted else {
-        return capability::set_identity(identity.uid, identity.gid, &identity.groups)
-            .map_err(at("setuid"));
-    };
     let parse =
         |names: &[String]| Set::parse(names.iter().map(String::as_str)).intersect(held.permitted);
     let bounding = parse(&wanted.bounding);
@@ -149,10 +150,12 @@ pub(crate) fn assume(
     capability::set_identity(identity.uid, identity.gid, &identity.groups)
         .map_err(at("unable to setup user"))?;
     capability::on_user_change(OnUserChange::Drop).map_err(at("unable to clear keep caps"))?;
+    let until_exec = until_exec.intersect(held.permitted);
     let permitted = parse(&wanted.permitted);
     let effective = parse(&wanted.effective).intersect(permitted);
     let inheritable = parse(&wanted.inheritable);
-    capability::set(effective, permitted, inheritable).map_err(at("unable to apply caps"))?;
+    capability::set(effective.union(until_exec), permitted.union(until_exec), inheritable)
+        .map_err(at("unable to apply caps"))?;
     let ambient = parse(&wanted.ambient).intersect(permitted).intersect(inheritable);
     capability::set_ambient(ambient).map_err(at("unable to apply ambient caps"))
 }
@@ -202,6 +205,15 @@ mod tests {
     #[test]
     fn a_group_that_is_named_is_the_only_one() {
         check("me:wheel", &[], &expect!["1000:10 [10] /home/me"]);
+    }
+
+    #[test]
+    fn a_number_is_an_id_whatever_the_image_calls_its_users() {
+        let passwd: Vec<_> = users::parse_passwd("1000:x:0:0::/root:/bin/sh\n").collect();
+        let groups: Vec<_> = users::parse_group("50:x:0:\n").collect();
+        let request = UserRequest { user: "1000:50".into(), groups: vec!["50".into()] };
+        let found = find(&request, &passwd, &groups).unwrap();
+        assert_eq!((found.uid, found.gid, found.groups), (1000, 50, vec![50]));
     }
 
     #[test]

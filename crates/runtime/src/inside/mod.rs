@@ -1,12 +1,19 @@
 //! The child's half of a launch: from a fresh clone to the container's program.
 //!
-//! Order matters and is this: hide, join the control groups (their namespace shows where we are),
-//! namespaces, mounts, hooks of the runtime, pivot, kernel settings, terminal, look-ups in the image
-//! (user, program), the gate, filter and privileges, exec. Before the privileges go, everything that
-//! could need them is done; after the filter nothing is opened any more.
+//! Order matters and is this: hide, standard streams, join the control groups (their namespace shows
+//! where we are), close what is not needed, namespaces, mounts, hooks of the runtime, pivot, close all
+//! but the channel, kernel settings, terminal, look up the user, give up privileges, look up the
+//! program, the gate, filter, exec.
 //!
-//! Invariant: the process is not dumpable until execve, and no descriptor but the wanted ones
-//! survives it.
+//! Always true:
+//! - The process is not dumpable until execve.
+//! - When anything of the container's is looked up (user, directory, program), nothing is open but
+//!   the standard streams, the channel and what the caller hands on. So no path of the image's, such
+//!   as /proc/self/fd/N/.., leads to the host (CVE-2024-21626).
+//! - The filter is installed last: no call of ours but execve runs under it, so a filter needs to
+//!   allow only what the program does. Without no_new_privs that takes CAP_SYS_ADMIN, which is
+//!   therefore held until execve; execve computes the program's capabilities from the bounding, the
+//!   inheritable and the ambient set (capabilities(7)), and it is in none of them that was not asked.
 
 pub(crate) mod filesystem;
 pub(crate) mod identity;
@@ -19,17 +26,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use spec::runtime::{Hook, Process};
+use sys::capability::{SYS_ADMIN, Set};
 use sys::mount::{self, Attributes, Change, Depth, Propagation};
 use sys::namespace::{self, Namespaces};
 use sys::path::Root;
-use sys::process::Dumpable;
+use sys::process::{Dumpable, Preserved};
 use sys::tty::{self, Size};
 
 use self::procfs::Procfs;
 use crate::channel::Channel;
 use crate::error::{Kind, LaunchError, at, at_raw, words};
 use crate::hooks;
-use crate::plan::Plan;
+use crate::plan::{OwnedProgram, Plan};
 use crate::request::{Keyring, RootChange, Stdio};
 
 /// What holds the child back before its program.
@@ -46,8 +54,12 @@ pub(crate) enum Gate {
 /// Never returns but in failure; the code is the process's.
 pub(crate) fn run(plan: &Plan<'_>, channel: Channel, gate: Gate) -> i32 {
     let mut channel = channel;
-    let prepared = match prepare(plan, &channel) {
-        Ok(prepared) => prepared,
+    let listener = match &gate {
+        Gate::Listener(listener) => Some(listener.as_fd()),
+        Gate::Open | Gate::Channel => None,
+    };
+    let program = match prepare(plan, &channel, listener) {
+        Ok(program) => program,
         Err(error) => return fail(&channel, &error),
     };
     match gate {
@@ -68,7 +80,7 @@ pub(crate) fn run(plan: &Plan<'_>, channel: Channel, gate: Gate) -> i32 {
             };
         }
     }
-    match finish(plan, &prepared, &channel) {
+    match finish(plan, &program, &channel) {
         Ok(code) => code,
         Err(error) => fail(&channel, &error),
     }
@@ -86,40 +98,54 @@ pub(crate) fn fail(channel: &Channel, error: &LaunchError) -> i32 {
     1
 }
 
-/// What has been looked up while privileges lasted.
-struct Prepared {
-    identity: identity::Identity,
-    program: program::Program,
-}
-
-fn prepare(plan: &Plan<'_>, channel: &Channel) -> Result<Prepared, LaunchError> {
+fn prepare(
+    plan: &Plan<'_>,
+    channel: &Channel,
+    listener: Option<BorrowedFd<'_>>,
+) -> Result<program::Program, LaunchError> {
     sys::process::set_dumpable(Dumpable::No).map_err(at("prctl PR_SET_DUMPABLE"))?;
     sys::process::reset_signals();
+    connect_streams(&plan.request.stdio, &plan.null)?;
     plan.entry.enter().map_err(at("error adding process to cgroup"))?;
+    let talk: Vec<_> = [channel.as_fd()].into_iter().chain(listener).collect();
+    let tree = plan.descriptors().chain(talk.iter().copied());
+    close_all_but(&tree.collect::<Vec<_>>(), plan.request.preserved_fds)?;
     enter_namespaces(plan, channel)?;
     rustix::process::setsid().map_err(at_raw("setsid"))?;
     rustix::process::umask(rustix::fs::Mode::empty());
     let devpts = set_up_root(plan, channel)?;
+    let ours = talk.iter().copied().chain(devpts.as_ref().map(AsFd::as_fd));
+    close_all_but(&ours.collect::<Vec<_>>(), plan.request.preserved_fds)?;
     let process = plan.process;
     let proc = Procfs::open().map_err(at("error preparing a proc file system"))?;
     set_kernel_settings(plan, &proc)?;
     set_process_settings(process, &proc, channel)?;
-    let terminal =
-        connect_streams(&plan.request.stdio, process, devpts.as_ref(), &plan.null, channel)?;
-    if let Some(slave) = terminal {
+    drop(proc);
+    if let Stdio::Terminal { size } = &plan.request.stdio {
+        let slave = connect_terminal(*size, process, devpts.as_ref(), channel)?;
         show_console(&slave).map_err(at(CONSOLE_STEP))?;
     }
+    drop(devpts);
     if plan.request.keyring == Keyring::New {
         let name = CString::new(format!("_ses.{}", plan.request.id)).unwrap_or_default();
         // As in runc, a kernel without keyrings or a full quota is no reason not to run.
         let _ = sys::process::join_session_keyring(&name);
     }
-    let root = Root::open_at(Path::new("/")).map_err(at("open the root"))?;
-    let identity = identity::resolve(&root, process, plan.request.user)?;
+    let identity = identity::resolve(&container_root()?, process, plan.request.user)?;
     program::enter_directory(&process.cwd, program::Missing::Create)?;
     seal_root(plan)?;
-    let program = program::find(&plan.argv, &process.env, &identity)?;
-    Ok(Prepared { identity, program })
+    give_up(process, &identity, plan.seccomp.as_deref())?;
+    program::find(&plan.argv, process, &identity)
+}
+
+/// Closes what this process has no more use for, copies of the parent's included.
+pub(crate) fn close_all_but(keep: &[BorrowedFd<'_>], preserved: u32) -> Result<(), LaunchError> {
+    sys::process::close_all_but(keep, Preserved(preserved)).map_err(at("close descriptors"))
+}
+
+/// The container's tree, once it is our root.
+pub(crate) fn container_root() -> Result<Root, LaunchError> {
+    Root::open_at(Path::new("/")).map_err(at("open the root"))
 }
 
 fn enter_namespaces(plan: &Plan<'_>, channel: &Channel) -> Result<(), LaunchError> {
@@ -203,7 +229,9 @@ fn run_own_hooks(plan: &Plan<'_>, list: &[Hook], stage: &str) -> Result<(), Laun
 
 fn set_kernel_settings(plan: &Plan<'_>, proc: &Procfs) -> Result<(), LaunchError> {
     for (name, value) in &plan.linux.sysctl {
-        let path = procfs::sysctl_path(name);
+        let path = spec::sysctl::Sysctl::parse(name)
+            .map_err(|error| LaunchError::new(Kind::Other, error.to_string()))?
+            .path();
         proc.write(&path, value.as_bytes())
             .map_err(|error| LaunchError::step(format!("open /proc/{}", path.display()), &error))?;
     }
@@ -216,21 +244,11 @@ fn set_kernel_settings(plan: &Plan<'_>, proc: &Procfs) -> Result<(), LaunchError
     };
     if propagation.is_some() {
         let change = Change { propagation, ..Change::default() };
-        mount::change(&plan.rootfs, Depth::Only, change)
+        mount::change(container_root()?, Depth::Only, change)
             .map_err(at("set the root's propagation"))?;
     }
-    if let Some(personality) = &plan.linux.personality {
-        let domain = match personality.domain.as_str() {
-            "LINUX" => 0,
-            "LINUX32" => 8,
-            other => {
-                return Err(LaunchError::new(
-                    Kind::Other,
-                    format!("personality {other:?} is unknown"),
-                ));
-            }
-        };
-        sys::process::set_personality(domain).map_err(at("personality"))?;
+    if let Some(personality) = plan.personality {
+        sys::process::set_personality(personality).map_err(at("personality"))?;
     }
     Ok(())
 }
@@ -256,6 +274,7 @@ pub(crate) fn set_process_settings(
             let _ = channel.tell(b'W', &text);
         }
     }
+    crate::scheduling::apply(process)?;
     if let Some(adjustment) = process.oom_score_adj {
         match proc.write("self/oom_score_adj".as_ref(), adjustment.to_string().as_bytes()) {
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
@@ -269,71 +288,58 @@ pub(crate) fn set_process_settings(
         let written = proc
             .write("self/attr/apparmor/exec".as_ref(), line.as_bytes())
             .or_else(|_| proc.write("self/attr/exec".as_ref(), line.as_bytes()));
-        // The kernel was built without it: then the host confines nobody.
-        if let Err(error) = written {
-            let text = format!(
-                "apparmor profile {} not applied: {}",
-                process.apparmor_profile,
-                words(&error)
-            );
-            if apparmor_enabled() {
-                return Err(LaunchError::new(Kind::Other, format!("unable to apply {text}")));
-            }
-            let _ = channel.tell(b'W', &text);
-        }
+        // Source: runc `libcontainer/apparmor`.
+        written.map_err(|error| {
+            let why = if apparmor_enabled() {
+                format!("apparmor failed to apply profile: {}", words(&error))
+            } else {
+                "apparmor: config provided but apparmor not supported".to_owned()
+            };
+            LaunchError::new(Kind::Other, format!("unable to apply apparmor profile: {why}"))
+        })?;
     }
     Ok(())
 }
 
 const CONSOLE_STEP: &str = "error setting up the console";
 
-/// Puts the standard streams in place; gives the terminal, if there is one.
-pub(crate) fn connect_streams(
-    stdio: &Stdio<'_>,
+/// Puts the standard streams in place, but for a terminal.
+pub(crate) fn connect_streams(stdio: &Stdio<'_>, null: &OwnedFd) -> Result<(), LaunchError> {
+    let Stdio::Streams { stdin, stdout, stderr } = stdio else { return Ok(()) };
+    // A stream of the caller's may itself have one of the numbers: move all away first.
+    let away = |fd: BorrowedFd<'_>| {
+        rustix::io::fcntl_dupfd_cloexec(fd, 3).map_err(at_raw("duplicate the standard streams"))
+    };
+    let streams = [away(stdin.unwrap_or(null.as_fd()))?, away(*stdout)?, away(*stderr)?];
+    streams.iter().zip(0..).try_for_each(|(stream, number)| put_stream(stream.as_fd(), number))
+}
+
+fn put_stream(fd: BorrowedFd<'_>, number: i32) -> Result<(), LaunchError> {
+    sys::process::set_standard_stream(fd, number).map_err(at("connect the standard streams"))
+}
+
+/// Makes a terminal of the container's the standard streams; gives its slave.
+pub(crate) fn connect_terminal(
+    size: Option<Size>,
     process: &Process,
     devpts: Option<&OwnedFd>,
-    null: &OwnedFd,
     channel: &Channel,
-) -> Result<Option<OwnedFd>, LaunchError> {
-    let put = |fd: BorrowedFd<'_>, number| {
-        sys::process::set_standard_stream(fd, number).map_err(at("connect the standard streams"))
-    };
-    match stdio {
-        Stdio::Inherit => {}
-        Stdio::Streams { stdin, stdout, stderr } => {
-            // A stream of the caller's may itself have one of the numbers: move all away first.
-            let away = |fd: BorrowedFd<'_>| {
-                rustix::io::fcntl_dupfd_cloexec(fd, 3)
-                    .map_err(at_raw("duplicate the standard streams"))
-            };
-            let streams = [away(stdin.unwrap_or(null.as_fd()))?, away(*stdout)?, away(*stderr)?];
-            for (stream, number) in streams.iter().zip(0..) {
-                put(stream.as_fd(), number)?;
-            }
-        }
-        Stdio::Terminal { size } => {
-            let step = CONSOLE_STEP;
-            let devpts = devpts.ok_or_else(|| {
-                LaunchError::new(
-                    Kind::Other,
-                    format!("{step}: the container has no devpts at /dev/pts"),
-                )
-            })?;
-            let pty = tty::open_pty(devpts).map_err(at(step))?;
-            let asked =
-                process.console_size.map(|size| Size { rows: size.height, columns: size.width });
-            if let Some(size) = size.or(asked) {
-                tty::resize(&pty.slave, size).map_err(at(step))?;
-            }
-            tty::set_controlling(&pty.slave).map_err(at(step))?;
-            for number in 0..=2 {
-                put(pty.slave.as_fd(), number)?;
-            }
-            channel.tell_with(b'T', "", &[pty.master.as_fd()]).map_err(at(step))?;
-            return Ok(Some(pty.slave));
-        }
+) -> Result<OwnedFd, LaunchError> {
+    let step = CONSOLE_STEP;
+    let devpts = devpts.ok_or_else(|| {
+        LaunchError::new(Kind::Other, format!("{step}: the container has no devpts at /dev/pts"))
+    })?;
+    let pty = tty::open_pty(devpts).map_err(at(step))?;
+    let asked = process.console_size.map(|size| Size { rows: size.height, columns: size.width });
+    if let Some(size) = size.or(asked) {
+        tty::resize(&pty.slave, size).map_err(at(step))?;
     }
-    Ok(None)
+    tty::set_controlling(&pty.slave).map_err(at(step))?;
+    for number in 0..=2 {
+        put_stream(pty.slave.as_fd(), number)?;
+    }
+    channel.tell_with(b'T', "", &[pty.master.as_fd()]).map_err(at(step))?;
+    Ok(pty.slave)
 }
 
 /// Shows the first process's terminal as /dev/console. Those of later ones are nobody's console, and
@@ -349,56 +355,60 @@ fn show_console(slave: &OwnedFd) -> io::Result<()> {
 fn seal_root(plan: &Plan<'_>) -> Result<(), LaunchError> {
     if plan.request.spec.root.as_ref().is_some_and(|root| root.readonly) {
         let change = Change { set: Attributes::READ_ONLY, ..Change::default() };
-        mount::change(&plan.rootfs, Depth::Only, change)
+        mount::change(container_root()?, Depth::Only, change)
             .map_err(at("make the root file system read-only"))?;
     }
     Ok(())
 }
 
 /// From the open gate to the program.
-fn finish(plan: &Plan<'_>, prepared: &Prepared, channel: &Channel) -> Result<i32, LaunchError> {
-    if let Some(list) = plan.request.spec.hooks.as_ref() {
-        run_own_hooks(plan, &list.start_container, "startContainer")?;
-    }
-    let confined = Confinement {
-        process: plan.process,
-        seccomp: plan.seccomp.as_deref(),
-        preserved_fds: plan.request.preserved_fds,
-    };
-    become_program(&confined, &prepared.identity, &prepared.program, channel)
-}
-
-/// How the program is held.
-pub(crate) struct Confinement<'a> {
-    pub process: &'a Process,
-    pub seccomp: Option<&'a sys::seccomp::Program>,
-    pub preserved_fds: u32,
-}
-
-/// Gives up privileges and executes. `Ok` is the code to end with when the kernel refuses the
-/// program itself: like runc's, that container has started and says why on its stderr.
-pub(crate) fn become_program(
-    confined: &Confinement<'_>,
-    identity: &identity::Identity,
+fn finish(
+    plan: &Plan<'_>,
     program: &program::Program,
     channel: &Channel,
 ) -> Result<i32, LaunchError> {
-    let process = confined.process;
+    if let Some(list) = plan.request.spec.hooks.as_ref() {
+        run_own_hooks(plan, &list.start_container, "startContainer")?;
+    }
+    let preserved = plan.request.preserved_fds;
+    become_program(plan.process, plan.seccomp.as_deref(), preserved, program, channel)
+}
+
+/// Becomes the program's user, with no more than its privileges and what the filter takes.
+pub(crate) fn give_up(
+    process: &Process,
+    identity: &identity::Identity,
+    filter: Option<&OwnedProgram>,
+) -> Result<(), LaunchError> {
     identity::own_streams(identity);
     if process.no_new_privileges {
         sys::process::set_no_new_privileges().map_err(at("prctl PR_SET_NO_NEW_PRIVS"))?;
-    } else if let Some(filter) = confined.seccomp {
-        // seccomp(2): without no_new_privs a filter takes CAP_SYS_ADMIN, which is about to go.
-        filter.install().map_err(at("error loading seccomp filter into kernel"))?;
     }
-    identity::assume(identity, process.capabilities.as_ref())?;
-    program::enter_directory_again(&process.cwd)?;
+    let until_exec = if filter.is_some() && !process.no_new_privileges {
+        Set::EMPTY.with(SYS_ADMIN)
+    } else {
+        Set::EMPTY
+    };
+    identity::assume(identity, process.capabilities.as_ref(), until_exec)?;
+    // setuid(2): a change of user makes the process what fs.suid_dumpable says.
+    sys::process::set_dumpable(Dumpable::No).map_err(at("prctl PR_SET_DUMPABLE"))?;
+    program::enter_directory_again(&process.cwd)
+}
+
+/// Installs the filter and executes. `Ok` is the code to end with when the kernel refuses the program
+/// itself: like runc's, that container has started and says why on its stderr.
+pub(crate) fn become_program(
+    process: &Process,
+    filter: Option<&OwnedProgram>,
+    preserved: u32,
+    program: &program::Program,
+    channel: &Channel,
+) -> Result<i32, LaunchError> {
     let mask = process.user.umask.unwrap_or(0o022);
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(mask & 0o777));
-    let first = 3 + i32::try_from(confined.preserved_fds).unwrap_or(0);
-    sys::process::close_on_exec_from(first).map_err(at("close_range"))?;
+    sys::process::close_all_on_exec(Preserved(preserved)).map_err(at("close descriptors"))?;
     channel.tell(b'X', "").map_err(at("report to the runtime"))?;
-    if let (true, Some(filter)) = (process.no_new_privileges, confined.seccomp) {
+    if let Some(filter) = filter {
         filter.install().map_err(at("error loading seccomp filter into kernel"))?;
     }
     let error = program.execute();

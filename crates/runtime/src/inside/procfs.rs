@@ -6,7 +6,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use sys::mount::{Attributes, Filesystem};
@@ -34,41 +34,5 @@ impl Procfs {
         let file = rustix::fs::openat2(&self.root, path, flags, Mode::empty(), resolve)?;
         rustix::io::write(&file, value)?;
         Ok(())
-    }
-}
-
-/// The file of a setting. As in sysctl(8), whichever of `.` and `/` comes first separates, and the
-/// other stands for itself.
-pub(crate) fn sysctl_path(name: &str) -> PathBuf {
-    let slashes_first = name.find(['.', '/']).is_some_and(|at| name[at..].starts_with('/'));
-    let path = if slashes_first {
-        name.to_owned()
-    } else {
-        name.chars()
-            .map(|letter| match letter {
-                '.' => '/',
-                '/' => '.',
-                other => other,
-            })
-            .collect()
-    };
-    Path::new("sys").join(path.trim_start_matches('/'))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_separator_decides() {
-        assert_eq!(sysctl_path("net.ipv4.ip_forward"), Path::new("sys/net/ipv4/ip_forward"));
-        assert_eq!(
-            sysctl_path("net/ipv4/conf/eth0.1/forwarding"),
-            Path::new("sys/net/ipv4/conf/eth0.1/forwarding")
-        );
-        assert_eq!(
-            sysctl_path("net.ipv4.conf.eth0/1.forwarding"),
-            Path::new("sys/net/ipv4/conf/eth0.1/forwarding")
-        );
     }
 }

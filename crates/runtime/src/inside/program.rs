@@ -1,13 +1,21 @@
 //! The working directory and the program: found inside the container, with Docker's words when not.
 //!
-//! Nothing here runs before the pivot, so plain paths mean the container's.
+//! Nothing here runs before the pivot, so plain paths mean the container's. All of them are the
+//! image's or the user's words, so they are resolved without links of /proc ([`Root`]): /proc/self/fd/N
+//! could lead out (CVE-2024-21626).
+//!
+//! execve then gets the path and not the descriptor that was looked at: by descriptor the program's
+//! name would be a number in ps, `AT_EXECFN` would be /dev/fd/N, and a script's interpreter could not
+//! open it. Whoever swaps the path meanwhile gains nothing, since by now nothing of the host is open
+//! and the privileges are the program's own.
 
 use std::ffi::CString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
+use spec::runtime::Process;
 use sys::path::Root;
 
 use super::identity::Identity;
@@ -42,8 +50,6 @@ pub(crate) enum Missing {
 }
 
 /// Changes to the working directory.
-///
-/// Links of /proc are not followed: /proc/self/fd/N could lead out (CVE-2024-21626).
 pub(crate) fn enter_directory(cwd: &str, missing: Missing) -> Result<(), LaunchError> {
     let step = format!("chdir to cwd ({cwd:?}) set in config.json failed");
     let directory = match open_directory(cwd, missing) {
@@ -92,14 +98,17 @@ fn check_inside(step: &str) -> Result<(), LaunchError> {
     Err(LaunchError::new(Kind::Other, text))
 }
 
-/// Finds the program as execvp(3) would, with the program's own PATH.
+/// Finds the program as its own user would, with its own PATH.
+///
+/// Source for rules and words: runc asks Go's `os/exec.LookPath`.
 pub(crate) fn find(
     argv: &[String],
-    env: &[String],
+    process: &Process,
     identity: &Identity,
 ) -> Result<Program, LaunchError> {
+    let (cwd, env) = (process.cwd.as_str(), process.env.as_slice());
     let name = argv.first().map_or("", String::as_str);
-    let path = if name.contains('/') { find_at(name)? } else { search(name, env)? };
+    let path = if name.contains('/') { find_at(cwd, name)? } else { search(cwd, name, env)? };
     let string = |text: &str| {
         CString::new(text).map_err(|_| {
             LaunchError::new(Kind::Other, "a NUL byte in the arguments or environment")
@@ -115,54 +124,68 @@ pub(crate) fn find(
     Ok(Program { path: string(&path)?, argv, envp })
 }
 
-fn find_at(name: &str) -> Result<String, LaunchError> {
-    match executable(Path::new(name)) {
-        Ok(()) => Ok(name.to_owned()),
-        Err(error)
-            if error.kind() == io::ErrorKind::NotFound
-                || error.kind() == io::ErrorKind::NotADirectory =>
-        {
-            let text = format!("exec: {name:?}: stat {name}: {}", words(&error));
-            Err(LaunchError::new(Kind::NotFound, text))
+fn find_at(cwd: &str, name: &str) -> Result<String, LaunchError> {
+    let (kind, reason) = match executable(cwd, name) {
+        Ok(()) => return Ok(name.to_owned()),
+        Err(Unfit::Absent(error)) => {
+            let kind = match error.kind() {
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Kind::NotFound,
+                io::ErrorKind::PermissionDenied => Kind::NotExecutable,
+                _ => Kind::Other,
+            };
+            (kind, format!("stat {name}: {}", words(&error)))
         }
-        Err(error) => {
-            Err(LaunchError::new(Kind::NotExecutable, format!("exec: {name:?}: {}", words(&error))))
-        }
-    }
+        // Newer ones of runc say "is a directory", but clients before 24 know these words only.
+        Err(Unfit::Directory) => (Kind::NotExecutable, "permission denied".to_owned()),
+        Err(Unfit::Refused(error)) => (Kind::NotExecutable, words(&error)),
+    };
+    Err(LaunchError::new(kind, format!("exec: {name:?}: {reason}")))
 }
 
-fn search(name: &str, env: &[String]) -> Result<String, LaunchError> {
+fn search(cwd: &str, name: &str, env: &[String]) -> Result<String, LaunchError> {
     let path =
         env.iter().rev().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or_default();
-    let mut refused = None;
-    for directory in path.split(':') {
+    let directories = path.split(':').filter(|_| !path.is_empty() && !name.is_empty());
+    for directory in directories {
         let directory = if directory.is_empty() { "." } else { directory };
         let candidate = format!("{}/{name}", directory.trim_end_matches('/'));
-        match executable(Path::new(&candidate)) {
-            Ok(()) if !name.is_empty() => return Ok(candidate),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => refused = Some(error),
-            Ok(()) | Err(_) => {}
+        // One that is refused counts as not found.
+        if executable(cwd, &candidate).is_err() {
+            continue;
         }
+        if candidate.starts_with('/') {
+            return Ok(candidate);
+        }
+        let text =
+            format!("exec: {name:?}: cannot run executable found relative to current directory");
+        return Err(LaunchError::new(Kind::Other, text));
     }
-    // Go's exec.LookPath, which runc asks, reports a refused candidate as not found.
-    drop(refused);
     let text = format!("exec: {name:?}: executable file not found in $PATH");
     Err(LaunchError::new(Kind::NotFound, text))
 }
 
-fn executable(path: &Path) -> io::Result<()> {
-    let stat = rustix::fs::statat(rustix::fs::CWD, path, AtFlags::empty())?;
+/// Why a path is no program.
+enum Unfit {
+    Absent(io::Error),
+    Directory,
+    Refused(io::Error),
+}
+
+fn executable(cwd: &str, path: &str) -> Result<(), Unfit> {
+    let whole = Path::new(cwd).join(path);
+    let open = || Root::open_at(Path::new("/"))?.handle(&whole);
+    let file = open().map_err(Unfit::Absent)?;
+    let stat = rustix::fs::fstat(&file).map_err(|error| Unfit::Absent(error.into()))?;
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-        return Err(rustix::io::Errno::ISDIR.into());
+        return Err(Unfit::Directory);
     }
-    rustix::fs::accessat(rustix::fs::CWD, path, Access::EXEC_OK, AtFlags::EACCESS).or_else(
-        |error| match error {
-            // Kernels before 5.8 have no faccessat2; any execute bit is then good enough.
-            rustix::io::Errno::NOSYS if stat.st_mode & 0o111 != 0 => Ok(()),
-            other => Err(other),
-        },
-    )?;
-    Ok(())
+    match sys::process::may_execute(&file) {
+        // Kernels before 5.8 and filters of an outer container; any execute bit is then good enough.
+        Err(error) if matches!(error.raw_os_error(), Some(1 | 38)) && stat.st_mode & 0o111 != 0 => {
+            Ok(())
+        }
+        done => done.map_err(Unfit::Refused),
+    }
 }
 
 /// Opens the container's devpts by its well-known place, for a further terminal.

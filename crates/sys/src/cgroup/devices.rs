@@ -38,17 +38,15 @@ pub struct Access {
 impl Access {
     pub const ALL: Self = Self { read: true, write: true, mknod: true };
 
-    /// Letters out of `rwm`; none of them means all.
+    /// Letters out of `rwm`, at least one.
     #[must_use]
-    pub fn parse(letters: &str) -> Self {
-        if letters.is_empty() {
-            return Self::ALL;
-        }
-        Self {
+    pub fn parse(letters: &str) -> Option<Self> {
+        let known = letters.bytes().all(|letter| b"rwm".contains(&letter));
+        (known && !letters.is_empty()).then(|| Self {
             read: letters.contains('r'),
             write: letters.contains('w'),
             mknod: letters.contains('m'),
-        }
+        })
     }
 
     fn letters(self) -> String {
@@ -66,7 +64,9 @@ impl Access {
 }
 
 impl DeviceRule {
-    fn is_for_everything(&self) -> bool {
+    /// Whether no device and no access is left out.
+    #[must_use]
+    pub fn is_for_everything(&self) -> bool {
         let all_numbers = self.major.is_none() && self.minor.is_none();
         self.kind == DeviceKind::All && all_numbers && self.access == Access::ALL
     }
@@ -297,7 +297,7 @@ mod tests {
             kind: DeviceKind::Character,
             major,
             minor,
-            access: Access::parse(access),
+            access: Access::parse(access).unwrap(),
         };
         let nothing = DeviceRule {
             allow: false,

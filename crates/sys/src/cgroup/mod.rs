@@ -1,7 +1,8 @@
 //! Control groups, version 1 (a hierarchy for each controller), version 2, and the mixture.
 //!
-//! The host's layout is read from /proc/self/mountinfo once. A [`Cgroup`] is one path in all
-//! hierarchies that matter; version 1 wins where a controller is mounted both ways, as it can
+//! The host's layout is read from /proc/self/mountinfo once. A [`Cgroup`] is one path in every
+//! hierarchy that is mounted, those without controllers included, so that wherever a process looks
+//! for its container it finds it; version 1 wins where a controller is mounted both ways, as it can
 //! only be in one. Values to be written are decided elsewhere (`runtime::resources`); here is how
 //! they get there, how processes join, and how counters are read back.
 //!
@@ -17,7 +18,7 @@ mod stats;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -30,20 +31,17 @@ pub use devices::{Access, DeviceKind, DeviceRule};
 pub use oom::OomWatch;
 pub use stats::{BlockIo, BlockIoEntry, Cpu, Memory, Pids, Stats, Throttling};
 
-/// Controllers that every container joins on version 1, so that counters, the freezer and later
-/// limits work.
-const ALWAYS: [&str; 7] = ["pids", "memory", "cpu", "cpuacct", "devices", "freezer", "blkio"];
-
 /// Version 2 controllers that are handed down to containers where the kernel has them.
 const DELEGATED: [&str; 6] = ["cpu", "memory", "pids", "io", "cpuset", "hugetlb"];
 
 /// How this host mounts its control groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Layout {
-    /// Controller to mount point; co-mounted ones share theirs. Maybe with a version 2 hierarchy
-    /// that has no controllers.
+    /// Controller to mount point; co-mounted ones share theirs. Hierarchies with a name (such as
+    /// `systemd`) have no controllers, nor has a version 2 one beside them any that we use.
     V1 {
         controllers: BTreeMap<String, PathBuf>,
+        named: BTreeMap<String, PathBuf>,
         unified: Option<PathBuf>,
     },
     V2 {
@@ -67,6 +65,7 @@ impl Layout {
     #[must_use]
     pub fn parse(mountinfo: &str) -> Self {
         let mut controllers = BTreeMap::new();
+        let mut named = BTreeMap::new();
         let mut unified = None;
         for line in mountinfo.lines() {
             let Some((left, right)) = line.split_once(" - ") else { continue };
@@ -76,18 +75,19 @@ impl Layout {
                 Some("cgroup2") if unified.is_none() => unified = Some(PathBuf::from(point)),
                 Some("cgroup") => {
                     for option in right.nth(1).unwrap_or_default().split(',') {
-                        if is_controller(option) {
-                            controllers
-                                .entry(option.to_owned())
-                                .or_insert_with(|| PathBuf::from(point));
-                        }
+                        let (list, name) = match option.strip_prefix("name=") {
+                            Some(name) => (&mut named, name),
+                            None if is_controller(option) => (&mut controllers, option),
+                            None => continue,
+                        };
+                        list.entry(name.to_owned()).or_insert_with(|| PathBuf::from(point));
                     }
                 }
                 _ => {}
             }
         }
         match (controllers.is_empty(), unified) {
-            (false, unified) => Self::V1 { controllers, unified },
+            (false, unified) => Self::V1 { controllers, named, unified },
             (true, Some(root)) => Self::V2 { root },
             (true, None) => Self::None,
         }
@@ -139,7 +139,8 @@ pub struct Cgroup {
 #[derive(Debug)]
 pub enum Entry {
     /// The open `tasks` files of version 1; the process writes itself into each: [`Entry::enter`].
-    Tasks(Vec<OwnedFd>),
+    /// Into the version 2 group beside them, if there is one, it is born.
+    Tasks { files: Vec<OwnedFd>, unified: Option<OwnedFd> },
     /// The group's directory of version 2, for [`crate::process::SpawnOptions::cgroup`].
     Directory(OwnedFd),
     /// The host has no control groups.
@@ -147,12 +148,22 @@ pub enum Entry {
 }
 
 impl Entry {
+    /// The version 2 group to be born in, for [`crate::process::SpawnOptions::cgroup`].
+    #[must_use]
+    pub fn birthplace(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Directory(directory) => Some(directory.as_fd()),
+            Self::Tasks { unified, .. } => unified.as_ref().map(AsFd::as_fd),
+            Self::Nothing => None,
+        }
+    }
+
     /// Moves the calling thread in, on version 1; elsewhere it was born inside.
     ///
     /// # Errors
     /// `ENOSPC` for a cpuset without CPUs, `EINVAL` for a realtime process without a budget.
     pub fn enter(&self) -> io::Result<()> {
-        if let Self::Tasks(files) = self {
+        if let Self::Tasks { files, .. } = self {
             for file in files {
                 rustix::io::write(file, b"0")?;
             }
@@ -179,15 +190,14 @@ impl Cgroup {
         Self { layout: Layout::host(), path }
     }
 
-    /// Creates the group, with its parents, in the usual hierarchies and those of `further`
-    /// controllers.
+    /// Creates the group, with its parents, in every hierarchy.
     ///
     /// # Errors
     /// When a directory cannot be made; what was made is removed again.
-    pub fn create(path: &Path, further: &[&str]) -> io::Result<Self> {
+    pub fn create(path: &Path) -> io::Result<Self> {
         let group = Self::find(path);
         let done = match group.layout {
-            Layout::V1 { .. } => group.create_v1(further),
+            Layout::V1 { .. } => group.create_v1(),
             Layout::V2 { root } => create_v2(root, &group.path),
             Layout::None => Ok(()),
         };
@@ -225,9 +235,10 @@ impl Cgroup {
     #[must_use]
     pub fn directories(&self) -> Vec<PathBuf> {
         let mut directories = match self.layout {
-            Layout::V1 { controllers, unified } => {
-                let tops = controllers.values().chain(unified.iter());
-                tops.map(|top| top.join(&self.path)).filter(|path| path.is_dir()).collect()
+            Layout::V1 { unified, .. } => {
+                let all = self.v1_directories().into_iter();
+                let all = all.chain(unified.as_ref().map(|top| top.join(&self.path)));
+                all.filter(|path| path.is_dir()).collect()
             }
             Layout::V2 { root } => vec![root.join(&self.path)],
             Layout::None => Vec::new(),
@@ -237,67 +248,67 @@ impl Cgroup {
         directories
     }
 
-    fn create_v1(&self, further: &[&str]) -> io::Result<()> {
-        for directory in self.v1_directories(further) {
-            create_directory(&directory)?;
+    fn create_v1(&self) -> io::Result<()> {
+        let directories = self.v1_directories();
+        for directory in &directories {
+            create_directory(directory)?;
         }
-        if let Some(directory) =
-            further.contains(&"cpuset").then(|| self.directory("cpuset")).flatten()
-        {
+        if let Some(directory) = self.directory("cpuset") {
             inherit_cpuset(&directory)?;
+        }
+        // Its controllers are nobody's here, so it may be read-only or refuse; then it is left out.
+        if let Some(directory) = self.unified() {
+            let _ = create_directory(&directory);
         }
         Ok(())
     }
 
-    fn v1_directories(&self, further: &[&str]) -> Vec<PathBuf> {
-        let names = ALWAYS.iter().chain(further);
-        let mut directories: Vec<_> = names.filter_map(|name| self.directory(name)).collect();
+    /// The directory in the version 2 hierarchy beside version 1.
+    fn unified(&self) -> Option<PathBuf> {
+        match self.layout {
+            Layout::V1 { unified, .. } => unified.as_ref().map(|top| top.join(&self.path)),
+            Layout::V2 { .. } | Layout::None => None,
+        }
+    }
+
+    fn v1_directories(&self) -> Vec<PathBuf> {
+        let Layout::V1 { controllers, named, .. } = self.layout else { return Vec::new() };
+        let mut directories: Vec<_> =
+            controllers.values().chain(named.values()).map(|top| top.join(&self.path)).collect();
         directories.sort();
         directories.dedup();
         directories
     }
 
-    /// Prepares the way in for a process about to be made.
+    /// The way in for a process about to be made, in whatever hierarchies the group has.
     ///
     /// # Errors
     /// When the group does not exist.
-    pub fn entry(&self, further: &[&str]) -> io::Result<Entry> {
+    pub fn entry(&self) -> io::Result<Entry> {
+        let place = |path: &Path| {
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            rustix::fs::open(path, flags, Mode::empty())
+        };
         match self.layout {
             Layout::V1 { .. } => {
                 let mut files = Vec::new();
-                for directory in self.v1_directories(further) {
+                for directory in self.v1_directories() {
                     let flags = OFlags::WRONLY | OFlags::CLOEXEC;
-                    files.push(rustix::fs::open(directory.join("tasks"), flags, Mode::empty())?);
+                    match rustix::fs::open(directory.join("tasks"), flags, Mode::empty()) {
+                        // Mounted after the group was made.
+                        Err(Errno::NOENT) => {}
+                        opened => files.push(opened?),
+                    }
                 }
-                Ok(Entry::Tasks(files))
+                if files.is_empty() {
+                    return Err(io::ErrorKind::NotFound.into());
+                }
+                let unified = self.unified().and_then(|path| place(&path).ok());
+                Ok(Entry::Tasks { files, unified })
             }
-            Layout::V2 { root } => {
-                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                Ok(Entry::Directory(rustix::fs::open(root.join(&self.path), flags, Mode::empty())?))
-            }
+            Layout::V2 { root } => Ok(Entry::Directory(place(&root.join(&self.path))?)),
             Layout::None => Ok(Entry::Nothing),
         }
-    }
-
-    /// The way in to the group as it exists, in whatever hierarchies it has.
-    ///
-    /// # Errors
-    /// When the group does not exist.
-    pub fn entry_existing(&self) -> io::Result<Entry> {
-        let Layout::V1 { .. } = self.layout else { return self.entry(&[]) };
-        let mut files = Vec::new();
-        for directory in self.directories() {
-            let name = if directory.join("tasks").exists() { "tasks" } else { continue };
-            files.push(rustix::fs::open(
-                directory.join(name),
-                OFlags::WRONLY | OFlags::CLOEXEC,
-                Mode::empty(),
-            )?);
-        }
-        if files.is_empty() {
-            return Err(io::ErrorKind::NotFound.into());
-        }
-        Ok(Entry::Tasks(files))
     }
 
     /// Moves a running process in, with all its threads.
@@ -639,10 +650,11 @@ mod tests {
         let text = "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
                     40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n\
                     41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n";
-        let Layout::V1 { controllers, unified } = Layout::parse(text) else {
+        let Layout::V1 { controllers, named, unified } = Layout::parse(text) else {
             panic!("not version 1")
         };
         assert_eq!(controllers.keys().collect::<Vec<_>>(), ["cpu", "cpuacct"]);
+        assert_eq!(named["systemd"], Path::new("/sys/fs/cgroup/systemd"));
         assert_eq!(unified, Some(PathBuf::from("/sys/fs/cgroup/unified")));
     }
 
@@ -663,8 +675,19 @@ mod tests {
             return;
         }
         let path = format!("/tug-test/{}", std::process::id());
-        let group = Cgroup::create(Path::new(&path), &[]).unwrap();
+        let group = Cgroup::create(Path::new(&path)).unwrap();
         assert!(group.processes().unwrap().is_empty());
+        let tops = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let tops = tops.lines().filter(|line| {
+            let kind = line.split(" - ").nth(1).unwrap_or_default();
+            kind.starts_with("cgroup") && !line.contains("/docker/")
+        });
+        for top in tops.filter_map(|line| line.split(' ').nth(4)) {
+            let directory = Path::new(top).join(path.trim_start_matches('/'));
+            assert!(directory.is_dir(), "{directory:?}");
+        }
+        // cpuset(7): without CPUs and memory nodes nothing could join.
+        group.entry().unwrap();
         group.write("pids", "pids.max", "7").unwrap();
         assert_eq!(group.stats().unwrap().pids.limit, Some(7));
         group.remove().unwrap();
