@@ -16,12 +16,13 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use rustix::fs::{Mode, OFlags};
 use spec::runtime::{Mount, NamespaceKind, Process, Spec};
 use sys::cgroup::Cgroup;
 use sys::path::Root;
 use sys::process::Pid;
 
-use crate::error::{Kind, LaunchError, at};
+use crate::error::{Kind, LaunchError, at, at_raw};
 use crate::inside::identity;
 use crate::request::{
     CgroupPlan, ExecLaunched, ExecRequest, Init, Keyring, LaunchRequest, Launched, RootChange,
@@ -40,6 +41,23 @@ pub struct External {
     pub root: PathBuf,
     /// Where we put documents, sockets and logs; one directory for each container.
     pub scratch: PathBuf,
+}
+
+const CONSOLE_NAME: &str = "console.sock";
+
+/// Where the other runtime sends a terminal.
+struct Console {
+    listener: UnixListener,
+    directory: OwnedFd,
+}
+
+impl Console {
+    /// A way to the socket that fits into an address (unix(7): 108 bytes) however long the directory's
+    /// own is, and from whatever working directory.
+    fn path(&self) -> PathBuf {
+        let fd = self.directory.as_raw_fd();
+        format!("/proc/{}/fd/{fd}/{CONSOLE_NAME}", std::process::id()).into()
+    }
 }
 
 /// Whether a verb insists.
@@ -67,8 +85,8 @@ impl External {
         let pid_file = self.scratch.join("pid");
         let mut command = self.command("create");
         command.arg("--bundle").arg(&bundle).arg("--pid-file").arg(&pid_file);
-        if console.is_some() {
-            command.arg("--console-socket").arg(self.console_path());
+        if let Some(console) = &console {
+            command.arg("--console-socket").arg(console.path());
         }
         if request.keyring == Keyring::Keep {
             command.arg("--no-new-keyring");
@@ -92,10 +110,10 @@ impl External {
         &self,
         request: &LaunchRequest<'_>,
         pid_file: &Path,
-        console: Option<UnixListener>,
+        console: Option<Console>,
     ) -> Result<Launched, LaunchError> {
         let (pid, pidfd) = read_pid(pid_file)?;
-        let terminal = console.map(|listener| receive(&listener)).transpose()?;
+        let terminal = console.map(|console| receive(&console.listener)).transpose()?;
         let mut command = self.command("start");
         command.arg(request.id);
         self.run(quiet(command))?;
@@ -128,14 +146,14 @@ impl External {
         let pid_file = self.scratch.join("exec-pid");
         let mut command = self.command("exec");
         command.arg("--process").arg(&document).arg("--detach").arg("--pid-file").arg(&pid_file);
-        if console.is_some() {
-            command.arg("--console-socket").arg(self.console_path());
+        if let Some(console) = &console {
+            command.arg("--console-socket").arg(console.path());
         }
         command.arg(id);
         connect(&mut command, &request.stdio)?;
         self.run(command)?;
         let (pid, pidfd) = read_pid(&pid_file)?;
-        let terminal = console.map(|listener| receive(&listener)).transpose()?;
+        let terminal = console.map(|console| receive(&console.listener)).transpose()?;
         Ok(ExecLaunched { pid, pidfd, terminal, warnings: Vec::new() })
     }
 
@@ -173,13 +191,9 @@ impl External {
         self.scratch.join("log.json")
     }
 
-    fn console_path(&self) -> PathBuf {
-        self.scratch.join("console.sock")
-    }
-
-    fn console(&self, stdio: &Stdio<'_>) -> Result<Option<UnixListener>, LaunchError> {
+    fn console(&self, stdio: &Stdio<'_>) -> Result<Option<Console>, LaunchError> {
         let Stdio::Terminal { .. } = stdio else { return Ok(None) };
-        let path = self.console_path();
+        let path = self.scratch.join(CONSOLE_NAME);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(at("make the console socket")(error));
@@ -187,7 +201,10 @@ impl External {
             _ => {}
         }
         let listener = sys::socket::listen(&path, 0o600).map_err(at("make the console socket"))?;
-        Ok(Some(listener))
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(&self.scratch, flags, Mode::empty())
+            .map_err(at_raw("open the console socket's directory"))?;
+        Ok(Some(Console { listener, directory }))
     }
 
     /// Runs a command to its end; why it failed is the last error in its log.

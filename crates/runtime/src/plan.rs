@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
@@ -249,15 +250,37 @@ fn namespaces(request: &LaunchRequest<'_>, linux: &Linux) -> Result<Wanted, Laun
             wanted.join.push((kind, fd));
         }
     }
-    if !wanted.new.contains(Namespaces::MOUNT) {
-        return Err(invalid("a container needs a mount namespace of its own"));
-    }
+    check_mount_namespace(&wanted)?;
+    // The user namespace owns the others, and joining the mount namespace changes what paths mean.
+    wanted.join.sort_by_key(|(kind, _)| match *kind {
+        Namespaces::USER => 0,
+        Namespaces::MOUNT => 2,
+        _ => 1,
+    });
     if wanted.joins(Namespaces::USER) && wanted.new.contains(Namespaces::PID) {
         return Err(invalid(
             "a new PID namespace inside of an existing user namespace is not supported",
         ));
     }
     Ok(wanted)
+}
+
+/// The container's root becomes the root of whoever is in its mount namespace, so that one must not be
+/// ours.
+fn check_mount_namespace(wanted: &Wanted) -> Result<(), LaunchError> {
+    let joined = wanted.join.iter().find(|(kind, _)| *kind == Namespaces::MOUNT);
+    let Some((_, joined)) = joined else {
+        return match wanted.new.contains(Namespaces::MOUNT) {
+            true => Ok(()),
+            false => Err(invalid("linux.namespaces without a mount namespace is not supported")),
+        };
+    };
+    let own = std::fs::metadata("/proc/self/ns/mnt").map_err(at("look at /proc/self/ns/mnt"))?;
+    let theirs = rustix::fs::fstat(joined).map_err(at_raw("look at the mount namespace"))?;
+    if own.ino() == theirs.st_ino {
+        return Err(invalid("the runtime's own mount namespace cannot be the container's"));
+    }
+    Ok(())
 }
 
 /// Only settings that belong to one of the container's own namespaces: all others are the host's.

@@ -293,6 +293,63 @@ fn descriptors_that_were_not_handed_over_are_not_handed_on(bed: &Bed) {
     assert!(error.message.starts_with("preserve descriptors"), "{error}");
 }
 
+fn a_mount_namespace_by_path_is_joined_unless_it_is_ours(bed: &Bed) {
+    let mut holder = std::process::Command::new("unshare")
+        .args(["--mount", "--propagation=private", "sh", "-c", "echo; exec sleep 100"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+    let with = |path: &str| {
+        let mut spec = document(&["/bin/readlink", "/proc/self/ns/mnt"]);
+        for one in &mut spec.linux.as_mut().unwrap().namespaces {
+            if one.kind == spec::runtime::NamespaceKind::Mount {
+                one.path = path.to_owned();
+            }
+        }
+        spec
+    };
+    let path = format!("/proc/{}/ns/mnt", holder.id());
+    let want = std::fs::read_link(&path).unwrap();
+    check(bed, &with(&path), 0, want.to_str().unwrap());
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    let error = run(bed, &with("/proc/self/ns/mnt")).err().unwrap();
+    assert!(error.message.contains("own mount namespace"), "{error}");
+    let mut spec = document(&["true"]);
+    let linux = spec.linux.as_mut().unwrap();
+    linux.namespaces.retain(|one| one.kind != spec::runtime::NamespaceKind::Mount);
+    assert!(run(bed, &spec).err().unwrap().message.contains("without a mount namespace"));
+}
+
+fn the_command_line_answers_as_runcs_does(bed: &Bed) {
+    let bundle = bed::bundle(bed, &mut document(&["/bin/sleep", "100"]));
+    assert_eq!(bed::tug(bed, &["create", "--bundle", &bundle, "line"]).0, 0);
+    assert_eq!(bed::tug(bed, &["start", "line"]), (0, String::new()));
+    let (code, text) = bed::tug(bed, &["exec", "line", "nosuch"]);
+    assert_eq!(code, 255, "{text}");
+    // The host cannot raise limits, and that is nothing to say on the process's own stderr.
+    let quiet = bed::tug(bed, &["exec", "line", "/bin/true"]);
+    assert_eq!(quiet, (0, String::new()));
+    let (code, text) = bed::tug(bed, &["ps", "line"]);
+    assert!(code == 0 && text.contains("UID") && text.contains("sleep 100"), "{text}");
+    assert_eq!(text.lines().count(), 2, "{text}");
+    assert_eq!(bed::tug(bed, &["ps", "line", "-o", "pid"]).1.lines().count(), 2);
+    assert_eq!(bed::tug(bed, &["delete", "--force", "line"]).0, 0);
+    let (code, text) = bed::tug(bed, &["--log-format", "xml", "list"]);
+    assert!(code == 1 && text.starts_with("invalid log-format: xml"), "{text}");
+    let mut linked = document(&["/bin/true"]);
+    let bundle = bed::bundle(bed, &mut linked);
+    let link = bed.path.join("link");
+    let _ = std::os::unix::fs::symlink(bed.path.join("image"), &link);
+    linked.root.as_mut().unwrap().path = link.display().to_string();
+    let text = serde_json::to_vec(&linked).unwrap();
+    std::fs::write(std::path::Path::new(&bundle).join("config.json"), text).unwrap();
+    let (code, text) = bed::tug(bed, &["run", "--bundle", &bundle, "linked"]);
+    assert!(code == 1 && text.contains("not an absolute path, or a symlink"), "{text}");
+    assert!(bed::tug(bed, &["checkpoint", "x"]).1.contains("not supported"));
+}
+
 const TESTS: &[Test] = tests![
     no_program_of_the_host_is_found_through_a_descriptor,
     scripts_and_relative_names_run_as_they_are_called,
@@ -304,6 +361,8 @@ const TESTS: &[Test] = tests![
     every_hierarchy_has_the_container,
     processes_are_scheduled_as_the_document_says,
     descriptors_that_were_not_handed_over_are_not_handed_on,
+    a_mount_namespace_by_path_is_joined_unless_it_is_ours,
+    the_command_line_answers_as_runcs_does,
 ];
 
 fn main() -> std::process::ExitCode {

@@ -81,6 +81,11 @@ impl Root {
         match rustix::fs::mkdirat(&parent_fd, name, mode) {
             Ok(()) => {}
             Err(rustix::io::Errno::EXIST) => {
+                // Made meanwhile, be it by ourselves: our descriptors are entries of /proc/self/fd.
+                match self.open(path, flags) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    done => return done,
+                }
                 if let Some(target) = dangling_link(&parent_fd, name, parent)? {
                     let links = links.checked_sub(1).ok_or(rustix::io::Errno::LOOP)?;
                     return self.create_dirs(&target, mode, links);
@@ -184,6 +189,16 @@ mod tests {
         let (tree, root) = Tree::new("file");
         root.create_file(Path::new("a/b/c"), Mode::from_raw_mode(0o644)).unwrap();
         assert!(tree.0.join("root/a/b/c").is_file());
+    }
+
+    #[test]
+    fn a_descriptor_that_comes_to_be_on_the_way_is_no_directory() {
+        let root = Root::open_at(Path::new("/")).unwrap();
+        // One of these numbers is the next free one, which the look-up itself takes.
+        for number in 3..64 {
+            let path = PathBuf::from(format!("/proc/self/fd/{number}"));
+            assert!(root.create_dir_all(&path, Mode::from_raw_mode(0o755)).is_err(), "{path:?}");
+        }
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod registry_hosts;
 mod registry_tls;
 mod relay;
 mod run;
+mod runtime_edges;
 mod search;
 mod serve;
 mod streams;
@@ -40,6 +41,7 @@ pub struct Case {
 pub fn all() -> impl Iterator<Item = &'static Case> {
     [
         run::CASES,
+        runtime_edges::CASES,
         images::CASES,
         build::CASES,
         build_own::CASES,

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use args::{Flag, parse, switch, value};
+use serde_json::json;
 
 use crate::state::now;
 
@@ -37,6 +38,54 @@ const GLOBAL: &[Flag] = &[
 pub(crate) struct Globals {
     pub root: PathBuf,
     pub systemd_cgroup: bool,
+    log: Option<Log>,
+}
+
+/// `--log` and `--log-format`.
+struct Log {
+    path: PathBuf,
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Text,
+    Json,
+}
+
+impl Globals {
+    fn read(parsed: &args::Parsed) -> Result<Self, Failure> {
+        let format = match parsed.get("log-format") {
+            None | Some("" | "text") => Format::Text,
+            Some("json") => Format::Json,
+            Some(other) => return Err(format!("invalid log-format: {other}")),
+        };
+        Ok(Self {
+            root: parsed.get("root").unwrap_or("/run/tug-runtime").into(),
+            systemd_cgroup: parsed.has("systemd-cgroup"),
+            log: parsed.get("log").map(|path| Log { path: path.into(), format }),
+        })
+    }
+
+    /// Writes a line to the log, if there is one.
+    fn note(&self, level: &str, text: &str) {
+        let Some(log) = &self.log else { return };
+        let line = match log.format {
+            Format::Json => json!({"level": level, "msg": text, "time": now()}).to_string(),
+            Format::Text => format!("time={:?} level={level} msg={text:?}", now()),
+        };
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(&log.path);
+        // Whoever gave a log that cannot be written still has stderr.
+        let _ = file.and_then(|mut file| writeln!(file, "{line}"));
+    }
+
+    /// Tells what was not possible and is not fatal. Not on stderr, which the program of the container
+    /// may have inherited.
+    pub fn warn(&self, warnings: &[String]) {
+        for warning in warnings {
+            self.note("warning", warning);
+        }
+    }
 }
 
 /// Why a verb failed, already in words.
@@ -69,10 +118,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         print!("{USAGE}");
         return if parsed.has("help") { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     };
-    let globals = Globals {
-        root: parsed.get("root").unwrap_or("/run/tug-runtime").into(),
-        systemd_cgroup: parsed.has("systemd-cgroup"),
+    let globals = match Globals::read(&parsed) {
+        Ok(globals) => globals,
+        Err(error) => return usage(&error),
     };
+    // runc `exec.go`: codes below are the program's own.
+    let failed = if verb == "exec" { ExitCode::from(255) } else { ExitCode::FAILURE };
     let run = match verb.as_str() {
         "create" => verbs::create,
         "start" => verbs::start,
@@ -88,16 +139,19 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         "update" => verbs::update,
         "features" => verbs::features,
         "spec" => verbs::spec,
+        "checkpoint" | "restore" => {
+            return fail(&globals, failed, "checkpoint and restore are not supported");
+        }
         other => return usage(&format!("no such verb: {other}")),
     };
     if matches!(verb.as_str(), "create" | "run" | "exec")
         && let Err(error) = seal(&args)
     {
-        return fail(&parsed, &format!("unable to seal our own binary: {error}"));
+        return fail(&globals, failed, &format!("unable to seal our own binary: {error}"));
     }
     match run(&globals, rest) {
         Ok(code) => code,
-        Err(error) => fail(&parsed, &error),
+        Err(error) => fail(&globals, failed, &error),
     }
 }
 
@@ -106,19 +160,10 @@ fn usage(error: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn fail(globals: &args::Parsed, error: &str) -> ExitCode {
-    if let Some(path) = globals.get("log") {
-        let line = if globals.get("log-format") == Some("json") {
-            serde_json::json!({"level": "error", "msg": error, "time": now()}).to_string()
-        } else {
-            format!("time={:?} level=error msg={error:?}", now())
-        };
-        let file = std::fs::OpenOptions::new().append(true).create(true).open(path);
-        // Whoever gave a log that cannot be written still has stderr.
-        let _ = file.and_then(|mut file| writeln!(file, "{line}"));
-    }
+fn fail(globals: &Globals, code: ExitCode, error: &str) -> ExitCode {
+    globals.note("error", error);
     eprintln!("{error}");
-    ExitCode::FAILURE
+    code
 }
 
 /// Goes on in a copy of this process that runs from a sealed binary, unless it does already.

@@ -59,7 +59,7 @@ const EXEC: &[Flag] = &[
 const KILL: &[Flag] = &[switch(&["all", "a"])];
 const DELETE: &[Flag] = &[switch(&["force", "f"])];
 const LIST: &[Flag] = &[value(&["format", "f"]), switch(&["quiet", "q"])];
-const SPEC: &[Flag] = &[value(&["bundle", "b"])];
+const SPEC: &[Flag] = &[value(&["bundle", "b"]), switch(&["rootless"])];
 const UPDATE: &[Flag] = &[
     value(&["resources", "r"]),
     value(&["memory"]),
@@ -115,6 +115,10 @@ impl Order {
         let rootfs = bundle.join(&root.path);
         std::fs::metadata(&rootfs)
             .map_err(at(format!("invalid rootfs: stat {}", rootfs.display())))?;
+        // Source: runc `libcontainer/configs/validate`, `rootfs`.
+        if rootfs.canonicalize().ok().as_deref() != Some(rootfs.as_path()) {
+            return Err("invalid rootfs: not an absolute path, or a symlink".to_owned());
+        }
         let rootfs = RootfsMount::Bind { path: rootfs };
         let asked = spec.linux.as_ref().map_or("", |linux| linux.cgroups_path.as_str());
         let cgroup = cgroup_path(asked, &id, globals.systemd_cgroup);
@@ -154,15 +158,15 @@ impl Order {
     }
 
     /// Makes the container, up to its gate.
-    fn make(&self) -> Result<Launched, Failure> {
+    fn make(&self, globals: &Globals) -> Result<Launched, Failure> {
         self.directory.create().map_err(told)?;
-        self.make_in_directory().inspect_err(|_| {
+        self.make_in_directory(globals).inspect_err(|_| {
             // The first error is the one to tell.
             let _ = self.directory.remove();
         })
     }
 
-    fn make_in_directory(&self) -> Result<Launched, Failure> {
+    fn make_in_directory(&self, globals: &Globals) -> Result<Launched, Failure> {
         let request = self.request()?;
         let gate = sys::socket::listen(&self.directory.gate(), 0o600)
             .map_err(at("make the start socket"))?;
@@ -174,7 +178,7 @@ impl Order {
             let _ = sys::process::wait_process(&launched.pidfd, Wait::Block);
             let _ = launched.cgroup.as_ref().map(sys::cgroup::Cgroup::remove);
         })?;
-        warn(&launched.warnings);
+        globals.warn(&launched.warnings);
         Ok(launched)
     }
 
@@ -195,12 +199,6 @@ impl Order {
                 .map_err(at("send the terminal"))?;
         }
         write_pid(&self.flags, launched.pid)
-    }
-}
-
-fn warn(warnings: &[String]) {
-    for warning in warnings {
-        eprintln!("warning: {warning}");
     }
 }
 
@@ -265,7 +263,7 @@ fn size(flags: &Parsed, name: &str) -> Result<Option<i64>, Failure> {
 pub(super) fn create(globals: &Globals, args: &[String]) -> Verdict {
     let order = Order::read(globals, args)?;
     order.check_console(false)?;
-    order.make()?;
+    order.make(globals)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -314,7 +312,7 @@ pub(super) fn run(globals: &Globals, args: &[String]) -> Verdict {
     let order = Order::read(globals, args)?;
     let detach = order.flags.has("detach");
     order.check_console(!detach)?;
-    let launched = order.make()?;
+    let launched = order.make(globals)?;
     let state = order.directory.load().map_err(told)?;
     if let Err(error) = let_go(&order.directory, &state) {
         remove(&order.directory, &state, Force::Yes)?;
@@ -574,7 +572,7 @@ pub(super) fn exec(globals: &Globals, args: &[String]) -> Verdict {
         format!("exec failed: unable to start container process: {}", error.message)
     })?;
     let ExecLaunched { pid, pidfd, terminal, warnings } = launched;
-    warn(&warnings);
+    globals.warn(&warnings);
     if let (Some(socket), Some(master)) = (socket, &terminal) {
         console::send_master(Path::new(socket), master.as_fd()).map_err(at("send the terminal"))?;
     }
@@ -637,13 +635,31 @@ pub(super) fn ps(globals: &Globals, args: &[String]) -> Verdict {
     if flags.get("format") == Some("json") {
         return print(&json!(pids));
     }
-    println!("{:>8} CMD", "PID");
-    for pid in pids {
-        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let command = String::from_utf8_lossy(&command).replace('\0', " ");
-        println!("{pid:>8} {}", command.trim_end());
+    // As runc does: the host's ps, whose options follow the id, without the lines of other processes.
+    let options = match &flags.words[1..] {
+        [] => &["-ef".to_owned()],
+        given => given,
+    };
+    let output = std::process::Command::new("ps").args(options).output().map_err(at("ps"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        return Err(format!("ps: {}", String::from_utf8_lossy(&output.stderr).trim_end()));
     }
+    write!(std::io::stdout(), "{}", of_processes(&text, &pids)?).map_err(at("write"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The head of a table of ps(1) and the lines of these processes.
+fn of_processes(table: &str, pids: &[i32]) -> Result<String, Failure> {
+    let head = table.lines().next().unwrap_or_default();
+    let column = head.split_whitespace().position(|name| name == "PID");
+    let column = column.ok_or("couldn't find PID field in ps output")?;
+    let ours = |line: &&str| {
+        let pid = line.split_whitespace().nth(column).and_then(|word| word.parse().ok());
+        pid.is_some_and(|pid: i32| pids.contains(&pid))
+    };
+    let lines = [head].into_iter().chain(table.lines().skip(1).filter(ours));
+    Ok(lines.map(|line| format!("{line}\n")).collect())
 }
 
 fn set_frozen(globals: &Globals, args: &[String], freeze: Freeze, needs: Status) -> Verdict {
@@ -740,7 +756,10 @@ pub(super) fn features(_: &Globals, args: &[String]) -> Verdict {
             },
             "apparmor": {"enabled": true},
             "selinux": {"enabled": false},
-            "intelRdt": {"enabled": false}
+            "intelRdt": {"enabled": false},
+            "memoryPolicy": {},
+            "mountExtensions": {"idmap": {"enabled": false}},
+            "netDevices": {"enabled": false}
         }
     }))
 }
@@ -748,7 +767,10 @@ pub(super) fn features(_: &Globals, args: &[String]) -> Verdict {
 pub(super) fn spec(_: &Globals, args: &[String]) -> Verdict {
     let flags = parse(args, SPEC)?;
     let path = Path::new(flags.get("bundle").unwrap_or(".")).join("config.json");
-    let document = super::document::default_spec().map_err(told)?;
+    let mut document = super::document::default_spec().map_err(told)?;
+    if flags.has("rootless") {
+        super::document::make_rootless(&mut document);
+    }
     let text = serde_json::to_string_pretty(&document).map_err(told)?;
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&path);
     let file = file.as_mut().map_err(|error| format!("{}: {}", path.display(), words(error)))?;
@@ -768,6 +790,13 @@ mod tests {
         );
         assert_eq!(cgroup_path("", "id", false), Path::new("/tug/id"));
         assert_eq!(cgroup_path("docker/x", "id", false), Path::new("/docker/x"));
+    }
+
+    #[test]
+    fn a_table_of_processes_keeps_its_head_and_ours() {
+        let table = "UID PID CMD\nroot 1 init\nroot 12 sleep 1\n";
+        assert_eq!(of_processes(table, &[12]).unwrap(), "UID PID CMD\nroot 12 sleep 1\n");
+        assert!(of_processes("CMD\nx\n", &[12]).is_err());
     }
 
     #[test]

@@ -212,7 +212,7 @@ pub fn tug(bed: &Bed, args: &[&str]) -> (i32, String) {
 pub fn bundle(bed: &Bed, spec: &mut Spec) -> String {
     let bundle = bed.path.join(format!("bundle-{}", next()));
     std::fs::create_dir_all(&bundle).unwrap();
-    std::os::unix::fs::symlink(bed.path.join("image"), bundle.join("rootfs")).unwrap();
+    spec.root.as_mut().unwrap().path = bed.path.join("image").display().to_string();
     spec.linux.as_mut().unwrap().cgroups_path = cgroup_path().to_str().unwrap().to_owned();
     std::fs::write(bundle.join("config.json"), serde_json::to_vec(spec).unwrap()).unwrap();
     bundle.to_str().unwrap().to_owned()
