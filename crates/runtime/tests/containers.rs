@@ -10,8 +10,8 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use bed::{
-    Bed, Test, Wish, bundle, cgroup_path, check, check_refused, document, end, next, process, run,
-    run_with, shell, tug,
+    Bed, Test, Wish, bundle, cgroup_path, check, check_refused, document, end, execute, next,
+    process, run, run_with, shell, tug,
 };
 use runtime::{CgroupPlan, LaunchRequest, RootfsMount, Stdio, UserRequest};
 use sys::process::Wait;
@@ -229,26 +229,7 @@ fn a_further_process_is_inside_and_its_code_comes_back(bed: &Bed) {
     let request =
         LaunchRequest::new("test", &spec, &rootfs, stdio, CgroupPlan::Path(cgroup_path()));
     let launched = runtime::launch(&request).unwrap();
-    let exec = |script: &str| {
-        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        let mut other = shell(script);
-        let request = runtime::ExecRequest {
-            pid: launched.pid,
-            pidfd: launched.pidfd.as_fd(),
-            process: process(&mut other),
-            stdio: Stdio::Streams { stdin: None, stdout: write.as_fd(), stderr: write.as_fd() },
-            cgroup: launched.cgroup.as_ref(),
-            user: None,
-            seccomp: None,
-            preserved_fds: 0,
-        };
-        let executed = runtime::exec(&request).unwrap();
-        drop(write);
-        let mut output = String::new();
-        std::fs::File::from(read).read_to_string(&mut output).unwrap();
-        let exit = sys::process::wait_process(&executed.pidfd, Wait::Block).unwrap().unwrap();
-        (exit.code(), output)
-    };
+    let exec = |script: &str| execute(&launched, process(&mut shell(script)), None).unwrap();
     assert_eq!(exec("hostname; cat /proc/1/comm; exit 5"), (5, "boat\nsleep\n".to_owned()));
     let group = launched.cgroup.as_ref().unwrap();
     assert_eq!(group.processes().unwrap().len(), 1);
