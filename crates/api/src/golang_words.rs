@@ -5,24 +5,31 @@
 /// Why `text` is no JSON document, or `None` where it is one, perhaps with more behind it.
 #[must_use]
 pub fn syntax_error(text: &[u8]) -> Option<String> {
-    let mut scanner = Scanner { rest: text };
+    let mut scanner = Scanner { rest: text, depth: 0 };
     scanner.space();
     scanner.value().err().map(|fault| match fault {
         // What a decoder says about a stream that ends too early.
         Fault::End => "unexpected EOF".to_owned(),
+        Fault::Depth => "exceeded max depth".to_owned(),
         Fault::Character(byte, context) => {
             format!("invalid character {} {context}", quoted(byte))
         }
     })
 }
 
+/// Go gives up at 10,000; a thread's stack is smaller, and no request of ours is nested ten deep.
+const DEPTH_MAX: usize = 500;
+
 enum Fault {
     End,
+    Depth,
     Character(u8, &'static str),
 }
 
 struct Scanner<'a> {
     rest: &'a [u8],
+    /// How many objects and arrays are open.
+    depth: usize,
 }
 
 type Outcome = Result<(), Fault>;
@@ -46,8 +53,8 @@ impl Scanner<'_> {
 
     fn value(&mut self) -> Outcome {
         match self.take()? {
-            b'{' => self.object(),
-            b'[' => self.array(),
+            b'{' => self.nested(Self::object),
+            b'[' => self.nested(Self::array),
             b'"' => self.string(),
             b't' => self.literal([
                 "true",
@@ -77,6 +84,16 @@ impl Scanner<'_> {
             digit @ b'0'..=b'9' => self.number(digit),
             byte => Err(Fault::Character(byte, "looking for beginning of value")),
         }
+    }
+
+    fn nested(&mut self, read: fn(&mut Self) -> Outcome) -> Outcome {
+        self.depth += 1;
+        if self.depth > DEPTH_MAX {
+            return Err(Fault::Depth);
+        }
+        read(self)?;
+        self.depth -= 1;
+        Ok(())
     }
 
     fn literal(&mut self, [word, contexts @ ..]: [&'static str; 5]) -> Outcome {
@@ -228,6 +245,12 @@ mod tests {
         {
             check(text, expect!["ok"]);
         }
+    }
+
+    #[test]
+    fn a_body_of_brackets_does_not_end_the_daemon() {
+        check(&"[".repeat(10 << 20), expect!["exceeded max depth"]);
+        check(&format!("[{}]", ["[[]]"; 600].join(",")), expect!["ok"]);
     }
 
     #[test]
