@@ -20,6 +20,16 @@ pub fn no_such_image(asked: &str) -> Error {
     Error::new(Kind::NotFound, format!("No such image: {asked}"))
 }
 
+/// Source: moby `pkg/system/errors.go`, `ErrNotSupportedOperatingSystem`.
+pub fn os_not_supported() -> Error {
+    Error::invalid("operating system is not supported")
+}
+
+/// Source: moby `reference/store.go`, `AddTag`.
+pub fn ambiguous_tag() -> Error {
+    Error::invalid("refusing to create an ambiguous tag using digest algorithm as name")
+}
+
 /// Source: moby `container/view.go`.
 pub fn ambiguous_prefix(asked: &str) -> Error {
     Error::new(Kind::Invalid, format!("multiple IDs found with provided prefix: {asked}"))

@@ -17,10 +17,11 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Method, Uri};
-use serde::Deserialize;
 
+use crate::address;
 use crate::dial::Verify;
-use crate::error::{Refusal, RequestError, TransportError};
+use crate::error::{REFUSAL_BYTES_MAX, Refusal, RequestError, TransportError};
+use crate::json::{self, Fields, JsonError};
 use crate::transport::{Payload, Transport, TrustOf};
 
 /// Of a token that says nothing of it.
@@ -185,7 +186,7 @@ impl Session {
     ) -> Result<Option<String>, TransportError> {
         let wish = Wish { scope: "", offline: Offline::Yes, realms: self.realms };
         let answered = ask(transport, credentials, challenge, wish, trust_of).await?;
-        Ok(answered.refresh_token.filter(|text| !text.is_empty()))
+        Ok(Some(answered.refresh_token).filter(|text| !text.is_empty()))
     }
 
     /// All scopes for work that needs `scope`.
@@ -248,17 +249,32 @@ fn secret(text: String) -> Result<HeaderValue, TransportError> {
     Ok(value)
 }
 
-/// What token servers answer; both names are in use.
-#[derive(Deserialize)]
+/// What token servers answer; both names are in use. What was not said is empty.
 struct Answered {
-    #[serde(default)]
-    token: Option<String>,
-    #[serde(default)]
-    access_token: Option<String>,
-    #[serde(default)]
-    expires_in: Option<u64>,
-    #[serde(default)]
-    refresh_token: Option<String>,
+    token: String,
+    refresh_token: String,
+    expires_in_secs: u64,
+}
+
+impl Answered {
+    /// Source: distribution 2.8 `registry/client/auth/session.go`, `getTokenResponse`.
+    fn read(body: &[u8]) -> Result<Answered, JsonError> {
+        let kind = "getTokenResponse";
+        let body = json::first(body)?;
+        let Some(fields) = Fields::of(&body, kind, "auth.getTokenResponse")? else {
+            return Ok(Answered {
+                token: String::new(),
+                refresh_token: String::new(),
+                expires_in_secs: 0,
+            });
+        };
+        let token = [fields.text("access_token")?, fields.text("token")?];
+        Ok(Answered {
+            token: token.into_iter().find(|text| !text.is_empty()).unwrap_or_default().to_owned(),
+            refresh_token: fields.text("refresh_token")?.to_owned(),
+            expires_in_secs: u64::try_from(fields.number("expires_in")?).unwrap_or(0),
+        })
+    }
 }
 
 async fn fetch(
@@ -275,14 +291,16 @@ async fn fetch(
     }
     let wish = Wish { scope, offline: Offline::No, realms };
     let answered = ask(transport, credentials, challenge, wish, trust_of).await?;
-    let text = answered.token.filter(|text| !text.is_empty()).or(answered.access_token);
-    let text = text.filter(|text| !text.is_empty()).ok_or_else(|| {
-        TransportError::Auth(
+    if answered.token.is_empty() {
+        return Err(TransportError::Auth(
             "authorization server did not include a token in the response".to_owned(),
-        )
-    })?;
-    let life = answered.expires_in.filter(|seconds| *seconds > 0);
-    let life = life.map_or(TOKEN_LIFE_DEFAULT, Duration::from_secs).min(TOKEN_LIFE_MAX);
+        ));
+    }
+    let life = match answered.expires_in_secs {
+        0 => TOKEN_LIFE_DEFAULT,
+        seconds => Duration::from_secs(seconds).min(TOKEN_LIFE_MAX),
+    };
+    let text = answered.token;
     Ok(Token { text, until: Instant::now() + life - (life / 4).min(TOKEN_MARGIN_MAX) })
 }
 
@@ -316,35 +334,45 @@ async fn ask(
         headers.insert(AUTHORIZATION, basic(credentials)?);
     }
     let query = token_query(credentials, service, wish);
+    let address = address::parse(realm).map_err(|why| {
+        let verb = if with_identity { "Post" } else { "Get" };
+        TransportError::Auth(format!("{verb} {realm:?}: {why}"))
+    })?;
     let (method, address, payload) = if with_identity {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
-        (Method::POST, realm.to_owned(), Payload::Bytes(Bytes::from(query)))
+        (Method::POST, address, Payload::Bytes(Bytes::from(query)))
     } else {
-        let mark = if realm.contains('?') { '&' } else { '?' };
-        (Method::GET, format!("{realm}{mark}{query}"), Payload::empty())
+        // What the realm asks itself is kept.
+        let own = address.query().filter(|own| !own.is_empty());
+        let query = own.map_or(query.clone(), |own| format!("{own}&{query}"));
+        let address = address::resolve(&address, &format!("?{query}"));
+        let address =
+            address.map_err(|why| TransportError::Auth(format!("realm {realm:?}: {why}")))?;
+        (Method::GET, address, Payload::empty())
     };
-    let address: Uri = address.parse().map_err(|_| {
-        TransportError::Auth(format!("invalid realm {realm:?} of the registry's challenge"))
-    })?;
     if with_identity || !credentials.user.is_empty() {
         may_be_told(&address, wish.realms, trust_of)?;
     }
     let sent = transport.send(method, &address, &headers, payload, trust_of).await;
     let mut answer = sent.map_err(flat)?;
     let broken = |error: std::io::Error| TransportError::Auth(format!("token answer: {error}"));
-    let body = answer.bytes(TOKEN_BYTES_MAX).await.map_err(broken)?.unwrap_or_default();
     if !answer.status.is_success() {
+        let body = answer.start(REFUSAL_BYTES_MAX).await;
         let refusal = Refusal::read(answer.status, &answer.headers, &body);
         return Err(TransportError::Refused(Box::new(refusal)));
     }
-    serde_json::from_slice(&body)
+    let body = answer.bytes(TOKEN_BYTES_MAX).await.map_err(broken)?;
+    let body = body.ok_or_else(|| {
+        TransportError::Auth(format!("token response is larger than {TOKEN_BYTES_MAX} bytes"))
+    })?;
+    Answered::read(&body)
         .map_err(|error| TransportError::Auth(format!("unable to decode token response: {error}")))
 }
 
 /// A registry behind TLS may not have our password sent in the clear.
 fn may_be_told(realm: &Uri, realms: Realms, trust_of: TrustOf<'_>) -> Result<(), TransportError> {
     let is_plain = realm.scheme_str() != Some("https");
-    let host = realm.authority().map(|authority| authority.as_str()).unwrap_or_default();
+    let host = address::host_of(realm);
     if realms == Realms::Guarded && is_plain && trust_of(host).verify == Verify::Yes {
         return Err(TransportError::Auth(format!(
             "refused to send credentials to {host:?} without TLS"

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE,
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, LINK, LOCATION,
+    RANGE,
 };
 use hyper::{Method, StatusCode, Uri};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -24,15 +25,15 @@ use spec::image::media_type;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{sleep, timeout};
 
+use crate::address;
 use crate::auth::{self, Credentials, Realms, Session};
 use crate::dial::{Trust, Verify};
-use crate::error::{Error, Refusal, RequestError, TransportError};
+use crate::error::{Error, REFUSAL_BYTES_MAX, Refusal, RequestError, TransportError};
 use crate::policy::{Endpoint, Scheme};
-use crate::transport::{Answer, Payload, Transport, redirected};
+use crate::transport::{Answer, Payload, Transport};
 
 /// Source: moby `distribution/pull_v2.go`; OCI distribution-spec 4.4: at least 4 MiB.
 pub const MANIFEST_BYTES_MAX: usize = 4 << 20;
-const REFUSAL_BYTES_MAX: usize = 64 << 10;
 const TAGS_BYTES_MAX: usize = 4 << 20;
 const TAG_PAGES_MAX: usize = 1000;
 /// How often what can be sent again is sent.
@@ -432,8 +433,10 @@ impl Client {
         for _ in 0..TAG_PAGES_MAX {
             let mut answer =
                 self.demand(Method::GET, &place, HeaderMap::new(), Bytes::new()).await?;
-            let next =
-                answer.header("link").and_then(next_page).and_then(|next| redirected(&place, next));
+            let links = answer.headers.get_all(LINK).iter().filter_map(|link| link.to_str().ok());
+            let next = links.filter_map(next_page).next();
+            let next = next.map(|next| address::resolve(&answer.url, next)).transpose();
+            let next = next.map_err(Error::Link)?;
             let body = answer.bytes(TAGS_BYTES_MAX).await.map_err(Error::Body)?;
             let body = body.ok_or_else(|| Error::TooLarge {
                 what: "list of tags".to_owned(),
@@ -593,7 +596,8 @@ fn octets() -> (hyper::header::HeaderName, HeaderValue) {
 }
 
 fn begun(answer: &Answer, url: &Uri) -> Result<Upload, Error> {
-    let location = answer.header(LOCATION.as_str()).and_then(|location| redirected(url, location));
+    let location = answer.header(LOCATION.as_str()).filter(|location| !location.is_empty());
+    let location = location.and_then(|location| address::resolve(url, location).ok());
     Ok(Upload { location: location.ok_or(Error::Header("Location"))? })
 }
 
@@ -605,7 +609,7 @@ async fn accepted(answer: Answer) -> Result<Answer, Error> {
 }
 
 async fn refusal(mut answer: Answer) -> Refusal {
-    let body = answer.bytes(REFUSAL_BYTES_MAX).await.ok().flatten().unwrap_or_default();
+    let body = answer.start(REFUSAL_BYTES_MAX).await;
     Refusal::read(answer.status, &answer.headers, &body)
 }
 
@@ -631,10 +635,32 @@ fn received(range: &str) -> Option<u64> {
     }
 }
 
-/// The address of `<…>; rel="next"`.
+/// The address of `<…>; rel="next"`, among others of one header.
+///
+/// Source: RFC 8288, 3: relations are words in any case, in quotes or not.
 fn next_page(link: &str) -> Option<&str> {
-    let (address, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
-    rest.contains("rel=\"next\"").then_some(address)
+    let mut rest = link;
+    while let Some((_, after)) = rest.split_once('<') {
+        let (address, after) = after.split_once('>')?;
+        // Parameters end where the next link begins; a quoted comma belongs to them.
+        let mut is_quoted = false;
+        let end = after.find(|letter| {
+            is_quoted ^= letter == '"';
+            letter == ',' && !is_quoted
+        });
+        let (parameters, after) = after.split_at(end.unwrap_or(after.len()));
+        let is_next =
+            parameters.split(';').filter_map(|one| one.split_once('=')).any(|(name, value)| {
+                let mut words = value.trim().trim_matches('"').split_ascii_whitespace();
+                name.trim().eq_ignore_ascii_case("rel")
+                    && words.any(|word| word.eq_ignore_ascii_case("next"))
+            });
+        if is_next {
+            return Some(address);
+        }
+        rest = after;
+    }
+    None
 }
 
 /// Whether a media type is one of an index.
@@ -661,5 +687,11 @@ mod tests {
             Some("/v2/a/tags/list?last=x&n=2")
         );
         assert_eq!(next_page(r#"</v2/>; rel="prev""#), None);
+        assert_eq!(
+            next_page(r#"<a>; rel="prev", <b?x=1,2>; title="c, d"; rel=NEXT"#),
+            Some("b?x=1,2")
+        );
+        assert_eq!(next_page(r#"<?last=x>; rel="first next""#), Some("?last=x"));
+        assert_eq!(next_page("<never ends"), None);
     }
 }

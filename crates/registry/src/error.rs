@@ -10,11 +10,15 @@ use std::time::Duration;
 
 use hyper::header::HeaderMap;
 use hyper::{Method, StatusCode};
-use serde::Deserialize;
 use spec::Digest;
+
+use crate::address::AddressError;
+use crate::json::{self, Fields, JsonError};
 
 /// Nobody waits longer because a registry says so.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+/// Of a refusal's body, which says in a few words why.
+pub(crate) const REFUSAL_BYTES_MAX: usize = 1 << 20;
 /// Characters of a registry's own words. They are shown on terminals.
 const WORDS_MAX: usize = 1024;
 
@@ -53,8 +57,8 @@ pub enum TransportError {
     Redirects,
     #[error("refused a redirect from https to {0:?}")]
     Downgrade(String),
-    #[error("bad redirect to {0:?}")]
-    BadRedirect(String),
+    #[error("failed to parse Location header {0:?}: {1}")]
+    BadRedirect(String, AddressError),
     /// What authentication needs is not there.
     #[error("{0}")]
     Auth(String),
@@ -82,15 +86,19 @@ fn verb(method: &Method) -> String {
 /// One of a registry's own errors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Code {
-    /// `MANIFEST_UNKNOWN` and the like.
+    /// `MANIFEST_UNKNOWN` and the like; `UNKNOWN` where it is none of those that there are.
     pub code: String,
+    /// Empty where it says no more than the code does.
     pub message: String,
 }
 
 impl fmt::Display for Code {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let code = self.code.to_ascii_lowercase().replace('_', " ");
-        write!(f, "{code}: {}", self.message)
+        match self.message.as_str() {
+            "" => f.write_str(&code),
+            message => write!(f, "{code}: {message}"),
+        }
     }
 }
 
@@ -100,6 +108,8 @@ pub struct Refusal {
     pub status: StatusCode,
     /// Empty where the body told nothing that a registry tells.
     pub codes: Vec<Code>,
+    /// Why the body told nothing, and what it was; none where nobody reads it.
+    pub unread: Option<String>,
     /// When it may be asked again.
     pub retry_after: Option<Duration>,
 }
@@ -109,23 +119,33 @@ impl Refusal {
         self.codes.first().is_some_and(|first| first.code == code)
     }
 
-    /// Reads a refusal out of its headers and its body.
+    /// Reads a refusal out of its headers and its body. What is no refusal of the client's request is
+    /// told by its status alone.
+    ///
+    /// Source: distribution 2.8 `registry/client/errors.go`, `HandleErrorResponse`.
     pub(crate) fn read(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refusal {
-        let mut codes = Vec::new();
+        let (mut codes, mut unread) = (Vec::new(), None);
         if status.is_client_error() {
             codes.extend(crate::auth::challenges(headers).iter().find_map(bearer_code));
-        }
-        codes.extend(body_codes(status, body));
-        if codes.is_empty() && status == StatusCode::UNAUTHORIZED {
-            codes.push(Code {
-                code: "UNAUTHORIZED".to_owned(),
-                message: "authentication required".to_owned(),
-            });
+            match body_codes(status, body) {
+                Ok(found) => codes.extend(found),
+                Err(_) if status == StatusCode::UNAUTHORIZED && codes.is_empty() => {
+                    codes.push(Code {
+                        code: "UNAUTHORIZED".to_owned(),
+                        message: "authentication required".to_owned(),
+                    });
+                }
+                Err(error) => {
+                    let start = &body[..body.len().min(WORDS_MAX)];
+                    let start = json::quoted(&String::from_utf8_lossy(start));
+                    unread = Some(format!("{error}: {start}"));
+                }
+            }
         }
         for code in &mut codes {
             (code.code, code.message) = (in_one_line(&code.code), in_one_line(&code.message));
         }
-        Refusal { status, codes, retry_after: retry_after(headers) }
+        Refusal { status, codes, unread, retry_after: retry_after(headers) }
     }
 
     /// How long to wait before asking again, if that may help.
@@ -160,12 +180,16 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.codes.as_slice() {
-            [] => {
+        match (self.codes.as_slice(), &self.unread) {
+            ([], Some(unread)) => {
+                let status = self.status.as_u16();
+                write!(f, "error parsing HTTP {status} response body: {unread}")
+            }
+            ([], None) => {
                 let reason = self.status.canonical_reason().unwrap_or_default();
                 write!(f, "received unexpected HTTP status: {} {reason}", self.status.as_u16())
             }
-            [first, ..] => first.fmt(f),
+            ([first, ..], _) => first.fmt(f),
         }
     }
 }
@@ -187,45 +211,64 @@ fn bearer_code(challenge: &crate::auth::Challenge) -> Option<Code> {
     Some(Code { code: code.to_owned(), message: message.to_owned() })
 }
 
-fn body_codes(status: StatusCode, body: &[u8]) -> Vec<Code> {
-    #[derive(Deserialize)]
-    struct Body {
-        #[serde(default)]
-        errors: Option<Vec<One>>,
-        #[serde(default)]
-        details: String,
+/// What registries may say, with the words that say no more than the code.
+///
+/// Source: distribution 2.8 `registry/api/errcode/register.go`, `registry/api/v2/errors.go`.
+const CODES: [(&str, &str); 20] = [
+    ("UNKNOWN", "unknown error"),
+    ("UNSUPPORTED", "The operation is unsupported."),
+    ("UNAUTHORIZED", "authentication required"),
+    ("DENIED", "requested access to the resource is denied"),
+    ("UNAVAILABLE", "service unavailable"),
+    ("TOOMANYREQUESTS", "too many requests"),
+    ("DIGEST_INVALID", "provided digest did not match uploaded content"),
+    ("SIZE_INVALID", "provided length did not match content length"),
+    ("RANGE_INVALID", "invalid content range"),
+    ("NAME_INVALID", "invalid repository name"),
+    ("TAG_INVALID", "manifest tag did not match URI"),
+    ("NAME_UNKNOWN", "repository name not known to registry"),
+    ("MANIFEST_UNKNOWN", "manifest unknown"),
+    ("MANIFEST_INVALID", "manifest invalid"),
+    ("MANIFEST_UNVERIFIED", "manifest failed signature verification"),
+    ("MANIFEST_BLOB_UNKNOWN", "blob unknown to registry"),
+    ("BLOB_UNKNOWN", "blob unknown to registry"),
+    ("BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry"),
+    ("BLOB_UPLOAD_INVALID", "blob upload invalid"),
+    ("PAGINATION_NUMBER_INVALID", "invalid number of results requested"),
+];
+
+/// Source: distribution 2.8 `registry/client/errors.go`, `parseHTTPErrorResponse`;
+/// `registry/api/errcode/errors.go`, `Errors.UnmarshalJSON`.
+fn body_codes(status: StatusCode, body: &[u8]) -> Result<Vec<Code>, JsonError> {
+    const LIST: &str = "[]errcode.Error";
+    let body = json::parse(body)?;
+    let kind = "struct { Errors []errcode.Error }";
+    let Some(fields) = Fields::of(&body, "", kind)? else { return Err(JsonError::no_details()) };
+    // Older token servers say it so.
+    if let Ok(details @ [_, ..]) = fields.text("details").map(str::as_bytes) {
+        let code = match status {
+            StatusCode::UNAUTHORIZED => "UNAUTHORIZED",
+            StatusCode::FORBIDDEN => "DENIED",
+            StatusCode::TOO_MANY_REQUESTS => "TOOMANYREQUESTS",
+            _ => "UNKNOWN",
+        };
+        let message = String::from_utf8_lossy(details).into_owned();
+        return Ok(vec![Code { code: code.to_owned(), message }]);
     }
-    #[derive(Deserialize)]
-    struct One {
-        #[serde(default)]
-        code: String,
-        #[serde(default)]
-        message: String,
+    let mut codes = Vec::new();
+    for one in fields.list("Errors", LIST)? {
+        let Some(one) = Fields::of(one, "Error", "errcode.Error")? else {
+            codes.push(Code { code: "UNKNOWN".to_owned(), message: String::new() });
+            continue;
+        };
+        let (code, message) = (one.text("code")?, one.text("message")?);
+        let known = CODES.iter().find(|(known, _)| *known == code);
+        let (code, own) = *known.unwrap_or(&CODES[0]);
+        let says_no_more = one.get("detail").is_none() && message == own;
+        let message = if says_no_more { String::new() } else { message.to_owned() };
+        codes.push(Code { code: code.to_owned(), message });
     }
-    let Ok(body) = serde_json::from_slice::<Body>(body) else { return Vec::new() };
-    if let Some(errors) = body.errors.filter(|errors| !errors.is_empty()) {
-        return errors
-            .into_iter()
-            .map(|one| Code {
-                message: if one.message.is_empty() {
-                    one.code.to_ascii_lowercase().replace('_', " ")
-                } else {
-                    one.message
-                },
-                code: one.code,
-            })
-            .collect();
-    }
-    if body.details.is_empty() {
-        return Vec::new();
-    }
-    let code = match status {
-        StatusCode::UNAUTHORIZED => "UNAUTHORIZED",
-        StatusCode::FORBIDDEN => "DENIED",
-        StatusCode::TOO_MANY_REQUESTS => "TOOMANYREQUESTS",
-        _ => "UNKNOWN",
-    };
-    vec![Code { code: code.to_owned(), message: body.details }]
+    if codes.is_empty() { Err(JsonError::no_details()) } else { Ok(codes) }
 }
 
 /// Why a registry did not do what it was asked.
@@ -252,6 +295,9 @@ pub enum Error {
     Header(&'static str),
     #[error("invalid registry address {0:?}")]
     Address(String),
+    /// The next page of a list is nowhere.
+    #[error("the registry sent no usable Link header")]
+    Link(#[source] AddressError),
 }
 
 impl Error {
@@ -275,7 +321,7 @@ impl Error {
                 | TransportError::Malformed(_)
                 | TransportError::Redirects
                 | TransportError::Downgrade(_)
-                | TransportError::BadRedirect(_)
+                | TransportError::BadRedirect(..)
                 | TransportError::Auth(_) => false,
                 TransportError::Refused(refusal) => refusal.pause().is_some(),
             },
@@ -285,6 +331,7 @@ impl Error {
             | Error::Document { .. }
             | Error::MediaType(_)
             | Error::Header(_)
+            | Error::Link(_)
             | Error::Address(_) => false,
         }
     }
@@ -328,33 +375,96 @@ mod tests {
         );
     }
 
+    /// Each as distribution 2.8 says it.
     #[test]
     fn refusals_speak_as_dockers_do() {
-        check(
-            404,
-            "",
-            r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{}}]}"#,
-            "manifest unknown: manifest unknown",
-        );
-        check(
-            401,
-            "Bearer realm=\"x\",error=\"insufficient_scope\"",
-            r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#,
-            "denied: requested access to the resource is denied",
-        );
-        check(401, "Basic realm=x", "", "unauthorized: authentication required");
-        check(
-            401,
-            "",
-            r#"{"details":"incorrect username or password"}"#,
-            "unauthorized: incorrect username or password",
-        );
+        for (status, challenge, body, want) in [
+            (
+                404,
+                "",
+                r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{}}]}"#,
+                "manifest unknown: manifest unknown",
+            ),
+            (404, "", r#"{"errors":[{"code":"MANIFEST_UNKNOWN"}]}"#, "manifest unknown"),
+            (
+                401,
+                "Bearer realm=\"x\",error=\"insufficient_scope\"",
+                r#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#,
+                "denied: requested access to the resource is denied",
+            ),
+            (401, "Basic realm=x", "", "unauthorized: authentication required"),
+            (401, "", "<html>", "unauthorized: authentication required"),
+            (
+                401,
+                "",
+                r#"{"details":"incorrect username or password"}"#,
+                "unauthorized: incorrect username or password",
+            ),
+            (429, "", r#"{"Details":"slower"}"#, "toomanyrequests: slower"),
+            (
+                403,
+                "",
+                "{\"errors\":[{\"code\":\"DENIED\",\"message\":\"\\u001b[2Jno\\nStatus: done\"}]}",
+                "denied:  [2Jno Status: done",
+            ),
+            (500, "", "<html>", "received unexpected HTTP status: 500 Internal Server Error"),
+            (
+                503,
+                "",
+                r#"{"errors":[{"code":"UNAVAILABLE"}]}"#,
+                "received unexpected HTTP status: 503 Service Unavailable",
+            ),
+            (302, "", "", "received unexpected HTTP status: 302 Found"),
+        ] {
+            check(status, challenge, body, want);
+        }
+    }
+
+    #[test]
+    fn names_of_a_refusals_fields_count_in_any_case() {
+        for body in [
+            r#"{"Errors":[{"Code":"UNAUTHORIZED","Message":"a message","Detail":null}]}"#,
+            r#"{"ERRORS":[{"CODE":"UNAUTHORIZED","MESSAGE":"a message"}]}"#,
+            r#"{"errors":[{"code":"UNAUTHORIZED","message":"a message"}],"more":1}"#,
+        ] {
+            check(401, "", body, "unauthorized: a message");
+        }
         check(
             403,
             "",
-            "{\"errors\":[{\"code\":\"DENIED\",\"message\":\"\\u001b[2Jno\\nStatus: done\"}]}",
-            "denied:  [2Jno Status: done",
+            r#"{"errors":[{"code":"ODD","message":"a message"}]}"#,
+            "unknown: a message",
         );
-        check(500, "", "<html>", "received unexpected HTTP status: 500 Internal Server Error");
+    }
+
+    #[test]
+    fn a_body_that_is_no_refusal_is_shown() {
+        for (body, want) in [
+            ("", r#"unexpected end of JSON input: """#),
+            (
+                "<b>\"no\"</b>\n",
+                r#"invalid character '<' looking for beginning of value: "<b>\"no\"</b>\n""#,
+            ),
+            ("{}", r#"no error details found in HTTP response body: "{}""#),
+            ("null", r#"no error details found in HTTP response body: "null""#),
+            (
+                "[]",
+                r#"json: cannot unmarshal array into Go value of type struct { Errors []errcode.Error }: "[]""#,
+            ),
+            (
+                r#"{"errors":"x"}"#,
+                r#"json: cannot unmarshal string into Go struct field .Errors of type []errcode.Error: "{\"errors\":\"x\"}""#,
+            ),
+            (
+                r#"{"errors":[{"message":1}]}"#,
+                r#"json: cannot unmarshal number into Go struct field Error.message of type string: "{\"errors\":[{\"message\":1}]}""#,
+            ),
+        ] {
+            check(403, "", body, &format!("error parsing HTTP 403 response body: {want}"));
+        }
+        let huge = "<".repeat(1 << 20);
+        let headers = HeaderMap::new();
+        let text = Refusal::read(StatusCode::FORBIDDEN, &headers, huge.as_bytes()).to_string();
+        assert!(text.len() < 2 * WORDS_MAX, "{}", text.len());
     }
 }

@@ -15,12 +15,14 @@
 //! Source: OCI distribution-spec 1.1; distribution/distribution v2 `registry/client`; moby
 //! `distribution`, `registry`.
 
+pub mod address;
 pub mod auth;
 pub mod client;
 pub mod dial;
 pub mod error;
 pub mod files;
 pub mod hosts;
+mod json;
 pub mod policy;
 pub mod search;
 pub mod select;

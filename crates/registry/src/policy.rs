@@ -110,6 +110,15 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
+    /// The same with more headers; what no header may be is left out.
+    #[must_use]
+    pub fn with_headers(mut self, more: &[(String, String)]) -> Endpoint {
+        let read =
+            |(name, value): &(String, String)| Some((name.parse().ok()?, value.parse().ok()?));
+        self.headers.extend(more.iter().filter_map(read));
+        self
+    }
+
     pub(crate) fn new(scheme: Scheme, authority: &str, role: Role, trust: Arc<Trust>) -> Endpoint {
         Endpoint {
             scheme,

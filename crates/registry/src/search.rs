@@ -110,6 +110,7 @@ impl Search {
         let url = address(&format!("{}search?{query}", base(endpoint))).map_err(asked)?;
         let mut headers = HeaderMap::new();
         headers.insert(HeaderName::from_static("x-docker-token"), HeaderValue::from_static("true"));
+        headers.extend(endpoint.headers.iter().cloned());
         let authorized = self.authorization(endpoint).await.map_err(asked)?;
         headers.extend(authorized.map(|value| (AUTHORIZATION, value)));
         let mut answer = self.get(&url, &headers).await.map_err(asked)?;

@@ -404,6 +404,193 @@ async fn an_upload_follows_its_locations() {
     assert_eq!((put.method.clone(), put.path.clone()), (Method::PUT, want));
 }
 
+/// Whatever a `Location` or a `Link` lacks is the request's own.
+#[tokio::test]
+async fn references_of_every_form_are_followed() {
+    for (first, second, want) in [
+        ("./1?state=x", "?state=y", "/v2/a/b/blobs/uploads/1?state=y"),
+        ("../uploads/1", "2", "/v2/a/b/blobs/uploads/2"),
+        ("../../../../u/1", "../v/./2#part", "/v/2"),
+        ("/u?x", "", ""),
+    ] {
+        let (address, log) = serve(move |seen, own| match seen.method {
+            Method::POST => reply(202, &[("location", first)], ""),
+            Method::PATCH if second.starts_with("//") => {
+                reply(202, &[("location", &format!("//{own}{}", &second[1..]))], "")
+            }
+            Method::PATCH => reply(202, &[("location", second)], ""),
+            _ => reply(200, &[], "{}"),
+        })
+        .await;
+        let client = open(&address, Credentials::default(), Access::Push).await.unwrap();
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        sender.send(Ok(Bytes::from("x"))).await.unwrap();
+        drop(sender);
+        let upload = client.begin_upload().await.unwrap();
+        let sent = client.send_upload(upload, receiver).await;
+        if second.is_empty() {
+            assert_eq!(words(&sent.unwrap_err()), "the registry sent no usable Location header");
+            continue;
+        }
+        let digest = Digest::of(b"x");
+        client.finish_upload(sent.unwrap(), &digest, Bytes::new()).await.unwrap();
+        let last = log.lock().unwrap().last().unwrap().path.clone();
+        let mark = if want.contains('?') { '&' } else { '?' };
+        assert_eq!(last, format!("{want}{mark}digest=sha256%3A{}", digest.hex()));
+    }
+    let (address, _) = serve(|seen, own| match seen.path.as_str() {
+        "/v2/a/b/tags/list" => {
+            let links = format!("</>; rel=\"prev\", <//{own}/v2/a/b/tags/list?last=x>; rel=next");
+            reply(200, &[("link", &links)], r#"{"tags":["x"]}"#)
+        }
+        "/v2/a/b/tags/list?last=x" => {
+            reply(200, &[("link", "<?last=y>; rel=\"next\"")], r#"{"tags":["y"]}"#)
+        }
+        "/v2/a/b/tags/list?last=y" => reply(302, &[("location", "./other")], ""),
+        "/v2/a/b/tags/other" => reply(200, &[], r#"{"tags":["z"]}"#),
+        _ => reply(200, &[], "{}"),
+    })
+    .await;
+    let client = open(&address, Credentials::default(), Access::Pull).await.unwrap();
+    assert_eq!(client.tags().await.unwrap(), ["x", "y", "z"]);
+}
+
+/// What token servers answer, and the words for it. Source: moby `integration-cli`,
+/// `TestPushMisconfiguredTokenService…`.
+#[tokio::test]
+async fn what_a_token_server_says_is_told() {
+    for (status, body, want) in [
+        (
+            401,
+            r#"{"errors":[{"Code":"UNAUTHORIZED","message":"a message","detail":null}]}"#,
+            "unauthorized: a message",
+        ),
+        (
+            429,
+            r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"out of tokens"}]}"#,
+            "toomanyrequests: out of tokens",
+        ),
+        (
+            403,
+            "no way",
+            "error parsing HTTP 403 response body: invalid character 'o' in literal null (expecting 'u'): \"no way\"",
+        ),
+        (
+            500,
+            r#"{"errors":[{"code":"UNAUTHORIZED"}]}"#,
+            "received unexpected HTTP status: 500 Internal Server Error",
+        ),
+        (200, "{}", "authorization server did not include a token in the response"),
+        (200, r#"{"token":""}"#, "authorization server did not include a token in the response"),
+        (200, "", "unable to decode token response: EOF"),
+        (
+            200,
+            "<html>",
+            "unable to decode token response: invalid character '<' looking for beginning of value",
+        ),
+        (
+            200,
+            "[]",
+            "unable to decode token response: json: cannot unmarshal array into Go value of type auth.getTokenResponse",
+        ),
+        (
+            200,
+            r#"{"token":"t","expires_in":"1"}"#,
+            "unable to decode token response: json: cannot unmarshal string into Go struct field getTokenResponse.expires_in of type int",
+        ),
+    ] {
+        let (address, _) = serve(move |seen, own| match seen.path.starts_with("/v2/") {
+            true => {
+                let asks = format!("Bearer realm=\"http://{own}\",service=\"s\"");
+                reply(401, &[("www-authenticate", &asks)], "")
+            }
+            false => reply(status, &[], body),
+        })
+        .await;
+        let client = open(&address, credentials(), Access::Pull).await.unwrap();
+        let error = client.manifest("latest").await.unwrap_err();
+        let want = format!("Get \"http://{address}/v2/a/b/manifests/latest\": {want}");
+        assert_eq!(words(&error), want);
+    }
+    let (address, _) = serve(|seen, own| match seen.path.starts_with("/v2/") {
+        true => {
+            let asks = format!("Bearer realm=\"http://{own}\",service=\"s\"");
+            reply(401, &[("www-authenticate", &asks)], "")
+        }
+        false => reply(200, &[], vec![b' '; (1 << 20) + 1]),
+    })
+    .await;
+    let client = open(&address, credentials(), Access::Pull).await.unwrap();
+    let error = words(&client.manifest("latest").await.unwrap_err());
+    assert!(error.ends_with("token response is larger than 1048576 bytes"), "{error}");
+}
+
+/// The realm is asked as it is written, with what we ask for behind its own query.
+#[tokio::test]
+async fn token_realms_of_every_form_are_asked() {
+    for (realm, want) in [
+        ("http://OWN", "GET /?service=s&scope=repository%3Aa%2Fb%3Apull&account=me"),
+        ("HTTP://OWN/", "GET /?service=s&scope=repository%3Aa%2Fb%3Apull&account=me"),
+        ("http://OWN?x=y", "GET /?x=y&service=s&scope=repository%3Aa%2Fb%3Apull&account=me"),
+        ("http://OWN/t/k?", "GET /t/k?service=s&scope=repository%3Aa%2Fb%3Apull&account=me"),
+        ("http://OWN/t#f", "GET /t?service=s&scope=repository%3Aa%2Fb%3Apull&account=me"),
+        ("/token", "Get \"/token\": unsupported protocol scheme \"\""),
+        ("", "Get \"\": unsupported protocol scheme \"\""),
+        ("ftp://OWN/", "Get \"ftp://OWN/\": unsupported protocol scheme \"ftp\""),
+        ("http://", "Get \"http://\": http: no Host in request URL"),
+    ] {
+        let (address, log) = serve(move |seen, own| {
+            let asks = format!("Bearer realm=\"{}\",service=\"s\"", realm.replace("OWN", own));
+            match (seen.path.starts_with("/v2/"), seen.authorization.as_str()) {
+                (true, "Bearer t") => reply(200, &[], "{}"),
+                (true, _) => reply(401, &[("www-authenticate", &asks)], ""),
+                (false, _) => reply(200, &[], r#"{"ACCESS_TOKEN":"t"}"#),
+            }
+        })
+        .await;
+        let client = open(&address, credentials(), Access::Pull).await.unwrap();
+        let got = match client.manifest("latest").await {
+            Ok(_) => paths(&log)[1].clone(),
+            Err(error) => {
+                let all = words(&error);
+                let (_, cause) = all.split_once("latest\": ").unwrap();
+                cause.replace(&address, "OWN")
+            }
+        };
+        assert_eq!(got, want, "{realm}");
+    }
+}
+
+/// Refusals of manifests, blobs and uploads, with bodies of every kind.
+#[tokio::test]
+async fn what_a_registry_refuses_with_is_told() {
+    let empty = "unexpected end of JSON input: \"\"";
+    let html = "<html>\n";
+    let html_words = "invalid character '<' looking for beginning of value: \"<html>\\n\"";
+    for (status, body, want) in [
+        (403, "", format!("error parsing HTTP 403 response body: {empty}")),
+        (404, "", format!("error parsing HTTP 404 response body: {empty}")),
+        (404, html, format!("error parsing HTTP 404 response body: {html_words}")),
+        (401, html, "unauthorized: authentication required".to_owned()),
+        (400, r#"{"ERRORS":[{"CODE":"NAME_INVALID","MESSAGE":"no"}]}"#, "name invalid: no".to_owned()),
+        (405, r#"{"message":"no"}"#, "error parsing HTTP 405 response body: no error details found in HTTP response body: \"{\\\"message\\\":\\\"no\\\"}\"".to_owned()),
+        (501, html, "received unexpected HTTP status: 501 Not Implemented".to_owned()),
+    ] {
+        let (address, _) = serve(move |seen, _| match seen.path.as_str() {
+            "/v2/" => reply(200, &[], "{}"),
+            _ => reply(status, &[], body),
+        })
+        .await;
+        let client = open(&address, Credentials::default(), Access::Push).await.unwrap();
+        let digest = Digest::of(b"");
+        assert_eq!(words(&client.manifest("latest").await.unwrap_err()), want);
+        assert_eq!(words(&client.small_blob(&digest, 1).await.unwrap_err()), want);
+        assert_eq!(words(&client.begin_upload().await.unwrap_err()), want);
+        let put = client.put_manifest("latest", "x/y", Bytes::from("{}")).await;
+        assert_eq!(words(&put.unwrap_err()), want);
+    }
+}
+
 #[tokio::test]
 async fn tags_come_in_pages() {
     let (address, _) = serve(|seen, _| match seen.path.as_str() {

@@ -15,16 +15,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{ACCEPT, HOST, HeaderMap, HeaderValue, LOCATION, RANGE, USER_AGENT};
+use hyper::header::{
+    ACCEPT, AUTHORIZATION, HOST, HeaderMap, HeaderValue, LOCATION, RANGE, USER_AGENT,
+};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::address;
 use crate::dial::{self, Age, Stream, TlsSettings, Trust};
 use crate::error::{RequestError, TransportError};
 use crate::policy::{Range, host_of};
@@ -239,6 +244,19 @@ impl Answer {
         Ok(())
     }
 
+    /// The body's first bytes, at most `max`; fewer also where it breaks off.
+    pub(crate) async fn start(&mut self, max: usize) -> Bytes {
+        let mut all = BytesMut::new();
+        while let Ok(Some(chunk)) = self.chunk().await {
+            let take = chunk.len().min(max - all.len());
+            all.extend_from_slice(&chunk[..take]);
+            if all.len() == max {
+                break;
+            }
+        }
+        all.freeze()
+    }
+
     /// The whole body; None when it is longer than `max` bytes.
     ///
     /// # Errors
@@ -295,7 +313,7 @@ impl Transport {
     ) -> Result<Answer, RequestError> {
         let failed = |url: &Uri, source| RequestError {
             method: method.clone(),
-            url: url.to_string(),
+            url: address::shown(url),
             source,
         };
         let (mut place, mut headers, mut payload) = (url.clone(), headers.clone(), payload);
@@ -308,9 +326,12 @@ impl Transport {
             if !may_follow || !is_redirect {
                 return Ok(answer);
             }
-            let location = answer.header(LOCATION.as_str()).unwrap_or_default();
-            let next = redirected(&place, location)
-                .ok_or_else(|| failed(&place, TransportError::BadRedirect(location.to_owned())))?;
+            // Who says not where is no redirect. Source: Go `net/http`, `redirectBehavior`.
+            let location = answer.header(LOCATION.as_str()).filter(|text| !text.is_empty());
+            let Some(location) = location else { return Ok(answer) };
+            let next = address::resolve(&place, location).map_err(|why| {
+                failed(&place, TransportError::BadRedirect(location.to_owned(), why))
+            })?;
             if place.scheme_str() == Some("https") && next.scheme_str() != Some("https") {
                 return Err(failed(&place, TransportError::Downgrade(location.to_owned())));
             }
@@ -496,8 +517,7 @@ fn origin(url: &Uri, trust_of: TrustOf<'_>) -> Result<Origin, TransportError> {
     };
     let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let port = url.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
-    let name = url.authority().map(|authority| authority.as_str()).unwrap_or_default();
-    Ok(Origin { is_tls, host, port, trust: trust_of(name) })
+    Ok(Origin { is_tls, host, port, trust: trust_of(address::host_of(url)) })
 }
 
 fn request(
@@ -508,15 +528,23 @@ fn request(
     proxy: Option<&Uri>,
 ) -> Result<Request<Sending>, TransportError> {
     let path = url.path_and_query().map_or("/", |path| path.as_str());
-    let authority = url.authority().map(|authority| authority.as_str()).unwrap_or_default();
     let target = if proxy.is_some() { url.to_string() } else { path.to_owned() };
     let mut request = Request::builder().method(method.clone()).uri(target);
     if let Some(all) = request.headers_mut() {
         all.extend(headers.iter().map(|(name, value)| (name.clone(), value.clone())));
-        let host = HeaderValue::from_str(authority)
+        let host = HeaderValue::from_str(address::host_of(url))
             .map_err(|error| TransportError::Http(error.to_string()))?;
         all.insert(HOST, host);
         all.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        if let Some((user, _)) =
+            address::user_of(url).filter(|_| !headers.contains_key(AUTHORIZATION))
+        {
+            let user: Vec<u8> = percent_encoding::percent_decode_str(user).collect();
+            let value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(user)));
+            let mut value = value.map_err(|error| TransportError::Http(error.to_string()))?;
+            value.set_sensitive(true);
+            all.insert(AUTHORIZATION, value);
+        }
         let authorization = proxy.and_then(dial::proxy_authorization);
         if let Some(value) = authorization.and_then(|value| HeaderValue::from_str(&value).ok()) {
             all.insert("proxy-authorization", value);
@@ -525,42 +553,9 @@ fn request(
     request.body(Sending::new(payload)).map_err(|error| TransportError::Http(error.to_string()))
 }
 
-/// Where a Location leads that was given by `from`.
-pub(crate) fn redirected(from: &Uri, location: &str) -> Option<Uri> {
-    if location.is_empty() {
-        return None;
-    }
-    if let Some(rest) = location.strip_prefix("//") {
-        return format!("{}://{rest}", from.scheme_str()?).parse().ok();
-    }
-    let to: Uri = location.parse().ok()?;
-    if to.scheme().is_some() {
-        return to.authority().is_some().then_some(to);
-    }
-    let path = match location.starts_with('/') {
-        true => location.to_owned(),
-        false => format!(
-            "{}/{location}",
-            from.path().rsplit_once('/').map_or("", |(directory, _)| directory)
-        ),
-    };
-    format!("{}://{}{path}", from.scheme_str()?, from.authority()?).parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn redirects_may_be_relative() {
-        let from: Uri = "http://host:8080/a/b".parse().unwrap();
-        let to = |location: &str| redirected(&from, location).map(|uri| uri.to_string());
-        assert_eq!(to("/c?d=e").as_deref(), Some("http://host:8080/c?d=e"));
-        assert_eq!(to("c").as_deref(), Some("http://host:8080/a/c"));
-        assert_eq!(to("//other/x").as_deref(), Some("http://other/x"));
-        assert_eq!(to("https://other/x").as_deref(), Some("https://other/x"));
-        assert_eq!(to(""), None);
-    }
 
     #[test]
     fn some_hosts_need_no_proxy() {

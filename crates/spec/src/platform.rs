@@ -19,15 +19,28 @@ pub struct Platform {
 }
 
 /// A text that names no platform.
+///
+/// Source: containerd `platforms/platforms.go`, `Parse`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlatformError {
     #[error(
-        "{0:?} is an invalid component of {1:?}: platform specifier component must match \"^[A-Za-z0-9_-]+$\""
+        "{0:?} is an invalid OS component of {1:?}: OSAndVersion specifier component must match {OS:?}: invalid argument"
+    )]
+    Os(String, String),
+    #[error(
+        "{0:?} is an invalid component of {1:?}: platform specifier component must match {COMPONENT:?}: invalid argument"
     )]
     Component(String, String),
-    #[error("{0:?}: unknown operating system or architecture")]
+    #[error("{0:?}: unknown operating system or architecture: invalid argument")]
     Unknown(String),
+    #[error("{0:?}: wildcards not yet supported: invalid argument")]
+    Wildcard(String),
+    #[error("{0:?}: cannot parse platform specifier: invalid argument")]
+    Parts(String),
 }
+
+const OS: &str = r"^([A-Za-z0-9_-]+)(?:\(([A-Za-z0-9_.-]*)\))?$";
+const COMPONENT: &str = "^[A-Za-z0-9_-]+$";
 
 impl Platform {
     /// The platform of this process.
@@ -102,13 +115,42 @@ impl FromStr for Platform {
 
     /// Reads `os`, `arch`, `os/arch` or `os/arch/variant`; what is left out is the host's.
     fn from_str(text: &str) -> Result<Platform, PlatformError> {
-        let parts: Vec<&str> = text.split('/').collect();
-        for part in &parts {
+        if text.contains('*') {
+            return Err(PlatformError::Wildcard(text.to_owned()));
+        }
+        let mut parts: Vec<&str> = text.splitn(4, '/').collect();
+        let mut os_version = None;
+        for (place, part) in parts.iter_mut().enumerate() {
+            let whole = (*part).to_owned();
+            if place == 0
+                && let Some((os, version)) = part.split_once('(')
+            {
+                os_version = version.strip_suffix(')').filter(|version| is_version(version));
+                if os_version.is_none() {
+                    return Err(PlatformError::Os(whole, text.to_owned()));
+                }
+                *part = os;
+            }
             let legal = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
             if part.is_empty() || !part.chars().all(legal) {
-                return Err(PlatformError::Component((*part).to_owned(), text.to_owned()));
+                return Err(match place {
+                    0 => PlatformError::Os(whole, text.to_owned()),
+                    _ => PlatformError::Component(whole, text.to_owned()),
+                });
             }
         }
+        let os_version = os_version.filter(|version| !version.is_empty()).map(str::to_owned);
+        let platform = Platform::of_parts(&parts, text)?;
+        Ok(Platform { os_version, ..platform })
+    }
+}
+
+fn is_version(text: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
+}
+
+impl Platform {
+    fn of_parts(parts: &[&str], text: &str) -> Result<Platform, PlatformError> {
         let host = Platform::host();
         match parts[..] {
             [os] if KNOWN_OS.contains(&os.to_ascii_lowercase().as_str()) => {
@@ -125,7 +167,7 @@ impl FromStr for Platform {
                 let (architecture, variant) = normalize(arch, parts.get(2).copied());
                 Ok(Platform::new(&os.to_ascii_lowercase(), &architecture, variant.as_deref()))
             }
-            _ => Err(PlatformError::Unknown(text.to_owned())),
+            _ => Err(PlatformError::Parts(text.to_owned())),
         }
     }
 }
@@ -167,8 +209,30 @@ mod tests {
 
     #[test]
     fn a_platform_that_nobody_knows_is_refused() {
-        check("vax", "\"vax\": unknown operating system or architecture");
-        check("a/b/c/d", "\"a/b/c/d\": unknown operating system or architecture");
+        let invalid = |text: &str, why: &str| {
+            check(text, &format!("{text:?}: {why}: invalid argument"));
+        };
+        invalid("vax", "unknown operating system or architecture");
+        invalid("a/b/c/d", "cannot parse platform specifier");
+        invalid("linux/*", "wildcards not yet supported");
+        let os = r#"OSAndVersion specifier component must match "^([A-Za-z0-9_-]+)(?:\\(([A-Za-z0-9_.-]*)\\))?$": invalid argument"#;
+        check("  ", &format!(r#""  " is an invalid OS component of "  ": {os}"#));
+        check("/", &format!(r#""" is an invalid OS component of "/": {os}"#));
+        check(
+            "windows(10/amd64",
+            &format!(r#""windows(10" is an invalid OS component of "windows(10/amd64": {os}"#),
+        );
+        check(
+            "linux/a b",
+            r#""a b" is an invalid component of "linux/a b": platform specifier component must match "^[A-Za-z0-9_-]+$": invalid argument"#,
+        );
+    }
+
+    #[test]
+    fn a_version_stands_behind_the_system() {
+        let platform: Platform = "windows(10.0.17763)/amd64".parse().unwrap();
+        assert_eq!(platform.os_version.as_deref(), Some("10.0.17763"));
+        assert_eq!((platform.os.as_str(), platform.architecture.as_str()), ("windows", "amd64"));
     }
 
     #[test]

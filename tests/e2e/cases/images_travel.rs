@@ -50,7 +50,7 @@ pub fn image(layers: Vec<Layer>) -> Image {
     Image { architecture: host(), docker: false, mark: "", layers }
 }
 
-fn host() -> &'static str {
+pub fn host() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -58,7 +58,7 @@ fn host() -> &'static str {
     }
 }
 
-fn other() -> &'static str {
+pub fn other() -> &'static str {
     if host() == "arm64" { "amd64" } else { "arm64" }
 }
 
@@ -80,7 +80,7 @@ fn has_no_more(suite: &Suite, before: &[String]) -> bool {
     blobs(suite).iter().all(|blob| before.contains(blob))
 }
 
-fn is_kept(suite: &Suite, digest: &Digest) -> bool {
+pub fn is_kept(suite: &Suite, digest: &Digest) -> bool {
     suite.data_root().join("content/blobs").join(digest.hex()).exists()
 }
 
@@ -270,7 +270,7 @@ fn an_upload_goes_on_where_the_connection_broke(suite: &Suite) -> Outcome {
 }
 
 /// An index of an image for this host and one for another.
-fn two_platforms(suite: &Suite, registry: &Fixture) -> (Descriptor, Digest) {
+pub fn two_platforms(suite: &Suite, registry: &Fixture) -> (Descriptor, Digest) {
     let foreign = noise(suite, 100_000);
     let digest = Digest::of(&foreign.bytes);
     let here = registry.image("multi", "", &image(vec![busybox(suite, Form::Gzip)]));

@@ -10,6 +10,7 @@ mod contexts;
 mod daemon;
 mod faults;
 mod images;
+mod images_params;
 mod images_travel;
 mod listing;
 mod login;
@@ -53,6 +54,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         serve::CASES,
         relay::CASES,
         listing::CASES,
+        images_params::CASES,
         images_travel::CASES,
         contexts::CASES,
         login::CASES,

@@ -312,6 +312,9 @@ fn the_registry_takes_blobs_in_one_piece_and_in_chunks(suite: &Suite) -> Outcome
     let mounted = mount(&format!("mount={digest}&from=takes/blobs")).is(201);
     assert_eq!(mounted.header("location"), format!("/v2/mounted/blobs/{digest}"));
     mount(&format!("mount={digest}")).is(201);
+    // Who is wrong about where a blob is sends it.
+    let wrong = mount(&format!("mount={digest}&from=takes/nothing")).is(202);
+    assert!(wrong.header("location").starts_with("/v2/mounted/blobs/uploads/"), "{wrong:?}");
     let fallback = mount(&format!("mount={EMPTY}&from=takes/blobs")).is(202);
     ask("DELETE", fallback.header("location")).send().is(204);
     mount("mount=../../etc/passwd&from=x").refuses(400, "DIGEST_INVALID");
@@ -356,7 +359,7 @@ fn the_registry_takes_manifests_of_every_kind(suite: &Suite) -> Outcome {
     put_manifest("takes/manifests", "bad", &sized((4 << 20) + 1)).refuses(413, "MANIFEST_INVALID");
     let huge = ask("PUT", "/v2/takes/manifests/manifests/bad").header("Content-Length: 104857600");
     huge.send().refuses(413, "MANIFEST_INVALID");
-    // An index of what is here, and one of what is not.
+    // An index of what is here, and a sparse one of what is not.
     let index = |child: &str| {
         format!(
             "{{\"schemaVersion\":2,\"mediaType\":\"{OCI_INDEX}\",\"manifests\":[{{\"mediaType\":\"{OCI_MANIFEST}\",\"size\":{},\"digest\":\"{child}\"}}]}}",
@@ -368,7 +371,10 @@ fn the_registry_takes_manifests_of_every_kind(suite: &Suite) -> Outcome {
         ask("PUT", &path).header(&format!("Content-Type: {OCI_INDEX}")).body(text.as_bytes()).send()
     };
     send("index", &index(&own)).is(201);
-    send("bad", &index(EMPTY)).refuses(404, "MANIFEST_BLOB_UNKNOWN");
+    send("sparse", &index(EMPTY)).is(201);
+    assert_eq!(get("/v2/takes/manifests/manifests/sparse").is(200).body, index(EMPTY));
+    get(&format!("/v2/takes/manifests/manifests/{EMPTY}")).refuses(404, "MANIFEST_UNKNOWN");
+    get("/v2/takes/manifests/tags/list?n=-1").refuses(400, "PAGINATION_NUMBER_INVALID");
     let found = get("/v2/takes/manifests/manifests/index").is(200);
     assert_eq!(found.header("content-type"), OCI_INDEX);
     assert_eq!(found.body, index(&own));

@@ -85,7 +85,7 @@ const REMOVE: Command = Command {
     flags: &[&[
         flag("force", Bool, "Remove the image even when containers or names hold it").s('f'),
         flag("no-prune", Bool, "Keep parents that have no name"),
-        flag("platform", Strings, "Remove only this platform's variant").hidden(),
+        flag("platform", Strings, "Remove only this platform's variant"),
     ]],
     arity: Arity::AtLeast(1),
     run: |session, matches| Box::pin(remove(session, matches)),

@@ -487,7 +487,9 @@ fn verbose(usage: &DiskUsage) -> Result<String, Failure> {
     ];
     let mut images = Vec::new();
     for image in usage.images.iter().flatten() {
-        images.extend(super::images::image_rows(image, false, false));
+        // One row for each image, with the first of its names.
+        // Source: docker/cli `formatter/disk_usage.go`.
+        images.extend(super::images::image_rows(image, false, false).into_iter().take(1));
     }
     let volumes: Vec<Row> = usage.volumes.iter().flatten().map(super::volumes::row).collect();
     let containers: Vec<Row> = usage

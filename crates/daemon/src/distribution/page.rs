@@ -27,8 +27,7 @@ impl Page {
             }
             text => {
                 let words = format!("the number of entries n is no number: {text:?}");
-                return Err(Refusal::new(Code::Unsupported, words)
-                    .with_status(hyper::StatusCode::BAD_REQUEST));
+                return Err(Refusal::new(Code::PaginationNumberInvalid, words));
             }
         };
         Ok(Page { count, last: query.get("last").unwrap_or_default().to_owned() })

@@ -21,6 +21,8 @@ pub enum Code {
     ManifestUnknown,
     NameInvalid,
     NameUnknown,
+    /// docker-registry's, for a count of entries that is none.
+    PaginationNumberInvalid,
     SizeInvalid,
     Unsupported,
     TooManyRequests,
@@ -40,6 +42,7 @@ impl Code {
             Self::ManifestUnknown => "MANIFEST_UNKNOWN",
             Self::NameInvalid => "NAME_INVALID",
             Self::NameUnknown => "NAME_UNKNOWN",
+            Self::PaginationNumberInvalid => "PAGINATION_NUMBER_INVALID",
             Self::SizeInvalid => "SIZE_INVALID",
             Self::Unsupported => "UNSUPPORTED",
             Self::TooManyRequests => "TOOMANYREQUESTS",
@@ -58,6 +61,7 @@ impl Code {
             | Self::DigestInvalid
             | Self::ManifestInvalid
             | Self::NameInvalid
+            | Self::PaginationNumberInvalid
             | Self::SizeInvalid => StatusCode::BAD_REQUEST,
             Self::Unsupported => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,

@@ -30,8 +30,15 @@ pub async fn begin(ask: &mut Ask, repository: &Repository) -> Result {
     }
     if let Some(mount) = ask.query.get("mount") {
         let digest = route::digest(mount)?;
-        // Blobs belong to all repositories, so it matters not from which one it is taken.
-        if ask.engine.find_blob(&digest).is_some() {
+        // Blobs belong to all repositories; but a client that is wrong about where one is shall notice.
+        let is_from = match ask.query.get("from") {
+            Some(from) => match Repository::parse(from, None) {
+                Ok(from) => ask.engine.has_repository(&from).await,
+                Err(_) => false,
+            },
+            None => true,
+        };
+        if is_from && ask.engine.find_blob(&digest).is_some() {
             ask.engine.hold_blob(&digest);
             return Ok(created(ask, &digest));
         }

@@ -18,7 +18,7 @@ use serde_json::json;
 use spec::{Platform, Reference};
 use tokio::sync::mpsc;
 
-use super::registry::registry_auth;
+use super::registry::{meta_headers, registry_auth};
 use super::streams::spawn_feed;
 use crate::convert::view::health_config;
 use crate::http::reply::{self, Result};
@@ -255,7 +255,15 @@ pub async fn delete(call: &Call, asked: &str) -> Result {
         if call.query.flag("force") { Force::Yes } else { Force::No },
         if call.query.flag("noprune") { Parents::Keep } else { Parents::Remove },
     );
-    let removed = call.engine.remove_image(asked, removal).await?;
+    let platforms = call.query.all("platforms").filter(|text| !text.is_empty());
+    let platforms = match call.version >= api::version::v(50) {
+        true => platforms.map(platform_of).collect::<std::result::Result<Vec<_>, _>>()?,
+        false => Vec::new(),
+    };
+    let removed = match platforms.is_empty() {
+        true => call.engine.remove_image(asked, removal).await?,
+        false => call.engine.remove_image_platforms(asked, removal, platforms).await?,
+    };
     reply::ok(&deleted(removed))
 }
 
@@ -311,13 +319,38 @@ fn platform(call: &Call) -> Result<Option<Platform>> {
     }
     match call.query.text("platform") {
         "" => Ok(None),
-        text if text.starts_with('{') => {
-            let platform = serde_json::from_str(text)
-                .map_err(|error| Failure::invalid(format!("failed to parse platform: {error}")))?;
-            Ok(Some(platform))
-        }
+        text if text.starts_with('{') => platform_of(text).map(Some),
         text => Ok(Some(text.parse()?)),
     }
+}
+
+/// Reads a platform's document.
+fn platform_of(text: &str) -> Result<Platform> {
+    let parse =
+        |error: serde_json::Error| Failure::invalid(format!("failed to parse platform: {error}"));
+    let document: serde_json::Value = serde_json::from_str(text).map_err(parse)?;
+    let has = |key: &str| document.get(key).is_some_and(|value| value != "" && !value.is_null());
+    let optional = ["variant", "os.version", "os.features"].into_iter().any(has);
+    match (has("os"), has("architecture")) {
+        (true, true) => serde_json::from_value(document).map_err(parse),
+        (false, false) if optional => Err(Failure::invalid(
+            "optional platform fields provided, but OS and Architecture are missing",
+        )),
+        _ => Err(Failure::invalid("both OS and Architecture must be provided")),
+    }
+}
+
+/// The one platform of an archive, which a client may choose since API 1.48.
+///
+/// Source: moby 28.2 `api/server/router/image/image_routes.go`, `getImagesGet`, `postImagesLoad`.
+fn archive_platform(call: &Call) -> Result<Option<Platform>> {
+    if call.version < api::version::v(48) {
+        return Ok(None);
+    }
+    if call.query.all("platform").count() > 1 {
+        return Err(Failure::invalid("multiple platform parameters not supported"));
+    }
+    platform(call)
 }
 
 async fn pull(call: Call, name: Reference) -> Result {
@@ -328,7 +361,13 @@ async fn pull(call: Call, name: Reference) -> Result {
         true => Extent::AllPlatforms,
         false => Extent::OnePlatform,
     };
-    let request = PullRequest { name, platform, extent, credentials: registry_auth(&call) };
+    let request = PullRequest {
+        name,
+        platform,
+        extent,
+        credentials: registry_auth(&call),
+        headers: meta_headers(&call),
+    };
     let (sender, output) = mpsc::channel(QUEUE_LENGTH);
     let engine = call.engine.clone();
     transferred(output, async move { engine.pull_image(request, sender).await }).await
@@ -351,7 +390,8 @@ pub async fn push(call: &Call, asked: &str) -> Result {
         }
     };
     let (platform, credentials) = (platform(call)?, registry_auth(call));
-    let request = PushRequest { name, platform, format, credentials };
+    let headers = meta_headers(call);
+    let request = PushRequest { name, platform, format, credentials, headers };
     let (sender, output) = mpsc::channel(QUEUE_LENGTH);
     let engine = call.engine.clone();
     transferred(output, async move { engine.push_image(request, sender).await }).await
@@ -484,7 +524,7 @@ async fn import_from(call: Call, url: String) -> Result {
 }
 
 pub async fn load(mut call: Call) -> Result {
-    let (quiet, platform) = (call.query.flag("quiet"), platform(&call)?);
+    let (quiet, platform) = (call.query.flag("quiet"), archive_platform(&call)?);
     let archive = call.upload_stream();
     let (sender, mut output) = mpsc::channel(QUEUE_LENGTH);
     let engine = call.engine.clone();
@@ -545,7 +585,7 @@ fn load_message(output: LoadOutput, quiet: bool) -> Option<Message> {
 }
 
 pub async fn save(call: &Call, names: &[String]) -> Result {
-    let tar = call.engine.save_images(names, platform(call)?).await?;
+    let tar = call.engine.save_images(names, archive_platform(call)?).await?;
     Ok(reply::stream("application/x-tar", Body::from_receiver(tar)).into())
 }
 

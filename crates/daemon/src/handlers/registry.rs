@@ -28,6 +28,17 @@ pub fn registry_auth(call: &Call) -> Credentials {
     credentials(decoded::<AuthConfig>(call.header("x-registry-auth")).unwrap_or_default())
 }
 
+/// `X-Meta-…`: what a client has to tell the registry itself.
+///
+/// Source: moby 28.2 `api/server/router/image/image_routes.go`.
+pub fn meta_headers(call: &Call) -> Vec<(String, String)> {
+    let ours = call.headers.iter().filter(|(name, _)| name.as_str().starts_with("x-meta-"));
+    let text = ours.filter_map(|(name, value)| {
+        Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned()))
+    });
+    text.collect()
+}
+
 /// `X-Registry-Config`: for all that the client knows, by its names of them.
 pub fn registry_config(call: &Call) -> BTreeMap<String, Credentials> {
     let all: Option<BTreeMap<String, AuthConfig>> = decoded(call.header("x-registry-config"));
@@ -58,7 +69,13 @@ pub async fn search(call: &Call) -> Result {
     let filters = call.filters()?;
     let found = call
         .engine
-        .search_images(call.query.text("term"), limit, &filters, registry_auth(call))
+        .search_images(
+            call.query.text("term"),
+            limit,
+            &filters,
+            registry_auth(call),
+            &meta_headers(call),
+        )
         .await?;
     let found: Vec<SearchResult> = found
         .into_iter()

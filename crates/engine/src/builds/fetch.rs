@@ -13,9 +13,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use build::worker::{Blob, Content, Failure, FailureKind};
+use registry::address;
 use registry::dial::Trust;
 use registry::transport::{Answer, Payload};
-use registry::{HeaderMap, Method, Uri};
+use registry::{HeaderMap, Method};
 use rustix::fs::{Mode, OFlags};
 use sha2::{Digest as _, Sha256};
 use spec::Digest;
@@ -33,8 +34,8 @@ const REFUSAL_BYTES_MAX: usize = 1 << 10;
 pub(super) async fn fetch(engine: &Inner, url: &str) -> Result<Blob, Failure> {
     let invalid = |text: String| Failure::new(FailureKind::Invalid, text);
     let failed = |what: &dyn std::fmt::Display| invalid(format!("Get {url:?}: {what}"));
-    let place: Uri = url.parse().map_err(|error| failed(&error))?;
-    let name = place.path().rsplit('/').next().unwrap_or_default().to_owned();
+    let place = address::parse(url).map_err(|error| failed(&error))?;
+    let name = address::file_name(&place);
     let transport = engine.registries.transport();
     let trust = Arc::new(Trust::default());
     // What is insecure to pull from is not therefore so to build from.

@@ -230,6 +230,7 @@ impl EngineWorker {
             platform: platform.cloned(),
             extent: Extent::OnePlatform,
             credentials,
+            headers: Vec::new(),
         };
         let (sender, mut progress) = mpsc::channel(16);
         let mut cancel = self.cancel.subscribe();

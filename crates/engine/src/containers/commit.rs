@@ -43,11 +43,7 @@ impl Engine {
         }
         let image = made?;
         if let Some(reference) = &reference {
-            self.inner
-                .store
-                .tag(reference, &image)
-                .map_err(|source| Error::caused(Kind::Internal, source))?;
-            crate::images::tell(&self.inner, "tag", &image, &reference.familiar());
+            crate::images::tag(&self.inner, reference, &image)?;
         }
         let engine = Arc::clone(&self.inner);
         blocking(move || engine.flush()).await?;

@@ -210,7 +210,9 @@ fn put(engine: &Inner, repository: &Repository, manifest: NewManifest) -> Result
         // Held first, then looked for: nothing may sweep it in between.
         let is_file = lease.hold(needed);
         let is_here = match kind {
-            Kind::Index => is_file,
+            // A sparse index: of an image only some platforms are wanted here.
+            // Source: OCI image-spec 1.1, `image-index.md`.
+            Kind::Index => true,
             Kind::Image | Kind::Other => is_file || engine.store.content_size(needed).is_some(),
         };
         if !is_here {

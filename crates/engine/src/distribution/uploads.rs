@@ -11,7 +11,7 @@
 //! Bounds: [`SESSIONS_MAX`] sessions; one that nobody touched for [`IDLE_TIME_MAX`] goes, and when
 //! there is no room, the longest idle one beyond [`SPARED_TIME`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -32,6 +32,7 @@ use crate::containers::world::blocking;
 use crate::{Engine, Inner};
 
 const SESSIONS_MAX: usize = 512;
+const REPOSITORIES_MAX: usize = 4096;
 const IDLE_TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const SPARED_TIME: Duration = Duration::from_secs(10 * 60);
 /// How long a request waits for the session's writer before it.
@@ -101,6 +102,8 @@ impl FromStr for SessionId {
 pub(crate) struct Uploads {
     root: PathBuf,
     open: Mutex<HashMap<SessionId, Arc<Session>>>,
+    /// Repositories that got blobs and may not have a manifest yet.
+    begun: Mutex<HashSet<String>>,
 }
 
 struct Session {
@@ -193,6 +196,20 @@ fn hash_of(path: &Path) -> io::Result<Sha256> {
 }
 
 impl Uploads {
+    fn note(&self, repository: &Repository) {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever is forgotten sends its blobs again.
+        if begun.len() >= REPOSITORIES_MAX {
+            begun.clear();
+        }
+        begun.insert(repository.full_name());
+    }
+
+    fn knows(&self, repository: &Repository) -> bool {
+        let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.contains(&repository.full_name())
+    }
+
     /// Takes over what an earlier daemon left. Blocking.
     pub(crate) fn open(data_root: &Path) -> io::Result<Uploads> {
         let root = data_root.join("content").join("uploads");
@@ -219,7 +236,7 @@ impl Uploads {
             let touched = Instant::now().checked_sub(idle).unwrap_or_else(Instant::now);
             open.insert(id, Session::new(writer, touched));
         }
-        Ok(Uploads { root, open: Mutex::new(open) })
+        Ok(Uploads { root, open: Mutex::new(open), begun: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Arc<Session>>> {
@@ -307,7 +324,16 @@ impl Engine {
     /// When there are too many.
     pub async fn begin_upload(&self, repository: &Repository) -> Result<SessionId> {
         let (engine, repository) = (Arc::clone(&self.inner), repository.clone());
-        blocking(move || engine.uploads.begin(&repository)).await
+        blocking(move || {
+            engine.uploads.note(&repository);
+            engine.uploads.begin(&repository)
+        })
+        .await
+    }
+
+    /// Whether a repository has something, or was sent something since the daemon began.
+    pub async fn has_repository(&self, repository: &Repository) -> bool {
+        self.inner.uploads.knows(repository) || self.repository_tags(repository).await.is_ok()
     }
 
     /// Takes a session in hand.

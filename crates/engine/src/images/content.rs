@@ -93,12 +93,27 @@ pub(super) fn at_platform(
         let kept = Image { id, config, raw, parent, layers, size, tagged_at };
         Some(store.image(&id).unwrap_or_else(|| Arc::new(kept)))
     });
-    kept.ok_or_else(|| {
-        let name = Reference::parse(asked).map_or(asked.to_owned(), |name| name.familiar());
-        Error::not_found(format!(
-            "image with reference {name} was found but does not provide the specified platform ({wanted})"
-        ))
-    })
+    kept.ok_or_else(|| lacks_platform(asked, &image, children.len(), wanted))
+}
+
+/// An image is not there for the platform that was asked for; of several it would not tell which.
+///
+/// Source: moby `daemon/images/image.go`, `daemon/containerd/image.go`.
+pub(super) fn lacks_platform(
+    asked: &str,
+    image: &Image,
+    offered: usize,
+    wanted: &Platform,
+) -> Error {
+    let name = Reference::parse(asked).map_or(asked.to_owned(), |name| name.familiar());
+    let what = match offered {
+        0 | 1 => format!(
+            "its platform ({}) does not match the specified platform ({wanted})",
+            image.config.platform()
+        ),
+        _ => format!("does not provide the specified platform ({wanted})"),
+    };
+    Error::not_found(format!("image with reference {name} was found but {what}"))
 }
 
 /// What `name` means; of an image made here the manifest is made now. Blocking.

@@ -430,7 +430,36 @@ impl From<Error> for Fault {
     }
 }
 
-type Unpacking = tokio::task::JoinHandle<std::result::Result<Option<Unpacked>, UnpackError>>;
+/// Waits for a task that reads, and tells now and then how many bytes it has read.
+pub(super) async fn watch<T>(
+    mut task: tokio::task::JoinHandle<T>,
+    read: &AtomicU64,
+    tell: impl Fn(u64),
+) -> T {
+    loop {
+        tokio::select! {
+            done = &mut task => return match done {
+                Ok(done) => done,
+                Err(failure) => std::panic::resume_unwind(failure.into_panic()),
+            },
+            () = sleep(REPORT_EVERY) => tell(read.load(Ordering::Relaxed)),
+        }
+    }
+}
+
+/// Counts what is read.
+pub(super) struct Counted<R> {
+    pub(super) inner: R,
+    pub(super) read: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let got = self.inner.read(out)?;
+        self.read.fetch_add(got as u64, Ordering::Relaxed);
+        Ok(got)
+    }
+}
 
 impl Work {
     fn line(&self, text: &str) {
@@ -483,7 +512,11 @@ impl Work {
             self.line("Verifying Checksum");
             self.line("Download complete");
         }
-        let unpacked = self.extracted(&read, unpacking).await;
+        let extracting = |read: u64| self.progress("Extracting", read.min(self.blob.size));
+        let unpacked = watch(unpacking, &read, extracting).await;
+        if matches!(unpacked, Ok(Some(_))) {
+            extracting(self.blob.size);
+        }
         match (received, unpacked) {
             (_, Ok(unpacked)) => Ok(Fetched { path, unpacked: Mutex::new(unpacked) }),
             (Err(error), Err(_)) => Err(error.into()),
@@ -498,32 +531,6 @@ impl Work {
                         let failed = Error::because(kind, "failed to register layer", error);
                         Err(failed.into())
                     }
-                }
-            }
-        }
-    }
-
-    /// Waits for the unpacking and shows how far it is.
-    async fn extracted(
-        &self,
-        read: &AtomicU64,
-        mut unpacking: Unpacking,
-    ) -> std::result::Result<Option<Unpacked>, UnpackError> {
-        loop {
-            tokio::select! {
-                done = &mut unpacking => {
-                    let done = match done {
-                        Ok(done) => done,
-                        Err(failure) => std::panic::resume_unwind(failure.into_panic()),
-                    };
-                    if matches!(done, Ok(Some(_))) {
-                        self.progress("Extracting", self.blob.size);
-                    }
-                    return done;
-                }
-                () = sleep(REPORT_EVERY) => {
-                    let read = read.load(Ordering::Relaxed);
-                    self.progress("Extracting", read.min(self.blob.size));
                 }
             }
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use registry::dial::Trust;
 use registry::transport::Payload;
-use registry::{HeaderMap, Method, Uri};
+use registry::{HeaderMap, Method};
 use tokio::sync::mpsc;
 
 use crate::Engine;
@@ -30,7 +30,7 @@ impl Engine {
     /// # Errors
     /// `Invalid` for an address that is none, or an answer other than success.
     pub async fn download_archive(&self, address: &str) -> Result<Download> {
-        let url: Uri = address.parse().map_err(|source| {
+        let url = registry::address::parse(address).map_err(|source| {
             Error::because(Kind::Invalid, format_args!("parse {address:?}"), source)
         })?;
         let transport = self.inner.registries.transport();

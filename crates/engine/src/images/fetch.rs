@@ -14,6 +14,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use registry::select::{no_match, select};
@@ -28,11 +29,12 @@ use tokio::task::JoinSet;
 use super::blobs::KnownBlob;
 use super::content::{made, unreadable};
 use super::download::{self, Goal};
-use super::pull::{Extent, PullRequest, Reporter, TransferOutput, layer_line, line};
+use super::pull::{
+    Extent, PullRequest, Reporter, TransferOutput, layer_line, layer_progress, line,
+};
 use crate::Inner;
 use crate::containers::world::blocking;
 use crate::error::{Error, Kind, Result, chain};
-use crate::events::EventType;
 
 /// Bytes. A configuration is some kilobytes.
 const CONFIG_BYTES_MAX: usize = 8 << 20;
@@ -382,15 +384,25 @@ impl Fetch<'_> {
         let permits = Arc::clone(&self.engine.registries.current().downloads);
         async move {
             let _permit = permits.acquire_owned().await;
-            reporter.say(layer_line(&blob.digest.short(), "Download complete"));
-            let unpacked = blocking(move || {
+            let id = blob.digest.short();
+            reporter.say(layer_line(&id, "Download complete"));
+            let (read, size) = (Arc::new(AtomicU64::new(0)), blob.size);
+            let counter = Arc::clone(&read);
+            let unpacking = tokio::task::spawn_blocking(move || {
                 let missing = || Error::internal(format!("blob {} is gone", blob.digest));
                 let (file, _) = store.blob(&blob.digest).ok_or_else(missing)?;
+                let file = download::Counted { inner: file, read: counter };
                 store
                     .unpack_apart(file, &UnpackLimits::default(), Some(&blob.digest))
                     .map_err(failed_to_register)
             });
-            unpacked.await
+            let extracting =
+                |read: u64| reporter.say(layer_progress(&id, "Extracting", read.min(size), size));
+            let unpacked = download::watch(unpacking, &read, extracting).await;
+            if unpacked.is_ok() {
+                extracting(size);
+            }
+            unpacked
         }
     }
 
@@ -488,8 +500,7 @@ impl Fetch<'_> {
                 false => format!("Status: Image is up to date for {shown}"),
             },
         ));
-        let attributes = [("name".to_owned(), name.familiar_name())].into();
-        self.engine.events.publish(EventType::Image, "pull", shown, attributes);
+        super::tell_of(self.engine, "pull", &id, name);
         Ok(())
     }
 }

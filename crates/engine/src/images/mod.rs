@@ -16,6 +16,7 @@ mod pull;
 mod push;
 pub(crate) mod registries;
 mod remove;
+mod remove_platform;
 mod search;
 mod transfer;
 mod upload;
@@ -218,6 +219,9 @@ pub(crate) fn layers_size(engine: &Inner) -> u64 {
 
 /// Names an image and tells about it; gives the image that had the name before.
 pub(crate) fn tag(engine: &Inner, name: &Reference, id: &ImageId) -> Result<Option<ImageId>> {
+    if name.familiar_name() == "sha256" {
+        return Err(words::ambiguous_tag());
+    }
     let before =
         engine.store.tag(name, id).map_err(|source| Error::caused(Kind::Internal, source))?;
     tell(engine, "tag", id, &name.familiar());
@@ -230,6 +234,14 @@ pub(crate) fn tell(engine: &Inner, action: &str, id: &ImageId, name: &str) {
         engine.store.image(id).map(|image| image.config.config.labels.clone()).unwrap_or_default();
     attributes.insert("name".to_owned(), name.to_owned());
     engine.events.publish(EventType::Image, action, id.to_string(), attributes);
+}
+
+/// Publishes what happened between an image and a registry, where the image is its name.
+pub(crate) fn tell_of(engine: &Inner, action: &str, id: &ImageId, name: &Reference) {
+    let mut attributes: BTreeMap<String, String> =
+        engine.store.image(id).map(|image| image.config.config.labels.clone()).unwrap_or_default();
+    attributes.insert("name".to_owned(), name.familiar_name());
+    engine.events.publish(EventType::Image, action, name.familiar(), attributes);
 }
 
 /// The containers of each image.
@@ -288,11 +300,16 @@ fn list(engine: &Inner, query: &ImagesQuery) -> Result<Vec<ImageSummary>> {
     let filters = &query.filters;
     filters.only(&LIST_FILTERS)?;
     let dangling = filters.boolean("dangling")?;
-    let bound = |key| -> Result<Option<Timestamp>> {
-        let images = filters.values(key).map(|asked| Ok(created(&*find_image(engine, asked)?)));
-        images.last().transpose()
+    if let Some(wrong) = filters.values("reference").find(|one| pattern::is_malformed(one)) {
+        return Err(Error::invalid(format!(
+            "invalid reference filter {wrong:?}: syntax error in pattern"
+        )));
+    }
+    // Of several images all bounds hold: the oldest for what is before, the newest for what is since.
+    let bounds = |key| -> Result<Vec<Timestamp>> {
+        filters.values(key).map(|asked| Ok(created(&*find_image(engine, asked)?))).collect()
     };
-    let (before, since) = (bound("before")?, bound("since")?);
+    let (before, since) = (bounds("before")?.into_iter().min(), bounds("since")?.into_iter().max());
     let until = until(filters)?;
     let mut rows = Vec::new();
     for image in engine.store.images() {

@@ -10,6 +10,25 @@ pub(super) fn matches(pattern: &str, name: &Reference) -> bool {
         || glob(pattern.as_bytes(), name.familiar_name().as_bytes())
 }
 
+/// Whether a class never ends or nothing is escaped.
+pub(super) fn is_malformed(pattern: &str) -> bool {
+    let mut rest = pattern.as_bytes();
+    while let Some((first, more)) = rest.split_first() {
+        rest = match first {
+            b'[' => match class(more, 0) {
+                Some((_, after)) => after,
+                None => return true,
+            },
+            b'\\' => match more.split_first() {
+                Some((_, after)) => after,
+                None => return true,
+            },
+            _ => more,
+        };
+    }
+    false
+}
+
 /// `*` and `?` do not match a slash; a malformed class matches nothing.
 fn glob(pattern: &[u8], text: &[u8]) -> bool {
     match (pattern.split_first(), text.split_first()) {
@@ -75,5 +94,15 @@ mod tests {
         check("app:v[^0-9]", "app:v1", false);
         check("*:latest", "app", true);
         check("app:v[", "app:v1", false);
+    }
+
+    #[test]
+    fn a_pattern_that_breaks_off_is_malformed() {
+        for pattern in ["[", "app:v[0-9", "app\\", "[]"] {
+            assert!(is_malformed(pattern), "{pattern}");
+        }
+        for pattern in ["", "app", "[a-z]*", "\\[", "[]]"] {
+            assert!(!is_malformed(pattern), "{pattern}");
+        }
     }
 }

@@ -30,6 +30,8 @@ pub struct PullRequest {
     pub platform: Option<Platform>,
     pub extent: Extent,
     pub credentials: Credentials,
+    /// Sent to the registry with each request.
+    pub headers: Vec<(String, String)>,
 }
 
 /// How much of an index is pulled.
@@ -269,7 +271,8 @@ impl Pull {
 
     async fn open(&self, endpoint: &Endpoint) -> std::result::Result<Client, registry::Error> {
         let (name, credentials) = (&self.request.name, &self.request.credentials);
-        self.engine.registries.client(endpoint.clone(), name, credentials, Access::Pull).await
+        let endpoint = endpoint.clone().with_headers(&self.request.headers);
+        self.engine.registries.client(endpoint, name, credentials, Access::Pull).await
     }
 
     /// From a host that has the content and does not say what a tag is: another one does.

@@ -29,7 +29,6 @@ use super::registries::{Failed, may_fall_back, push_error};
 use super::upload::{Item, Sending, Unsent, is_of};
 use crate::containers::world::blocking;
 use crate::error::{Error, Kind, Result};
-use crate::events::EventType;
 use crate::{Engine, Inner};
 
 /// What to push, as whom.
@@ -42,6 +41,8 @@ pub struct PushRequest {
     /// The form that all layers are to have; else each has the one that it has.
     pub format: Option<Format>,
     pub credentials: Credentials,
+    /// Sent to the registry with each request.
+    pub headers: Vec<(String, String)>,
 }
 
 impl Engine {
@@ -54,7 +55,7 @@ impl Engine {
         request: PushRequest,
         output: mpsc::Sender<TransferOutput>,
     ) -> Result<()> {
-        let PushRequest { name, platform, format, credentials } = request;
+        let PushRequest { name, platform, format, credentials, headers } = request;
         if name.digest().is_some() {
             return Err(Error::invalid("cannot push a digest reference"));
         }
@@ -64,7 +65,7 @@ impl Engine {
         let images = images(&self.inner, &name)?;
         let mut last = Failed::default();
         for endpoint in self.inner.registries.endpoints(name.domain(), Work::Push).await? {
-            let role = endpoint.role;
+            let (role, endpoint) = (endpoint.role, endpoint.with_headers(&headers));
             let opened =
                 self.inner.registries.client(endpoint, &name, &credentials, Access::Push).await;
             let client = match opened {
@@ -171,7 +172,7 @@ impl Push {
         self.document(&tag, root).await?;
         let (digest, size) = (root.digest, root.bytes.len() as u64);
         let target = Target { digest, media_type: root.media_type.clone(), size };
-        let (engine, named, id) = (Arc::clone(&self.engine), name.clone(), *id);
+        let (engine, named, id, id_of) = (Arc::clone(&self.engine), name.clone(), *id, id);
         blocking(move || {
             engine.registries.blobs.learn(&engine.store, &named, learnt);
             // Gone meanwhile, or already named so.
@@ -180,8 +181,7 @@ impl Push {
         .await;
         self.say(line("", format!("{tag}: digest: {digest} size: {size}"))).await;
         self.say(TransferOutput::Pushed { tag, digest, size }).await;
-        let attributes = [("name".to_owned(), name.familiar_name())].into();
-        self.engine.events.publish(EventType::Image, "push", name.familiar(), attributes);
+        super::tell_of(&self.engine, "push", id_of, name);
         Ok(())
     }
 

@@ -3,6 +3,8 @@
 //! A name can always go while the image keeps another. The last name, or an id, takes the image
 //! along, unless a container uses it: a running one forbids it, anything else only asks for force.
 //!
+//! Of an image that is here for several platforms some can go: [`super::remove_platform`].
+//!
 //! Source: moby `daemon/images/image_delete.go`, `image_prune.go`.
 
 use std::sync::Arc;
@@ -123,7 +125,7 @@ pub(crate) fn remove(engine: &Inner, asked: &str, removal: Removal) -> Result<Ve
 
 /// Whether a conflict ends the removal silently, as the name that was asked for is gone already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Quiet {
+pub(super) enum Quiet {
     No,
     Yes,
 }
@@ -182,7 +184,7 @@ fn one_repository(names: &[Reference]) -> bool {
     tags <= 1 && names.iter().all(|name| name.name() == first.name())
 }
 
-fn delete(
+pub(super) fn delete(
     engine: &Inner,
     id: &ImageId,
     removal: Removal,
@@ -219,12 +221,12 @@ fn delete(
 
 /// What is looked at besides children and running containers, which always forbid.
 #[derive(Debug, Clone, Copy)]
-struct Checks {
-    references: bool,
-    soft: bool,
+pub(super) struct Checks {
+    pub(super) references: bool,
+    pub(super) soft: bool,
 }
 
-fn check_conflicts(engine: &Inner, id: &ImageId, checks: Checks) -> Result<()> {
+pub(super) fn check_conflicts(engine: &Inner, id: &ImageId, checks: Checks) -> Result<()> {
     let conflict = |forced: &str, why: String| {
         Err(Error::conflict(format!(
             "conflict: unable to delete {} ({forced}) - {why}",

@@ -23,6 +23,7 @@ impl Engine {
         limit: Option<i64>,
         filters: &Filters,
         credentials: Credentials,
+        headers: &[(String, String)],
     ) -> Result<Vec<Found>> {
         let wanted = Wanted::parse(filters)?;
         if wanted.nothing {
@@ -36,11 +37,13 @@ impl Engine {
         let limit = limit_of(limit)?;
         let (host, rest) = search::split_term(term);
         let registries = &self.inner.registries;
+        let endpoints = registries.search_endpoints(host).await?.into_iter();
+        let endpoints = endpoints.map(|endpoint| endpoint.with_headers(headers)).collect();
         let search = Search {
             transport: registries.transport(),
             trusting: registries.trusting(),
             credentials,
-            endpoints: registries.search_endpoints(host).await?,
+            endpoints,
             ping: if host.is_some() { Ping::First } else { Ping::Never },
         };
         let found = search.run(rest, limit).await;

@@ -16,7 +16,7 @@ use crate::containers::find_image;
 use crate::containers::world::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::stream::{self, ByteStream};
-use crate::{Engine, Inner};
+use crate::{Engine, Inner, words};
 
 /// `docker import`: one layer and a configuration out of nothing.
 #[derive(Debug, Clone, Default)]
@@ -105,6 +105,10 @@ impl Engine {
 }
 
 fn import(engine: &Inner, archive: ByteStream, request: &ImportRequest) -> Result<ImageId> {
+    let platform = request.platform.clone().unwrap_or_else(Platform::host);
+    if platform.os != "linux" {
+        return Err(words::os_not_supported());
+    }
     let mut config = Config::default();
     crate::changes::apply(&mut config, &request.changes)?;
     let lease = engine.store.lease();
@@ -114,7 +118,6 @@ fn import(engine: &Inner, archive: ByteStream, request: &ImportRequest) -> Resul
         .map_err(|source| Error::caused(Kind::Invalid, source))?;
     let now = Timestamp::now().to_string();
     let message = if request.message.is_empty() { "Imported from -" } else { &request.message };
-    let platform = request.platform.clone().unwrap_or_else(Platform::host);
     let image = ImageConfig {
         architecture: platform.architecture,
         variant: platform.variant,
@@ -177,8 +180,8 @@ fn name_loaded(engine: &Inner, image: &LoadedImage) -> Result<Vec<String>> {
         if let Some(target) = target {
             tag(&name.with_digest(target.digest))?;
         }
+        // Nothing is told of the name: a load is one event. Source: moby `image/tarexport/load.go`.
         let before = tag(name)?;
-        tell(engine, "tag", id, &name.familiar());
         if let Some(before) = before {
             lines.push(format!(
                 "The image {} already exists, renaming the old one with ID {before} to empty string\n",
