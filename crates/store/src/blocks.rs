@@ -3,9 +3,8 @@
 //! Members and frames one after another are one stream (RFC 1952, 2.2; RFC 8878, 3). What comes out
 //! depends on the input alone, not on the number of threads, so a layer has the same blob whoever makes it.
 //!
-//! A layer is compressed when somebody first asks for it as a blob, and what was made is kept. Most layers
-//! of builds are never sent: compressing all of them in advance would cost each build its time, and the disk
-//! half of their size again.
+//! A layer is compressed when somebody first asks for it as a blob, or shortly before (`engine::images::ahead`),
+//! and what was made is kept.
 
 use std::io::{self, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};

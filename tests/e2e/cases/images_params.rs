@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 use spec::image::media_type;
@@ -10,7 +11,7 @@ use super::images_travel::{host, image, is_kept, noise, other, two_platforms};
 use crate::fixtures::http::{Server, reply};
 use crate::fixtures::image::{Image, Layer, entry, tar};
 use crate::fixtures::memory::Fixture;
-use crate::harness::{BOTH, Outcome, Suite, run, shell};
+use crate::harness::{BOTH, Outcome, Suite, run, shell, wait_for};
 
 super::cases! {
     one_platform_of_an_image_is_removed,
@@ -21,7 +22,10 @@ super::cases! {
     redirects_of_every_form_are_followed,
     images_are_chosen_by_all_of_their_filters,
     what_is_pushed_is_gzip_for_everybody,
+    what_a_registry_may_get_is_compressed_ahead,
 }
+
+const PATIENCE: Duration = Duration::from_secs(40);
 
 /// A platform's document, as it stands in a query.
 fn document(architecture: &str) -> String {
@@ -419,5 +423,36 @@ fn what_is_pushed_is_gzip_for_everybody(suite: &Suite) -> Outcome {
     assert!(said.contains("Layer already exists"), "{said}");
     assert_eq!(registry.state().taken, sent);
     suite.tug(["rmi", &name, &again]).ok();
+    Outcome::Passed
+}
+
+/// Kept blobs that are gzip.
+fn layers_kept(suite: &Suite) -> usize {
+    let directory = fs::read_dir(suite.data_root().join("content/blobs")).unwrap();
+    let blobs = directory.flatten().filter_map(|blob| fs::read(blob.path()).ok());
+    blobs.filter(|bytes| bytes.starts_with(&[0x1f, 0x8b])).count()
+}
+
+fn what_a_registry_may_get_is_compressed_ahead(suite: &Suite) -> Outcome {
+    let registry = Fixture::start();
+    let before = layers_kept(suite);
+    let import = |mark: &str, name: &str| {
+        let plain = tar(&[entry(b'0', "x", "", mark.as_bytes())]);
+        suite.run_with_input(crate::harness::Cli::Tug, ["import", "-", name], &plain).ok();
+    };
+    // Nobody can push the first; the second is behind it in the queue.
+    import("stays", "ahead-stays:1");
+    let name = format!("{}/ahead:1", registry.address);
+    import("goes", &name);
+    wait_for("a blob of the layer", PATIENCE, || layers_kept(suite) > before);
+    assert_eq!(layers_kept(suite), before + 1);
+    let digest = suite.tug(["push", &name]).ok();
+    assert!(
+        registry.digest_of("ahead", "1").is_some_and(|known| digest.contains(&known.to_string())),
+        "{digest}"
+    );
+    assert_eq!(layers_kept(suite), before + 1);
+    suite.tug(["rmi", &name, "ahead-stays:1"]).ok();
+    wait_for("the blob's end", PATIENCE, || layers_kept(suite) == before);
     Outcome::Passed
 }

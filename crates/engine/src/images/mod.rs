@@ -5,6 +5,7 @@
 //!
 //! Source: moby `daemon/images/images.go`, `image_inspect.go`, `image_history.go`, `image_tag.go`.
 
+mod ahead;
 mod ask;
 mod blobs;
 pub(crate) mod content;
@@ -225,6 +226,7 @@ pub(crate) fn tag(engine: &Inner, name: &Reference, id: &ImageId) -> Result<Opti
     let before =
         engine.store.tag(name, id).map_err(|source| Error::caused(Kind::Internal, source))?;
     tell(engine, "tag", id, &name.familiar());
+    engine.registries.ahead.named(&engine.store, name, id);
     Ok(before)
 }
 

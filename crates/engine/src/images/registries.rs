@@ -20,6 +20,7 @@ use spec::Reference;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
+use super::ahead::Ahead;
 use super::blobs::Blobs;
 use super::download::Transfers;
 use super::pull::Pulls;
@@ -33,6 +34,7 @@ pub(crate) struct Registries {
     pub(super) pulls: Mutex<Pulls>,
     pub(super) transfers: Arc<Transfers>,
     pub(super) blobs: Blobs,
+    pub(super) ahead: Arc<Ahead>,
 }
 
 /// What a reload replaces. Work that has begun goes on with what it began with.
@@ -79,6 +81,7 @@ impl Registries {
             pulls: Mutex::default(),
             transfers: Arc::default(),
             blobs: Blobs::new(&config.data_root),
+            ahead: Arc::default(),
         })
     }
 

@@ -203,6 +203,7 @@ impl Sending {
 
     /// Compresses, keeps and sends at once.
     async fn compress(&self, key: LayerKey) -> Result<Descriptor> {
+        self.engine.registries.ahead.give_up(&key);
         let upload = self.client.begin_upload().await.map_err(|error| self.failed(error))?;
         let (writer, receiver) = stream::channel();
         let compressing = Compressing {
