@@ -32,6 +32,50 @@ pub struct Progress {
     pub units: String,
 }
 
+impl Progress {
+    /// The bar that goes along for clients that draw none; empty where nothing is known.
+    ///
+    /// Source: moby 28.2 `pkg/jsonmessage/jsonmessage.go`, `JSONProgress.String`.
+    #[must_use]
+    pub fn bar(&self) -> String {
+        if self.current <= 0 && self.total <= 0 {
+            return String::new();
+        }
+        let current = human_size(self.current);
+        if self.total <= 0 {
+            return format!("{current:>8}");
+        }
+        let done = (self.current.saturating_mul(100) / self.total / 2).clamp(0, BAR_CELLS);
+        let (full, free) = (usize::try_from(done), usize::try_from(BAR_CELLS - done));
+        let (full, free) = ("=".repeat(full.unwrap_or(0)), " ".repeat(free.unwrap_or(0)));
+        let total = match self.current > self.total {
+            true => String::new(),
+            false => format!("/{}", human_size(self.total)),
+        };
+        format!("[{full}>{free}] {current:>8}{total}")
+    }
+}
+
+const BAR_CELLS: i64 = 50;
+
+/// Four significant digits in powers of 1000. Source: docker/go-units `HumanSize`.
+fn human_size(bytes: i64) -> String {
+    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        (value, unit) = (value / 1000.0, unit + 1);
+    }
+    let digits = match value {
+        value if value < 10.0 => 3,
+        value if value < 100.0 => 2,
+        value if value < 1000.0 => 1,
+        _ => 0,
+    };
+    let text = format!("{value:.digits$}");
+    let text = if digits > 0 { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text}{}", UNITS[unit])
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Message {
@@ -66,6 +110,13 @@ impl Message {
         Self { status: text.into(), ..Self::default() }
     }
 
+    /// How far the thing `id` is.
+    #[must_use]
+    pub fn progress(id: impl Into<String>, status: impl Into<String>, detail: Progress) -> Self {
+        let (status, progress, id) = (status.into(), detail.bar(), id.into());
+        Self { status, progress, id, progress_detail: Some(detail), ..Self::default() }
+    }
+
     /// The last message of a failed stream.
     #[must_use]
     pub fn error(text: impl Into<String>, code: i64) -> Self {
@@ -95,6 +146,20 @@ impl Message {
 mod tests {
     use super::*;
     use expect_test::expect;
+
+    #[test]
+    fn a_bar_shows_how_far_it_is() {
+        let bar = |current, total| Progress { current, total, ..Progress::default() }.bar();
+        assert_eq!(bar(0, 0), "");
+        assert_eq!(bar(0, 1000), format!("[>{}]       0B/1kB", " ".repeat(50)));
+        assert_eq!(
+            bar(1_234_567, 2_469_134),
+            format!("[{}>{}]  1.235MB/2.469MB", "=".repeat(25), " ".repeat(25))
+        );
+        assert_eq!(bar(95_200_000, 95_200_000), format!("[{}>]   95.2MB/95.2MB", "=".repeat(50)));
+        assert_eq!(bar(3000, 2000), format!("[{}>]      3kB", "=".repeat(50)));
+        assert_eq!(bar(1500, 0), "   1.5kB");
+    }
 
     #[test]
     fn an_error_has_both_of_its_fields() {

@@ -445,7 +445,7 @@ fn transfer_message(output: TransferOutput) -> Message {
             let (current, total) = progress.unwrap_or_default();
             let detail =
                 Progress { current: bytes(current), total: bytes(total), ..Progress::default() };
-            Message { status: text, id, progress_detail: Some(detail), ..Message::default() }
+            Message::progress(id, text, detail)
         }
         TransferOutput::Pushed { tag, digest, size } => {
             let digest = digest.to_string();
@@ -505,8 +505,8 @@ async fn import_from(call: Call, url: String) -> Result {
                 if chunks.send(chunk).await.is_err() {
                     break;
                 }
-                let mut message = Message::status("Importing");
-                message.progress_detail = Some(Progress { current, total, ..Progress::default() });
+                let detail = Progress { current, total, ..Progress::default() };
+                let message = Message::progress("", "Importing", detail);
                 if !sender.send(message.to_line()).await {
                     break;
                 }
@@ -571,16 +571,14 @@ fn load_message(output: LoadOutput, quiet: bool) -> Option<Message> {
     match output {
         LoadOutput::Text(text) => Some(Message::stream(text)),
         LoadOutput::Progress(_) if quiet => None,
-        LoadOutput::Progress(progress) => Some(Message {
-            status: "Loading layer".to_owned(),
-            progress_detail: Some(Progress {
+        LoadOutput::Progress(progress) => {
+            let detail = Progress {
                 current: bytes(progress.current),
                 total: bytes(progress.total),
                 ..Progress::default()
-            }),
-            id: progress.layer,
-            ..Message::default()
-        }),
+            };
+            Some(Message::progress(progress.layer, "Loading layer", detail))
+        }
     }
 }
 

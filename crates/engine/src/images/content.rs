@@ -105,13 +105,16 @@ pub(super) fn lacks_platform(
     offered: usize,
     wanted: &Platform,
 ) -> Error {
-    let name = Reference::parse(asked).map_or(asked.to_owned(), |name| name.familiar());
-    let what = match offered {
-        0 | 1 => format!(
-            "its platform ({}) does not match the specified platform ({wanted})",
-            image.config.platform()
+    let familiar = || Reference::parse(asked).map_or(asked.to_owned(), |name| name.familiar());
+    let (name, what) = match offered {
+        0 | 1 => (
+            asked.to_owned(),
+            format!(
+                "its platform ({}) does not match the specified platform ({wanted})",
+                image.config.platform()
+            ),
         ),
-        _ => format!("does not provide the specified platform ({wanted})"),
+        _ => (familiar(), format!("does not provide the specified platform ({wanted})")),
     };
     Error::not_found(format!("image with reference {name} was found but {what}"))
 }
