@@ -383,12 +383,6 @@ fn finish(worker: &EngineWorker, id: ImageId, references: &[Reference]) -> Resul
     Ok(())
 }
 
-impl Engine {
-    fn tag_built(&self, reference: &Reference, id: &ImageId) -> Result<()> {
-        crate::images::tag(&self.inner, reference, id).map(drop)
-    }
-}
-
 /// Where in the archive named contexts are. Their numbers must have no gaps.
 fn named_contexts(extras: &BuildExtras) -> Result<Extras> {
     let mut numbered = BTreeMap::new();
