@@ -5,15 +5,19 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
+use store::UnpackLimits;
 use store::listing::{Directory, Listed, list};
 
 fuzz_target!(|archive: &[u8]| {
-    let Ok(listing) = list(archive, tempfile::tempfile().unwrap(), &|_| true) else { return };
+    let limits = UnpackLimits::default();
+    let spool = tempfile::tempfile().unwrap();
+    let Ok(listing) = list(archive, spool, &limits, &|_| true) else { return };
     let Some(tree) = listing.tree else { return };
     let directory = tempfile::tempdir().unwrap();
     let top = std::fs::File::open(directory.path()).unwrap();
     let owner = Some(own_ids());
-    let options = store::archive::ExtractOptions { overwrite: store::Overwrite::Anything, owner };
+    let overwrite = store::Overwrite::Anything;
+    let options = store::archive::ExtractOptions { overwrite, owner, limits };
     if store::archive::extract(top.as_fd(), Path::new("/"), listing.archive, &options).is_ok() {
         compare(&tree, directory.path());
     }

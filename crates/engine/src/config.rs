@@ -16,6 +16,8 @@ pub struct EngineConfig {
     /// The program that monitors and inits are started from: this binary.
     pub exe: PathBuf,
     pub storage_driver: Option<String>,
+    /// What any one archive may unpack to, in bytes; none leaves it to how much of it came.
+    pub unpacked_max: Option<u64>,
     pub live: Live,
     pub log: LogSpec,
     pub default_ulimits: Vec<Ulimit>,
@@ -204,6 +206,7 @@ impl Default for EngineConfig {
             exec_root: PathBuf::from("/run/tug"),
             exe: PathBuf::from("/proc/self/exe"),
             storage_driver: None,
+            unpacked_max: None,
             live: Live::default(),
             log: LogSpec { driver: "json-file".to_owned(), options: BTreeMap::new() },
             default_ulimits: Vec::new(),

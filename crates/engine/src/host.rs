@@ -20,7 +20,8 @@ use crate::{Inner, containers};
 pub(crate) fn open(mut config: EngineConfig) -> Result<Inner> {
     let driver = store::Driver::parse(config.storage_driver.as_deref().unwrap_or(""))
         .map_err(|source| Error::caused(Kind::Invalid, source))?;
-    let store = Store::open(&config.data_root, Options { driver })
+    let options = Options { driver, unpacked_max: config.unpacked_max };
+    let store = Store::open(&config.data_root, options)
         .map_err(|source| Error::caused(Kind::Internal, source))?;
     crate::builds::sweep(&store);
     store.root().clone_into(&mut config.data_root);
@@ -51,6 +52,7 @@ pub(crate) fn open(mut config: EngineConfig) -> Result<Inner> {
         named_builds: crate::builds::NamedBuilds::default(),
         pruning: tokio::sync::Mutex::default(),
         pruning_images: tokio::sync::Mutex::default(),
+        volume_holders: containers::volume_mounts::Holders::default(),
         pruning_volumes: tokio::sync::Mutex::default(),
         program,
         _sealed: sealed,

@@ -66,6 +66,7 @@ pub(crate) struct Inner {
     pub pruning: tokio::sync::Mutex<()>,
     pub pruning_images: tokio::sync::Mutex<()>,
     pub pruning_volumes: tokio::sync::Mutex<()>,
+    pub volume_holders: containers::volume_mounts::Holders,
     /// What monitors are started from, and what keeps that path valid.
     pub program: PathBuf,
     pub _sealed: Option<runtime::seal::Sealed>,
@@ -107,6 +108,8 @@ impl Engine {
         let networks = inner.networks.clone();
         containers::world::blocking(move || networks.restore(running)).await;
         containers::reconcile::adopt(&inner, found);
+        let engine = Arc::clone(&inner);
+        containers::world::blocking(move || containers::volume_mounts::sweep(&engine)).await;
         distribution::keep_swept(&inner);
         Ok(Self { inner })
     }

@@ -183,6 +183,7 @@ fn remove(engine: &Inner, name: &str) -> Result<()> {
             ids.join(", ")
         )));
     }
+    crate::containers::volume_mounts::unmount(&volume);
     match engine.store.volume_remove(name) {
         Ok(()) => {
             tell(engine, "destroy", &volume);

@@ -2,6 +2,7 @@
 //! engine spells them.
 
 use std::fmt::Display;
+use std::path::Path;
 
 use crate::error::{Error, Kind};
 
@@ -296,6 +297,40 @@ pub fn not_ended(id: impl Display) -> Error {
             "cannot stop container: {id}: tried to kill container, but did not receive an exit event"
         ),
     )
+}
+
+/// Source: moby `internal/safepath/errors.go`, `ErrEscapesBase`.
+pub fn escapes_base(base: &Path, subpath: &str) -> Error {
+    let base = base.display();
+    Error::invalid(format!(
+        "path concatenation escapes the base directory, base: {base}, subpath: {subpath}"
+    ))
+}
+
+/// Source: moby `internal/safepath/errors.go`, `ErrNotAccessible`.
+pub fn not_accessible(path: &Path, source: std::io::Error) -> Error {
+    let text = format!("cannot access path {}", path.display());
+    Error::because(Kind::NotFound, text, source)
+}
+
+/// Source: moby `container/container_unix.go`, `SetupWorkingDirectory`.
+pub fn working_directory_is_none(path: &str) -> Error {
+    Error::internal(format!("Cannot mkdir: {path} is not a directory"))
+}
+
+/// Source: moby `daemon/archive.go`, `containerFileNotFound`.
+pub fn no_such_file_in(container: &str, path: &str) -> Error {
+    Error::not_found(format!("Could not find the file {path} in container {container}"))
+}
+
+/// Source: moby `pkg/archive/archive.go`, `Unpack` with `NoOverwriteDirNonDir`.
+pub fn directory_by_other(there: &Path, into: &Path) -> Error {
+    Error::invalid(format!("cannot overwrite directory {there:?} with non-directory {into:?}"))
+}
+
+/// Source: as [`directory_by_other`].
+pub fn other_by_directory(there: &Path, into: &Path) -> Error {
+    Error::invalid(format!("cannot overwrite non-directory {there:?} with directory {into:?}"))
 }
 
 /// Source: moby `daemon/archive_unix.go`.

@@ -39,7 +39,9 @@ mod unsupported;
 
 pub use error::{Kind, LaunchError, words};
 pub use exec::exec;
+pub use inside::identity::find_user;
 pub use launch::{Created, create, launch};
+pub use options::file_system;
 pub use request::{
     CgroupPlan, ExecLaunched, ExecRequest, Init, Keyring, LaunchRequest, Launched, RootChange,
     Stdio, UserRequest,

@@ -2,7 +2,10 @@
 //!
 //! Source: OCI runtime-spec `config.md`, "Linux mount options"; mount(8).
 
-use sys::mount::{Attributes, Depth, Propagation};
+use std::io;
+use std::os::fd::OwnedFd;
+
+use sys::mount::{Attributes, Depth, Filesystem, Propagation};
 
 /// What the options of one mount say.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -25,6 +28,22 @@ pub(crate) enum CopyUp {
     #[default]
     No,
     Yes,
+}
+
+/// A file system as the options of mount(8) describe it, mounted nowhere yet.
+///
+/// # Errors
+/// With the kernel's own words about what it refuses.
+pub fn file_system<'a>(
+    kind: &str,
+    source: &str,
+    options: impl IntoIterator<Item = &'a str>,
+) -> io::Result<OwnedFd> {
+    let options = Options::parse(options);
+    let filesystem = Filesystem::open(kind)?;
+    filesystem.set("source", source.as_bytes())?;
+    filesystem.set_options(options.data.iter().map(String::as_str))?;
+    filesystem.mount(options.set)
 }
 
 impl Options {

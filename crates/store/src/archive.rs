@@ -5,7 +5,7 @@
 //! lead out of it (CVE-2018-15664).
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, BufReader, Read, Seek, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
+use crate::compress::bounded;
 use crate::draft::{existing_tree, meta_of, with_slash};
+use crate::limits::{Meter, UnpackLimits};
 use crate::tar::read::Reader;
 use crate::tar::write::{END, Precision, header};
 use crate::tar::{Kind, TarError, Time, padding};
@@ -95,9 +97,16 @@ pub fn tar_path(
     let base = base_name(path);
     // A path that ends in "." names what is in the directory, and so do the archive's names.
     let is_inside = path.as_os_str().as_encoded_bytes().ends_with(b"/.");
-    let base = if base == "/" || is_inside { b".".to_vec() } else { base.into_encoded_bytes() };
+    // Those of the root itself begin with a slash, as Docker has them.
+    let is_root = path.as_os_str() == "/";
+    let base = match base {
+        _ if is_root => Vec::new(),
+        base if base == "/" || is_inside => b".".to_vec(),
+        base => base.into_encoded_bytes(),
+    };
+    let prefix: &[u8] = if is_root { b"/" } else { b"" };
     let mut visit = |node: &Node<'_>| {
-        write_node(node, node.path.to_vec(), out)?;
+        write_node(node, prefix, out)?;
         Ok::<_, ArchiveError>(Descend::Yes)
     };
     if place.name.is_empty() {
@@ -114,14 +123,19 @@ pub fn export(root: BorrowedFd<'_>, out: &mut dyn Write) -> Result<(), ArchiveEr
     // The descriptor's own position may be shared with others who read the same directory.
     let root = sys::fs::open_dir_at(root, ".").map_err(|error| WalkError::at(b"", error))?;
     walk(root.as_fd(), &mut |node| {
-        write_node(node, node.path.to_vec(), out)?;
+        write_node(node, b"", out)?;
         Ok::<_, ArchiveError>(Descend::Yes)
     })?;
     out.write_all(&END).map_err(ArchiveError::Write)
 }
 
-fn write_node(node: &Node<'_>, name: Vec<u8>, out: &mut dyn Write) -> Result<(), ArchiveError> {
-    let Some(entry) = node.tar_entry(name)? else { return Ok(()) };
+/// `prefix` stands before the names.
+fn write_node(node: &Node<'_>, prefix: &[u8], out: &mut dyn Write) -> Result<(), ArchiveError> {
+    let name = [prefix, node.path].concat();
+    let Some(mut entry) = node.tar_entry(name)? else { return Ok(()) };
+    if entry.kind == Kind::HardLink {
+        entry.link.splice(..0, prefix.iter().copied());
+    }
     out.write_all(&header(&with_slash(&entry), Precision::Seconds)).map_err(ArchiveError::Write)?;
     if entry.kind != Kind::File || entry.size == 0 {
         return Ok(());
@@ -139,6 +153,7 @@ pub struct ExtractOptions {
     pub overwrite: Overwrite,
     /// Owner of everything in place of the archive's.
     pub owner: Option<(u32, u32)>,
+    pub limits: UnpackLimits,
 }
 
 /// Unpacks an archive, compressed or not, into the directory `path`.
@@ -156,11 +171,12 @@ pub fn extract(
     };
     let dir = sys::fs::open_in_root(root, path, flags, Mode::empty()).map_err(look)?;
     let mut tree = Tree::existing(dir, options.overwrite).map_err(look)?;
-    let plain = sniffed(BufReader::with_capacity(256 * 1024, archive)).map_err(TarError::Read)?;
-    let mut reader = Reader::new(BufReader::with_capacity(256 * 1024, plain));
+    let (plain, _) = bounded(archive, &options.limits).map_err(TarError::Read)?;
+    let (mut reader, mut meter) = (Reader::new(plain), Meter::start(&options.limits));
     let mut raw = Vec::new();
     while let Some(mut entry) = reader.next(&mut raw)? {
         raw.clear();
+        meter.entry(&entry)?;
         if let Some((uid, gid)) = options.owner {
             (entry.uid, entry.gid) = (uid, gid);
         }

@@ -2,6 +2,8 @@
 
 use std::io::{self, BufRead, Read};
 
+use crate::limits::{Gauge, UnpackLimits};
+
 /// How an archive is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
@@ -12,9 +14,10 @@ pub enum Compression {
     Xz,
 }
 
-/// A hostile xz stream names the memory that its reader needs; this much it gets.
-const XZ_MEMORY_BYTES_MAX: u64 = 512 << 20;
-/// zstd: at most 128 MiB of window.
+/// A hostile xz stream names the memory that its reader needs; this much it gets. xz(1) says that
+/// its largest preset, -9, needs 65 MiB.
+const XZ_MEMORY_BYTES_MAX: u64 = 128 << 20;
+/// zstd: at most 128 MiB of window, which is what `--ultra -22` uses.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 /// How many bytes [`Compression::sniff`] wants to see.
 pub const SNIFF_BYTES: usize = 6;
@@ -65,6 +68,19 @@ pub fn is_archive(input: impl Read + Send) -> bool {
     crate::tar::read::Reader::new(io::BufReader::new(plain.take(HEADERS_BYTES_MAX)))
         .next(&mut Vec::new())
         .is_ok_and(|entry| entry.is_some())
+}
+
+/// Decompresses whatever `input` turns out to be, and stops where it swells beyond the limits.
+/// The gauge knows what came.
+pub(crate) fn bounded<'a>(
+    input: impl Read + Send + 'a,
+    limits: &UnpackLimits,
+) -> io::Result<(io::BufReader<Box<dyn Read + Send + 'a>>, Gauge)> {
+    const BUFFER_BYTES: usize = 256 * 1024;
+    let gauge = Gauge::new(limits);
+    let plain = sniffed(io::BufReader::with_capacity(BUFFER_BYTES, gauge.count(input)))?;
+    let plain: Box<dyn Read + Send + 'a> = Box::new(gauge.bound(plain));
+    Ok((io::BufReader::with_capacity(BUFFER_BYTES, plain), gauge))
 }
 
 /// Decompresses whatever `input` turns out to be.

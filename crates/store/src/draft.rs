@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use spec::Digest;
 
+use crate::limits::{Meter, UnpackLimits};
 use crate::pipe::HashThread;
 use crate::recipe::{Kept, RecipeWriter};
 use crate::tar::read::Reader;
@@ -26,22 +27,6 @@ use crate::tar::write::{END, Precision, header};
 use crate::tar::{Entry, Kind, TarError, Time, padding};
 use crate::tree::{Meta, OPAQUE, Overwrite, Tree, TreeError, clean, is_whiteout, split};
 use crate::walk::{Descend, Node, WalkError, walk};
-
-/// Bounds on what an archive may ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UnpackLimits {
-    pub entries_max: u64,
-    /// How much a stream may hold before its compression ratio matters.
-    pub free_bytes: u64,
-    /// Plain bytes for each compressed one. gzip reaches 1032 on zeros, real layers 20.
-    pub ratio_max: u64,
-}
-
-impl Default for UnpackLimits {
-    fn default() -> UnpackLimits {
-        UnpackLimits { entries_max: 10_000_000, free_bytes: 2 << 30, ratio_max: 500 }
-    }
-}
 
 /// Why an archive did not become a layer.
 #[derive(Debug, thiserror::Error)]
@@ -58,8 +43,6 @@ pub enum UnpackError {
     Below(#[source] io::Error),
     #[error("cannot write {path:?}")]
     Write { path: PathBuf, source: io::Error },
-    #[error("archive has more than {0} entries")]
-    TooManyEntries(u64),
     #[error("invalid whiteout {0:?}")]
     Whiteout(PathBuf),
     #[error("layer has digest {got}, not {want}")]
@@ -83,7 +66,6 @@ pub(crate) struct Draft {
     size: u64,
     tar_size: u64,
     entries: u64,
-    has_root: bool,
 }
 
 /// A draft whose tree and recipe are complete.
@@ -124,16 +106,7 @@ impl Draft {
             Hashing::Here => Some(HashThread::start()),
             Hashing::Elsewhere => None,
         };
-        Ok(Draft {
-            dir,
-            tree,
-            recipe: Some(recipe),
-            hash,
-            size: 0,
-            tar_size: 0,
-            entries: 0,
-            has_root: false,
-        })
+        Ok(Draft { dir, tree, recipe: Some(recipe), hash, size: 0, tar_size: 0, entries: 0 })
     }
 
     /// Unpacks a plain tar stream, read to its very end.
@@ -142,7 +115,7 @@ impl Draft {
         input: impl BufRead,
         limits: &UnpackLimits,
     ) -> Result<(), UnpackError> {
-        let mut reader = Reader::new(input);
+        let (mut reader, mut meter) = (Reader::new(input), Meter::start(limits));
         let mut raw = Vec::new();
         loop {
             let entry = reader.next(&mut raw)?;
@@ -150,9 +123,7 @@ impl Draft {
             raw.clear();
             let Some(entry) = entry else { break };
             self.entries += 1;
-            if self.entries > limits.entries_max {
-                return Err(UnpackError::TooManyEntries(limits.entries_max));
-            }
+            meter.entry(&entry)?;
             self.apply(&entry, &mut reader)?;
         }
         reader.drain(|chunk| self.raw(chunk))
@@ -188,7 +159,7 @@ impl Draft {
             }
             if *length > 0 {
                 let ordinal = self.recipe().payload(&real, *offset, *length).map_err(failed)?;
-                self.tree().note_payload(&real, ordinal);
+                self.tree().note_payload(&path, &file, ordinal)?;
                 end = offset + length;
             }
         }
@@ -226,9 +197,6 @@ impl Draft {
     /// Makes any entry but a regular file.
     fn place(&mut self, path: &[u8], entry: &Entry) -> Result<(), UnpackError> {
         let meta = meta_of(entry);
-        if path.is_empty() {
-            self.has_root = true;
-        }
         match entry.kind {
             Kind::Dir => self.tree().make_dir(path, &meta)?,
             Kind::HardLink => self.tree().make_link(path, &entry.link)?,
@@ -282,7 +250,7 @@ impl Draft {
         }
         if entry.size > 0 {
             let ordinal = self.recipe().payload(&real, 0, entry.size).map_err(failed)?;
-            self.tree().note_payload(&real, ordinal);
+            self.tree().note_payload(&path, &file, ordinal)?;
         }
         self.size += entry.size;
         self.tree().finish_file(&path, &file, &meta_of(entry))?;
@@ -378,9 +346,6 @@ impl Draft {
         if let Some(tree) = self.tree.take() {
             let finished = tree.finish().map_err(failed)?;
             (implied, kept) = (finished.implied, finished.kept);
-            if !self.has_root {
-                implied.push(Vec::new());
-            }
         }
         let digest = self.hash.take().map(HashThread::finish);
         Ok(Complete {

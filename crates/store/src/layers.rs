@@ -17,9 +17,10 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 use spec::{DiffId, Digest};
 
-use crate::draft::{Draft, Hashing, UnpackError, UnpackLimits};
+use crate::draft::{Draft, Hashing, UnpackError};
+use crate::limits::UnpackLimits;
 use crate::merged::Merged;
-use crate::pipe::{Swell, plain};
+use crate::pipe::plain;
 use crate::recipe::{Kept, LayerTar};
 use crate::records::{Durability, RecordError};
 use crate::store::{State, Store, boot_id};
@@ -249,8 +250,7 @@ impl Store {
         expect: Option<&Digest>,
     ) -> Result<Unpacked, UnpackError> {
         let mut draft = Draft::create(self.temporary(), Hashing::Elsewhere)?;
-        let swell = Swell { free_bytes: limits.free_bytes, ratio: limits.ratio_max };
-        let ((), passed) = plain(blob, swell, |input| draft.unpack(input, limits))?;
+        let ((), passed) = plain(blob, limits, |input| draft.unpack(input, limits))?;
         if let Some(want) = expect.filter(|want| **want != passed.blob) {
             return Err(UnpackError::Digest { want: *want, got: passed.blob });
         }
@@ -350,6 +350,11 @@ impl Unpacked {
     /// The blob that it was read from.
     pub(crate) fn blob(&self) -> Option<&BlobInfo> {
         self.record.blob.as_ref()
+    }
+
+    /// Bytes of the uncompressed tar.
+    pub(crate) fn tar_size(&self) -> u64 {
+        self.record.tar_size
     }
 
     /// Bytes of the regular files.

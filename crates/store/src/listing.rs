@@ -7,22 +7,27 @@
 //! to files that came before, each path once, nothing below what is no directory, no attributes.
 //! Anything else gives no tree, and the archive has to be unpacked to be looked at.
 //!
-//! Bounds: [`NAME_BYTES_MAX`] of names and [`DEPTH_MAX`] directories inside each other.
+//! Of the archive's own directory, `./`, nothing is listed: unpacking leaves it as it is.
+//!
+//! Bounds: [`HELD_BYTES_MAX`] for the tree and [`DEPTH_MAX`] directories inside each other.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek as _, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::compress::sniffed;
+use crate::compress::bounded;
+use crate::limits::{Meter, UnpackLimits};
 use crate::tar::read::Reader;
 use crate::tar::{Entry, Kind, TarError};
 use crate::tree::clean;
 
-/// All names and link targets together; an archive with more is unpacked instead.
-pub const NAME_BYTES_MAX: usize = 256 << 20;
+/// What a tree takes of memory; an archive of more is unpacked instead. Some 400,000 files.
+pub const HELD_BYTES_MAX: usize = 128 << 20;
+/// What a place in the tree takes beside its names: measured with files of one directory, in
+/// which the nodes of a map are half full.
+const PLACE_BYTES: usize = 256;
 /// Directories inside each other.
 pub const DEPTH_MAX: usize = 250;
 /// A file of the archive's that is kept in memory because its reader asked for it.
@@ -84,19 +89,6 @@ impl<R: Read> Read for Tee<R> {
     }
 }
 
-struct Counted<'a, R> {
-    input: R,
-    bytes: &'a AtomicU64,
-}
-
-impl<R: Read> Read for Counted<'_, R> {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let got = self.input.read(out)?;
-        self.bytes.fetch_add(got as u64, Ordering::Relaxed);
-        Ok(got)
-    }
-}
-
 /// Reads an archive, compressed or not, to its end. `spool` takes the plain archive; files whose
 /// path `keep` names are kept in memory as well.
 ///
@@ -105,19 +97,19 @@ impl<R: Read> Read for Counted<'_, R> {
 pub fn list(
     archive: impl Read + Send,
     spool: File,
+    limits: &UnpackLimits,
     keep: &dyn Fn(&[u8]) -> bool,
 ) -> Result<Listing, TarError> {
-    let bytes = AtomicU64::new(0);
-    let counted = Counted { input: archive, bytes: &bytes };
-    let plain = sniffed(BufReader::with_capacity(BUFFER_BYTES, counted)).map_err(TarError::Read)?;
+    let (plain, gauge) = bounded(archive, limits).map_err(TarError::Read)?;
     let copy = BufWriter::with_capacity(BUFFER_BYTES, spool);
     let mut tee = Tee { input: plain, copy };
     let mut lister =
-        Lister { keep, tree: Some(Directory::default()), names: 0, kept: BTreeMap::new() };
+        Lister { keep, tree: Some(Directory::default()), held: 0, kept: BTreeMap::new() };
     let mut reader = Reader::new(BufReader::with_capacity(BUFFER_BYTES, &mut tee));
-    let mut raw = Vec::new();
+    let (mut raw, mut meter) = (Vec::new(), Meter::start(limits));
     while let Some(entry) = reader.next(&mut raw)? {
         raw.clear();
+        meter.entry(&entry)?;
         lister.entry(&entry, &mut reader)?;
     }
     // What follows the archive's end is read too, or the client could not finish sending.
@@ -127,14 +119,14 @@ pub fn list(
     drop(input);
     let mut archive = copy.into_inner().map_err(|error| TarError::Read(error.into_error()))?;
     archive.rewind().map_err(TarError::Read)?;
-    Ok(Listing { tree, kept, archive, bytes: bytes.load(Ordering::Relaxed) })
+    Ok(Listing { tree, kept, archive, bytes: gauge.compressed() })
 }
 
 struct Lister<'a> {
     keep: &'a dyn Fn(&[u8]) -> bool,
     /// None once something was not plain.
     tree: Option<Directory>,
-    names: usize,
+    held: usize,
     kept: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
@@ -145,9 +137,8 @@ impl Lister<'_> {
         reader: &mut Reader<R>,
     ) -> Result<(), TarError> {
         let Some(tree) = &mut self.tree else { return Ok(()) };
-        self.names += entry.path.len() + entry.link.len();
         // Unpacking refuses such a path in its own words.
-        let Some(path) = clean(&entry.path).ok().filter(|_| is_plain(entry, self.names)) else {
+        let Some(path) = clean(&entry.path).ok().filter(|_| is_plain(entry)) else {
             self.tree = None;
             return Ok(());
         };
@@ -176,23 +167,24 @@ impl Lister<'_> {
                 return Ok(());
             }
         };
-        if insert(tree, &path, listed).is_none() {
+        self.held += entry.link.len();
+        match insert(tree, &path, listed) {
+            Some(bytes) => self.held += bytes,
+            None => self.tree = None,
+        }
+        if self.held > HELD_BYTES_MAX {
             self.tree = None;
         }
         Ok(())
     }
 }
 
-fn is_plain(entry: &Entry, names: usize) -> bool {
+fn is_plain(entry: &Entry) -> bool {
     let is_whole = entry.parts == [(0, entry.size)] && entry.real_size == entry.size;
     let is_file = entry.kind == Kind::File;
     // `..` in a name is legal for unpacking, but then the way to a path is not the path.
     let has_dots = entry.path.split(|byte| *byte == b'/').any(|part| part == b"..");
-    (is_whole || !is_file)
-        && !has_dots
-        && entry.xattrs.is_empty()
-        && !entry.path.starts_with(b"/")
-        && names <= NAME_BYTES_MAX
+    (is_whole || !is_file) && !has_dots && entry.xattrs.is_empty() && !entry.path.starts_with(b"/")
 }
 
 /// The digest of a file's content, and the content when it is `wanted`.
@@ -233,24 +225,23 @@ fn find<'a>(tree: &'a Directory, path: &[u8]) -> Option<&'a Listed> {
     }
 }
 
-/// Puts something at `path`; `None` when that is not plain.
-fn insert(tree: &mut Directory, path: &[u8], listed: Listed) -> Option<()> {
+/// Puts something at `path`; gives the bytes that it takes, or `None` when that is not plain.
+fn insert(tree: &mut Directory, path: &[u8], listed: Listed) -> Option<usize> {
     let names: Vec<&[u8]> = parts(path).collect();
     let Some((name, parents)) = names.split_last() else {
-        // The root itself: only its mode counts.
-        let Listed::Directory(root) = listed else { return None };
-        tree.mode = root.mode;
-        return Some(());
+        // The root itself.
+        return matches!(listed, Listed::Directory(_)).then_some(0);
     };
+    let mut bytes = name.len() + PLACE_BYTES;
     if parents.len() > DEPTH_MAX {
         return None;
     }
     let mut directory = tree;
     for parent in parents {
-        let child = directory
-            .children
-            .entry((*parent).to_owned())
-            .or_insert_with(|| Listed::Directory(Directory::default()));
+        let child = directory.children.entry((*parent).to_owned()).or_insert_with(|| {
+            bytes += parent.len() + PLACE_BYTES;
+            Listed::Directory(Directory::default())
+        });
         let Listed::Directory(child) = child else { return None };
         directory = child;
     }
@@ -260,7 +251,7 @@ fn insert(tree: &mut Directory, path: &[u8], listed: Listed) -> Option<()> {
         (Some(Listed::Directory(known)), Listed::Directory(told)) => known.mode = told.mode,
         (Some(_), _) => return None,
     }
-    Some(())
+    Some(bytes)
 }
 
 #[cfg(test)]
@@ -303,7 +294,8 @@ mod tests {
             .create_new(true)
             .open(directory.path().join("spool"))
             .unwrap();
-        list(&*tar(entries), spool, &|path| path == b"Dockerfile").unwrap()
+        let limits = UnpackLimits::default();
+        list(&*tar(entries), spool, &limits, &|path| path == b"Dockerfile").unwrap()
     }
 
     #[test]

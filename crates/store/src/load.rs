@@ -15,17 +15,18 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufRead, BufWriter, Read, Write};
 
-use spec::image::{Descriptor, Index, Manifest};
+use spec::image::{Descriptor, ImageConfig, Index, Manifest};
 use spec::{DiffId, Digest, ImageId, Platform, Reference};
 
-use crate::compress::{Compression, sniffed};
-use crate::content::{ContentError, ContentLease, Target};
-use crate::documents::{CHILDREN_MAX, Document, DocumentError};
-use crate::draft::{UnpackError, UnpackLimits};
+use crate::compress::{Compression, bounded};
+use crate::content::{ContentError, ContentLease, DOCUMENT_BYTES_MAX, Target};
+use crate::documents::{CHILDREN_MAX, Document, DocumentError, is_image_config};
+use crate::draft::UnpackError;
 use crate::images::ImageError;
 use crate::layers::{LayerKey, Lease, Unpacked};
+use crate::limits::{Meter, UnpackLimits};
 use crate::save::{FULL_NAME, ManifestItem, REF_NAME, SOURCE};
 use crate::store::Store;
 use crate::tar::read::Reader;
@@ -35,6 +36,12 @@ use crate::tree::{clean, split};
 const JSON_BYTES_MAX: u64 = 8 << 20;
 const JSON_TOTAL_BYTES_MAX: u64 = 24 << 20;
 const LINKS_MAX: usize = 8;
+/// What is remembered of an archive's names: some hundred thousand.
+const HELD_BYTES_MAX: usize = 32 << 20;
+/// What remembering a file takes beside its name.
+const FILE_BYTES: usize = 128;
+/// What each layer may swell to although others took all that is free for their archive.
+const LAYER_FREE_BYTES: u64 = 64 << 20;
 
 /// An image that was loaded, with the names that the archive gives it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,6 +88,12 @@ pub enum LoadError {
     DiffId { place: usize, want: DiffId, got: DiffId },
     #[error("no image in the archive fits {0}")]
     Platform(Platform),
+    #[error("invalid archive: {path} has {size} bytes, which is too long for a document")]
+    DocumentTooLong { path: String, size: u64 },
+    #[error("{path} is no image but an artifact of type {kind:?}")]
+    Artifact { path: String, kind: String },
+    #[error("invalid archive: it has more names than can be remembered")]
+    TooManyNames,
     #[error(transparent)]
     Image(#[from] ImageError),
     #[error(transparent)]
@@ -92,8 +105,33 @@ pub enum LoadError {
 struct Contents {
     documents: HashMap<String, Vec<u8>>,
     document_bytes: u64,
+    /// Of all names, and what stands beside them.
+    held_bytes: usize,
+    /// Plain bytes of the layers so far.
+    layer_bytes: u64,
     layers: HashMap<String, Slot>,
     links: HashMap<String, String>,
+}
+
+impl Contents {
+    fn link(&mut self, name: String, target: &[u8]) -> Result<(), LoadError> {
+        let Ok(target) = clean(target) else { return Ok(()) };
+        self.hold(name.len() + target.len())?;
+        self.links.insert(name, String::from_utf8_lossy(&target).into_owned());
+        Ok(())
+    }
+
+    fn hold(&mut self, bytes: usize) -> Result<(), LoadError> {
+        self.held_bytes += bytes + FILE_BYTES;
+        if self.held_bytes > HELD_BYTES_MAX { Err(LoadError::TooManyNames) } else { Ok(()) }
+    }
+
+    /// What the next layer may ask for: an archive of many bombs is one bomb.
+    fn limits(&self, store: &Store) -> UnpackLimits {
+        let limits = store.unpack_limits();
+        let left = limits.free_bytes.saturating_sub(self.layer_bytes);
+        UnpackLimits { free_bytes: left.max(LAYER_FREE_BYTES.min(limits.free_bytes)), ..limits }
+    }
 }
 
 enum Slot {
@@ -136,13 +174,14 @@ impl Store {
         platform: Option<&Platform>,
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Vec<LoadedImage>, LoadError> {
-        let plain =
-            sniffed(BufReader::with_capacity(256 * 1024, archive)).map_err(LoadError::Read)?;
-        let mut reader = Reader::new(BufReader::with_capacity(256 * 1024, plain));
+        let limits = self.unpack_limits();
+        let (plain, _) = bounded(archive, &limits).map_err(LoadError::Read)?;
+        let (mut reader, mut meter) = (Reader::new(plain), Meter::start(&limits));
         let mut contents = Contents::default();
         let mut raw = Vec::new();
         while let Some(entry) = reader.next(&mut raw)? {
             raw.clear();
+            meter.entry(&entry)?;
             self.take_in(&mut contents, leases, &entry, &mut reader, progress)?;
         }
         let mut loading = Loading { store: self, leases, contents, platform };
@@ -174,20 +213,12 @@ impl Store {
         match entry.kind {
             Kind::File => {}
             Kind::Symlink => {
-                let target = [split(&path).0, b"/", &entry.link].concat();
-                if let Ok(target) = clean(&target) {
-                    contents.links.insert(name, String::from_utf8_lossy(&target).into_owned());
-                }
-                return Ok(());
+                return contents.link(name, &[split(&path).0, b"/", &entry.link].concat());
             }
-            Kind::HardLink => {
-                if let Ok(target) = clean(&entry.link) {
-                    contents.links.insert(name, String::from_utf8_lossy(&target).into_owned());
-                }
-                return Ok(());
-            }
+            Kind::HardLink => return contents.link(name, &entry.link),
             Kind::CharDevice | Kind::BlockDevice | Kind::Dir | Kind::Fifo => return Ok(()),
         }
+        contents.hold(name.len())?;
         let mut content = EntryRead(reader);
         let mut start = Vec::new();
         (&mut content).take(BLOCK as u64).read_to_end(&mut start).map_err(LoadError::Read)?;
@@ -210,7 +241,7 @@ impl Store {
             progress(LoadProgress { layer: layer.clone(), current: 0, total: entry.size });
             let compression = Compression::sniff(&start);
             let input = io::Cursor::new(start).chain(content);
-            self.layer_in(leases, compression, input)
+            self.layer_in(leases, compression, input, &contents.limits(self))
         } else {
             let Some(digest) = blob else { return Ok(()) };
             let mut ingest = self.ingest()?;
@@ -219,18 +250,26 @@ impl Store {
             ingest.finish(Some(&digest), &leases.content)?;
             Slot::Kept(digest)
         };
+        if let Slot::Waiting(unpacked) = &slot {
+            contents.layer_bytes += unpacked.tar_size();
+        }
         progress(LoadProgress { layer, current: entry.size, total: entry.size });
         contents.layers.insert(name, slot);
         Ok(())
     }
 
     /// Unpacks a layer, and keeps it as it came if it is compressed.
-    fn layer_in(&self, leases: &Leases, compression: Compression, input: impl Read + Send) -> Slot {
-        let limits = UnpackLimits::default();
+    fn layer_in(
+        &self,
+        leases: &Leases,
+        compression: Compression,
+        input: impl Read + Send,
+        limits: &UnpackLimits,
+    ) -> Slot {
         let unpacked = match compression {
-            Compression::None => self.unpack_apart(input, &limits, None),
+            Compression::None => self.unpack_apart(input, limits, None),
             Compression::Gzip | Compression::Zstd | Compression::Bzip2 | Compression::Xz => {
-                self.unpack_and_keep(leases, input)
+                self.unpack_and_keep(leases, input, limits)
             }
         };
         match unpacked {
@@ -243,21 +282,21 @@ impl Store {
         &self,
         leases: &Leases,
         input: impl Read + Send,
+        limits: &UnpackLimits,
     ) -> Result<Unpacked, UnpackError> {
         let path = self.temporary();
         let failed = |source| UnpackError::Write { path: path.clone(), source };
         let output = File::create_new(&path).map_err(failed)?;
         let output = BufWriter::with_capacity(256 * 1024, output);
         let mut tee = Tee { input, output };
-        let kept =
-            self.unpack_apart(&mut tee, &UnpackLimits::default(), None).and_then(|unpacked| {
-                tee.output.flush().map_err(failed)?;
-                if let Some(blob) = unpacked.blob() {
-                    let kept = self.keep_file(&path, &blob.digest, &leases.content);
-                    kept.map_err(|error| failed(io::Error::other(error)))?;
-                }
-                Ok(unpacked)
-            });
+        let kept = self.unpack_apart(&mut tee, limits, None).and_then(|unpacked| {
+            tee.output.flush().map_err(failed)?;
+            if let Some(blob) = unpacked.blob() {
+                let kept = self.keep_file(&path, &blob.digest, &leases.content);
+                kept.map_err(|error| failed(io::Error::other(error)))?;
+            }
+            Ok(unpacked)
+        });
         if kept.is_err() {
             // It has no name but this one.
             let _ = std::fs::remove_file(&path);
@@ -328,12 +367,14 @@ impl Loading<'_> {
         loaded: &mut Vec<LoadedImage>,
     ) -> Result<(), LoadError> {
         let index: Index = self.document("index.json")?;
+        let mut artifact = None;
         for descriptor in &index.manifests {
             let names = names_of(&descriptor.annotations);
             self.keep_documents(descriptor)?;
             let media_type = self.kind(descriptor)?;
             let target = Target { digest: descriptor.digest, media_type, size: descriptor.size };
             let Some(manifest) = self.choose(&target, descriptor.platform.as_ref())? else {
+                artifact = artifact.or_else(|| self.artifact(&target));
                 continue;
             };
             let config = self.blob(manifest.config.digest)?.to_vec();
@@ -352,7 +393,8 @@ impl Loading<'_> {
             }
         }
         if loaded.is_empty() && !index.manifests.is_empty() {
-            return Err(LoadError::Platform(self.platform.cloned().unwrap_or_else(Platform::host)));
+            let platform = || self.platform.cloned().unwrap_or_else(Platform::host);
+            return Err(artifact.unwrap_or_else(|| LoadError::Platform(platform())));
         }
         Ok(())
     }
@@ -401,11 +443,13 @@ impl Loading<'_> {
         let mut images = Vec::new();
         for child in self.store.children(target) {
             let Some(manifest) = &child.manifest else { continue };
-            let is_image = child
-                .config(self.store)
-                .is_some_and(|config| config.rootfs.diff_ids.len() == manifest.layers.len());
+            if !is_image_config(&manifest.config) {
+                continue;
+            }
+            let Some(config) = self.config(manifest)? else { continue };
             let platform = told.cloned().or_else(|| child.platform(self.store));
-            if is_image && platform.as_ref().is_none_or(|platform| platform.os != "unknown") {
+            if platform.as_ref().is_none_or(|platform| platform.os != "unknown") {
+                check_count(&config, manifest.layers.len())?;
                 images.push((platform.unwrap_or_else(Platform::host), manifest.clone()));
             }
         }
@@ -426,13 +470,35 @@ impl Loading<'_> {
         }
     }
 
-    fn image(&mut self, config: &[u8], paths: &[String]) -> Result<ImageId, LoadError> {
-        let parsed: spec::image::ImageConfig = serde_json::from_slice(config)
-            .map_err(|error| LoadError::Image(ImageError::Config(error)))?;
-        let wanted = &parsed.rootfs.diff_ids;
-        if wanted.len() != paths.len() {
-            return Err(LoadError::LayerCount { want: wanted.len(), got: paths.len() });
+    /// An image's own document; none that came along or is here.
+    fn config(&self, manifest: &Manifest) -> Result<Option<ImageConfig>, LoadError> {
+        let path = blob_name(&manifest.config.digest);
+        let here = self.store.blob(&manifest.config.digest);
+        if let Some((_, size)) = here.filter(|(_, size)| *size > DOCUMENT_BYTES_MAX) {
+            return Err(LoadError::DocumentTooLong { path, size });
         }
+        let Some(bytes) = self.store.read_manifest(&manifest.config.digest) else {
+            return Ok(None);
+        };
+        let parsed = serde_json::from_slice(&bytes);
+        parsed.map(Some).map_err(|source| LoadError::Document { path, source })
+    }
+
+    /// What a target is that gave no image.
+    fn artifact(&self, target: &Target) -> Option<LoadError> {
+        let children = self.store.children(target);
+        let manifest = children.iter().find_map(|child| child.manifest.as_ref())?;
+        let told = manifest.artifact_type.clone().filter(|kind| !kind.is_empty());
+        let kind = told.unwrap_or_else(|| manifest.config.media_type.clone());
+        let is_artifact = !is_image_config(&manifest.config);
+        is_artifact.then(|| LoadError::Artifact { path: blob_name(&target.digest), kind })
+    }
+
+    fn image(&mut self, config: &[u8], paths: &[String]) -> Result<ImageId, LoadError> {
+        let parsed: ImageConfig = serde_json::from_slice(config)
+            .map_err(|error| LoadError::Image(ImageError::Config(error)))?;
+        check_count(&parsed, paths.len())?;
+        let wanted = &parsed.rootfs.diff_ids;
         let mut parents = Vec::new();
         for (place, (path, want)) in paths.iter().zip(wanted).enumerate() {
             let key = LayerKey(*want);
@@ -464,7 +530,7 @@ impl Loading<'_> {
             Slot::Kept(digest) => {
                 let kept = self.store.blob(&digest);
                 let (file, _) = kept.ok_or_else(|| LoadError::Missing(path.to_owned()))?;
-                let limits = UnpackLimits::default();
+                let limits = self.contents.limits(self.store);
                 let lease = &self.leases.layers;
                 let layer = self.store.unpack(lease, file, &limits, Some(&digest), parents);
                 layer.map_err(failed)?.key
@@ -481,7 +547,18 @@ impl Loading<'_> {
     }
 
     fn bytes(&self, path: &str) -> Result<&[u8], LoadError> {
-        self.find_document(path).ok_or_else(|| LoadError::Missing(path.to_owned()))
+        self.find_document(path).ok_or_else(|| {
+            let path = path.to_owned();
+            match self.contents.layers.get(&self.follow(&path)) {
+                Some(Slot::Kept(digest)) => {
+                    let size = self.store.blob(digest).map_or(0, |(_, size)| size);
+                    LoadError::DocumentTooLong { path, size }
+                }
+                Some(Slot::Waiting(_) | Slot::Here(_) | Slot::Failed(_)) | None => {
+                    LoadError::Missing(path)
+                }
+            }
+        })
     }
 
     /// A document whose name is its digest.
@@ -507,6 +584,14 @@ impl Loading<'_> {
             }
         }
         name
+    }
+}
+
+/// Source: moby 28.2 `image/tarexport/load.go`.
+fn check_count(config: &ImageConfig, layers: usize) -> Result<(), LoadError> {
+    match config.rootfs.diff_ids.len() {
+        count if count == layers => Ok(()),
+        count => Err(LoadError::LayerCount { want: layers, got: count }),
     }
 }
 

@@ -16,8 +16,12 @@ use rustix::io::Errno;
 
 use crate::tree::{OPAQUE, is_whiteout, split};
 
+/// Directories that are known at a time, each with a descriptor in every layer that has it.
+const DIRS_CACHED_MAX: usize = 512;
+
 /// A stack of layers, read-only.
 pub(crate) struct Merged {
+    root: Arc<Parts>,
     dirs: HashMap<Vec<u8>, Option<Arc<Parts>>>,
 }
 
@@ -37,7 +41,7 @@ impl Merged {
     pub(crate) fn open(lowers: &[PathBuf]) -> io::Result<Merged> {
         let roots =
             lowers.iter().map(|lower| sys::fs::open_dir(lower)).collect::<io::Result<Vec<_>>>()?;
-        Ok(Merged { dirs: HashMap::from([(Vec::new(), Some(Arc::new(Parts(roots))))]) })
+        Ok(Merged { root: Arc::new(Parts(roots)), dirs: HashMap::new() })
     }
 
     /// What is at `path`, which has no symbolic links before its last component.
@@ -60,6 +64,9 @@ impl Merged {
     }
 
     fn dir(&mut self, path: &[u8]) -> io::Result<Option<Arc<Parts>>> {
+        if path.is_empty() {
+            return Ok(Some(Arc::clone(&self.root)));
+        }
         if let Some(known) = self.dirs.get(path) {
             return Ok(known.clone());
         }
@@ -68,6 +75,9 @@ impl Merged {
             Some(parent) => open_parts(&parent, name)?.map(Arc::new),
             None => None,
         };
+        if self.dirs.len() >= DIRS_CACHED_MAX {
+            self.dirs.clear();
+        }
         self.dirs.insert(path.to_vec(), found.clone());
         Ok(found)
     }

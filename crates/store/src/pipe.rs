@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use sha2::{Digest as _, Sha256};
 use spec::Digest;
 
+use crate::limits::UnpackLimits;
 use crate::tar::TarError;
 
 pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
@@ -138,23 +139,16 @@ pub(crate) struct Passed {
     pub(crate) plain_size: u64,
 }
 
-/// How far a compressed stream may swell: beyond [`Swell::free_bytes`], `ratio` times its size.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Swell {
-    pub(crate) free_bytes: u64,
-    pub(crate) ratio: u64,
-}
-
 /// Decompresses `source` on one thread and hashes the result on another, while `consume` reads it
 /// here. Gives both digests when `consume` succeeded and read to the end.
 pub(crate) fn plain<T, E: From<TarError>>(
     source: impl Read + Send,
-    swell: Swell,
+    limits: &UnpackLimits,
     consume: impl FnOnce(ChunkReader) -> Result<T, E>,
 ) -> Result<(T, Passed), E> {
     let (outbox, inbox) = sync_channel(CHUNKS_IN_FLIGHT);
     std::thread::scope(|scope| {
-        let producer = scope.spawn(move || produce(source, swell, &outbox));
+        let producer = scope.spawn(move || produce(source, limits, &outbox));
         let reader = ChunkReader { inbox, chunk: Chunk::default(), at: 0 };
         // The reader dies with `consume`, so a producer that is still sending notices and ends.
         let consumed = consume(reader)?;
@@ -166,12 +160,12 @@ pub(crate) fn plain<T, E: From<TarError>>(
 
 fn produce(
     source: impl Read + Send,
-    swell: Swell,
+    limits: &UnpackLimits,
     outbox: &SyncSender<io::Result<Chunk>>,
 ) -> io::Result<Passed> {
     let plain_hash = HashThread::start();
     let mut counted = Hashed { source, hasher: None, size: Arc::default() };
-    let outcome = send_chunks(&mut counted, swell, &plain_hash, outbox);
+    let outcome = send_chunks(&mut counted, limits, &plain_hash, outbox);
     let plain = plain_hash.finish();
     let (plain_size, blob) = match outcome {
         Ok(done) => done,
@@ -192,7 +186,7 @@ fn produce(
 /// Gives the plain size, and the blob's digest if it is not the plain one.
 fn send_chunks(
     source: &mut Hashed<impl Read + Send>,
-    swell: Swell,
+    limits: &UnpackLimits,
     hash: &HashThread,
     outbox: &SyncSender<io::Result<Chunk>>,
 ) -> io::Result<(u64, Option<Digest>)> {
@@ -223,12 +217,7 @@ fn send_chunks(
             if outbox.send(Ok(chunk)).is_err() {
                 return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the reader stopped"));
             }
-            let reason = swell
-                .free_bytes
-                .max(compressed.load(Ordering::Relaxed).saturating_mul(swell.ratio));
-            if size > reason {
-                return Err(io::Error::other("the archive swells beyond reason"));
-            }
+            limits.check(size, compressed.load(Ordering::Relaxed))?;
         }
     }
     // Bytes after the last member belong to the blob and so to its digest.

@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
-use rustix::fs::{Gid, Mode, Uid};
+use rustix::fs::Mode;
 use serde::{Deserialize, Serialize};
 use spec::{ChainId, DiffId};
 use sys::mount::Attributes;
@@ -127,16 +127,10 @@ impl Store {
             let dir = sys::fs::open_dir(&draft)?;
             rustix::fs::mkdirat(&dir, "diff", Mode::from_raw_mode(0o755))?;
             rustix::fs::mkdirat(&dir, "work", Mode::RWXU)?;
-            // The root of an overlay has the attributes of its upper directory.
-            let below = rustix::fs::fstat(sys::fs::open_dir(&snapshot.lowers[0])?)?;
+            // The root of an overlay has the attributes of its upper directory: root's and 755, as
+            // Docker has it, whatever the image's archives said of theirs.
             let upper = sys::fs::open_dir_at(dir.as_fd(), "diff")?;
-            rustix::fs::fchown(
-                &upper,
-                Some(Uid::from_raw(below.st_uid)),
-                Some(Gid::from_raw(below.st_gid)),
-            )?;
-            rustix::fs::fchmod(&upper, Mode::from_raw_mode(below.st_mode & 0o7777))?;
-            rustix::fs::futimens(&upper, &Time::of_modification(&below).timestamps())?;
+            rustix::fs::fchmod(&upper, Mode::from_raw_mode(0o755))?;
             let record = serde_json::to_vec(&SnapshotRecord { chain: chain.to_vec() })?;
             std::fs::write(draft.join("snapshot.json"), record)?;
             std::fs::rename(&draft, self.snapshot_dir(id))
@@ -239,6 +233,21 @@ impl Store {
         })?;
         let absolute = |path: Vec<u8>| Path::new("/").join(to_path(&path));
         Ok(found.into_iter().map(|(path, kind)| Change { kind, path: absolute(path) }).collect())
+    }
+
+    /// Whether a snapshot has a directory at `path`, as far as that shows without following links or
+    /// mounting anything: false may be wrong, true is not.
+    pub fn snapshot_has_directory(&self, id: &str, path: &Path) -> bool {
+        let look = || -> io::Result<bool> {
+            let snapshot = self.snapshot(id).map_err(io::Error::other)?;
+            let path = crate::tree::clean(path.as_os_str().as_encoded_bytes());
+            let path = path.map_err(io::Error::other)?;
+            let mut layers = vec![snapshot.upper];
+            layers.extend(snapshot.lowers);
+            let found = Merged::open(&layers)?.find(&path)?;
+            Ok(found.is_some_and(|found| found.is_dir()))
+        };
+        look().unwrap_or(false)
     }
 
     /// Bytes of the files in the writable layer.
@@ -433,11 +442,6 @@ const STUBS: [(&str, Stub); 10] = [
 /// that go there to a place of the image's choosing.
 fn fill_init(mut tree: Tree, mut merged: Merged) -> io::Result<()> {
     let other = |error: crate::tree::TreeError| io::Error::other(error);
-    let root = merged.find(b"")?;
-    if let Some(root) = root {
-        let xattrs = own_xattrs(&root)?;
-        tree.make_dir(b"", &meta_like(&root.stat, &xattrs)).map_err(other)?;
-    }
     let fresh = Meta { mode: 0o755, uid: 0, gid: 0, mtime: Time::default(), xattrs: &[] };
     for (path, stub) in &STUBS {
         let path = path.as_bytes();

@@ -22,6 +22,7 @@ use crate::draft::remove_dir;
 use crate::flush::{Flushes, Unflushed, WAIT_MAX};
 use crate::images::Images;
 use crate::layers::{LayerKey, LayerRecord, Layers, verify};
+use crate::limits::UnpackLimits;
 use crate::records::{self, Durability, RecordError, Records};
 use crate::snapshots::Snapshots;
 use crate::volumes::Volumes;
@@ -30,6 +31,8 @@ use crate::volumes::Volumes;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Options {
     pub driver: Driver,
+    /// What any one archive may unpack to, in bytes; none leaves it to how much came.
+    pub unpacked_max: Option<u64>,
 }
 
 /// How layers are stacked. Docker's `overlay` and `overlay2` both mean the kernel's overlayfs.
@@ -82,6 +85,7 @@ pub struct Store {
 pub(crate) struct Inner {
     root: PathBuf,
     driver: Driver,
+    unpack_limits: UnpackLimits,
     /// Held by flock(2) while this lives.
     _lock: File,
     records: Records,
@@ -144,6 +148,9 @@ impl Store {
         let inner = Inner {
             root,
             driver: options.driver,
+            unpack_limits: options
+                .unpacked_max
+                .map_or_else(UnpackLimits::default, UnpackLimits::of_size),
             _lock: lock,
             records: Records::new(),
             state: Mutex::default(),
@@ -169,6 +176,11 @@ impl Store {
 
     pub fn driver(&self) -> Driver {
         self.inner.driver
+    }
+
+    /// What this store lets an archive ask for.
+    pub fn unpack_limits(&self) -> UnpackLimits {
+        self.inner.unpack_limits
     }
 
     pub fn records(&self) -> &Records {

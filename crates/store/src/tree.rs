@@ -5,11 +5,18 @@
 //! last component is never followed. Open parents are cached, since neighbours in an archive are
 //! neighbours on disk; a regular file then costs open, write, utimensat, close.
 //!
-//! Missing parents are made with mode 755 and remembered as *implied*. Directories get their times
-//! last, in [`Tree::finish`], as making entries in them changes these.
+//! Missing parents are made with mode 755 and remembered as *implied*; a link that leads nowhere gets
+//! the directory that it leads to, inside the root. Directories get their times last, in
+//! [`Tree::finish`], as making entries in them changes these. The root itself keeps its attributes:
+//! what an archive says of `./` is about the directory that it was made of.
 //!
-//! Invariant: nothing outside the root is opened, made, changed or removed.
+//! Invariant: nothing outside the root is opened, made, changed or removed. What is remembered of
+//! an archive stays below [`HELD_BYTES_MAX`].
+//!
+//! Source for the root: moby `pkg/archive/archive.go`, `Unpack`, which goes on where a directory
+//! exists and the entry's name is ".".
 
+use std::collections::hash_map::Entry as Slot;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::fs::File;
@@ -24,17 +31,31 @@ use rustix::io::Errno;
 
 use crate::recipe::Kept;
 use crate::tar::{Kind, Time};
+use crate::walk::{Descend, WalkError, walk_entry};
 
+/// The kernel's PATH_MAX.
 const PATH_BYTES_MAX: usize = 4096;
+/// Directories inside each other that an archive's name may have.
+const DEPTH_MAX: usize = 1024;
 const DIRS_CACHED_MAX: usize = 512;
+/// How many links one missing directory may lead through: path_resolution(7).
+const LINKS_MAX: u32 = 40;
+/// What a tree remembers of one archive: half a million directories, or two million files.
+const HELD_BYTES_MAX: usize = 96 << 20;
+/// What remembering costs beside a name's bytes.
+const HELD_ENTRY_BYTES: usize = 48;
 
 /// Why an entry could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum TreeError {
     #[error("invalid path {0:?}: it leads outside of the root")]
     Escape(PathBuf),
-    #[error("path of {0} bytes is too long")]
+    #[error("path of {0} bytes: file name too long")]
     PathTooLong(usize),
+    #[error("path of {0} directories inside each other is too deep")]
+    TooDeep(usize),
+    #[error("archive has more names than can be remembered")]
+    TooManyNames,
     #[error("cannot create {path:?}")]
     Create { path: PathBuf, source: io::Error },
     #[error("invalid hardlink {path:?} -> {target:?}")]
@@ -93,6 +114,7 @@ pub(crate) struct Tree {
     times: BTreeMap<Vec<u8>, Time>,
     implied: Vec<Vec<u8>>,
     aside: Option<Aside>,
+    held: usize,
     overwrite: Overwrite,
     umask: u32,
     owner: (u32, u32),
@@ -101,7 +123,8 @@ pub(crate) struct Tree {
 /// Where replaced files go that a recipe refers to.
 struct Aside {
     dir: OwnedFd,
-    payloads: BTreeMap<Vec<u8>, Vec<u64>>,
+    /// By inode number: the first ordinal of a file's parts, and how many there are.
+    payloads: HashMap<u64, (u64, u64)>,
     kept: Kept,
     count: u64,
 }
@@ -123,6 +146,7 @@ impl Tree {
             times: BTreeMap::new(),
             implied: Vec::new(),
             aside: None,
+            held: 0,
             overwrite,
             umask: sys::fs::umask()?,
             owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
@@ -140,7 +164,7 @@ impl Tree {
         tree.root_real = Some(sys::fs::real_path(tree.root.as_fd())?);
         tree.aside = Some(Aside {
             dir: sys::fs::open_dir(layer)?,
-            payloads: BTreeMap::new(),
+            payloads: HashMap::new(),
             kept: Kept::new(),
             count: 0,
         });
@@ -151,11 +175,29 @@ impl Tree {
         &self.root
     }
 
-    /// Remembers that payload `ordinal` of the recipe is the file at `real`.
-    pub(crate) fn note_payload(&mut self, real: &[u8], ordinal: u64) {
-        if let Some(aside) = &mut self.aside {
-            aside.payloads.entry(real.to_vec()).or_default().push(ordinal);
+    /// Remembers that payload `ordinal` of the recipe is `file`. A file's parts follow each other.
+    pub(crate) fn note_payload(
+        &mut self,
+        path: &[u8],
+        file: &File,
+        ordinal: u64,
+    ) -> Result<(), TreeError> {
+        let Some(aside) = &mut self.aside else { return Ok(()) };
+        let stat = rustix::fs::fstat(file).map_err(|error| create_error(path, error))?;
+        match aside.payloads.entry(stat.st_ino) {
+            Slot::Occupied(mut parts) => parts.get_mut().1 += 1,
+            Slot::Vacant(first) => {
+                first.insert((ordinal, 1));
+                self.hold(0)?;
+            }
         }
+        Ok(())
+    }
+
+    /// Accounts for something that is remembered until the end.
+    fn hold(&mut self, name_bytes: usize) -> Result<(), TreeError> {
+        self.held += name_bytes + HELD_ENTRY_BYTES;
+        if self.held > HELD_BYTES_MAX { Err(TreeError::TooManyNames) } else { Ok(()) }
     }
 
     /// Opens a new file for writing; gives its path below the root, links resolved.
@@ -205,12 +247,10 @@ impl Tree {
         set().map_err(|source| TreeError::Attributes { path: to_path(path), source })
     }
 
-    /// Makes a directory, or gives the one that is there the attributes.
+    /// Makes a directory, or gives the one that is there the attributes; the root has its own.
     pub(crate) fn make_dir(&mut self, path: &[u8], meta: &Meta<'_>) -> Result<(), TreeError> {
         if path.is_empty() {
-            self.times.insert(Vec::new(), meta.mtime);
-            let set = set_dir(&self.root, meta);
-            return set.map_err(|source| TreeError::Attributes { path: "/".into(), source });
+            return Ok(());
         }
         let (dir, name) = self.parent(path)?;
         let mode = Mode::from_raw_mode(meta.mode & 0o777);
@@ -229,7 +269,11 @@ impl Tree {
             },
             Err(error) => return Err(create_error(path, error)),
         }
-        self.times.insert(dir.child(name), meta.mtime);
+        let real = dir.child(name);
+        let bytes = real.len();
+        if self.times.insert(real, meta.mtime).is_none() {
+            self.hold(bytes)?;
+        }
         let plain = (meta.uid, meta.gid) == self.owner
             && meta.mode & (self.umask | 0o7000) == 0
             && meta.xattrs.is_empty();
@@ -437,14 +481,10 @@ impl Tree {
         if let Some(dir) = self.dirs.get(path) {
             return Ok(Arc::clone(dir));
         }
-        let open = |tree: &Tree| {
-            let flags = OFlags::PATH | OFlags::DIRECTORY;
-            sys::fs::open_in_root(tree.root.as_fd(), OsStr::from_bytes(path), flags, Mode::empty())
-        };
-        let opened = match open(self) {
+        let opened = match self.open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !path.is_empty() => {
-                self.imply(path)?;
-                open(self)
+                self.imply(path, LINKS_MAX)?;
+                self.open(path)
             }
             other => other,
         };
@@ -459,6 +499,11 @@ impl Tree {
         Ok(dir)
     }
 
+    fn open(&self, path: &[u8]) -> io::Result<OwnedFd> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY;
+        sys::fs::open_in_root(self.root.as_fd(), OsStr::from_bytes(path), flags, Mode::empty())
+    }
+
     fn real(&self, fd: &OwnedFd, asked: &[u8]) -> io::Result<Vec<u8>> {
         let Some(root) = &self.root_real else { return Ok(asked.to_vec()) };
         let real = sys::fs::real_path(fd.as_fd())?;
@@ -467,9 +512,30 @@ impl Tree {
         Ok(below.as_os_str().as_bytes().to_vec())
     }
 
-    /// Makes a directory that the archive uses but does not describe.
-    fn imply(&mut self, path: &[u8]) -> Result<(), TreeError> {
-        let (dir, name) = self.parent(path)?;
+    /// Makes the directories of `path` that the archive uses but does not describe.
+    fn imply(&mut self, path: &[u8], links: u32) -> Result<(), TreeError> {
+        let mut missing = Vec::new();
+        let mut at = path;
+        while !at.is_empty() {
+            match self.open(at) {
+                Ok(_) => break,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => missing.push(at),
+                Err(source) => return Err(TreeError::Create { path: to_path(at), source }),
+            }
+            at = split(at).0;
+        }
+        while let Some(path) = missing.pop() {
+            self.imply_one(path, links)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the directory `path`, whose parent exists.
+    fn imply_one(&mut self, path: &[u8], links: u32) -> Result<(), TreeError> {
+        let (parent, name) = split(path);
+        let failed = |source| TreeError::Create { path: to_path(path), source };
+        let fd = self.open(parent).map_err(failed)?;
+        let dir = Dir { real: self.real(&fd, parent).map_err(failed)?, fd };
         let mode = Mode::from_raw_mode(0o755);
         match rustix::fs::mkdirat(&dir.fd, OsStr::from_bytes(name), mode) {
             Ok(()) if self.umask & 0o755 != 0 => {
@@ -477,12 +543,25 @@ impl Tree {
                     let made = sys::fs::open_dir_at(dir.fd.as_fd(), OsStr::from_bytes(name))?;
                     Ok(rustix::fs::fchmod(made, mode)?)
                 };
-                set().map_err(|source| TreeError::Create { path: to_path(path), source })?;
+                set().map_err(failed)?;
             }
             Ok(()) => {}
+            // It is not there, and yet it is: a link to what is not there.
+            Err(Errno::EXIST) if links > 0 => {
+                let target = sys::fs::read_link_at(dir.fd.as_fd(), OsStr::from_bytes(name));
+                let target = target.map_err(failed)?.into_os_string().into_encoded_bytes();
+                let target = match target.strip_prefix(b"/") {
+                    Some(absolute) => absolute.to_vec(),
+                    None if parent.is_empty() => target,
+                    None => [parent, b"/", &target].concat(),
+                };
+                return self.imply(&target, links - 1);
+            }
             Err(error) => return Err(create_error(path, error)),
         }
-        self.implied.push(dir.child(name));
+        let real = dir.child(name);
+        self.hold(real.len())?;
+        self.implied.push(real);
         Ok(())
     }
 
@@ -511,24 +590,26 @@ impl Tree {
         if matches!(there, FileType::Directory | FileType::Symlink) {
             self.dirs.clear();
         }
-        if !self.keep_aside(dir, os_name, &real).map_err(failed)? {
+        if !self.keep_aside(dir, os_name).map_err(failed)? {
             sys::fs::remove_tree(dir.fd.as_fd(), os_name).map_err(failed)?;
         }
         Ok(Way::Clear { whiteout: is_whiteout(&stat) })
     }
 
     /// Moves what a recipe refers to out of the tree; whether it did.
-    fn keep_aside(&mut self, dir: &Dir, name: &OsStr, real: &[u8]) -> io::Result<bool> {
+    fn keep_aside(&mut self, dir: &Dir, name: &OsStr) -> io::Result<bool> {
         let Some(aside) = &mut self.aside else { return Ok(false) };
-        let below = [real, b"/"].concat();
-        let mut moved = Vec::new();
-        for (path, _) in aside.payloads.range(real.to_vec()..) {
-            if path == real || path.starts_with(&below) {
-                moved.push(path.clone());
-            } else if !path.starts_with(real) {
-                break;
-            }
+        if aside.payloads.is_empty() {
+            return Ok(false);
         }
+        let mut moved = Vec::new();
+        walk_entry(dir.fd.as_fd(), name, b"", &mut |node| {
+            if aside.payloads.contains_key(&node.stat.st_ino) {
+                moved.push((node.stat.st_ino, node.path.to_vec()));
+            }
+            Ok::<_, WalkError>(Descend::Yes)
+        })
+        .map_err(io::Error::other)?;
         if moved.is_empty() {
             return Ok(false);
         }
@@ -538,9 +619,16 @@ impl Tree {
         let place = format!("kept/{}", aside.count);
         aside.count += 1;
         rustix::fs::renameat(&dir.fd, name, &aside.dir, &place)?;
-        for path in moved {
-            let now = [place.as_bytes(), &path[real.len()..]].concat();
-            for ordinal in aside.payloads.remove(&path).unwrap_or_default() {
+        for (inode, below) in moved {
+            let now = if below.is_empty() {
+                place.clone().into_bytes()
+            } else {
+                [place.as_bytes(), b"/", &below].concat()
+            };
+            // A second name of the same file finds nothing here: the first one keeps it.
+            let (first, count) = aside.payloads.remove(&inode).unwrap_or_default();
+            for ordinal in first..first + count {
+                self.held += now.len() + HELD_ENTRY_BYTES;
                 aside.kept.insert(ordinal, now.clone());
             }
         }
@@ -609,6 +697,9 @@ pub(crate) fn clean(path: &[u8]) -> Result<Vec<u8>, TreeError> {
             }
             part => parts.push(part),
         }
+    }
+    if parts.len() > DEPTH_MAX {
+        return Err(TreeError::TooDeep(parts.len()));
     }
     Ok(parts.join(&b'/'))
 }

@@ -5,8 +5,7 @@
 //! volumes/<name>/volume.json    labels and options
 //! ```
 //! The one driver is `local`. With the options `type`, `device` and `o` a volume is a file system
-//! that is mounted while a container uses it; the mount is made by the runtime inside the container
-//! from [`Volume::mount`], never on the host.
+//! that is mounted at `_data` while containers use it: [`Volume::mount`] says how, the engine does.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -199,24 +198,20 @@ impl Store {
         Ok(crate::walk::size(data.as_fd())?)
     }
 
-    /// Fills an empty volume with what the tree below `root` has at `path`: content, owners, modes,
-    /// attributes, and those of the directory itself. Does nothing if the volume is not empty or
-    /// there is no such directory.
+    /// Fills `data`, an empty directory of volume `name`, with what the tree below `root` has at
+    /// `path`: content, owners, modes, attributes, and those of the directory itself. Does nothing if
+    /// `data` is not empty or there is no such directory.
     ///
     /// Source: moby `container/container_unix.go`, `CopyImagePathContent`.
     pub fn volume_copy_up(
         &self,
         name: &str,
+        data: BorrowedFd<'_>,
         root: BorrowedFd<'_>,
         path: &Path,
     ) -> Result<(), VolumeError> {
-        let volume = self.volume(name).ok_or_else(|| VolumeError::Missing(name.to_owned()))?;
-        // What is copied into another file system would have to be seen again at the next mount; of
-        // a tmpfs nothing is.
-        let Some(directory) = volume.directory() else { return Ok(()) };
         let failed = |source| VolumeError::CopyUp { name: name.to_owned(), source };
-        let data = sys::fs::open_dir(&directory).map_err(failed)?;
-        if !sys::fs::entries(data.as_fd()).map_err(failed)?.is_empty() {
+        if !sys::fs::entries_after(data, None, 1).map_err(failed)?.0.is_empty() {
             return Ok(());
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY;
@@ -232,7 +227,7 @@ impl Store {
             }
             Err(error) => return Err(failed(error)),
         };
-        crate::archive::copy_directory(source.as_fd(), data.as_fd())
+        crate::archive::copy_directory(source.as_fd(), data)
             .map_err(|source| VolumeError::Tree { name: name.to_owned(), source })
     }
 

@@ -2,9 +2,14 @@
 //!
 //! The tree may be changed under our feet by a container, so each entry is opened first and looked
 //! at afterwards, nothing is followed, and what vanishes meanwhile is skipped.
+//!
+//! A container may also make its tree as deep and its directories as long as it likes, so a walk
+//! holds little of either: of [`OPEN_MAX`] directories the descriptor and the next [`NAMES_MAX`] names,
+//! of those further up only where it was. Such a one is opened again from the root by its path, and
+//! left alone if that leads to another directory now.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -69,7 +74,8 @@ pub(crate) fn walk<E: From<WalkError>>(
     root: BorrowedFd<'_>,
     visit: &mut dyn FnMut(&Node<'_>) -> Result<Descend, E>,
 ) -> Result<(), E> {
-    let mut walker = Walker { links: HashMap::new(), visit };
+    let mut walker = Walker { links: HashMap::new(), link_bytes: 0, visit };
+    let root = root.try_clone_to_owned().map_err(|error| WalkError::at(b"", error))?;
     walker.directory(root, &mut Vec::new())
 }
 
@@ -80,8 +86,11 @@ pub(crate) fn walk_entry<E: From<WalkError>>(
     path: &[u8],
     visit: &mut dyn FnMut(&Node<'_>) -> Result<Descend, E>,
 ) -> Result<(), E> {
-    let mut walker = Walker { links: HashMap::new(), visit };
-    walker.entry(dir, name, FileType::Unknown, &mut path.to_vec())
+    let mut walker = Walker { links: HashMap::new(), link_bytes: 0, visit };
+    match walker.entry(dir, name, FileType::Unknown, path)? {
+        Some(below) => walker.directory(below, &mut path.to_vec()),
+        None => Ok(()),
+    }
 }
 
 /// Bytes of the regular files below `root`, each once.
@@ -96,50 +105,149 @@ pub(crate) fn size(root: BorrowedFd<'_>) -> Result<u64, WalkError> {
     Ok(size)
 }
 
+/// Directories that are open at a time, the root besides.
+const OPEN_MAX: usize = 32;
+/// Names of one directory that are read at a time.
+const NAMES_MAX: usize = 16 * 1024;
+/// The kernel's PATH_MAX: what lies deeper has no name that could be used.
+const PATH_BYTES_MAX: usize = 4096;
+/// Names of files that have several. When there are more, such files are taken for different ones.
+const LINKS_BYTES_MAX: usize = 64 << 20;
+
 struct Walker<'v, E> {
     links: HashMap<(u64, u64), Vec<u8>>,
+    link_bytes: usize,
     visit: &'v mut dyn FnMut(&Node<'_>) -> Result<Descend, E>,
 }
 
+/// A directory that the walk is in.
+struct Frame {
+    /// None while many are open below.
+    dir: Option<OwnedFd>,
+    /// Device and inode.
+    identity: (u64, u64),
+    /// What comes next, in reverse.
+    names: Vec<sys::fs::Entry>,
+    /// Whether more comes after that.
+    more: bool,
+    last: Option<OsString>,
+    path_bytes: usize,
+}
+
+impl Frame {
+    fn enter(dir: OwnedFd, path: &[u8]) -> Result<Frame, WalkError> {
+        let stat = rustix::fs::fstat(&dir).map_err(|error| WalkError::at(path, error))?;
+        Ok(Frame {
+            dir: Some(dir),
+            identity: (stat.st_dev, stat.st_ino),
+            names: Vec::new(),
+            more: true,
+            last: None,
+            path_bytes: path.len(),
+        })
+    }
+
+    /// The next name; none at the end, or when the directory was removed.
+    fn next(&mut self) -> io::Result<Option<sys::fs::Entry>> {
+        if let (true, true, Some(dir)) = (self.names.is_empty(), self.more, &self.dir) {
+            let read = sys::fs::entries_after(dir.as_fd(), self.last.as_deref(), NAMES_MAX);
+            (self.names, self.more) = match read {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => (Vec::new(), false),
+                other => other?,
+            };
+            self.names.reverse();
+        }
+        let next = self.names.pop();
+        if let Some(next) = &next {
+            self.last = Some(next.name.clone());
+        }
+        Ok(next)
+    }
+
+    fn close(&mut self) {
+        self.dir = None;
+        self.names = Vec::new();
+        self.more = true;
+    }
+}
+
 impl<E: From<WalkError>> Walker<'_, E> {
-    fn directory(&mut self, dir: BorrowedFd<'_>, path: &mut Vec<u8>) -> Result<(), E> {
-        let found = sys::fs::entries_sorted(dir).map_err(|error| WalkError::at(path, error))?;
-        for entry in found {
-            let length = path.len();
-            if length > 0 {
+    fn directory(&mut self, dir: OwnedFd, path: &mut Vec<u8>) -> Result<(), E> {
+        let mut frames = vec![Frame::enter(dir, path)?];
+        while let Some(top) = frames.last_mut() {
+            path.truncate(top.path_bytes);
+            let Some(entry) = top.next().map_err(|error| WalkError::at(path, error))? else {
+                frames.pop();
+                reopen(&mut frames, path);
+                continue;
+            };
+            let Some(dir) = &top.dir else { continue };
+            if !path.is_empty() {
                 path.push(b'/');
             }
             path.extend_from_slice(entry.name.as_bytes());
-            self.entry(dir, &entry.name, entry.kind, path)?;
-            path.truncate(length);
+            if path.len() > PATH_BYTES_MAX {
+                return Err(WalkError::at(path, Errno::NAMETOOLONG).into());
+            }
+            if let Some(below) = self.entry(dir.as_fd(), &entry.name, entry.kind, path)? {
+                // The root stays open: the others are found from it.
+                if let Some(far) = frames.len().checked_sub(OPEN_MAX).filter(|far| *far > 0) {
+                    frames[far].close();
+                }
+                frames.push(Frame::enter(below, path)?);
+            }
         }
         Ok(())
     }
 
+    /// Visits one entry; gives the directory to enter.
     fn entry(
         &mut self,
         dir: BorrowedFd<'_>,
         name: &OsStr,
         hint: FileType,
-        path: &mut Vec<u8>,
-    ) -> Result<(), E> {
+        path: &[u8],
+    ) -> Result<Option<OwnedFd>, E> {
         let looked = look(dir, name, hint).map_err(|error| WalkError::at(path, error))?;
-        let Some((stat, opened)) = looked else { return Ok(()) };
+        let Some((stat, opened)) = looked else { return Ok(None) };
         let is_dir = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         let mut link_of = None;
         if !is_dir && stat.st_nlink > 1 {
             match self.links.get(&(stat.st_dev, stat.st_ino)) {
                 Some(first) => link_of = Some(first.clone()),
+                None if self.link_bytes > LINKS_BYTES_MAX => {}
                 None => {
-                    self.links.insert((stat.st_dev, stat.st_ino), path.clone());
+                    self.link_bytes += path.len() + size_of::<((u64, u64), Vec<u8>)>();
+                    self.links.insert((stat.st_dev, stat.st_ino), path.to_vec());
                 }
             }
         }
         let node = Node { dir, name, path, stat, opened, link_of: link_of.as_deref() };
         let descend = (self.visit)(&node)?;
-        match (node.opened, descend) {
-            (Some(opened), Descend::Yes) if is_dir => self.directory(opened.as_fd(), path),
-            (Some(_) | None, Descend::Yes | Descend::No) => Ok(()),
+        Ok(node.opened.filter(|_| is_dir && descend == Descend::Yes))
+    }
+}
+
+/// Opens the last of `frames` again where it was closed; leaves out those that are not there now.
+fn reopen(frames: &mut Vec<Frame>, path: &[u8]) {
+    while let [root, .., last] = frames.as_slice() {
+        if last.dir.is_some() {
+            return;
+        }
+        let below = &path[root.path_bytes..last.path_bytes];
+        let below = below.strip_prefix(b"/").unwrap_or(below);
+        let opened = root.dir.as_ref().and_then(|root| {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            let below = OsStr::from_bytes(below);
+            sys::fs::open_beneath(root.as_fd(), below, flags, Mode::empty()).ok()
+        });
+        let same = opened.filter(|dir| {
+            let is_it = |stat: Stat| (stat.st_dev, stat.st_ino) == last.identity;
+            rustix::fs::fstat(dir).is_ok_and(is_it)
+        });
+        match (same, frames.last_mut()) {
+            (Some(dir), Some(last)) => return last.dir = Some(dir),
+            (None, _) | (_, None) => drop(frames.pop()),
         }
     }
 }
@@ -185,9 +293,20 @@ impl Node<'_> {
         FileType::from_raw_mode(self.stat.st_mode) == FileType::Directory
     }
 
-    /// The tar entry for this node under the name `path`; none for a socket.
+    /// The tar entry for this node under the name `path`; none for a socket, and for what is gone or
+    /// became another kind of thing meanwhile.
     pub(crate) fn tar_entry(&self, path: Vec<u8>) -> Result<Option<Entry>, WalkError> {
-        self.entry(path).map_err(|error| WalkError::at(self.path, error))
+        match self.entry(path) {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::InvalidInput
+                ) =>
+            {
+                Ok(None)
+            }
+            other => other.map_err(|error| WalkError::at(self.path, error)),
+        }
     }
 
     fn entry(&self, path: Vec<u8>) -> io::Result<Option<Entry>> {
@@ -246,4 +365,86 @@ fn carries(name: &[u8]) -> bool {
     !is_overlay_xattr(name)
         && name != b"security.selinux"
         && !name.starts_with(b"system.posix_acl_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Scratch;
+
+    fn paths(scratch: &Scratch) -> Result<Vec<String>, WalkError> {
+        let root = sys::fs::open_dir(scratch.path()).unwrap();
+        let mut found = Vec::new();
+        walk(root.as_fd(), &mut |node| {
+            found.push(String::from_utf8_lossy(node.path).into_owned());
+            Ok::<_, WalkError>(Descend::Yes)
+        })?;
+        Ok(found)
+    }
+
+    #[test]
+    fn a_tree_deeper_than_descriptors_is_walked_in_order() {
+        let scratch = Scratch::new();
+        let mut want = Vec::new();
+        let mut at = String::new();
+        for depth in 0..3 * OPEN_MAX {
+            for name in ["a", "z"] {
+                std::fs::write(scratch.path().join(format!("{at}{name}")), "").unwrap();
+                want.push(format!("{at}{name}"));
+            }
+            want.push(format!("{at}d"));
+            std::fs::create_dir(scratch.path().join(format!("{at}d"))).unwrap();
+            at = "d/".repeat(depth + 1);
+        }
+        let found = paths(&scratch).unwrap();
+        want.sort_by(|a, b| a.split('/').cmp(b.split('/')));
+        assert_eq!(found, want);
+    }
+
+    #[test]
+    fn a_long_directory_is_read_in_parts() {
+        let scratch = Scratch::new();
+        let want: Vec<String> = (0..2 * NAMES_MAX + 77).map(|at| format!("{at:08}")).collect();
+        for name in &want {
+            std::os::unix::fs::symlink("x", scratch.path().join(name)).unwrap();
+        }
+        assert_eq!(paths(&scratch).unwrap(), want);
+    }
+
+    #[test]
+    fn what_has_no_name_ends_a_walk_in_words() {
+        let scratch = Scratch::new();
+        let mut at = sys::fs::open_dir(scratch.path()).unwrap();
+        for _ in 0..3000 {
+            rustix::fs::mkdirat(&at, "d", Mode::RWXU).unwrap();
+            at = sys::fs::open_dir_at(at.as_fd(), "d").unwrap();
+        }
+        let error = paths(&scratch).unwrap_err();
+        assert_eq!(error.source.raw_os_error(), Some(Errno::NAMETOOLONG.raw_os_error()));
+        let top = sys::fs::open_dir(scratch.path()).unwrap();
+        sys::fs::remove_tree(top.as_fd(), "d").unwrap();
+    }
+
+    #[test]
+    fn what_is_moved_meanwhile_is_left_alone() {
+        let scratch = Scratch::new();
+        let deep = scratch.path().join("a/".to_owned() + &"d/".repeat(2 * OPEN_MAX));
+        std::fs::create_dir_all(&deep).unwrap();
+        std::fs::write(scratch.path().join("a/z"), "").unwrap();
+        std::fs::write(scratch.path().join("z"), "").unwrap();
+        let root = sys::fs::open_dir(scratch.path()).unwrap();
+        let mut found = Vec::new();
+        walk(root.as_fd(), &mut |node| {
+            if node.path.len() == 1 + 2 * 2 * OPEN_MAX {
+                std::fs::rename(scratch.path().join("a"), scratch.path().join("b")).unwrap();
+                std::fs::create_dir(scratch.path().join("a")).unwrap();
+                std::fs::write(scratch.path().join("a/zz"), "").unwrap();
+            }
+            found.push(String::from_utf8_lossy(node.path).into_owned());
+            Ok::<_, WalkError>(Descend::Yes)
+        })
+        .unwrap();
+        assert!(!found.iter().any(|path| path == "a/z" || path == "a/zz"), "{found:?}");
+        assert_eq!(found.last().map(String::as_str), Some("z"));
+    }
 }

@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -19,9 +19,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
-use crate::compress::sniffed;
+use crate::compress::bounded;
 use crate::draft::{Draft, Hashing, UnpackError};
 use crate::layers::{Layer, LayerKey, Lease};
+use crate::limits::Meter;
 use crate::merged::{Found, Merged};
 use crate::store::Store;
 use crate::tar::read::Reader;
@@ -280,13 +281,22 @@ impl LayerWriter<'_> {
         owner: Option<(u32, u32)>,
     ) -> Result<(), WriteError> {
         let base = self.real(to.as_os_str().as_bytes(), Last::Follow)?;
-        let plain = sniffed(BufReader::with_capacity(256 * 1024, archive))
-            .map_err(|error| UnpackError::from(TarError::Read(error)))?;
-        let mut reader = Reader::new(BufReader::with_capacity(256 * 1024, plain));
-        let mut raw = Vec::new();
+        let unread = |error| UnpackError::from(TarError::Read(error));
+        let limits = self.store.unpack_limits();
+        let (plain, gauge) = bounded(archive, &limits).map_err(unread)?;
+        let (mut reader, mut meter) = (Reader::new(plain), Meter::start(&limits));
+        let (mut raw, mut written) = (Vec::new(), 0_u64);
         while let Some(mut entry) = reader.next(&mut raw).map_err(UnpackError::from)? {
             raw.clear();
+            meter.entry(&entry).map_err(UnpackError::from)?;
+            // Holes are written here, unlike in an unpacked layer.
+            written = written.saturating_add(entry.real_size);
+            gauge.check(written).map_err(unread)?;
             let path = clean(&entry.path).map_err(UnpackError::from)?;
+            if path.is_empty() && entry.kind == Kind::Dir {
+                // The directory it goes into is there already, and stays as it is.
+                continue;
+            }
             let last = if entry.kind == Kind::Dir { Last::Follow } else { Last::Keep };
             entry.path = self.real(&join(&base, &path), last)?;
             if entry.kind == Kind::HardLink {
@@ -299,11 +309,14 @@ impl LayerWriter<'_> {
             if entry.path.is_empty() {
                 continue;
             }
-            let attrs = Attrs { mode: 0o755, ..attrs_of(&entry) };
+            // What the archive uses without describing it belongs to nobody in particular.
+            let (uid, gid) = owner.unwrap_or((0, 0));
+            let attrs = Attrs { mode: 0o755, uid, gid, mtime: entry.mtime, xattrs: Vec::new() };
             self.make_missing(split(&entry.path).0, &attrs)?;
             self.copy_up_parents(&entry.path)?;
             if entry.kind == Kind::File {
-                let content = Payload { reader: &mut reader, parts: entry.parts.clone(), at: 0 };
+                let parts = std::mem::take(&mut entry.parts).into_iter().peekable();
+                let content = Payload { reader: &mut reader, parts, at: 0 };
                 entry.size = entry.real_size;
                 self.draft.add(&entry, Some(&mut content.take(entry.real_size)))?;
             } else {
@@ -553,14 +566,14 @@ impl Copy<'_, '_> {
 /// An entry's content with its holes as zeros.
 struct Payload<'r, R> {
     reader: &'r mut Reader<R>,
-    parts: Vec<(u64, u64)>,
+    parts: std::iter::Peekable<std::vec::IntoIter<(u64, u64)>>,
     at: u64,
 }
 
 impl<R: io::BufRead> Read for Payload<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let part = self.parts.iter().find(|(offset, length)| self.at < offset + length).copied();
-        let got = match part {
+        while self.parts.next_if(|(offset, length)| offset + length <= self.at).is_some() {}
+        let got = match self.parts.peek().copied() {
             Some((offset, length)) if self.at >= offset => {
                 let limit = (offset + length - self.at).min(buffer.len() as u64);
                 let chunk = self.reader.payload(limit).map_err(io::Error::other)?;
@@ -578,16 +591,6 @@ impl<R: io::BufRead> Read for Payload<'_, R> {
         };
         self.at += got as u64;
         Ok(got)
-    }
-}
-
-fn attrs_of(entry: &Entry) -> Attrs {
-    Attrs {
-        uid: entry.uid,
-        gid: entry.gid,
-        mode: entry.mode,
-        mtime: entry.mtime,
-        xattrs: Vec::new(),
     }
 }
 

@@ -3,6 +3,7 @@
 mod common;
 
 use std::io::Read;
+use std::os::fd::AsFd as _;
 use std::path::Path;
 
 use common::{Scratch, privileged, sh};
@@ -239,7 +240,9 @@ fn an_empty_volume_takes_what_the_image_has() {
     let (volume, _) = store.volume_create("vol", &VolumeSpec::default()).unwrap();
     let root = sys::fs::open_dir(&scratch.path().join("root")).unwrap();
     for _ in 0..2 {
-        store.volume_copy_up("vol", std::os::fd::AsFd::as_fd(&root), Path::new("/data")).unwrap();
+        let data = sys::fs::open_dir(&volume.mountpoint).unwrap();
+        let (data, root) = (data.as_fd(), root.as_fd());
+        store.volume_copy_up("vol", data, root, Path::new("/data")).unwrap();
     }
     sh(&volume.mountpoint, "test $(stat -c %a.%u:%g .) = 750.5:6; test $(stat -c %u sub/x) = 5");
     store.volume_remove("vol").unwrap();

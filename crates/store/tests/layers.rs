@@ -62,6 +62,8 @@ const SAMPLE: &str = "mkdir -p src/usr/bin src/etc src/var/empty src/tmp; chmod 
     mkfifo src/var/fifo; mknod src/var/null c 1 3; touch -d '2001-02-03 04:05:06.789' src/usr/bin/tool;
     : > src/etc/empty; touch -h -d '1999-01-01' src/usr/link; touch -d '1960-01-01' src/var/empty;
     n=$(printf 'long%.0s' $(seq 40)); mkdir -p src/$n/$n; echo deep > src/$n/$n/file;
+    mknod src/var/disk b 7 300; chmod 2770 src/var/empty; chown 2000000000:3000000000 src/usr/bin;
+    ln src/usr/link src/usr/link.hard; ln src/etc/motd.hard src/var/motd; ln src/var/fifo src/etc/fifo;
     truncate -s 10M src/sparse; printf x | dd of=src/sparse bs=1 seek=5000000 conv=notrunc status=none;
     python3 -c 'import os;os.setxattr(\"src/etc/motd\",\"user.test\",b\"value\")'; touch -d '2010-10-10' src/var src/usr src/etc;";
 
@@ -177,10 +179,64 @@ fn a_link_planted_by_the_archive_leads_nowhere() {
     let store = open(&scratch);
     let lease = store.lease();
     let file = std::fs::File::open(scratch.path().join("a.tar")).unwrap();
-    let outcome = store.unpack(&lease, file, &UnpackLimits::default(), None, &[]);
-    assert_eq!(std::fs::read_dir(scratch.path().join("out")).unwrap().count(), 0);
-    // The link's target is taken below the layer's root, where it does not exist.
-    assert!(outcome.is_err());
+    let layer = store.unpack(&lease, file, &UnpackLimits::default(), None, &[]).unwrap();
+    let out = scratch.path().join("out");
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 0);
+    // The directory that the link means is one of the layer's own.
+    let inside = diff_of(&store, &layer).join(out.strip_prefix("/").unwrap());
+    assert_eq!(std::fs::read_to_string(inside.join("f")).unwrap(), "x\n");
+}
+
+#[test]
+fn the_end_may_be_missing_as_a_whole_but_not_in_part() {
+    if !privileged("unpacking") {
+        return;
+    }
+    let make = |end: usize| format!("echo x > f; tar -b1 -cf b.tar f; head -c {end} b.tar > a.tar");
+    for whole in [1024, 1536, 2048] {
+        let scratch = Scratch::new("end");
+        sh(scratch.path(), &make(whole));
+        check_round_trip(&scratch, &scratch.path().join("a.tar"), Oracle::None);
+    }
+    for cut in [1024 + 1, 1536 + 511] {
+        check_refused(&make(cut), "unexpected EOF");
+    }
+    check_refused(
+        "echo x > f; tar -cf b.tar f; (head -c 1536 b.tar; cat b.tar) > a.tar",
+        "invalid tar header",
+    );
+}
+
+#[test]
+fn what_an_archive_says_of_its_own_directory_changes_no_root() {
+    if !privileged("unpacking") {
+        return;
+    }
+    for name in ["", "/", ".", "./", "./.", "a/.."] {
+        let scratch = Scratch::new("root");
+        let python = format!(
+            "import tarfile; t=tarfile.open('a.tar','w',format=tarfile.PAX_FORMAT)
+i=tarfile.TarInfo('x'); i.name='{name}'; i.type=tarfile.DIRTYPE; i.mode=0o2700; i.uid=7; i.gid=8; i.mtime=1
+i.pax_headers={{'SCHILY.xattr.user.x':'y'}}
+t.addfile(i); i=tarfile.TarInfo('f'); t.addfile(i); t.close()"
+        );
+        sh(scratch.path(), &format!("cat > m.py <<'END'\n{python}\nEND\npython3 m.py"));
+        let store = open(&scratch);
+        let lease = store.lease();
+        let file = std::fs::File::open(scratch.path().join("a.tar")).unwrap();
+        let layer = store.unpack(&lease, file, &UnpackLimits::default(), None, &[]).unwrap();
+        let diff = diff_of(&store, &layer);
+        let check = "test \"$(stat -c '%a %u %g' .)\" = '755 0 0' && test \"$(stat -c %Y .)\" -gt 1 && test -e f
+            python3 -c 'import os; assert not [n for n in os.listxattr(\".\") if n.startswith(\"user\")]'";
+        sh(&diff, check);
+        store.snapshot_create("c", &[layer.key]).unwrap();
+        let tree = store.snapshot_mount("c").unwrap();
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&*tree);
+        sh(Path::new(&format!("/proc/{}/fd/{fd}", std::process::id())), check);
+        let mut again = Vec::new();
+        store.layer_tar(&layer.key).unwrap().read_to_end(&mut again).unwrap();
+        assert_eq!(spec::Digest::of(&again), layer.key.diff_id().0);
+    }
 }
 
 /// Unpacks the tar made of the directory `name` as a layer.

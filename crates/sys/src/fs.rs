@@ -81,26 +81,49 @@ pub fn open_dir_at(dir: BorrowedFd<'_>, name: impl AsRef<OsStr>) -> io::Result<O
 /// The names in `dir`, without `.` and `..`, in the directory's own order. Reads from the start,
 /// whatever was read before.
 pub fn entries(dir: BorrowedFd<'_>) -> io::Result<Vec<Entry>> {
+    let mut found = Vec::new();
+    each_entry(dir, |name, kind| found.push(Entry { name: name.to_owned(), kind }))?;
+    Ok(found)
+}
+
+fn each_entry(dir: BorrowedFd<'_>, mut each: impl FnMut(&OsStr, FileType)) -> io::Result<()> {
     rustix::fs::seek(dir, rustix::fs::SeekFrom::Start(0))?;
     let mut buffer = Vec::with_capacity(32 * 1024);
-    let mut found = Vec::new();
     let mut stream = RawDir::new(dir, buffer.spare_capacity_mut());
     while let Some(entry) = stream.next() {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
-            let name = OsStr::from_bytes(name).to_owned();
-            found.push(Entry { name, kind: entry.file_type() });
+            each(OsStr::from_bytes(name), entry.file_type());
         }
     }
-    Ok(found)
+    Ok(())
 }
 
-/// The names in `dir` in the order of their bytes.
-pub fn entries_sorted(dir: BorrowedFd<'_>) -> io::Result<Vec<Entry>> {
-    let mut found = entries(dir)?;
-    found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    Ok(found)
+/// The first `limit` names in `dir` that come after `after`, in the order of their bytes, and whether
+/// there are more. Holds twice as many, however long the directory is.
+pub fn entries_after(
+    dir: BorrowedFd<'_>,
+    after: Option<&OsStr>,
+    limit: usize,
+) -> io::Result<(Vec<Entry>, bool)> {
+    let mut found: Vec<Entry> = Vec::new();
+    let mut more = false;
+    let mut first = |found: &mut Vec<Entry>| {
+        found.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        more |= found.len() > limit;
+        found.truncate(limit);
+    };
+    each_entry(dir, |name, kind| {
+        if after.is_none_or(|after| name > after) {
+            found.push(Entry { name: name.to_owned(), kind });
+        }
+        if found.len() >= limit.saturating_mul(2) {
+            first(&mut found);
+        }
+    })?;
+    first(&mut found);
+    Ok((found, more))
 }
 
 /// Where an open file lies now, in this process's view. For files of our own trees only.

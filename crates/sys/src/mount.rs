@@ -209,6 +209,15 @@ pub fn detach(root: impl AsFd) -> io::Result<()> {
     Ok(raw::unmount(".", raw::UnmountFlags::DETACH)?)
 }
 
+/// Takes the topmost mount at `path`, which is trusted, out of our namespace. Who still uses it keeps it.
+///
+/// # Errors
+/// `EINVAL` when nothing is mounted there.
+pub fn unmount(path: &Path) -> io::Result<()> {
+    let flags = raw::UnmountFlags::DETACH | raw::UnmountFlags::NOFOLLOW;
+    Ok(raw::unmount(path, flags)?)
+}
+
 #[repr(C)]
 #[derive(Default)]
 struct MountAttr {

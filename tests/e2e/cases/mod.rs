@@ -1,6 +1,7 @@
 //! The cases, by what they are about. A case is a sentence and a function.
 
 mod api;
+mod archives;
 mod attack;
 mod build;
 mod build_classic;
@@ -72,6 +73,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         streams::CASES,
         streams_ends::CASES,
         attack::CASES,
+        archives::CASES,
     ]
     .into_iter()
     .flatten()

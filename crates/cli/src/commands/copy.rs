@@ -282,9 +282,8 @@ async fn to_container(
     };
     let (sender, body) = Body::channel();
     let from = PathBuf::from(source);
-    let owners = matches.on("archive");
-    let packing =
-        tokio::task::spawn_blocking(move || local::pack(&from, &inner, follow, owners, sender));
+    let links = if follow { local::Links::Follow } else { local::Links::Keep };
+    let packing = tokio::task::spawn_blocking(move || local::pack(&from, &inner, links, sender));
     let sent = put(client, matches, name, &into, body).await;
     let packed = packing.await.map_err(|error| Failure::new(error.to_string()))?;
     sent?;

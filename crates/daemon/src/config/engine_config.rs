@@ -35,6 +35,12 @@ pub fn read(reader: &Reader<'_>) -> Result<EngineConfig> {
         exec_root: absolute("exec-root", path("exec-root", EXEC_ROOT))?,
         exe: PathBuf::from("/proc/self/exe"),
         storage_driver,
+        unpacked_max: match reader.text("max-unpacked-size") {
+            "" => None,
+            text => Some(bytes(text).filter(|size| *size > 0).ok_or_else(|| {
+                ConfigError::value("max-unpacked-size", format!("invalid size: '{text}'"))
+            })?),
+        },
         live: live(reader)?,
         log: log(reader)?,
         default_ulimits: ulimits(reader)?,

@@ -251,6 +251,12 @@ pub static KEYS: &[Key] = &[
         "Set the max download attempts for each pull",
     ),
     key(
+        "max-unpacked-size",
+        "max-unpacked-size",
+        Text,
+        "What an image, layer, build context or copied archive may unpack to (default 2 GiB, or 500 times what came)",
+    ),
+    key(
         "metrics-addr",
         "metrics-addr",
         Text,

@@ -157,7 +157,8 @@ impl Context {
             ".dockerignore".into(),
         ];
         let keep = |path: &[u8]| wanted.iter().any(|name| name.as_bytes() == path);
-        let listed = listing::list(archive, spool, &keep).map_err(|error| refused(&error))?;
+        let listed = listing::list(archive, spool, &store.unpack_limits(), &keep)
+            .map_err(|error| refused(&error))?;
         let bytes = listed.bytes;
         let ground = Ground::Packed { archive: listed.archive, directory };
         let mut context = Self {
@@ -420,8 +421,12 @@ fn spool(path: &Path) -> Result<File> {
 
 fn unpack(archive: File, directory: Directory, extras: &str) -> Result<Ground> {
     let top = directory.open()?;
-    let options =
-        store::archive::ExtractOptions { overwrite: store::Overwrite::Anything, owner: None };
+    // What it may hold was looked at when it came; here it is as it was then, and plain.
+    let options = store::archive::ExtractOptions {
+        overwrite: store::Overwrite::Anything,
+        owner: None,
+        limits: store::UnpackLimits::default(),
+    };
     store::archive::extract(top.as_fd(), Path::new("/"), archive, &options)
         .map_err(|error| refused(&error))?;
     let mut named = None;

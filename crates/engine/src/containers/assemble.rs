@@ -1,5 +1,10 @@
-//! The tree of a container that does not run, with its volumes and binds in their places: what
-//! `docker cp` reads and writes before the start and after the end.
+//! A container's tree as `docker cp` and `docker export` see it, whether it runs or not: its own file
+//! system, without `/proc` and its like, and for a copy the volumes, binds and managed files in their
+//! places.
+//!
+//! The file system of a container that runs is the one it runs on: a clone of its root mount, taken in
+//! its mount namespace. overlayfs wants an upper directory for one mount alone, and says so in the
+//! kernel's log. Of one that does not run it is a mount that no path leads to.
 //!
 //! The mounts are made in a mount namespace that belongs to nobody: a thread makes it, assembles the
 //! tree there and ends. The namespace lives as long as the descriptor of it, so nothing is mounted
@@ -12,14 +17,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{CWD, Mode, OFlags};
-use sys::mount::{Depth, Propagation};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use sys::mount::{Attributes, Change, Depth, Propagation};
 use sys::namespace::Namespaces;
 use sys::path::Root;
 
+use super::mounts::Mount;
 use super::record::Record;
-use super::spec::MountKind;
-use super::{volumes, world};
+use super::spec::{MountKind, NetworkMode};
+use super::task::View;
+use super::{volume_mounts, volumes, world};
 use crate::Inner;
 use crate::error::{Error, Kind, Result};
 
@@ -36,68 +44,193 @@ impl AsFd for Assembled {
     }
 }
 
-/// A mount to be made: what, where, and whether what is mounted below it comes along.
+/// A mount to be made.
 struct Piece {
-    source: PathBuf,
+    source: Source,
     destination: PathBuf,
-    depth: Depth,
+    access: Access,
     /// Holds what `source` leads to.
     _held: Vec<OwnedFd>,
 }
 
-/// Puts the volumes and binds of `record` into `tree`. Blocking. `None` when there are none, or
-/// when they are no concern of a copy (tmpfs, images).
+enum Source {
+    /// A path of the host, and whether what is mounted below it comes along.
+    Path(PathBuf, Depth),
+    /// A mount that is attached nowhere.
+    Tree(OwnedFd),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Write,
+    Read,
+}
+
+/// A container's own file system, by a mount that no path leads to.
+pub(super) enum Own {
+    /// What runs, and its tmpfs mounts.
+    Running {
+        root: Arc<OwnedFd>,
+        tmpfs: Vec<(PathBuf, OwnedFd)>,
+    },
+    Stopped(Arc<OwnedFd>),
+}
+
+impl Own {
+    /// Blocking.
+    ///
+    /// # Errors
+    /// When the kernel refuses the mount.
+    pub(super) fn find(engine: &Inner, view: &View) -> Result<Own> {
+        if let Some(run) = view.phase.run() {
+            match running(run.pid, &view.record) {
+                Ok(own) => return Ok(own),
+                // It ended this instant.
+                Err(error)
+                    if matches!(
+                        Errno::from_io_error(&error),
+                        Some(Errno::NOENT | Errno::SRCH | Errno::INVAL)
+                    ) => {}
+                Err(source) => return Err(failed(source)),
+            }
+        }
+        let snapshot = engine.store.snapshot_mount(&view.record.id.to_string());
+        snapshot.map(Own::Stopped).map_err(|source| Error::caused(Kind::Internal, source))
+    }
+
+    pub(super) fn root(&self) -> &Arc<OwnedFd> {
+        let (Own::Running { root, .. } | Own::Stopped(root)) = self;
+        root
+    }
+}
+
+/// Takes a process's root and its tmpfs mounts out of its mount namespace. No path of the container's
+/// is resolved on the way but with its root as `/`, and none through the links of its /proc.
+fn running(pid: i32, record: &Record) -> io::Result<Own> {
+    let namespace = OFlags::RDONLY | OFlags::CLOEXEC;
+    let namespace = rustix::fs::open(format!("/proc/{pid}/ns/mnt"), namespace, Mode::empty())?;
+    let tmpfs = record.mounts.iter().filter(|mount| mount.kind == MountKind::Tmpfs);
+    let tmpfs: Vec<PathBuf> = tmpfs.map(|mount| PathBuf::from(&mount.destination)).collect();
+    let take = move || -> io::Result<Own> {
+        // setns(2): only a thread that shares its directories with no other may change them.
+        sys::namespace::unshare_directories()?;
+        sys::namespace::join(&namespace, Namespaces::MOUNT)?;
+        // What is mounted into the clones must not show in the container.
+        let private = Change { propagation: Some(Propagation::Private), ..Change::default() };
+        let inside = Root::open_at(Path::new("/"))?;
+        let clone = |place: &Path| -> io::Result<OwnedFd> {
+            let tree = sys::mount::clone_tree(inside.handle(place)?, Path::new(""), Depth::Only)?;
+            sys::mount::change(&tree, Depth::Only, private)?;
+            Ok(tree)
+        };
+        let root = clone(Path::new("/"))?;
+        let tmpfs = tmpfs.into_iter().filter_map(|place| {
+            let tree = clone(&place).ok()?;
+            Some((place, tree))
+        });
+        let tmpfs = tmpfs.collect();
+        Ok(Own::Running { root: Arc::new(root), tmpfs })
+    };
+    on_a_thread(take)
+}
+
+/// Runs what changes its thread's namespace.
+fn on_a_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    std::thread::scope(|scope| match scope.spawn(work).join() {
+        Ok(outcome) => outcome,
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}
+
+/// Puts the mounts of `record` into its tree. Blocking.
 ///
 /// # Errors
 /// When a volume cannot be had, or the kernel refuses a mount.
-pub(super) fn assemble(
-    engine: &Inner,
-    record: &Record,
-    tree: &Arc<OwnedFd>,
-) -> Result<Option<Assembled>> {
-    let pieces = pieces(engine, record)?;
-    if pieces.is_empty() {
-        return Ok(None);
-    }
+pub(super) fn assemble(engine: &Inner, record: &Record, own: Own) -> Result<Assembled> {
+    let (root, tmpfs) = match own {
+        Own::Running { root, tmpfs } => (root, tmpfs),
+        Own::Stopped(root) => (root, Vec::new()),
+    };
+    let pieces = pieces(engine, record, tmpfs)?;
     // Only where it was made may it be cloned. Before Linux 6.15 it cannot be, and goes itself.
-    let cloned = sys::mount::clone_tree(tree, Path::new(""), Depth::Only);
-    let tree = cloned.or_else(|_| tree.try_clone()).map_err(failed)?;
-    let mount = move || mount_all(&tree, &pieces);
-    match std::thread::spawn(mount).join() {
-        Ok(outcome) => outcome.map(Some).map_err(failed),
-        Err(panic) => std::panic::resume_unwind(panic),
-    }
+    let cloned = sys::mount::clone_tree(&root, Path::new(""), Depth::Only);
+    let tree = cloned.or_else(|_| root.try_clone()).map_err(failed)?;
+    on_a_thread(move || mount_all(&tree, pieces)).map_err(failed)
 }
 
 fn failed(source: io::Error) -> Error {
-    Error::because(Kind::Internal, "cannot mount the container's volumes", source)
+    Error::because(Kind::Internal, "cannot mount the container's file system", source)
 }
 
-fn pieces(engine: &Inner, record: &Record) -> Result<Vec<Piece>> {
+fn pieces(engine: &Inner, record: &Record, tmpfs: Vec<(PathBuf, OwnedFd)>) -> Result<Vec<Piece>> {
     let mut all = Vec::new();
     for mount in &record.mounts {
         let mut held = Vec::new();
-        let (source, depth) = match mount.kind {
-            MountKind::Volume => {
-                let volume = volumes::ensure(engine, mount)?;
-                // A file system of its own is mounted by a run alone.
-                let Some(root) = volume.directory() else { continue };
-                (world::subpath(root, mount, &mut held)?, Depth::Only)
-            }
-            MountKind::Bind => (PathBuf::from(&mount.source), Depth::Recursive),
+        let source = match mount.kind {
+            MountKind::Volume => volume(engine, mount, &mut held)?,
+            MountKind::Bind => Source::Path(PathBuf::from(&mount.source), Depth::Recursive),
+            // The image's is read-only, and no concern of a copy.
             MountKind::Tmpfs | MountKind::Image | MountKind::Npipe | MountKind::Cluster => continue,
         };
         // A bind whose source is gone would fail the start; a copy does without.
-        if source.exists() {
-            let destination = PathBuf::from(&mount.destination);
-            all.push(Piece { source, destination, depth, _held: held });
+        if matches!(&source, Source::Path(path, _) if !path.exists()) {
+            continue;
         }
+        let access = if mount.read_only { Access::Read } else { Access::Write };
+        let destination = PathBuf::from(&mount.destination);
+        all.push(Piece { source, destination, access, _held: held });
     }
+    let plain = |(destination, source): (PathBuf, Source)| Piece {
+        source,
+        destination,
+        access: Access::Write,
+        _held: Vec::new(),
+    };
+    all.extend(tmpfs.into_iter().map(|(place, tree)| plain((place, Source::Tree(tree)))));
+    all.extend(managed(engine, record).map(plain));
+    // What lies in another mount comes after it.
+    all.sort_by_key(|piece| piece.destination.components().count());
     Ok(all)
 }
 
+fn volume(engine: &Inner, mount: &Mount, held: &mut Vec<OwnedFd>) -> Result<Source> {
+    let volume = volumes::ensure(engine, mount)?;
+    let directory = match volume.mount() {
+        Some(wish) if !wish.is_bind() && !volume_mounts::is_mounted(&volume.mountpoint) => {
+            let options = wish.options.iter().map(String::as_str);
+            let made = runtime::file_system(&wish.fs_type, &wish.source, options);
+            return made.map(Source::Tree).map_err(failed);
+        }
+        Some(_) | None => volume.directory().unwrap_or_else(|| volume.mountpoint.clone()),
+    };
+    Ok(Source::Path(world::subpath(directory, mount, held)?, Depth::Only))
+}
+
+/// The files that the daemon keeps for a container, from its first start on.
+fn managed(engine: &Inner, record: &Record) -> impl Iterator<Item = (PathBuf, Source)> {
+    let dir = match &record.spec.host.network {
+        NetworkMode::Container(other) => {
+            let other = engine.containers.resolve(other);
+            other.map_or(record.id, |container| container.id)
+        }
+        NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None | NetworkMode::Named(_) => {
+            record.id
+        }
+    };
+    let files = world::files_in(&engine.config.container_dir(&dir));
+    let all = [
+        ("/etc/hosts", files.hosts),
+        ("/etc/hostname", files.hostname),
+        ("/etc/resolv.conf", files.resolv_conf),
+    ];
+    let wished = |place: &str| record.mounts.iter().any(|mount| mount.destination == place);
+    let all = all.into_iter().filter(move |(place, path)| !wished(place) && path.exists());
+    let source = |(place, path)| (PathBuf::from(place), Source::Path(path, Depth::Only));
+    all.map(source).collect::<Vec<_>>().into_iter()
+}
+
 /// Runs on a thread of its own, whose namespace this changes.
-fn mount_all(tree: &OwnedFd, pieces: &[Piece]) -> io::Result<Assembled> {
+fn mount_all(tree: &OwnedFd, pieces: Vec<Piece>) -> io::Result<Assembled> {
     sys::namespace::unshare(Namespaces::MOUNT)?;
     sys::mount::change_all(Propagation::Private)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -105,8 +238,16 @@ fn mount_all(tree: &OwnedFd, pieces: &[Piece]) -> io::Result<Assembled> {
     sys::mount::attach(tree, &place)?;
     let root = Root::new(tree.try_clone()?);
     for piece in pieces {
-        let source = sys::mount::clone_tree(CWD, &piece.source, piece.depth)?;
-        let target = if piece.source.is_dir() {
+        let (source, depth) = match piece.source {
+            Source::Path(path, depth) => (sys::mount::clone_tree(CWD, &path, depth)?, depth),
+            Source::Tree(tree) => (tree, Depth::Only),
+        };
+        if piece.access == Access::Read {
+            let change = Change { set: Attributes::READ_ONLY, ..Change::default() };
+            sys::mount::change(&source, depth, change)?;
+        }
+        let kind = FileType::from_raw_mode(rustix::fs::fstat(&source)?.st_mode);
+        let target = if kind == FileType::Directory {
             root.create_dir_all(&piece.destination, Mode::from_raw_mode(0o755))?
         } else {
             root.create_file(&piece.destination, Mode::from_raw_mode(0o644))?

@@ -123,6 +123,7 @@ fn make(engine: &Inner, image: &Image, record: &Record) -> Result<()> {
         .map_err(|source| Error::caused(Kind::Internal, source))?;
     let dir = engine.config.container_dir(&record.id);
     let rest = || -> Result<()> {
+        make_working_directory(engine, record)?;
         volumes::create_all(engine, record)?;
         if !record.spec.host.auto_remove {
             engine.flush()?;
@@ -138,6 +139,27 @@ fn make(engine: &Inner, image: &Image, record: &Record) -> Result<()> {
         let _ = std::fs::remove_dir_all(&dir);
         let _ = engine.store.snapshot_remove(&id);
     })
+}
+
+/// The working directory is there from the start, so that `docker cp` finds it.
+///
+/// Source: moby `daemon/create_unix.go`, which makes it before the volumes.
+fn make_working_directory(engine: &Inner, record: &Record) -> Result<()> {
+    let asked = &record.spec.config.working_dir;
+    let path = mounts::clean(asked);
+    let id = record.id.to_string();
+    if path == "/" || engine.store.snapshot_has_directory(&id, std::path::Path::new(&path)) {
+        return Ok(());
+    }
+    let tree = engine.store.snapshot_mount(&id);
+    let tree = tree.map_err(|source| Error::caused(Kind::Internal, source))?;
+    let failed = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::NotADirectory => words::working_directory_is_none(asked),
+        _ => Error::because(Kind::Internal, format!("mkdir {path}"), source),
+    };
+    let root = sys::path::Root::new(tree.try_clone().map_err(failed)?);
+    let mode = rustix::fs::Mode::from_raw_mode(0o755);
+    root.create_dir_all(std::path::Path::new(&path), mode).map(drop).map_err(failed)
 }
 
 /// Source: moby `daemon/create.go`.

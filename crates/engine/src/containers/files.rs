@@ -1,18 +1,19 @@
 //! A container's tree from outside: changes, export, copy in and out, commit.
 //!
-//! A running container is looked at through its own root, so that its volumes and mounts show; a
-//! stopped one through a detached mount of its snapshot, with its volumes added where they matter. Paths are resolved by descriptor and never
-//! leave the root.
+//! What the tree is, is told in [`super::assemble`]. Paths are resolved by descriptor and never leave the
+//! root.
 
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use store::TreeError;
 use store::archive::{self, ArchiveError};
+use sys::path::Root;
 
-use super::assemble::{Assembled, assemble};
+use super::assemble::{Assembled, Own, assemble};
 use super::step::Phase;
 use super::task::View;
 use super::views::{Change, ChangeKind, ExtractOptions, PathStat};
@@ -21,63 +22,33 @@ use crate::error::{Error, Kind, Result, chain};
 use crate::stream::{self, ByteStream, StreamWriter};
 use crate::{Engine, Inner, words};
 
-/// The root of a container's tree.
-enum Tree {
-    Running(OwnedFd),
-    Stopped(Arc<OwnedFd>),
-    WithMounts(Assembled),
-}
-
-impl AsFd for Tree {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        match self {
-            Self::Running(fd) => fd.as_fd(),
-            Self::Stopped(fd) => fd.as_fd(),
-            Self::WithMounts(tree) => tree.as_fd(),
-        }
-    }
-}
-
 /// Blocking.
-fn tree(engine: &Inner, view: &View) -> Result<Tree> {
+fn tree(engine: &Inner, view: &View) -> Result<Assembled> {
     let id = view.record.id;
     if matches!(view.phase, Phase::Removing { .. } | Phase::Dead { .. } | Phase::Gone) {
         return Err(Error::conflict(format!(
             "container {id} is marked for removal and cannot be copied from"
         )));
     }
-    if let Some(run) = view.phase.run() {
-        let path = format!("/proc/{}/root", run.pid);
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        match rustix::fs::open(&path, flags, Mode::empty()) {
-            Ok(fd) => return Ok(Tree::Running(fd)),
-            // It ended this instant.
-            Err(rustix::io::Errno::NOENT | rustix::io::Errno::SRCH) => {}
-            Err(error) => {
-                return Err(Error::because(
-                    Kind::Internal,
-                    format!("cannot open {path}"),
-                    io::Error::from(error),
-                ));
-            }
-        }
-    }
-    let snapshot = engine.store.snapshot_mount(&id.to_string());
-    let snapshot = snapshot.map_err(|source| Error::caused(Kind::Internal, source))?;
-    Ok(match assemble(engine, &view.record, &snapshot)? {
-        Some(assembled) => Tree::WithMounts(assembled),
-        None => Tree::Stopped(snapshot),
-    })
+    assemble(engine, &view.record, Own::find(engine, view)?)
 }
 
 /// Docker's words and kinds for what goes wrong with archives.
 fn worded(error: ArchiveError, asked: &str, path: &str) -> Error {
+    // A read-only mount that the path leads to by a link.
+    if is_errno(&error, Errno::ROFS) {
+        return words::read_only_volume();
+    }
     match error {
-        ArchiveError::Missing(_) => {
-            Error::not_found(format!("Could not find the file {path} in container {asked}"))
-        }
+        ArchiveError::Missing(_) => words::no_such_file_in(asked, path),
         ArchiveError::NotADirectory(_) => Error::invalid("extraction point is not a directory"),
         ArchiveError::SlashOnFile(_) => Error::invalid("not a directory"),
+        ArchiveError::Tree(TreeError::DirectoryByOther(there)) => {
+            words::directory_by_other(&Path::new(path).join(there), Path::new(path))
+        }
+        ArchiveError::Tree(TreeError::OtherByDirectory(there)) => {
+            words::other_by_directory(&Path::new(path).join(there), Path::new(path))
+        }
         error @ ArchiveError::Tar(_) => Error::caused(Kind::Invalid, error),
         error @ ArchiveError::Tree(_) => Error::caused(Kind::Invalid, error),
         error @ (ArchiveError::Look { .. }
@@ -86,6 +57,19 @@ fn worded(error: ArchiveError, asked: &str, path: &str) -> Error {
         | ArchiveError::Times(_)
         | ArchiveError::WriteFile { .. }) => Error::caused(Kind::Internal, error),
     }
+}
+
+fn is_errno(error: &(dyn std::error::Error + 'static), wanted: Errno) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && Errno::from_io_error(error) == Some(wanted)
+        {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 impl Engine {
@@ -116,12 +100,11 @@ impl Engine {
     pub async fn export_container(&self, asked: &str) -> Result<ByteStream> {
         let container = self.container(asked)?;
         let view = container.now();
-        let (engine, id) = (Arc::clone(&self.inner), container.id.to_string());
-        let root = blocking(move || engine.store.snapshot_mount(&id)).await;
-        let root = root.map_err(|source| Error::caused(Kind::Internal, source))?;
+        let (engine, found) = (Arc::clone(&self.inner), Arc::clone(&view));
+        let own = blocking(move || Own::find(&engine, &found)).await?;
         let (writer, stream) = stream::channel();
         tokio::task::spawn_blocking(move || {
-            write_tar(writer, |out| archive::export(root.as_fd(), out))
+            write_tar(writer, |out| archive::export(own.root().as_fd(), out))
         });
         world::tell(&self.inner, &view.record, "export", &[]);
         Ok(stream)
@@ -182,7 +165,8 @@ impl Engine {
             } else {
                 store::Overwrite::Anything
             };
-            let extract = archive::ExtractOptions { overwrite, owner: owner(&view, options) };
+            let (owner, limits) = (owner(&view, &root, options)?, engine.store.unpack_limits());
+            let extract = archive::ExtractOptions { overwrite, owner, limits };
             archive::extract(root.as_fd(), Path::new(&path), tar, &extract)
                 .map_err(|error| worded(error, &name, &path))
         })
@@ -192,7 +176,7 @@ impl Engine {
     }
 }
 
-fn stat(root: &Tree, asked: &str, path: &str) -> Result<PathStat> {
+fn stat(root: &Assembled, asked: &str, path: &str) -> Result<PathStat> {
     let found = archive::stat_path(root.as_fd(), Path::new(path))
         .map_err(|error| worded(error, asked, path))?;
     let since =
@@ -206,15 +190,18 @@ fn stat(root: &Tree, asked: &str, path: &str) -> Result<PathStat> {
     })
 }
 
-/// `copyUIDGID`: what is copied belongs to the container's user where that is given by numbers.
-fn owner(view: &View, options: ExtractOptions) -> Option<(u32, u32)> {
-    if !options.copy_uid_gid {
-        return None;
-    }
+/// `copyUIDGID`: what is copied belongs to the container's user, where it has one.
+///
+/// Source: moby `daemon/archive_tarcopyoptions_unix.go`.
+fn owner(view: &View, root: &Assembled, options: ExtractOptions) -> Result<Option<(u32, u32)>> {
     let user = &view.record.spec.config.user;
-    let (user, group) = user.split_once(':').unwrap_or((user, "0"));
-    let user = if user.is_empty() { "0" } else { user };
-    Some((user.parse().ok()?, group.parse().unwrap_or(0)))
+    if !options.copy_uid_gid || user.is_empty() {
+        return Ok(None);
+    }
+    let root = Root::new(root.as_fd().try_clone_to_owned().map_err(|source| {
+        Error::because(Kind::Internal, "cannot look up the container's user", source)
+    })?);
+    runtime::find_user(&root, user).map(Some).map_err(Error::invalid)
 }
 
 fn check_writable(view: &View, path: &str) -> Result<()> {

@@ -47,6 +47,7 @@ mod top;
 mod update;
 pub mod validate;
 pub mod views;
+pub(crate) mod volume_mounts;
 mod volumes;
 pub(crate) mod world;
 

@@ -1,8 +1,8 @@
 //! Which mounts a container gets: `-v`, `--mount`, `--volumes-from` and the image's volumes,
 //! parsed and put in order. Pure; volumes are made and looked up by the caller.
 //!
-//! Later sources do not override earlier ones at the same destination, but two wishes of the user
-//! for one destination are an error. The precedence is: user, volumes-from, image.
+//! Two wishes of the user for one destination are an error, but of two `--volumes-from` the later one
+//! wins. The precedence is: user, volumes-from, image.
 //!
 //! Source: moby `volume/mounts/linux_parser.go`, `daemon/volumes.go`.
 
@@ -73,6 +73,7 @@ pub fn resolve(
     for (target, options) in &spec.host.tmpfs {
         wish(tmpfs(target, options)?, &mut mounts)?;
     }
+    let mut others = Vec::new();
     for text in &spec.host.volumes_from {
         let (container, mode) = text.split_once(':').unwrap_or((text, ""));
         let read_only = match mode {
@@ -84,11 +85,16 @@ pub fn resolve(
         for mut mount in from(container)? {
             mount.read_only |= read_only;
             mount.anonymous = false;
-            if taken.insert(mount.destination.clone()) {
-                mounts.push(mount);
+            // Another container's files; this one's image has no business with them.
+            mount.no_copy = true;
+            if !taken.contains(&mount.destination) {
+                others.retain(|other: &Mount| other.destination != mount.destination);
+                others.push(mount);
             }
         }
     }
+    taken.extend(others.iter().map(|mount| mount.destination.clone()));
+    mounts.extend(others);
     for path in spec.config.volumes.keys() {
         let destination = absolute(path, path)?;
         if taken.insert(destination.clone()) {
@@ -517,6 +523,30 @@ mod tests {
                 r#"invalid volume specification: '/a:b': invalid mount config for type "bind": invalid mount path: 'b' mount path must be absolute"#
             ]],
         );
+    }
+
+    #[test]
+    fn of_two_volumes_from_the_later_one_wins_and_takes_nothing_of_the_image() {
+        let mut spec = ContainerSpec::default();
+        spec.host.volumes_from = vec!["a".to_owned(), "b:ro".to_owned()];
+        spec.host.binds = vec!["/own:/mine".to_owned()];
+        spec.config.volumes.insert("/data".to_owned(), spec::image::Empty {});
+        let from = |name: &str| {
+            let mount = |destination: &str| Mount {
+                kind: MountKind::Volume,
+                name: name.to_owned(),
+                destination: destination.to_owned(),
+                ..Mount::default()
+            };
+            Ok(vec![mount("/data"), mount("/mine")])
+        };
+        let mounts = resolve(&spec, from).unwrap();
+        let got: Vec<_> = mounts
+            .iter()
+            .map(|mount| (mount.destination.as_str(), mount.name.as_str(), mount.no_copy))
+            .collect();
+        assert_eq!(got, [("/mine", "", false), ("/data", "b", true)]);
+        assert!(mounts[1].read_only);
     }
 
     #[test]

@@ -429,9 +429,9 @@ impl Task {
             self.engine.containers.remove(&self.record.id, &self.record.name);
         }
         if effects.contains(&Effect::CleanUp) {
-            // Whoever sees the end may use what the run held: its addresses, its ports.
+            // Whoever sees the end may use what the run held: its addresses, its ports, its volumes.
             self.attachment = None;
-            self.left = world::take_networks(&self.engine, self.record.id).await;
+            self.left = world::take_back(&self.engine, &self.record).await;
         }
         self.publish();
         let mut outcome = Ok(());

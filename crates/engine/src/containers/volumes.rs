@@ -1,16 +1,17 @@
 //! A container's volumes and image mounts: found or made, filled, removed. All blocking.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use store::{Creation, Volume, VolumeMount, VolumeSpec};
 use tracing::warn;
 
 use super::mounts::Mount;
 use super::record::Record;
 use super::spec::MountKind;
-use super::world::fd_path;
+use super::world::{self, fd_path};
 use crate::Inner;
 use crate::error::{Error, Kind, Result, chain};
 use crate::events::EventType;
@@ -81,9 +82,12 @@ pub(crate) fn create_all(engine: &Inner, record: &Record) -> Result<()> {
     let mut root = None;
     for mount in record.mounts.iter().filter(|mount| mount.kind == MountKind::Volume) {
         place(engine, mount)?;
-        if mount.no_copy || !mount.subpath.is_empty() {
+        if mount.no_copy {
             continue;
         }
+        // What is copied into a file system of its own would have to be seen again at the next mount;
+        // of a tmpfs nothing is.
+        let Some(directory) = ensure(engine, mount)?.directory() else { continue };
         let tree = match &root {
             Some(tree) => tree,
             None => root.insert(
@@ -93,12 +97,35 @@ pub(crate) fn create_all(engine: &Inner, record: &Record) -> Result<()> {
                     .map_err(|source| Error::caused(Kind::Internal, source))?,
             ),
         };
-        engine
-            .store
-            .volume_copy_up(&mount.name, tree.as_fd(), Path::new(&mount.destination))
-            .map_err(|source| Error::caused(Kind::Internal, source))?;
+        fill(engine, mount, &directory, tree.as_fd())?;
     }
     Ok(())
+}
+
+/// Fills a volume, or the part of it that is mounted, with what the image has at its place.
+fn fill(engine: &Inner, mount: &Mount, directory: &Path, tree: BorrowedFd<'_>) -> Result<()> {
+    let target = Path::new(&mount.destination);
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    if sys::fs::open_in_root(tree, target, flags, Mode::empty()).is_err() {
+        return Ok(());
+    }
+    let data = if mount.subpath.is_empty() {
+        sys::fs::open_dir(directory)
+    } else {
+        let found = world::open_subpath(directory, &mount.subpath)?;
+        sys::fs::open_dir_at(found.as_fd(), ".")
+    };
+    let data = match data {
+        // A subpath may be a file, which holds what it holds.
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => return Ok(()),
+        other => other.map_err(|source| {
+            Error::because(Kind::Internal, format!("cannot open {}", directory.display()), source)
+        })?,
+    };
+    engine
+        .store
+        .volume_copy_up(&mount.name, data.as_fd(), tree, target)
+        .map_err(|source| Error::caused(Kind::Internal, source))
 }
 
 /// An image's tree for `--mount type=image`, by a descriptor that is put into `held`.

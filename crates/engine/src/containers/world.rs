@@ -33,6 +33,7 @@ use super::record::{EXIT_FILE, Life, Record};
 use super::spec::{IpcMode, LogSpec, MountKind, NetworkMode, PidMode, Protocol};
 use super::step::{Run, StartFailure};
 use super::task::{PendingAttach, event_attributes};
+use super::volume_mounts;
 use super::volumes::Place;
 use crate::Inner;
 use crate::error::{Error, Kind, Result, chain};
@@ -474,15 +475,10 @@ fn host_mounts(engine: &Inner, record: &Record, held: &mut Vec<OwnedFd>) -> Resu
                     file_system = Some(wish);
                     source
                 }
-                Place::FileSystem(_) if !mount.subpath.is_empty() => {
-                    let text =
-                        "a subpath of a volume with a file system of its own is not supported";
-                    return Err(Error::new(Kind::NotImplemented, text));
-                }
                 Place::FileSystem(wish) => {
-                    let source = PathBuf::from(&wish.source);
-                    file_system = Some(wish);
-                    source
+                    let volume = super::volumes::ensure(engine, mount)?;
+                    volume_mounts::hold(engine, record.id, &volume, &wish)?;
+                    subpath(volume.mountpoint, mount, held)?
                 }
             },
             MountKind::Image => {
@@ -513,19 +509,24 @@ pub(crate) fn subpath(root: PathBuf, mount: &Mount, held: &mut Vec<OwnedFd>) -> 
     if mount.subpath.is_empty() {
         return Ok(root);
     }
-    use rustix::fs::{Mode, OFlags, ResolveFlags};
-    let failed = |error: rustix::io::Errno| {
-        let text = format!("cannot access path \"{}\" of the volume", mount.subpath);
-        Error::because(Kind::Invalid, text, io::Error::from(error))
-    };
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let top = rustix::fs::open(&root, flags | OFlags::DIRECTORY, Mode::empty()).map_err(failed)?;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let found = rustix::fs::openat2(&top, mount.subpath.as_str(), flags, Mode::empty(), resolve)
-        .map_err(failed)?;
+    let found = open_subpath(&root, &mount.subpath)?;
     let path = fd_path(&found);
     held.push(found);
     Ok(path)
+}
+
+/// What `subpath` of a volume is. Links are followed that stay below; an absolute one does not,
+/// wherever it leads: Docker takes it for one of the host's.
+pub(crate) fn open_subpath(root: &Path, subpath: &str) -> Result<OwnedFd> {
+    use rustix::fs::{Mode, OFlags, ResolveFlags};
+    let failed = |error: rustix::io::Errno| match error {
+        rustix::io::Errno::XDEV => words::escapes_base(root, subpath),
+        error => words::not_accessible(&root.join(subpath), io::Error::from(error)),
+    };
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let top = rustix::fs::open(root, flags | OFlags::DIRECTORY, Mode::empty()).map_err(failed)?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(&top, subpath, flags, Mode::empty(), resolve).map_err(failed)
 }
 
 /// A path that leads another process to our descriptor, while we hold it.
@@ -747,10 +748,14 @@ pub(crate) fn tell_given_up(engine: &Inner, record: &Record, networks: &[Network
     }
 }
 
-/// Takes a run's networks back.
-pub(crate) async fn take_networks(engine: &Arc<Inner>, id: Id) -> Vec<NetworkRecord> {
-    let engine = Arc::clone(engine);
-    blocking(move || engine.networks.take_back(&id)).await
+/// Takes a run's networks back, and lets go of its volumes.
+pub(crate) async fn take_back(engine: &Arc<Inner>, record: &Arc<Record>) -> Vec<NetworkRecord> {
+    let (engine, record) = (Arc::clone(engine), Arc::clone(record));
+    blocking(move || {
+        volume_mounts::release(&engine, &record);
+        engine.networks.take_back(&record.id)
+    })
+    .await
 }
 
 /// Removes what a run has on the host beside its network.

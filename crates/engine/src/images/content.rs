@@ -14,7 +14,7 @@ use store::blocks::Format;
 use store::compress::{Compression, SNIFF_BYTES};
 use store::{
     BlobInfo, Child, ContentLease, Document, DocumentError, Image, LayerKey, Store, Target,
-    UnpackLimits, is_image_config,
+    is_image_config,
 };
 
 use super::fetch::checked;
@@ -294,7 +294,7 @@ fn unpack_layer(
         .map_err(|source| Error::caused(Kind::Internal, source))?
         .ok_or_else(|| Error::internal(format!("blob {} is gone", blob.digest)))?;
     let layer = store
-        .unpack(lease, reader, &UnpackLimits::default(), Some(&blob.digest), below)
+        .unpack(lease, reader, &store.unpack_limits(), Some(&blob.digest), below)
         .map_err(|source| Error::because(Kind::Invalid, "failed to register layer", source))?;
     Ok(layer.key.diff_id())
 }

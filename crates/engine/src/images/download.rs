@@ -27,7 +27,7 @@ use registry::Client;
 use sha2::{Digest as _, Sha256};
 use spec::Digest;
 use spec::image::Descriptor;
-use store::{ContentError, ContentLease, Store, TreeError, UnpackError, UnpackLimits, Unpacked};
+use store::{ContentError, ContentLease, Store, TreeError, UnpackError, Unpacked};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
@@ -502,7 +502,7 @@ impl Work {
         let (store, digest, goal) = (self.source.store.clone(), self.blob.digest, self.goal);
         let unpacking = tokio::task::spawn_blocking(move || match goal {
             Goal::Unpack => {
-                store.unpack_apart(tee, &UnpackLimits::default(), Some(&digest)).map(Some)
+                store.unpack_apart(tee, &store.unpack_limits(), Some(&digest)).map(Some)
             }
             Goal::Keep => verify(tee, digest).map(|()| None),
         });
@@ -601,12 +601,13 @@ fn unpack_kind(error: &UnpackError) -> Kind {
     match error {
         UnpackError::Tar(_)
         | UnpackError::Content { .. }
-        | UnpackError::TooManyEntries(_)
         | UnpackError::Whiteout(_)
         | UnpackError::Digest { .. }
         | UnpackError::Tree(
             TreeError::Escape(_)
             | TreeError::PathTooLong(_)
+            | TreeError::TooDeep(_)
+            | TreeError::TooManyNames
             | TreeError::HardLink { .. }
             | TreeError::DirectoryByOther(_)
             | TreeError::OtherByDirectory(_),

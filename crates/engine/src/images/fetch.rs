@@ -21,9 +21,7 @@ use registry::select::{no_match, select};
 use registry::{Client, Fetched};
 use spec::image::{Descriptor, ImageConfig, Index, Manifest, media_type};
 use spec::{DiffId, Digest, ImageId, Platform, Reference};
-use store::{
-    CHILDREN_MAX, ContentLease, Document, LayerKey, Lease, Target, UnpackLimits, Unpacked,
-};
+use store::{CHILDREN_MAX, ContentLease, Document, LayerKey, Lease, Target, Unpacked};
 use tokio::task::JoinSet;
 
 use super::blobs::KnownBlob;
@@ -361,7 +359,7 @@ impl Fetch<'_> {
                     let unpacked = blocking(move || {
                         let file = fetched.open(&store, &digest).map_err(failed_to_register)?;
                         store
-                            .unpack_apart(file, &UnpackLimits::default(), Some(&digest))
+                            .unpack_apart(file, &store.unpack_limits(), Some(&digest))
                             .map_err(failed_to_register)
                     });
                     unpacked.await?
@@ -393,7 +391,7 @@ impl Fetch<'_> {
                 let (file, _) = store.blob(&blob.digest).ok_or_else(missing)?;
                 let file = download::Counted { inner: file, read: counter };
                 store
-                    .unpack_apart(file, &UnpackLimits::default(), Some(&blob.digest))
+                    .unpack_apart(file, &store.unpack_limits(), Some(&blob.digest))
                     .map_err(failed_to_register)
             });
             let extracting =

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use spec::image::{Config, History, ImageConfig, RootFs};
 use spec::{ImageId, Platform, Reference};
-use store::{LoadError, LoadProgress, LoadedImage, SaveError, SaveItem, UnpackLimits};
+use store::{LoadError, LoadProgress, LoadedImage, SaveError, SaveItem};
 use tokio::sync::mpsc;
 
 use super::{by_id, not_found, tag, tell};
@@ -114,7 +114,7 @@ fn import(engine: &Inner, archive: ByteStream, request: &ImportRequest) -> Resul
     let lease = engine.store.lease();
     let layer = engine
         .store
-        .unpack(&lease, stream::reader(archive), &UnpackLimits::default(), None, &[])
+        .unpack(&lease, stream::reader(archive), &engine.store.unpack_limits(), None, &[])
         .map_err(|source| Error::caused(Kind::Invalid, source))?;
     let now = Timestamp::now().to_string();
     let message = if request.message.is_empty() { "Imported from -" } else { &request.message };
@@ -210,6 +210,9 @@ fn load_error(error: LoadError) -> Error {
         | LoadError::Missing(_)
         | LoadError::Digest { .. }
         | LoadError::TooMuch(_)
+        | LoadError::DocumentTooLong { .. }
+        | LoadError::Artifact { .. }
+        | LoadError::TooManyNames
         | LoadError::Layer { .. }
         | LoadError::LayerCount { .. }
         | LoadError::DiffId { .. }

@@ -44,6 +44,17 @@ pub(crate) fn resolve(
     find(request, &passwd, &groups).map_err(|message| LaunchError::new(Kind::UnknownUser, message))
 }
 
+/// The numbers of `user`, written as for `--user`, by the files of the tree below `root`.
+///
+/// # Errors
+/// Docker's words for a user that is not there.
+pub fn find_user(root: &Root, user: &str) -> Result<(u32, u32), String> {
+    let passwd: Vec<Passwd> = users::parse_passwd(&read(root, "/etc/passwd")).collect();
+    let groups: Vec<Group> = users::parse_group(&read(root, "/etc/group")).collect();
+    let request = UserRequest { user: user.to_owned(), groups: Vec::new() };
+    find(&request, &passwd, &groups).map(|found| (found.uid, found.gid))
+}
+
 /// A file of the image; one that is missing, huge or no file is empty.
 fn read(root: &Root, path: &str) -> String {
     let text = || -> std::io::Result<String> {

@@ -88,6 +88,10 @@ pub enum TarError {
     ExtensionTooLong(u64),
     #[error("archive/tar: unhandled entry type {0:?}")]
     Type(char),
+    #[error("archive has more than {0} entries")]
+    TooManyEntries(u64),
+    #[error("archive takes more work than its size justifies")]
+    TooMuchWork,
     #[error("unexpected EOF")]
     Truncated,
     #[error("cannot read the archive")]

@@ -6,14 +6,24 @@
 //!
 //! Invariant: the size that positions the reader is the one the caller sees. A PAX `size` overrides
 //! the header's for both, else one archive would hold two (CVE-2025-62518).
+//!
+//! Invariant: what is held of an archive is bounded, whatever it says: one entry's extension headers
+//! by [`EXTENSION_BYTES_MAX`] each and [`EXTENSIONS_BYTES_MAX`] in all, its sparse map by
+//! [`SPARSE_PARTS_MAX`].
 
 use std::io::{BufRead, ErrorKind};
 
 use super::{BLOCK, Entry, Kind, TarError, Time, padding};
 
 /// Longest extension header that is believed: names and attributes, not data.
+///
+/// Source: Go `archive/tar/format.go`, `maxSpecialFileSize`, the bound that Docker has.
 const EXTENSION_BYTES_MAX: u64 = 1 << 20;
-const SPARSE_PARTS_MAX: usize = 1 << 20;
+/// All extension headers before one entry. An archiver writes one of each kind; a flood of them
+/// would be held until the entry comes.
+const EXTENSIONS_BYTES_MAX: usize = 2 << 20;
+/// Parts of a sparse file: a terabyte with a hole every four megabytes.
+const SPARSE_PARTS_MAX: usize = 1 << 18;
 
 pub(crate) struct Reader<R> {
     input: R,
@@ -28,11 +38,10 @@ pub(crate) struct Reader<R> {
 struct Extensions {
     path: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
-    records: Records,
+    /// The body of a PAX header. Its records are read where they are used: a list of them would be
+    /// many times as large.
+    pax: Vec<u8>,
 }
-
-/// PAX records in their order, since some keys repeat.
-type Records = Vec<(Vec<u8>, Vec<u8>)>;
 
 impl<R: BufRead> Reader<R> {
     pub(crate) fn new(input: R) -> Reader<R> {
@@ -42,20 +51,23 @@ impl<R: BufRead> Reader<R> {
     /// The next entry; none at the archive's end. Payload left unread is skipped, unrecorded.
     pub(crate) fn next(&mut self, raw: &mut Vec<u8>) -> Result<Option<Entry>, TarError> {
         self.skip_payload()?;
-        let mut extensions = Extensions::default();
+        let (mut extensions, start) = (Extensions::default(), raw.len());
         while !self.ended {
             let Some(header) = self.block(raw)? else {
                 return if extensions.is_empty() { Ok(None) } else { Err(TarError::Truncated) };
             };
-            if header.iter().all(|byte| *byte == 0) {
-                self.ended = true;
+            if is_zero(&header) {
+                self.end(raw)?;
                 break;
             }
             check_sum(&header)?;
+            if raw.len() - start > EXTENSIONS_BYTES_MAX {
+                return Err(TarError::ExtensionTooLong((raw.len() - start) as u64));
+            }
             match header[156] {
                 b'x' => {
-                    let body = self.extension(&header, raw)?;
-                    extensions.records = parse_pax(&body)?;
+                    extensions.pax = self.extension(&header, raw)?;
+                    pax_records(&extensions.pax).try_for_each(|record| record.map(drop))?;
                 }
                 // The defaults of a global header are dates and comments in practice; Docker ignores
                 // them as well.
@@ -68,6 +80,17 @@ impl<R: BufRead> Reader<R> {
             }
         }
         Ok(None)
+    }
+
+    /// The end is two blocks of zeros, of which the second may be missing as a whole.
+    ///
+    /// Source: Go `archive/tar/reader.go`, `readHeader`.
+    fn end(&mut self, raw: &mut Vec<u8>) -> Result<(), TarError> {
+        self.ended = true;
+        match self.block(raw)? {
+            Some(second) if !is_zero(&second) => Err(TarError::Header),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Reads what follows the last entry up to the stream's end, in pieces.
@@ -210,11 +233,11 @@ impl<R: BufRead> Reader<R> {
                 let length = number(&part[12..]).and_then(non_negative);
                 entry.parts.push(offset.zip(length).ok_or(TarError::Field("sparse"))?);
             }
-            if !more {
-                return check_sparse(entry);
-            }
             if entry.parts.len() > SPARSE_PARTS_MAX {
                 return Err(sparse_error(entry));
+            }
+            if !more {
+                return check_sparse(entry);
             }
             let start = raw.len();
             if self.read_raw(BLOCK, raw)? < BLOCK {
@@ -238,7 +261,7 @@ impl<R: BufRead> Reader<R> {
         if sparse.map_in_data {
             numbers = self.map_in_data(entry, raw)?;
         }
-        if !numbers.len().is_multiple_of(2) {
+        if !numbers.len().is_multiple_of(2) || numbers.len() / 2 > SPARSE_PARTS_MAX {
             return Err(sparse_error(entry));
         }
         entry.parts = numbers.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
@@ -342,7 +365,7 @@ struct PaxSparse {
 
 impl Extensions {
     fn is_empty(&self) -> bool {
-        self.path.is_none() && self.link.is_none() && self.records.is_empty()
+        self.path.is_none() && self.link.is_none() && self.pax.is_empty()
     }
 
     /// Applies what was said; gives the sparse description if there is one.
@@ -351,17 +374,18 @@ impl Extensions {
         entry.link = self.link.unwrap_or(std::mem::take(&mut entry.link));
         let mut sparse = PaxSparse { real_size: None, map: Vec::new(), map_in_data: false };
         let (mut is_sparse, mut sparse_name) = (false, None);
-        for (key, value) in self.records {
-            let unsigned = |name| decimal(&value).ok_or(TarError::Field(name));
+        for record in pax_records(&self.pax) {
+            let (key, value) = record?;
+            let unsigned = |name| decimal(value).ok_or(TarError::Field(name));
             let narrow = |name| unsigned(name)?.try_into().map_err(|_| TarError::Field(name));
-            match key.as_slice() {
-                b"path" => entry.path = value,
-                b"linkpath" => entry.link = value,
+            match key {
+                b"path" => entry.path = value.to_vec(),
+                b"linkpath" => entry.link = value.to_vec(),
                 b"size" => entry.size = unsigned("size")?,
                 b"uid" => entry.uid = narrow("uid")?,
                 b"gid" => entry.gid = narrow("gid")?,
-                b"mtime" => entry.mtime = pax_time(&value).ok_or(TarError::Field("mtime"))?,
-                b"GNU.sparse.name" => sparse_name = Some(value),
+                b"mtime" => entry.mtime = pax_time(value).ok_or(TarError::Field("mtime"))?,
+                b"GNU.sparse.name" => sparse_name = Some(value.to_vec()),
                 b"GNU.sparse.size" | b"GNU.sparse.realsize" => {
                     is_sparse = true;
                     sparse.real_size = Some(unsigned("GNU.sparse.realsize")?);
@@ -382,7 +406,7 @@ impl Extensions {
                 }
                 _ => {
                     if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                        entry.xattrs.push((name.to_vec(), value));
+                        entry.xattrs.push((name.to_vec(), value.to_vec()));
                     }
                 }
             }
@@ -395,26 +419,35 @@ impl Extensions {
 }
 
 /// Records of the form `LENGTH KEY=VALUE\n`, the length counting itself.
-fn parse_pax(mut body: &[u8]) -> Result<Records, TarError> {
-    let mut records = Vec::new();
-    while !body.is_empty() {
-        let space = body.iter().position(|byte| *byte == b' ').ok_or(TarError::Header)?;
-        let length = decimal(&body[..space]).ok_or(TarError::Header)?;
-        let length = usize::try_from(length).map_err(|_| TarError::Header)?;
-        if length <= space + 1 || length > body.len() || body[length - 1] != b'\n' {
-            return Err(TarError::Header);
+fn pax_records(mut body: &[u8]) -> impl Iterator<Item = Result<(&[u8], &[u8]), TarError>> {
+    std::iter::from_fn(move || {
+        if body.is_empty() {
+            return None;
         }
-        let record = &body[space + 1..length - 1];
-        let equals = record.iter().position(|byte| *byte == b'=').ok_or(TarError::Header)?;
-        let (key, value) = (&record[..equals], &record[equals + 1..]);
-        let text = matches!(key, b"path" | b"linkpath" | b"GNU.sparse.name");
-        if key.is_empty() || (text && value.contains(&0)) {
-            return Err(TarError::Header);
-        }
-        records.push((key.to_vec(), value.to_vec()));
-        body = &body[length..];
+        let first = pax_record(body);
+        body = first.as_ref().map_or(&[], |(_, rest)| rest);
+        Some(first.map(|(record, _)| record))
+    })
+}
+
+/// The first record of a PAX header as key and value, and what follows it.
+type PaxRecord<'b> = ((&'b [u8], &'b [u8]), &'b [u8]);
+
+fn pax_record(body: &[u8]) -> Result<PaxRecord<'_>, TarError> {
+    let space = body.iter().position(|byte| *byte == b' ').ok_or(TarError::Header)?;
+    let length = decimal(&body[..space]).ok_or(TarError::Header)?;
+    let length = usize::try_from(length).map_err(|_| TarError::Header)?;
+    if length <= space + 1 || length > body.len() || body[length - 1] != b'\n' {
+        return Err(TarError::Header);
     }
-    Ok(records)
+    let record = &body[space + 1..length - 1];
+    let equals = record.iter().position(|byte| *byte == b'=').ok_or(TarError::Header)?;
+    let (key, value) = (&record[..equals], &record[equals + 1..]);
+    let text = matches!(key, b"path" | b"linkpath" | b"GNU.sparse.name");
+    if key.is_empty() || (text && value.contains(&0)) {
+        return Err(TarError::Header);
+    }
+    Ok(((key, value), &body[length..]))
 }
 
 fn check_sparse(entry: &Entry) -> Result<(), TarError> {
@@ -432,6 +465,10 @@ fn check_sparse(entry: &Entry) -> Result<(), TarError> {
 
 fn sparse_error(entry: &Entry) -> TarError {
     TarError::Sparse(String::from_utf8_lossy(&entry.path).into_owned())
+}
+
+fn is_zero(block: &[u8; BLOCK]) -> bool {
+    block.iter().all(|byte| *byte == 0)
 }
 
 /// The sum of all bytes, the checksum's own taken as spaces. Old tars summed signed bytes.

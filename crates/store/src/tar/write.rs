@@ -152,7 +152,7 @@ mod tests {
         let mut reader = Reader::new(bytes.as_slice());
         assert_eq!(reader.next(&mut raw).unwrap().as_ref(), Some(entry));
         assert_eq!(reader.next(&mut raw).unwrap(), None);
-        assert_eq!(raw.len(), bytes.len() - BLOCK);
+        assert_eq!(raw.len(), bytes.len());
     }
 
     #[test]

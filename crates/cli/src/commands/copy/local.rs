@@ -1,14 +1,17 @@
 //! The local half of `cp`: a tree to a tar, and a tar to a tree.
 
 use std::{
+    collections::{HashMap, hash_map::Entry as Slot},
     fs, io,
     io::{Read, Write},
+    os::unix::fs::{FileTypeExt as _, MetadataExt as _},
     path::{Component, Path, PathBuf},
     sync::mpsc::Receiver,
 };
 
 use api::client::BodySender;
 use bytes::Bytes;
+use rustix::io::Errno;
 
 use crate::{create::files::reason, failure::Failure};
 
@@ -89,23 +92,23 @@ impl Write for Sink {
     }
 }
 
+/// The one attribute that Docker's archives carry.
+const CAPABILITY: &str = "security.capability";
+/// What stands before an attribute's name in a PAX header: star(5).
+const XATTR_PREFIX: &str = "SCHILY.xattr.";
+
 /// Sends `source` as a tar in which it is called `name`. The count of bytes sent.
 ///
 /// # Errors
 /// When something of it cannot be read. A connection that breaks is no error here: the
 /// request has its own.
-pub fn pack(
-    source: &Path,
-    name: &str,
-    follow: bool,
-    owners: bool,
-    sender: BodySender,
-) -> Result<u64, Failure> {
-    let mut builder = tar::Builder::new(Sink::new(sender));
-    builder.follow_symlinks(false);
-    let result = add(&mut builder, source, Path::new(name), follow, owners);
-    let result = result.and_then(|()| builder.finish());
-    let sink = builder.into_inner();
+pub fn pack(source: &Path, name: &str, links: Links, sender: BodySender) -> Result<u64, Failure> {
+    let mut packing =
+        Packing { builder: tar::Builder::new(Sink::new(sender)), known: HashMap::new() };
+    packing.builder.follow_symlinks(false);
+    let result = packing.add(source, Path::new(name), links);
+    let result = result.and_then(|()| packing.builder.finish());
+    let sink = packing.builder.into_inner();
     match (result, sink) {
         (Ok(()), Ok(sink)) => Ok(sink.finish().unwrap_or_default()),
         (Err(error), Ok(sink)) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -117,45 +120,77 @@ pub fn pack(
     }
 }
 
+/// What a symbolic link at the top of a copy means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Links {
+    Follow,
+    Keep,
+}
+
 /// The mode without the kind of file, which a tar says elsewhere.
 pub fn permissions(metadata: &fs::Metadata) -> u32 {
-    use std::os::unix::fs::MetadataExt as _;
     metadata.mode() & 0o7777
 }
 
-fn add(
-    builder: &mut tar::Builder<Sink>,
-    path: &Path,
-    name: &Path,
-    follow: bool,
-    owners: bool,
-) -> io::Result<()> {
-    let metadata = if follow { fs::metadata(path)? } else { fs::symlink_metadata(path)? };
-    let mut header = tar::Header::new_gnu();
-    header.set_metadata(&metadata);
-    header.set_mode(permissions(&metadata));
-    if !owners {
-        // Docker's client gives no owners either; the daemon makes them the container's root.
-        header.set_uid(0);
-        header.set_gid(0);
-    }
-    if metadata.is_dir() {
-        builder.append_data(&mut header, name, io::empty())?;
-        let mut entries: Vec<_> = fs::read_dir(path)?.collect::<io::Result<_>>()?;
-        entries.sort_by_key(fs::DirEntry::file_name);
-        for entry in entries {
-            add(builder, &entry.path(), &name.join(entry.file_name()), false, owners)?;
+struct Packing {
+    builder: tar::Builder<Sink>,
+    /// What files with several names are called in the archive, by device and inode.
+    known: HashMap<(u64, u64), PathBuf>,
+}
+
+impl Packing {
+    fn add(&mut self, path: &Path, name: &Path, links: Links) -> io::Result<()> {
+        let metadata = match links {
+            Links::Follow => fs::metadata(path)?,
+            Links::Keep => fs::symlink_metadata(path)?,
+        };
+        // Sockets have no place in an archive.
+        if metadata.file_type().is_socket() {
+            return Ok(());
         }
-        Ok(())
-    } else if metadata.is_symlink() {
-        header.set_size(0);
-        builder.append_link(&mut header, name, fs::read_link(path)?)
-    } else if metadata.is_file() {
-        let file = fs::File::open(path)?;
-        builder.append_data(&mut header, name, file.take(metadata.len()))
-    } else {
-        header.set_size(0);
-        builder.append_data(&mut header, name, io::empty())
+        // Owners as they are: the daemon decides what becomes of them.
+        let mut header = tar::Header::new_gnu();
+        header.set_metadata(&metadata);
+        header.set_mode(permissions(&metadata));
+        if !metadata.is_dir() && metadata.nlink() > 1 {
+            match self.known.entry((metadata.dev(), metadata.ino())) {
+                Slot::Vacant(first) => drop(first.insert(name.to_owned())),
+                Slot::Occupied(first) => {
+                    header.set_entry_type(tar::EntryType::Link);
+                    header.set_size(0);
+                    return self.builder.append_link(&mut header, name, first.get());
+                }
+            }
+        }
+        if metadata.is_dir() {
+            self.builder.append_data(&mut header, name, io::empty())?;
+            let mut entries: Vec<_> = fs::read_dir(path)?.collect::<io::Result<_>>()?;
+            entries.sort_by_key(fs::DirEntry::file_name);
+            for entry in entries {
+                match self.add(&entry.path(), &name.join(entry.file_name()), Links::Keep) {
+                    // Gone since it was listed.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    other => other?,
+                }
+            }
+            Ok(())
+        } else if metadata.is_symlink() {
+            header.set_size(0);
+            self.builder.append_link(&mut header, name, fs::read_link(path)?)
+        } else if metadata.is_file() {
+            let file = fs::File::open(path)?;
+            let mut value = [0_u8; 64];
+            if let Ok(length) = rustix::fs::fgetxattr(&file, CAPABILITY, &mut value[..]) {
+                let key = format!("{XATTR_PREFIX}{CAPABILITY}");
+                self.builder.append_pax_extensions([(key.as_str(), &value[..length])])?;
+            }
+            // Of a file that shrinks meanwhile the rest is zeros, as its length is told already.
+            let content = file.chain(io::repeat(0)).take(metadata.len());
+            self.builder.append_data(&mut header, name, content)
+        } else {
+            header.set_size(0);
+            self.builder.append_data(&mut header, name, io::empty())
+        }
     }
 }
 
@@ -175,7 +210,7 @@ pub fn unpack(
     archive.set_preserve_permissions(true);
     archive.set_preserve_ownerships(owners);
     archive.set_overwrite(true);
-    let wrong = |error: io::Error| Failure::new(format!("{}: {}", into.display(), reason(&error)));
+    let wrong = |error: io::Error| Failure::new(format!("{}: {}", into.display(), cause(&error)));
     let mut root = None;
     for entry in archive.entries().map_err(wrong)? {
         let mut entry = entry.map_err(wrong)?;
@@ -210,9 +245,47 @@ pub fn unpack(
                 "cannot overwrite directory {full:?} with non-directory"
             )));
         }
-        entry.unpack(&full).map_err(wrong)?;
+        let capability = capability(&mut entry).map_err(wrong)?;
+        entry.unpack(&full).map_err(|error| {
+            Failure::new(format!("write {}: {}", full.display(), cause(&error)))
+        })?;
+        if let Some(value) = capability {
+            set_capability(&full, &value).map_err(wrong)?;
+        }
     }
     Ok(())
+}
+
+fn capability<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Option<Vec<u8>>> {
+    let Some(records) = entry.pax_extensions()? else { return Ok(None) };
+    for record in records {
+        let record = record?;
+        if record.key().ok().and_then(|key| key.strip_prefix(XATTR_PREFIX)) == Some(CAPABILITY) {
+            return Ok(Some(record.value_bytes().to_vec()));
+        }
+    }
+    Ok(None)
+}
+
+/// Who may not give files capabilities, and a file system without them, still get the files.
+fn set_capability(path: &Path, value: &[u8]) -> io::Result<()> {
+    let flags = rustix::fs::XattrFlags::empty();
+    match rustix::fs::lsetxattr(path, CAPABILITY, value, flags) {
+        Ok(()) | Err(Errno::PERM | Errno::NOTSUP) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The first cause of an error, which the archive's reader wraps in words of its own.
+fn cause(error: &io::Error) -> String {
+    let mut first: &(dyn std::error::Error + 'static) = error;
+    while let Some(next) = first.source() {
+        first = next;
+    }
+    match first.downcast_ref::<io::Error>() {
+        Some(first) => reason(first),
+        None => first.to_string(),
+    }
 }
 
 /// How an archive names its root.
