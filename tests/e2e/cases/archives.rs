@@ -70,7 +70,8 @@ with gzip.open('sparse', 'wb') as out:
         suite.run_with_input(Cli::Tug, ["cp", "-", "target:/tmp"], &bytes).fails(1);
         suite.run_with_input(Cli::Docker, ["build", "-"], &bytes).fails(1);
         fs::write(directory.join("Dockerfile"), format!("FROM busybox\nADD {name} /x/")).unwrap();
-        suite.run(Cli::Docker, ["build", text(&directory)]).fails(1);
+        // What is no archive is added as a file, in Docker too.
+        suite.run(Cli::Docker, ["build", text(&directory)]);
         let grown = suite.daemon_peak_kilobytes().saturating_sub(before);
         assert!(grown < 96 << 10, "{name}: {grown} kB");
         suite.tug(["rm", "target"]).ok();
@@ -80,7 +81,7 @@ with gzip.open('sparse', 'wb') as out:
 
 fn a_bomb_is_stopped_in_every_reader(suite: &Suite) -> Outcome {
     let directory = suite.scratch();
-    suite.end_daemon("TERM");
+    suite.end_daemon("KILL");
     suite.start_daemon(&["--max-unpacked-size", "64m"]);
     suite.tug(["create", "--name", "target", "busybox"]).ok();
     let make = "head -c 200M /dev/zero > zeros && tar -cf zeros.tar zeros && rm zeros";
@@ -105,15 +106,14 @@ fn a_bomb_is_stopped_in_every_reader(suite: &Suite) -> Outcome {
         refused(suite.run(Cli::Docker, ["build", text(&context)]));
     }
     suite.tug(["rm", "target"]).ok();
-    suite.end_daemon("TERM");
+    suite.end_daemon("KILL");
     suite.start_daemon(&[]);
     Outcome::Passed
 }
 
 /// Each level of a walk costs a descriptor and some stack.
 fn a_deep_tree_of_a_containers_ends_nothing(suite: &Suite) -> Outcome {
-    let script =
-        "cd /tmp; i=0; while [ $i -lt 3000 ]; do mkdir d; cd d; i=$((i+1)); done; echo made";
+    let script = "cd /tmp; p=$(printf 'd/%.0s' $(seq 100)); for i in $(seq 30); do mkdir -p $p; cd $p; done; echo made";
     assert_eq!(suite.tug(["run", "--name", "deep", "busybox", "sh", "-c", script]).ok(), "made");
     let out = suite.scratch().join("out");
     suite.tug(["export", "-o", text(&out), "deep"]);
@@ -289,7 +289,7 @@ fn an_export_mounts_nothing_twice(suite: &Suite) -> Outcome {
     let names = shell(&format!("tar -tf {}", out.display())).ok();
     assert!(names.lines().any(|name| name == "made"), "{mark}: {names}");
     assert!(
-        !names.lines().any(|name| name.starts_with("vol/f") || name.starts_with("proc/")),
+        !names.lines().any(|name| name.starts_with("vol/f") || name.starts_with("proc/1")),
         "{names}"
     );
     suite.tug(["cp", &format!("{id}:/made"), text(&suite.scratch())]).ok();
@@ -395,7 +395,11 @@ fn errors_of_copies_are_dockers(suite: &Suite) -> Outcome {
         ["-", "box:/nosuch"],
     ] {
         let [ours, theirs] = BOTH.map(|cli| suite.run(cli, ["cp", from, to]));
-        assert_eq!((ours.code, &ours.stderr), (theirs.code, &theirs.stderr), "cp {from} {to}");
+        // Docker's client also logs that its archive was not wanted.
+        let last = |output: &crate::harness::Output| {
+            output.stderr.lines().last().unwrap_or_default().to_owned()
+        };
+        assert_eq!((ours.code, last(&ours)), (theirs.code, last(&theirs)), "cp {from} {to}");
         assert_ne!(ours.code, 0, "cp {from} {to}");
     }
     for args in [["-L", "l"], ["-q", "l"], ["-L", "f"]] {
@@ -526,7 +530,7 @@ content = source.extractfile(program).read()
 two = struct.pack('<IIIII', 0x02000001, 1, 0, 0, 0)
 three = struct.pack('<IIIIII', 0x03000001, 1, 0, 0, 0, 1000)
 out = tarfile.open('caps.tar', 'w', format=tarfile.PAX_FORMAT)
-for name, value in [('two', two), ('three', three)]:
+for name, value in [('two/busybox', two), ('three/busybox', three)]:
     i = tarfile.TarInfo(name); i.size = len(content); i.mode = 0o755
     i.pax_headers = {{'SCHILY.xattr.security.capability': value.decode('utf-8', 'surrogateescape'), 'SCHILY.xattr.user.note': 'kept'}}
     out.addfile(i, io.BytesIO(content))
@@ -547,7 +551,7 @@ out.close()"
         shell(&format!("python3 {}", tools.join("look.py").display())).ok()
     };
     let works = |image: &str| {
-        let chown = "touch /tmp/f; /c/two chown 5:5 /tmp/f && stat -c %u /tmp/f";
+        let chown = "touch /tmp/f; /c/two/busybox chown 5:5 /tmp/f && stat -c %u /tmp/f";
         let seen = suite.tug(["run", "--rm", "-u", "nobody", image, "sh", "-c", chown]);
         assert_eq!(seen.ok(), "5", "{image}");
         suite.tug(["create", "--name", "look", image]).ok();
@@ -556,7 +560,7 @@ out.close()"
         let to = suite.scratch();
         for cli in BOTH {
             suite.run(cli, ["cp", "look:/c", text(&to)]).ok();
-            let (two, three) = (to.join("c/two"), to.join("c/three"));
+            let (two, three) = (to.join("c/two/busybox"), to.join("c/three/busybox"));
             assert_eq!(attributes(&two), "0100000201000000000000000000000000000000", "{image}");
             assert_eq!(
                 attributes(&three),
@@ -689,7 +693,7 @@ fn a_volume_of_its_own_file_system_is_one_for_all(suite: &Suite) -> Outcome {
 
 fn an_archive_that_is_cut_is_no_add(suite: &Suite) -> Outcome {
     let directory = suite.scratch();
-    let make = "mkdir -p d && echo x > d/f && tar -b1 -cf whole.tar d && size=$(stat -c %s whole.tar) && head -c $((size - 1)) whole.tar > a.tar && head -c 1100 whole.tar > b.tar";
+    let make = "mkdir -p d && echo x > d/f && tar -b1 -cf whole.tar d && size=$(stat -c %s whole.tar) && head -c $((size - 1)) whole.tar > a.tar && head -c 1025 whole.tar > b.tar";
     shell(&format!("cd {} && {make}", directory.display())).ok();
     for cli in BOTH {
         for name in ["a.tar", "b.tar"] {

@@ -154,7 +154,8 @@ async fn from_container(
     target: &str,
 ) -> Outcome {
     let client = session.client().await?;
-    let mut path = in_container(path);
+    // The daemon has words for a path that is none.
+    let mut path = if path.is_empty() { String::new() } else { in_container(path) };
     // A link is followed by asking for what it points to.
     if matches.on("follow-link")
         && let Ok(found) = stat(client, name, &path).await
@@ -215,6 +216,21 @@ fn local_target(
     content: bool,
 ) -> Result<(PathBuf, Option<String>), Failure> {
     let path = Path::new(target);
+    let absolute = local::absolute(target);
+    let parent = crate::create::mounts::clean(Path::new(&absolute));
+    let parent = parent.parent().unwrap_or(Path::new("/"));
+    if let Err(error) = std::fs::metadata(parent)
+        && error.kind() == std::io::ErrorKind::NotFound
+    {
+        let text = format!("invalid output path: directory {parent:?} does not exist");
+        return Err(Failure::new(text));
+    }
+    match std::fs::metadata(&absolute) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Failure::new(format!("stat {absolute}: {}", reason(&error))));
+        }
+        Ok(_) | Err(_) => {}
+    }
     if path.is_dir() {
         // Into it under its own name; the content of a directory goes in without a name.
         let renamed = (content && source_is_directory).then(|| ".".to_owned());
@@ -225,12 +241,6 @@ fn local_target(
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         Some(_) | None => PathBuf::from("."),
     };
-    if !parent.is_dir() {
-        return Err(Failure::new(format!(
-            "invalid output path: directory {:?} does not exist",
-            std::path::absolute(&parent).unwrap_or(parent)
-        )));
-    }
     if !path.exists() && wants_directory(target) && !source_is_directory {
         return Err(Failure::new("no such directory"));
     }
@@ -248,6 +258,14 @@ async fn to_container(
     path: &str,
 ) -> Outcome {
     let client = session.client().await?;
+    if source != "-" {
+        let links =
+            if matches.on("follow-link") { local::Links::Follow } else { local::Links::Keep };
+        local::check_source(source, links).map_err(Failure::new)?;
+        if path.is_empty() && !Path::new(source).is_dir() {
+            return Err(Failure::new("no such directory"));
+        }
+    }
     let path = in_container(path);
     let target = resolve_target(client, name, &path).await?;
     if source == "-" {

@@ -120,6 +120,87 @@ pub fn pack(source: &Path, name: &str, links: Links, sender: BodySender) -> Resu
     }
 }
 
+/// A path from the root on; a slash or `/.` at its end stays.
+///
+/// Source: moby `pkg/archive/copy.go`, `PreserveTrailingDotOrSeparator`.
+pub fn absolute(path: &str) -> String {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
+    let clean = crate::create::mounts::clean(&whole).to_string_lossy().into_owned();
+    if path == "." || path.ends_with("/.") {
+        format!("{}/.", clean.trim_end_matches('/'))
+    } else if path.ends_with('/') && !clean.ends_with('/') {
+        format!("{clean}/")
+    } else {
+        clean
+    }
+}
+
+/// Looks at what is to be copied as Docker's client does, for the words that it has for what is not
+/// there.
+///
+/// # Errors
+/// Those words.
+///
+/// Source: moby `pkg/archive/copy.go`, `ResolveHostSourcePath`; Go `path/filepath/symlink.go`.
+pub fn check_source(path: &str, links: Links) -> Result<(), String> {
+    let path = absolute(path);
+    let resolved = match links {
+        Links::Follow => follow(&path)?,
+        Links::Keep => {
+            let at = path.rfind('/').map_or(0, |at| at + 1);
+            format!("{}/{}", follow(&path[..at])?, &path[at..])
+        }
+    };
+    match fs::symlink_metadata(&resolved) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("lstat {resolved}: {}", reason(&error))),
+    }
+}
+
+/// As many links as Go follows.
+const LINKS_MAX: usize = 255;
+
+/// What an absolute path leads to.
+fn follow(path: &str) -> Result<String, String> {
+    let (mut rest, mut at, mut links) = (path.to_owned(), PathBuf::from("/"), 0);
+    loop {
+        let trimmed = rest.trim_start_matches('/');
+        if trimmed.is_empty() {
+            return Ok(at.to_string_lossy().into_owned());
+        }
+        let end = trimmed.find('/').unwrap_or(trimmed.len());
+        let (name, after) = (trimmed[..end].to_owned(), trimmed[end..].to_owned());
+        match name.as_str() {
+            "." => {}
+            ".." => drop(at.pop()),
+            name => {
+                at.push(name);
+                let found = fs::symlink_metadata(&at)
+                    .map_err(|error| format!("lstat {}: {}", at.display(), reason(&error)))?;
+                if found.is_symlink() {
+                    links += 1;
+                    if links > LINKS_MAX {
+                        return Err("EvalSymlinks: too many links".to_owned());
+                    }
+                    let target = fs::read_link(&at).map_err(|error| {
+                        format!("readlink {}: {}", at.display(), reason(&error))
+                    })?;
+                    at.pop();
+                    if target.is_absolute() {
+                        at = PathBuf::from("/");
+                    }
+                    rest = format!("{}{after}", target.to_string_lossy());
+                    continue;
+                }
+                if !found.is_dir() && !after.is_empty() {
+                    return Err("not a directory".to_owned());
+                }
+            }
+        }
+        rest = after;
+    }
+}
+
 /// What a symbolic link at the top of a copy means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Links {
