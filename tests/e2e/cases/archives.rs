@@ -51,11 +51,11 @@ def block(kind, size):
     return i.tobuf(tarfile.USTAR_FORMAT)
 zeros = bytes(1 << 20)
 with gzip.open('flood', 'wb') as out:
-    for _ in range(400): out.write(block(b'L', len(zeros)) + zeros)
+    for _ in range(150): out.write(block(b'L', len(zeros)) + zeros)
 with gzip.open('sparse', 'wb') as out:
     body = b'22 GNU.sparse.major=1\\n22 GNU.sparse.minor=0\\n29 GNU.sparse.realsize=99999\\n'
     out.write(block(b'x', len(body)) + body.ljust(512, b'\\0'))
-    lines = b'250000\\n' + b'1\\n0\\n' * (64 << 20)
+    lines = b'250000\\n' + b'1\\n0\\n' * (24 << 20)
     out.write(block(b'0', len(lines)) + lines)",
     );
     for name in ["flood", "sparse"] {
@@ -82,9 +82,9 @@ with gzip.open('sparse', 'wb') as out:
 fn a_bomb_is_stopped_in_every_reader(suite: &Suite) -> Outcome {
     let directory = suite.scratch();
     suite.end_daemon("KILL");
-    suite.start_daemon(&["--max-unpacked-size", "64m"]);
+    suite.start_daemon(&["--max-unpacked-size", "16m"]);
     suite.tug(["create", "--name", "target", "busybox"]).ok();
-    let make = "head -c 200M /dev/zero > zeros && tar -cf zeros.tar zeros && rm zeros";
+    let make = "head -c 80M /dev/zero > zeros && tar -cf zeros.tar zeros && rm zeros";
     shell(&format!("cd {} && {make}", directory.display())).ok();
     for tool in ["gzip", "zstd -q", "bzip2", "xz -0"] {
         let make = format!("{tool} -c zeros.tar > bomb");
@@ -558,7 +558,8 @@ out.close()"
         let out = suite.scratch().join("tar");
         suite.tug(["export", "-o", text(&out), "look"]).ok();
         let to = suite.scratch();
-        for cli in BOTH {
+        let clis = if image == "caps" { &BOTH[..] } else { &[Cli::Tug] };
+        for &cli in clis {
             suite.run(cli, ["cp", "look:/c", text(&to)]).ok();
             let (two, three) = (to.join("c/two/busybox"), to.join("c/three/busybox"));
             assert_eq!(attributes(&two), "0100000201000000000000000000000000000000", "{image}");

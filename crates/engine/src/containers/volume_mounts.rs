@@ -47,7 +47,7 @@ pub(super) fn hold(engine: &Inner, id: Id, volume: &Volume, wish: &VolumeMount) 
 pub(super) fn release(engine: &Inner, record: &Record) {
     for mount in record.mounts.iter().filter(|mount| mount.kind == MountKind::Volume) {
         let Some(volume) = engine.store.volume(&mount.name) else { continue };
-        if !volume.mount().is_some_and(|wish| !wish.is_bind()) {
+        if volume.mount().is_none_or(|wish| wish.is_bind()) {
             continue;
         }
         let mut holders = engine.volume_holders.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -292,7 +292,7 @@ pub fn unpack(
     archive.set_preserve_ownerships(owners);
     archive.set_overwrite(true);
     let wrong = |error: io::Error| Failure::new(format!("{}: {}", into.display(), cause(&error)));
-    let mut root = None;
+    let (mut root, mut known) = (None, PathBuf::new());
     for entry in archive.entries().map_err(wrong)? {
         let mut entry = entry.map_err(wrong)?;
         let path = entry.path().map_err(wrong)?.into_owned();
@@ -310,14 +310,14 @@ pub fn unpack(
             let Some(link) = inside(&link, root, renamed) else {
                 return Err(Failure::new(format!("archive link {link:?} is outside its root")));
             };
-            check_parents(into, &link)?;
-            check_parents(into, &target)?;
+            check_parents(into, &link, &mut known)?;
+            check_parents(into, &target, &mut known)?;
             // An older copy gives way.
             let _ = fs::remove_file(&full);
             fs::hard_link(into.join(&link), &full).map_err(wrong)?;
             continue;
         }
-        check_parents(into, &target)?;
+        check_parents(into, &target, &mut known)?;
         if full.is_dir() != entry.header().entry_type().is_dir()
             && full.symlink_metadata().is_ok()
             && full.is_dir()
@@ -404,14 +404,27 @@ fn inside(path: &Path, root: Root, renamed: Option<&str>) -> Option<PathBuf> {
     Some(path.strip_prefix(".").map(Path::to_path_buf).unwrap_or(path))
 }
 
-/// Refuses to go through a link that the archive (or anybody) put below the destination.
-fn check_parents(into: &Path, target: &Path) -> Result<(), Failure> {
-    let mut path = into.to_owned();
-    let Some(parent) = target.parent() else { return Ok(()) };
-    for part in parent.components() {
-        path.push(part);
-        if path.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) {
-            return Err(Failure::new(format!("{path:?} is a link; not unpacking through it")));
+/// Refuses to go through a link that the archive (or anybody) put below the destination. `known` is
+/// where the last call found directories: an archive cannot put a link in the place of one.
+fn check_parents(into: &Path, target: &Path, known: &mut PathBuf) -> Result<(), Failure> {
+    let parent = target.parent().unwrap_or(Path::new(""));
+    if known.starts_with(parent) {
+        return Ok(());
+    }
+    let same = known.components().zip(parent.components()).take_while(|(a, b)| a == b).count();
+    let mut below: PathBuf = parent.components().take(same).collect();
+    known.clone_from(&below);
+    for part in parent.components().skip(same) {
+        below.push(part);
+        let path = into.join(&below);
+        match path.symlink_metadata() {
+            Ok(found) if found.is_symlink() => {
+                let text = format!("{path:?} is a link; not unpacking through it");
+                return Err(Failure::new(text));
+            }
+            Ok(_) => known.clone_from(&below),
+            // Nothing can be below what is not there.
+            Err(_) => break,
         }
     }
     Ok(())
