@@ -15,6 +15,7 @@ mod create;
 mod credentials;
 mod failure;
 mod files;
+mod guarded;
 mod manifest;
 mod outcome;
 mod relay;

@@ -319,7 +319,8 @@ fn unpack(dest: &str, pieces: Pieces) -> Result<(), Failure> {
     };
     let Ok(first) = pieces.receiver.recv() else { return Ok(()) };
     std::fs::create_dir_all(dest).map_err(failed)?;
-    let mut archive = tar::Archive::new(Pieces { left: first, ..pieces });
+    let mut archive =
+        tar::Archive::new(crate::guarded::Guarded::new(Pieces { left: first, ..pieces }));
     archive.set_preserve_permissions(true);
     archive.set_preserve_mtime(true);
     archive.unpack(dest).map_err(failed)?;

@@ -13,7 +13,7 @@ use api::client::BodySender;
 use bytes::Bytes;
 use rustix::io::Errno;
 
-use crate::{create::files::reason, failure::Failure};
+use crate::{create::files::reason, failure::Failure, guarded::Guarded};
 
 /// A body's pieces as a reader for a thread.
 pub struct Pieces {
@@ -287,7 +287,7 @@ pub fn unpack(
     renamed: Option<&str>,
     owners: bool,
 ) -> Result<(), Failure> {
-    let mut archive = tar::Archive::new(reader);
+    let mut archive = tar::Archive::new(Guarded::new(reader));
     archive.set_preserve_permissions(true);
     archive.set_preserve_ownerships(owners);
     archive.set_overwrite(true);
