@@ -134,6 +134,8 @@ pub enum StepError {
     NoArguments,
     #[error("no command specified")]
     NoCommand,
+    #[error("invalid SOURCE_DATE_EPOCH: {0}")]
+    Epoch(String),
     #[error("{0} stage name already used")]
     StageTwice(String),
     #[error("{0}")]
@@ -196,6 +198,7 @@ impl StepError {
             | Self::VolumeOnFile(_)
             | Self::NoArguments
             | Self::NoCommand
+            | Self::Epoch(_)
             | Self::StageTwice(_)
             | Self::Sum(_)
             | Self::Mount(_)
@@ -266,6 +269,7 @@ pub fn build<W: Worker>(
     options: &Options,
 ) -> Result<Option<ImageId>, Broken> {
     let target = graph::target(file, options.target.as_deref())?;
+    check_epoch(options)?;
     let (globals, bases) = from_words(file, options)?;
     let is_classic = options.dialect == Dialect::Classic;
     let needed = match is_classic {
@@ -304,6 +308,15 @@ pub fn build<W: Worker>(
     build.run_stages(&needed)?;
     let outcome = build.verdict()?;
     build.export(outcome)
+}
+
+/// A fixed time that is none would be left out without a word.
+fn check_epoch(options: &Options) -> Result<(), StepError> {
+    let given = options.arguments.get("SOURCE_DATE_EPOCH").and_then(Option::as_deref);
+    match given.filter(|text| !text.is_empty()) {
+        Some(text) if text.parse::<u64>().is_err() => Err(StepError::Epoch(text.to_owned())),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// A wrong base is told when its stage begins.

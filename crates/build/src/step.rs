@@ -80,6 +80,9 @@ impl<W: Worker> StageRun<'_, '_, W> {
         if !volumes.is_empty() {
             key = key.with("volumes").with_all(&volumes);
         }
+        if let Some(hostname) = self.given("BUILDKIT_SANDBOX_HOSTNAME") {
+            key = key.with("hostname").with(hostname);
+        }
         let mut mounts = Vec::new();
         for mount in &run.mounts {
             if let Some((mount, part)) = self.mount(mount)? {
@@ -119,6 +122,7 @@ impl<W: Worker> StageRun<'_, '_, W> {
             secret_env: self.secret_variables(run)?,
             script,
             container: String::new(),
+            hostname: self.given("BUILDKIT_SANDBOX_HOSTNAME").unwrap_or_default().to_owned(),
         };
         Ok(PreparedRun { step, key: key.digest(), created_by, argv })
     }
@@ -190,6 +194,11 @@ impl<W: Worker> StageRun<'_, '_, W> {
         (self.state.argv(&Command::Shell(text)), None)
     }
 
+    /// A build argument that means something to the builder itself.
+    fn given(&self, name: &str) -> Option<&str> {
+        self.build.options.arguments.get(name)?.as_deref()
+    }
+
     /// A mount with the values of its numbers known.
     fn settled(&self, mount: &Mount) -> Result<Mount, StepError> {
         let mut settled = mount.clone();
@@ -222,6 +231,10 @@ impl<W: Worker> StageRun<'_, '_, W> {
             }
             MountKind::Cache => {
                 let id = expand(&mount.id)?.unwrap_or_else(|| target.clone());
+                let id = match self.given("BUILDKIT_CACHE_MOUNT_NS") {
+                    Some(space) if !space.is_empty() => format!("{space}/{id}"),
+                    Some(_) | None => id,
+                };
                 let key = key.with("cache").with(&id).with(sharing_word(mount.sharing)).digest();
                 let cache = CacheMount {
                     id,

@@ -206,6 +206,8 @@ pub struct RunStep {
     pub script: Option<(String, String)>,
     /// The id by which progress and events know the step: 64 hexadecimal digits.
     pub container: String,
+    /// What the command sees as its host's name; empty for the usual one.
+    pub hostname: String,
 }
 
 #[derive(Debug, Clone)]

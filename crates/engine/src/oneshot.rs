@@ -53,6 +53,8 @@ pub struct OneShot {
     pub extra_hosts: Vec<String>,
     pub security_opt: Vec<String>,
     pub privileged: bool,
+    /// Empty for the usual one.
+    pub hostname: String,
     pub mounts: Vec<OneShotMount>,
 }
 
@@ -263,32 +265,26 @@ fn joined(engine: &Inner, network: &OneShotNetwork) -> Result<Option<(i32, Manag
 }
 
 /// Blocking.
-fn prepare(engine: &Inner, id: &Id, request: OneShot) -> Result<Ready> {
+fn prepare(engine: &Inner, id: &Id, mut request: OneShot) -> Result<Ready> {
     let run = engine.config.run_dir(id);
     world::make_dir(&run)?;
     let spec = wish(&request);
+    let hostname = match request.hostname.is_empty() {
+        true => HOSTNAME.to_owned(),
+        false => request.hostname.clone(),
+    };
     let joined = joined(engine, &request.network)?;
     let mut held = Vec::new();
-    let mounts =
-        request.mounts.into_iter().map(|mount| host_mount(mount, &mut held)).collect::<Vec<_>>();
+    let mounts = std::mem::take(&mut request.mounts);
+    let mounts: Vec<HostMount> =
+        mounts.into_iter().map(|mount| host_mount(mount, &mut held)).collect();
     let network = engine.networks.prepare(&networks::Container {
         id: *id,
         name: "",
         spec: &spec,
-        hostname: HOSTNAME,
+        hostname: &hostname,
     })?;
-    let mut pids = BTreeMap::new();
-    let files = match (joined, &request.network) {
-        (Some((pid, files)), OneShotNetwork::Container(other)) => {
-            pids.insert(other.clone(), pid);
-            files
-        }
-        (_, _) => {
-            let files = world::files_in(&run);
-            write_files(&files, &network)?;
-            files
-        }
-    };
+    let (files, pids) = files(&run, &hostname, &network, joined, &request.network)?;
     let mut devices = BTreeMap::new();
     if request.privileged {
         devices.insert(String::new(), crate::containers::devices::under(Path::new("/dev")));
@@ -299,7 +295,7 @@ fn prepare(engine: &Inner, id: &Id, request: OneShot) -> Result<Ready> {
         config: &engine.config,
         default_shm_size: engine.live().default_shm_size,
         host: &engine.host,
-        hostname: HOSTNAME,
+        hostname: &hostname,
         mounts: &mounts,
         files: &files,
         joined: &pids,
@@ -307,11 +303,25 @@ fn prepare(engine: &Inner, id: &Id, request: OneShot) -> Result<Ready> {
         shm: None,
         link_env: &[],
     })?;
+    let settings = settings(engine, id, &run, &spec, &request)?;
+    world::write_bundle(&run, &document, &settings)?;
+    let spawned = world::spawn_monitor(engine, &run)?;
+    let networks::Prepared { netns, listeners, attachment, .. } = network;
+    Ok(Ready { spawned, netns, listeners, attachment, held })
+}
+
+fn settings(
+    engine: &Inner,
+    id: &Id,
+    run: &Path,
+    spec: &ContainerSpec,
+    request: &OneShot,
+) -> Result<MonitorSettings> {
     let snapshot = engine
         .store
         .snapshot(&request.snapshot)
         .map_err(|source| Error::caused(Kind::Internal, source))?;
-    let settings = MonitorSettings {
+    Ok(MonitorSettings {
         container: *id,
         config: run.join("config.json"),
         rootfs: Rootfs::Overlay {
@@ -319,7 +329,7 @@ fn prepare(engine: &Inner, id: &Id, request: OneShot) -> Result<Ready> {
             upper: snapshot.upper,
             work: snapshot.work,
         },
-        user: Some(request.user),
+        user: Some(request.user.clone()),
         groups: Vec::new(),
         tty: false,
         console_size: None,
@@ -328,20 +338,33 @@ fn prepare(engine: &Inner, id: &Id, request: OneShot) -> Result<Ready> {
         log: LogSettings::default(),
         exit_record: run.join("exit.json"),
         durability: Durability::Lazy,
-        runtime: world::runtime_choice(engine, "", &run)?,
-        cgroup: Some(PathBuf::from(derive::cgroup_path(id, &spec, &engine.config))),
+        runtime: world::runtime_choice(engine, "", run)?,
+        cgroup: Some(PathBuf::from(derive::cgroup_path(id, spec, &engine.config))),
         init: false,
         resolver: matches!(request.network, OneShotNetwork::Named(_))
             .then(|| run.join(net::zone::RESOLVER_FILE)),
-    };
-    world::write_bundle(&run, &document, &settings)?;
-    let spawned = world::spawn_monitor(engine, &run)?;
-    let networks::Prepared { netns, listeners, attachment, .. } = network;
-    Ok(Ready { spawned, netns, listeners, attachment, held })
+    })
 }
 
-fn write_files(files: &ManagedFiles, network: &networks::Prepared) -> Result<()> {
-    let hostname = format!("{HOSTNAME}\n");
+/// The command's own files of names, or those of the container whose network it joins; and the process
+/// that has that network, by what the wish calls it.
+fn files(
+    run: &Path,
+    hostname: &str,
+    network: &networks::Prepared,
+    joined: Option<(i32, ManagedFiles)>,
+    wanted: &OneShotNetwork,
+) -> Result<(ManagedFiles, BTreeMap<String, i32>)> {
+    if let (Some((pid, files)), OneShotNetwork::Container(other)) = (joined, wanted) {
+        return Ok((files, BTreeMap::from([(other.clone(), pid)])));
+    }
+    let files = world::files_in(run);
+    write_files(&files, hostname, network)?;
+    Ok((files, BTreeMap::new()))
+}
+
+fn write_files(files: &ManagedFiles, hostname: &str, network: &networks::Prepared) -> Result<()> {
+    let hostname = format!("{hostname}\n");
     for (path, text) in [
         (&files.hosts, &network.hosts),
         (&files.hostname, &hostname),
@@ -385,11 +408,12 @@ fn host_mount(mount: OneShotMount, held: &mut Vec<OwnedFd>) -> HostMount {
 /// Gives up everything but the snapshot. Blocking.
 pub(crate) fn clean_up(engine: &Inner, id: &Id) {
     engine.networks.release(id);
-    let group = sys::cgroup::Cgroup::find(Path::new(&derive::cgroup_path(
-        id,
-        &ContainerSpec::default(),
-        &engine.config,
-    )));
+    // The monitor's settings know the group, whoever asked for which parent.
+    let told = MonitorSettings::read(&engine.config.run_dir(id)).ok();
+    let group = told.and_then(|settings| settings.cgroup).unwrap_or_else(|| {
+        derive::cgroup_path(id, &ContainerSpec::default(), &engine.config).into()
+    });
+    let group = sys::cgroup::Cgroup::find(&group);
     if let Err(error) = group.try_remove() {
         tracing::debug!(step = %id, error = chain(&error), "control group stays for its monitor");
     }

@@ -11,6 +11,7 @@ super::cases! {
     stages_of_a_classic_build_are_kept,
     sources_of_cache_that_are_missing_leave_the_cache_aside,
     steps_join_the_network_of_a_container,
+    steps_run_in_the_control_group_that_is_asked_for,
     odd_forms_of_instructions_are_dockers,
     changes_are_instructions_of_a_dockerfile,
     exceptions_below_wildcards_are_kept,
@@ -39,7 +40,7 @@ fn post(suite: &Suite, directory: &std::path::Path, query: &str) -> (u16, String
 }
 
 fn every_parameter_of_build_counts(suite: &Suite) -> Outcome {
-    let dockerfile = "FROM busybox\nARG A=default\nRUN echo arg $A, mem $(cat /sys/fs/cgroup/memory/memory.limit_in_bytes), hosts $(grep -c h.example /etc/hosts), shm $(df /dev/shm | tail -n1 | awk '{print $2}'), links $(ip -o link | wc -l), files $(ulimit -n)\n";
+    let dockerfile = "FROM busybox\nARG A=default\nRUN echo arg $A, mem $(cat /sys/fs/cgroup/memory/memory.limit_in_bytes || cat /sys/fs/cgroup/memory.max), hosts $(grep -c h.example /etc/hosts), shm $(df /dev/shm | tail -n1 | awk '{print $2}'), links $(ip -o link | wc -l), files $(ulimit -n)\n";
     let directory = context(
         suite,
         &[
@@ -97,6 +98,19 @@ fn every_parameter_of_build_counts(suite: &Suite) -> Outcome {
     let (_, said) = post(suite, &directory, "rm=0&nocache=1");
     assert!(said.contains("[Warning] --rm=false keeps nothing"), "{said}");
     assert!(!said.contains("Removed intermediate container"), "{said}");
+    fs::write(directory.join("Other"), "FROM busybox\nRUN exit 4\n").unwrap();
+    let removed = "Removed intermediate container";
+    let (_, said) = post(suite, &directory, "dockerfile=Other&forcerm=1&nocache=1");
+    assert!(said.contains(removed) && said.contains("\"code\":4"), "{said}");
+    let (_, said) = post(suite, &directory, "dockerfile=Other&nocache=1");
+    assert!(!said.contains(removed), "{said}");
+    // What is no list of credentials is none, as in Docker.
+    let wrong = shell(&format!(
+        "tar -C {} -cf - . | curl -s -X POST -H 'X-Registry-Config: %%%' --data-binary @- --unix-socket {} http://d/build",
+        directory.display(),
+        suite.socket().display()
+    ));
+    assert!(wrong.ok().contains("Successfully built"));
     assert_eq!(suite.api("POST", "/v1.47/build/cancel", None).0, 400);
     assert_eq!(suite.api("POST", "/v1.47/build/cancel?id=none", None).0, 204);
     fs::write(directory.join("Other"), "FROM busybox\nRUN sleep 1000\n").unwrap();
@@ -258,6 +272,30 @@ fn steps_join_the_network_of_a_container(suite: &Suite) -> Outcome {
     }
     suite.tug(["rm", "-f", "behind", "joined"]).ok();
     suite.tug(["image", "prune", "-f"]).ok();
+    Outcome::Passed
+}
+
+fn steps_run_in_the_control_group_that_is_asked_for(suite: &Suite) -> Outcome {
+    let directory = context(suite, &[("Dockerfile", "FROM busybox\nRUN sleep 1000\n")]);
+    let parent = format!("/{}/given", suite.directory.file_name().unwrap().to_str().unwrap());
+    let groups = || {
+        shell(&format!("ls -d /sys/fs/cgroup/*{parent}/*/ /sys/fs/cgroup{parent}/*/ 2>/dev/null"))
+            .stdout
+    };
+    let mut build = suite
+        .command(Cli::Tug)
+        .args(["build", "--no-cache", "--cgroup-parent", &parent, directory.to_str().unwrap()])
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let patience = std::time::Duration::from_secs(20);
+    crate::harness::wait_for("the step's group", patience, || !groups().is_empty());
+    shell(&format!("kill -INT {}", build.id())).ok();
+    build.wait().unwrap();
+    crate::harness::wait_for("the group's end", patience, || groups().is_empty());
+    shell(&format!("rmdir /sys/fs/cgroup/*{parent} /sys/fs/cgroup{parent} 2>/dev/null; true")).ok();
     Outcome::Passed
 }
 

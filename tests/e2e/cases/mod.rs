@@ -5,6 +5,7 @@ mod archives;
 mod attack;
 mod build;
 mod build_classic;
+mod build_forms;
 mod build_own;
 mod build_results;
 mod contexts;
@@ -48,6 +49,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         build::CASES,
         build_own::CASES,
         build_classic::CASES,
+        build_forms::CASES,
         build_results::CASES,
         volumes::CASES,
         networks::CASES,

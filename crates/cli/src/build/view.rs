@@ -159,7 +159,7 @@ impl View {
                 let piece = serde_json::from_value(aux.clone()).map_err(|error| {
                     Failure::new(format!("cannot read the build's output: {error}"))
                 })?;
-                self.takers.take(&piece)?;
+                self.takers.take(&piece).map_err(not_taken)?;
             } else if let Ok(result) = serde_json::from_value::<BuildResult>(aux.clone())
                 && !result.id.is_empty()
             {
@@ -231,7 +231,7 @@ impl View {
         }
         match outcome {
             Ok(()) => {
-                self.takers.finish()?;
+                self.takers.finish().map_err(not_taken)?;
                 let warnings = &self.board.warnings;
                 if self.style == Style::Tty && !warnings.is_empty() {
                     let plural = if warnings.len() == 1 { "" } else { "s" };
@@ -253,12 +253,18 @@ impl View {
                         "ERROR: failed to build: {}",
                         failure.words().unwrap_or_default()
                     ),
-                    status: failure.status(),
+                    status: 1,
                 })
             }
             Err(failure) => Err(failure),
         }
     }
+}
+
+/// What came cannot be written.
+fn not_taken(failure: Failure) -> Failure {
+    let words = failure.words().unwrap_or_default();
+    Failure::new(format!("ERROR: failed to build: failed to solve: {words}"))
 }
 
 /// Whether the user stopped it, which needs no report.

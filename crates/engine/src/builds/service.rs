@@ -345,7 +345,8 @@ fn unparsed(sink: &Sink, name: &str, source: &[u8], error: &ParseError) -> Build
     }
     let text = match (sink.style, error.problem.phase()) {
         (Style::Classic, Phase::Lines) => format!("failed to parse Dockerfile: {error}"),
-        (Style::Classic | Style::Trace, _) => error.to_string(),
+        (Style::Classic, _) => error.to_string(),
+        (Style::Trace, _) => format!("failed to solve: {error}"),
     };
     Error::invalid(text).into()
 }
@@ -430,6 +431,7 @@ fn fail(worker: &EngineWorker, prepared: &Prepared, broken: &Broken) -> BuildFai
         | StepError::VolumeOnFile(_)
         | StepError::NoArguments
         | StepError::NoCommand
+        | StepError::Epoch(_)
         | StepError::StageTwice(_)
         | StepError::Sum(_)
         | StepError::Mount(_)

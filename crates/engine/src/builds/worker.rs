@@ -341,6 +341,7 @@ impl Worker for EngineWorker {
             extra_hosts: self.run.extra_hosts.clone(),
             security_opt: self.run.security_opt.clone(),
             privileged: step.privileged,
+            hostname: step.hostname.clone(),
             mounts: std::mem::take(&mut mounts.list),
         };
         let code = self.run_in(request, log)?;
