@@ -117,6 +117,10 @@ impl Suite {
         self.directory.join("tug.sock")
     }
 
+    pub fn cgroup_parent(&self) -> String {
+        self.cgroup_parent.clone()
+    }
+
     pub fn data_root(&self) -> PathBuf {
         self.directory.join("data")
     }

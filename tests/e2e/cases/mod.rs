@@ -30,6 +30,8 @@ mod search;
 mod serve;
 mod streams;
 mod streams_ends;
+mod surface;
+mod surface_api;
 mod survive;
 mod transfers;
 mod volumes;
@@ -71,6 +73,8 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         api::CASES,
         daemon::CASES,
         faults::CASES,
+        surface::CASES,
+        surface_api::CASES,
         survive::CASES,
         streams::CASES,
         streams_ends::CASES,

@@ -288,7 +288,8 @@ pub static KEYS: &[Key] = &[
     key("node-generic-resources", "node-generic-resource", List, "Advertise user-defined resource")
         .not_yet("[]"),
     key("pidfile", "pidfile", Text, "Path to use for daemon PID file").short('p'),
-    key("raw-logs", "raw-logs", Bool, "Full timestamps without ANSI coloring"),
+    // The log is never coloured, and its times are whole.
+    key("raw-logs", "raw-logs", Bool, "Full timestamps without ANSI coloring").no_effect(),
     key("registry-mirrors", "registry-mirror", List, "Preferred registry mirror"),
     // What the option restarts is decided by each container's policy since Docker 1.2.
     key(

@@ -409,12 +409,26 @@ mod tests {
             "--bridge-accept-fwmark=",
             "--metrics-addr=",
             "--selinux-enabled=false --rootless=false --cri-containerd=false",
+            "--allow-nondistributable-artifacts x --restart=false --ip-forward-no-drop",
+            "--cpu-rt-period 0 --cpu-rt-runtime 0 --network-diagnostic-port 0",
+            "--raw-logs=false",
         ];
         for args in quiet {
             let args: Vec<_> = args.split_whitespace().map(str::to_owned).collect();
             let values = flags::parse(&args).map_err(ConfigError::from);
             let outcome = values.and_then(settings).map(drop);
             assert!(outcome.is_ok(), "{args:?}: {:?}", outcome.err());
+        }
+        for (key, value) in [
+            ("default-init", serde_json::json!("docker-init")),
+            ("deprecated-key-path", serde_json::json!("x")),
+            ("min-api-version", serde_json::json!("1.24")),
+            ("nri-opts", serde_json::json!({"enable": false})),
+            ("swarm-raft-election-tick", serde_json::json!(3)),
+            ("swarm-raft-heartbeat-tick", serde_json::json!(1)),
+        ] {
+            let outcome = settings(Values::from([(key, value)])).map(drop);
+            assert!(outcome.is_ok(), "{key}: {:?}", outcome.err());
         }
     }
 
@@ -430,6 +444,7 @@ mod tests {
             ("--authorization-plugin x", "--authorization-plugin is not supported yet"),
             ("--allow-direct-routing", "--allow-direct-routing is not supported yet"),
             ("--metrics-addr 127.0.0.1:9323", "--metrics-addr is not supported yet"),
+            ("--node-generic-resource a=b", "--node-generic-resource is not supported yet"),
             ("--storage-opt overlay2.size=1G", "--storage-opt is not supported yet"),
             ("--log-driver nosuch", "no log driver named 'nosuch' is registered"),
             ("--log-opt nope=1", "unknown log opt 'nope' for json-file log driver"),
@@ -442,6 +457,107 @@ mod tests {
             assert!(words.contains(want), "{args:?}: {words}");
         }
     }
+
+    #[test]
+    fn usage_and_version_are_told_and_a_file_is_read() {
+        let asked = |args: &str| {
+            let args: Vec<_> = args.split_whitespace().map(str::to_owned).collect();
+            read(&args).unwrap()
+        };
+        assert!(matches!(asked("--help"), Wish::Help));
+        assert!(matches!(asked("--version"), Wish::Version));
+        let path = std::env::temp_dir().join(format!("tug-config-{}.json", std::process::id()));
+        std::fs::write(&path, r#"{"mtu": 1400}"#).unwrap();
+        let named = format!("--config-file {}", path.display());
+        assert!(matches!(asked(&format!("--validate {named}")), Wish::Validate));
+        let Wish::Run(settings) = asked(&named) else { panic!("it would run") };
+        assert_eq!(settings.engine.network.mtu, 1400);
+        std::fs::remove_file(&path).unwrap();
+        let usage = usage();
+        for key in keys::KEYS.iter().filter(|key| !key.flag.is_empty()) {
+            assert!(usage.contains(&format!("--{}", key.flag)), "{}", key.flag);
+        }
+    }
+
+    #[test]
+    fn every_setting_reaches_its_place() {
+        let shown = |args: &str| {
+            let args: Vec<_> = args.split_whitespace().map(str::to_owned).collect();
+            format!("{:?}", settings(flags::parse(&args).unwrap()).unwrap())
+        };
+        let default = shown("");
+        for (args, place) in PLACES {
+            let shown = shown(args);
+            assert!(shown.contains(place), "{args}: {shown}");
+            assert!(!default.contains(place), "{args} is what it is anyway");
+        }
+        for (key, value, place) in [
+            ("resolv-conf", serde_json::json!("/nine"), r#"resolv_conf: Some("/nine")"#),
+            ("runtimes", serde_json::json!({"r": {"path": "/r"}}), r#"{"r": OtherRuntime"#),
+            ("builder", serde_json::json!({"gc": {"enabled": false}}), "enabled: false"),
+        ] {
+            let shown = format!("{:?}", settings(Values::from([(key, value)])).unwrap());
+            assert!(shown.contains(place), "{key}: {shown}");
+        }
+    }
+
+    /// One setting each, and how it stands in what the daemon works by.
+    const PLACES: &[(&str, &str)] = &[
+        ("--add-runtime other=/bin/true", r#"{"other": OtherRuntime { path: "/bin/true""#),
+        ("--bip 10.9.0.1/24", "bip: Some((10.9.0.1, 24))"),
+        ("--bip6 fd00:9::1/64", "bip6: Some((fd00:9::1, 64))"),
+        ("--bridge br9", r#"bridge: Some("br9")"#),
+        ("--cgroup-parent /nine", r#"cgroup_parent: "/nine""#),
+        ("--data-root /nine", r#"data_root: "/nine""#),
+        ("--debug", "debug: true"),
+        ("--default-address-pool base=10.9.0.0/16,size=24", "address_pools: [(10.9.0.0, 16, 24)]"),
+        ("--default-cgroupns-mode host", "default_cgroupns: Host"),
+        ("--default-gateway 10.9.0.9", "default_gateway: Some(10.9.0.9)"),
+        ("--default-gateway-v6 fd00:9::9", "default_gateway_v6: Some(fd00:9::9)"),
+        ("--default-ipc-mode shareable", "default_ipc: Shareable"),
+        ("--default-network-opt bridge=a=b", r#"default_options: {"bridge": {"a": "b"}}"#),
+        ("--default-runtime runc", r#"default_runtime: "runc""#),
+        ("--default-shm-size 9m", "default_shm_size: 9437184"),
+        ("--default-ulimit nofile=9:10", r#"name: "nofile", soft: 9, hard: 10"#),
+        ("--dns 192.0.2.9", "dns: [192.0.2.9]"),
+        ("--dns-opt ndots:9", r#"dns_options: ["ndots:9"]"#),
+        ("--dns-search nine.test", r#"dns_search: ["nine.test"]"#),
+        ("--exec-root /nine", r#"exec_root: "/nine""#),
+        ("--fixed-cidr 10.9.0.0/25", "fixed_cidr: Some((10.9.0.0, 25))"),
+        ("--fixed-cidr-v6 fd00:9::/80", "fixed_cidr_v6: Some((fd00:9::, 80))"),
+        ("--group nine", r#"group: "nine""#),
+        ("--host unix:///nine", r#"hosts: ["unix:///nine"]"#),
+        ("--host-gateway-ip 192.0.2.9", "host_gateway_ips: [192.0.2.9]"),
+        ("--http-proxy http://nine", r#"http: "http://nine""#),
+        ("--https-proxy http://nine", r#"https: "http://nine""#),
+        ("--no-proxy nine", r#"no: "nine""#),
+        ("--icc=false", "icc: false"),
+        ("--init", "init: true"),
+        ("--insecure-registry nine:5000", r#"insecure_registries: ["nine:5000"]"#),
+        ("--ip 192.0.2.9", "host_ip: Some(192.0.2.9)"),
+        ("--ip-forward=false", "ip_forward: false"),
+        ("--ip-masq=false", "ip_masquerade: false"),
+        ("--ip6tables=false", "ip6tables: false"),
+        ("--iptables=false", "iptables: false"),
+        ("--ipv6", "ipv6: true"),
+        ("--label a=nine", r#"labels: {"a": "nine"}"#),
+        ("--live-restore=false", "live_restore: false"),
+        ("--log-driver local", r#"driver: "local""#),
+        ("--log-format json", "format: Json"),
+        ("--log-level warn", "level: LevelFilter::WARN"),
+        ("--log-opt max-size=9m", r#"options: {"max-size": "9m"}"#),
+        ("--max-concurrent-downloads 9", "downloads_max: 9"),
+        ("--max-concurrent-uploads 9", "uploads_max: 9"),
+        ("--max-download-attempts 9", "download_attempts_max: 9"),
+        ("--mtu 1499", "mtu: 1499"),
+        ("--no-new-privileges", "no_new_privileges: true"),
+        ("--pidfile /nine", r#"pidfile: "/nine""#),
+        ("--registry-mirror http://nine", r#"registry_mirrors: ["http://nine/"]"#),
+        ("--seccomp-profile unconfined", "seccomp_profile: Unconfined"),
+        ("--shutdown-timeout 9", "shutdown_timeout_s: 9"),
+        ("--storage-driver overlay2", r#"storage_driver: Some("overlay2")"#),
+        ("--userland-proxy=false", "userland_proxy: false"),
+    ];
 
     #[test]
     fn what_is_shown_to_clients_follows_the_flags() {

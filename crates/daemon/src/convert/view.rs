@@ -495,3 +495,55 @@ fn summary_ports(ports: &BTreeMap<wish::Port, Option<Vec<view::HostPort>>>) -> V
     }
     rows
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use engine::containers::record::Record;
+
+    fn summary() -> view::ContainerSummary {
+        let mut spec = wish::ContainerSpec { image: "busybox".to_owned(), ..Default::default() };
+        for number in 0..50 {
+            spec.config.labels.insert(format!("label-{number}"), "x".repeat(100));
+            spec.host.annotations.insert(format!("note-{number}"), "x".repeat(100));
+        }
+        let image = spec::ImageId(spec::Digest::of(b""));
+        let record = Record::new(spec::Id::random(), "name".to_owned(), image, spec);
+        view::ContainerSummary {
+            record: Arc::new(record),
+            names: vec!["name".to_owned(), "web/alias".to_owned()],
+            image: None,
+            command: "sh".to_owned(),
+            status: view::Status::Running,
+            status_text: "Up 1 second".to_owned(),
+            health: None,
+            ports: BTreeMap::new(),
+            size: None,
+            endpoints: BTreeMap::from([("bridge".to_owned(), view::EndpointView::default())]),
+            mounts: Vec::new(),
+        }
+    }
+
+    /// What makes a list of a thousand cheap: nothing that a record holds is copied for its row.
+    #[test]
+    fn a_row_borrows_what_the_record_holds() {
+        let mut container = summary();
+        let record = Arc::clone(&container.record);
+        let row = row(v(50), &mut container);
+        assert!(std::ptr::eq(row.labels, &record.spec.config.labels));
+        assert!(std::ptr::eq(row.host_config.annotations.unwrap(), &record.spec.host.annotations));
+        assert!(std::ptr::eq(row.image, record.spec.image.as_str()));
+        assert_eq!(row.names, ["/name", "/web/alias"]);
+        assert_eq!(row.network_settings.networks.len(), 1);
+    }
+
+    #[test]
+    fn old_clients_know_no_annotations_in_lists() {
+        let mut container = summary();
+        assert!(row(v(45), &mut container).host_config.annotations.is_none());
+        container.image = Some("sha256:other".to_owned());
+        assert_eq!(row(v(50), &mut container).image, "sha256:other");
+    }
+}

@@ -21,6 +21,10 @@ use crate::convert::{log_time, moment, time, unix_nanoseconds};
 use crate::http::reply::{self, Protocol, Result};
 use crate::http::{Answer, Call, Failure, TakeOver};
 
+/// What Go's `url.QueryEscape` escapes, but for the space, which it makes a plus.
+const QUERY: &percent_encoding::AsciiSet =
+    &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
 /// Between two samples of stats, as Docker takes them.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -204,8 +208,7 @@ fn append_line(line: &LogLine, framed: bool, timestamps: bool, details: bool, ou
     }
     if details {
         let escape = |text: &str| {
-            percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC)
-                .to_string()
+            percent_encoding::utf8_percent_encode(text, QUERY).to_string().replace("%20", "+")
         };
         let pairs: Vec<_> = line
             .attributes
@@ -414,7 +417,7 @@ mod tests {
             true,
             false,
             true,
-            expect!["\\x02\\x00\\x00\\x00\\x00\\x00\\x00\\ra%20b=c text\\n"],
+            expect!["\\x02\\x00\\x00\\x00\\x00\\x00\\x00\\x0ba+b=c text\\n"],
         );
     }
 

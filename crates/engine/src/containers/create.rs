@@ -77,7 +77,7 @@ fn create(engine: &Arc<Inner>, request: CreateRequest) -> Result<Created> {
     {
         image = other;
     }
-    warnings.extend(platform_warnings(&image, platform.as_ref())?);
+    warnings.extend(platform_warnings(&spec.image, &image, platform.as_ref())?);
     merge::merge(&mut spec.config, &image.config.config);
     if spec.argv().is_empty() {
         return Err(words::no_command());
@@ -163,13 +163,13 @@ fn make_working_directory(engine: &Inner, record: &Record) -> Result<()> {
 }
 
 /// Source: moby `daemon/create.go`.
-fn platform_warnings(image: &Image, wanted: Option<&Platform>) -> Result<Vec<String>> {
+fn platform_warnings(asked: &str, image: &Image, wanted: Option<&Platform>) -> Result<Vec<String>> {
     let offered = image.config.platform();
     let host = Platform::host();
     if let Some(wanted) = wanted {
         if !wanted.runs(&offered) {
             let text = format!(
-                "image with reference was found but its platform ({offered}) does not match the specified platform ({wanted})"
+                "image with reference {asked} was found but its platform ({offered}) does not match the specified platform ({wanted})"
             );
             return Err(Error::not_found(text));
         }
