@@ -549,6 +549,7 @@ mod tests {
         ("--max-concurrent-downloads 9", "downloads_max: 9"),
         ("--max-concurrent-uploads 9", "uploads_max: 9"),
         ("--max-download-attempts 9", "download_attempts_max: 9"),
+        ("--max-unpacked-size 9g", "unpacked_max: Some(9663676416)"),
         ("--mtu 1499", "mtu: 1499"),
         ("--no-new-privileges", "no_new_privileges: true"),
         ("--pidfile /nine", r#"pidfile: "/nine""#),
