@@ -1,8 +1,9 @@
 //! `tug`: one binary, many roles. The role is argv[0] (`docker`, `dockerd`, `docker-init`), else
 //! the first word.
 //!
-//! Every role but the command line is named by its first word: `daemon`, `monitor`, `runtime`,
-//! `init`. All else is the command line's, so that `tug` and `docker` are the same program.
+//! Every role but the command line is named by its first word: `daemon`, `monitor`, `runtime`.
+//! All else is the command line's, so that `tug` and `docker` are the same program; `init` is a
+//! plugin's name there, and so the reaper of containers goes by its own name or a hidden word.
 //! A monitor or an init starts with every container, so nothing happens here before the role is
 //! known.
 
@@ -22,7 +23,8 @@ fn main() -> ExitCode {
     let mut args = std::env::args_os();
     let program = args.next().unwrap_or_default();
     let mut args = args.peekable();
-    let role = match Path::new(&program).file_name().and_then(|name| name.to_str()) {
+    let name = Path::new(&program).file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    let role = match name.as_deref() {
         Some("dockerd") => Role::Daemon,
         Some("docker-init") => Role::Init,
         Some(_) | None => {
@@ -33,12 +35,16 @@ fn main() -> ExitCode {
             role.unwrap_or(Role::Cli)
         }
     };
+    let called = match name.as_deref() {
+        Some("dockerd") => "dockerd".to_owned(),
+        other => format!("{} daemon", other.unwrap_or("tug")),
+    };
     match role {
         Role::Monitor => monitor::main(args),
         Role::Init => runtime::init::main(args),
         Role::Runtime => runtime::cli::main(args),
         Role::Daemon => match words(args) {
-            Some(words) => daemon::main(words),
+            Some(words) => daemon::main(&called, words),
             None => not_text(),
         },
         Role::Cli => match words(std::iter::once(program).chain(args)) {
@@ -53,7 +59,7 @@ fn named(word: &str) -> Option<Role> {
         "daemon" => Some(Role::Daemon),
         "monitor" => Some(Role::Monitor),
         "runtime" => Some(Role::Runtime),
-        "init" => Some(Role::Init),
+        "__init" => Some(Role::Init),
         _ => None,
     }
 }

@@ -66,7 +66,7 @@ fn enter_namespaces(cases: usize) -> ExitCode {
     // The first process of the PID namespace inherits every orphan; ours reaps them.
     let status = Command::new("unshare")
         .args(NAMESPACES)
-        .args([harness::tug(), "init", "--"])
+        .args([harness::tug(), "__init", "--"])
         .arg(this)
         .args(std::env::args_os().skip(1))
         .env(INSIDE, "1")

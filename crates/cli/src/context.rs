@@ -17,7 +17,9 @@ use api::client::{Client, Host, Tls};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
-use crate::{args::Matches, create::files::reason, credentials, failure::Failure, tls};
+use crate::{
+    args::Matches, config_file, create::files::reason, credentials, failure::Failure, tls,
+};
 
 /// How long a daemon started by us may take until it answers.
 const START_PATIENCE: Duration = Duration::from_secs(20);
@@ -25,11 +27,20 @@ const START_PATIENCE: Duration = Duration::from_secs(20);
 /// What one command line knows: its program's name, the user's configuration, the daemon.
 pub struct Session {
     pub program: String,
+    /// `--debug`.
+    pub debug: bool,
     pub config: Config,
     /// The context that commands go to; `default` where `-H` or the environment says where.
     pub context: String,
     host: Place,
     client: OnceCell<Client>,
+}
+
+/// What to do when our own daemon is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Absent {
+    Start,
+    Fail,
 }
 
 #[derive(Debug, Clone)]
@@ -56,7 +67,14 @@ impl Session {
         let config = Config::load(global.find("config"));
         let host = place(global, &config)?;
         let context = context_name(global, &config);
-        Ok(Session { program: program.to_owned(), config, context, host, client: OnceCell::new() })
+        Ok(Session {
+            program: program.to_owned(),
+            debug: global.on("debug"),
+            config,
+            context,
+            host,
+            client: OnceCell::new(),
+        })
     }
 
     /// The daemon's client; the first call finds the daemon, and starts it where it is ours.
@@ -64,16 +82,36 @@ impl Session {
     /// # Errors
     /// When there is no daemon and none can be started.
     pub async fn client(&self) -> Result<&Client, Failure> {
-        self.client.get_or_try_init(|| self.connect()).await
+        self.client.get_or_try_init(|| self.connect(Absent::Start)).await
     }
 
-    async fn connect(&self) -> Result<Client, Failure> {
+    /// The client of a daemon that is there already; none is started.
+    ///
+    /// # Errors
+    /// As [`Session::client`].
+    pub async fn client_if_there(&self) -> Result<&Client, Failure> {
+        self.client.get_or_try_init(|| self.connect(Absent::Fail)).await
+    }
+
+    /// Where a plugin finds the daemon, when nothing in its surroundings says so; the daemon is
+    /// started where it is ours and `start` says so.
+    pub async fn host_for_plugin(&self, start: bool) -> Option<String> {
+        let Place::Default = self.host else { return None };
+        let host = Host::default();
+        if let (Host::Unix(socket), true) = (&host, start) {
+            // The plugin finds out by itself, and says so in its own words.
+            let _ = ensure_daemon(socket, &host).await;
+        }
+        Some(host.to_string())
+    }
+
+    async fn connect(&self, absent: Absent) -> Result<Client, Failure> {
         let (host, tls) = match &self.host {
             Place::Chosen(host, tls) => (host.clone(), tls.clone()),
             Place::Nowhere(why) => return Err(Failure::new(why.clone())),
             Place::Default => {
                 let host = Host::default();
-                if let Host::Unix(socket) = &host {
+                if let (Host::Unix(socket), Absent::Start) = (&host, absent) {
                     ensure_daemon(socket, &host).await?;
                 }
                 (host, None)
@@ -117,9 +155,9 @@ fn place(global: &Matches, config: &Config) -> Result<Place, Failure> {
     let hosts = global.all("host");
     let context = global.find("context");
     if hosts.len() > 1 {
-        return Err(Failure::new("Specify only one -H"));
+        return Err(unresolved("Specify only one -H"));
     }
-    if let Some(host) = hosts.first() {
+    if let Some(host) = hosts.first().filter(|host| !host.is_empty()) {
         if context.is_some() {
             return Err(Failure::new(
                 "conflicting options: cannot specify both --host and --context",
@@ -167,12 +205,28 @@ fn chosen(text: &str, global: &Matches, config: &Config) -> Result<Place, Failur
     Ok(Place::Chosen(host, tls))
 }
 
+/// A host as the user wrote it; `-H` also takes a bare address, and the environment does not.
+///
+/// Source of the words: docker CLI 28.2 `opts/hosts.go`, moby `client.ParseHostURL`.
 fn parsed(text: &str, tls: bool) -> Result<Host, Failure> {
     let text = text.trim();
-    // Docker's flag also takes a bare address.
-    let full = if text.contains("://") { text.to_owned() } else { format!("tcp://{text}") };
+    // A path without its scheme is no address.
+    if text.starts_with('/') {
+        return Err(unresolved(format!("unable to parse docker host `{text}`")));
+    }
+    let (scheme, full) = match text.split_once("://") {
+        Some((scheme, _)) => (scheme, text.to_owned()),
+        None => ("tcp", format!("tcp://{text}")),
+    };
+    if !matches!(scheme, "tcp" | "unix" | "ssh") {
+        return Err(unresolved(format!("invalid bind address format: {text}")));
+    }
     let host = if tls { Host::parse_tls(&full) } else { full.parse() };
-    host.map_err(|error| Failure::new(error.to_string()))
+    host.map_err(|error| unresolved(error.to_string()))
+}
+
+fn unresolved(why: impl std::fmt::Display) -> Failure {
+    Failure::new(format!("Failed to initialize: unable to resolve docker endpoint: {why}"))
 }
 
 fn from_context(config: &Config, name: &str, global: &Matches) -> Result<Place, Failure> {
@@ -212,6 +266,10 @@ pub struct Config {
     pub current_context: Option<String>,
     pub detach_keys: Option<String>,
     pub http_headers: Vec<(String, String)>,
+    /// Further directories of plugins.
+    pub plugin_directories: Vec<String>,
+    /// Other names of commands; Docker allows but `builder`.
+    pub aliases: Vec<(String, String)>,
     root: Value,
 }
 
@@ -223,25 +281,30 @@ impl Config {
             (None, None, Some(home)) => Path::new(&home).join(".docker"),
             (None, None, None) => PathBuf::from("/root/.docker"),
         };
-        let root: Value = fs::read(directory.join("config.json"))
-            .ok()
-            .and_then(|text| serde_json::from_slice(&text).ok())
-            .unwrap_or_default();
+        let root = config_file::read(&directory.join("config.json"));
         let text =
             |key: &str| root[key].as_str().filter(|value| !value.is_empty()).map(str::to_owned);
-        let http_headers = root["HttpHeaders"]
-            .as_object()
-            .into_iter()
-            .flatten()
-            .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
-            .collect();
+        let pairs = |key: &str| -> Vec<(String, String)> {
+            let entries = root[key].as_object().into_iter().flatten();
+            entries
+                .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())))
+                .collect()
+        };
+        let directories = root["cliPluginsExtraDirs"].as_array().into_iter().flatten();
         Config {
+            plugin_directories: directories.filter_map(Value::as_str).map(str::to_owned).collect(),
+            aliases: pairs("aliases"),
+            http_headers: pairs("HttpHeaders"),
             current_context: text("currentContext"),
             detach_keys: text("detachKeys"),
-            http_headers,
             directory,
             root,
         }
+    }
+
+    /// Nothing but where it would be: for words about ourselves before options are read.
+    pub fn of_user() -> Config {
+        Config::load(None)
     }
 
     /// A default `--format`, such as `psFormat`.
@@ -378,7 +441,13 @@ async fn ensure_daemon(socket: &Path, host: &Host) -> Result<(), Failure> {
     let deadline = Instant::now() + START_PATIENCE;
     loop {
         match Client::new(host.clone()).ping().await {
-            Ok(_) => return Ok(()),
+            Ok(_) => {
+                crate::terminal::error_text(&format!(
+                    "Started the Tug daemon; its log is {}\n",
+                    log_path().display()
+                ));
+                return Ok(());
+            }
             Err(error) if Instant::now() > deadline => {
                 let log = log_path();
                 return Err(Failure::new(format!("{error}\n(see {})", log.display())));
@@ -446,6 +515,15 @@ mod tests {
         assert_eq!(host("unix:///x.sock"), "unix:///x.sock");
         assert_eq!(host("10.0.0.1:2375"), "tcp://10.0.0.1:2375");
         assert_eq!(parsed("10.0.0.1", true).unwrap().to_string(), "tcp://10.0.0.1:2376");
-        assert!(parsed("ftp://x", false).is_err());
+        for (text, want) in [
+            ("ftp://x", "invalid bind address format: ftp://x"),
+            ("/tmp/x", "unable to parse docker host `/tmp/x`"),
+        ] {
+            let told = parsed(text, false).unwrap_err().to_string();
+            assert!(
+                told.ends_with(&format!("unable to resolve docker endpoint: {want}")),
+                "{told}"
+            );
+        }
     }
 }

@@ -184,19 +184,25 @@ fn write_beside(
 /// Writes one piece of output where it belongs.
 ///
 /// # Errors
-/// When it is not framed though it should be.
+/// When it is not framed though it should be, or stdout does not take it.
 pub fn deliver(decoder: &mut Decoder, framing: Framing, bytes: &[u8]) -> Result<(), Failure> {
     match framing {
-        Framing::Raw => {
-            terminal::write(Output::Stdout, bytes);
-            Ok(())
+        Framing::Raw => terminal::write(Output::Stdout, bytes),
+        Framing::Multiplexed => {
+            let mut written = Ok(());
+            decoder
+                .feed(bytes, |stream, payload| {
+                    let output = match stream {
+                        Stream::Stdin | Stream::Stdout => Output::Stdout,
+                        Stream::Stderr | Stream::SystemError => Output::Stderr,
+                    };
+                    if written.is_ok() {
+                        written = terminal::write(output, payload);
+                    }
+                })
+                .map_err(|error| Failure::new(error.to_string()))?;
+            written
         }
-        Framing::Multiplexed => decoder
-            .feed(bytes, |stream, payload| match stream {
-                Stream::Stdin | Stream::Stdout => terminal::write(Output::Stdout, payload),
-                Stream::Stderr | Stream::SystemError => terminal::write(Output::Stderr, payload),
-            })
-            .map_err(|error| Failure::new(error.to_string())),
     }
 }
 

@@ -1,4 +1,8 @@
 //! Standard streams: writing whole texts, raw mode with a restore on every way out, size.
+//!
+//! Everything that any command prints goes through [`write`]. What stdout did not take is kept
+//! ([`check`]), so that [`crate::main`] can end with it whatever the command itself looked at.
+//! A reader that has gone away (`| head -1`) is no failure: the process ends without a word.
 
 use std::{io::IsTerminal, sync::Mutex};
 
@@ -8,16 +12,34 @@ use rustix::{
     termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr},
 };
 
-use crate::failure::Failure;
+use crate::{create::files::reason, failure::Failure};
 
-/// Writes to stdout. When nobody reads any more the process is done: it ends without a word.
+/// Writes to stdout. A failure is told when the command ends; who goes on for long asks [`check`].
 pub fn out(text: &str) {
-    write_all(stdio::stdout(), text.as_bytes());
+    // Kept for the command's end.
+    let _ = write(Output::Stdout, text.as_bytes());
 }
 
-/// Writes to stderr.
+/// Writes to stderr. When that fails there is no place left to say so.
 pub fn error_text(text: &str) {
-    write_all(stdio::stderr(), text.as_bytes());
+    error_bytes(text.as_bytes());
+}
+
+/// Why stdout did not take something; the first reason counts.
+static UNWRITTEN: Mutex<Option<rustix::io::Errno>> = Mutex::new(None);
+
+/// Whether stdout took everything so far.
+///
+/// # Errors
+/// The first failed write, in the words of Go's `os.File`, which Docker's client shows.
+pub fn check() -> Result<(), Failure> {
+    match *UNWRITTEN.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+        None => Ok(()),
+        Some(errno) => {
+            let why = std::io::Error::from(errno);
+            Err(Failure::new(format!("write /dev/stdout: {}", reason(&why))))
+        }
+    }
 }
 
 /// One of the two outputs.
@@ -28,17 +50,33 @@ pub enum Output {
 }
 
 /// Writes bytes as they are.
-pub fn write(output: Output, bytes: &[u8]) {
+///
+/// # Errors
+/// As [`check`]. After a failure nothing more is tried: a cut output must not go on behind a gap.
+pub fn write(output: Output, bytes: &[u8]) -> Result<(), Failure> {
     match output {
-        Output::Stdout => write_all(stdio::stdout(), bytes),
-        Output::Stderr => write_all(stdio::stderr(), bytes),
+        Output::Stderr => error_bytes(bytes),
+        Output::Stdout => {
+            check()?;
+            if let Err(errno) = write_all(stdio::stdout(), bytes) {
+                let mut unwritten =
+                    UNWRITTEN.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                unwritten.get_or_insert(errno);
+            }
+        }
     }
+    check()
 }
 
-fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) {
+fn error_bytes(bytes: &[u8]) {
+    // There is no place left to say so.
+    let _ = write_all(stdio::stderr(), bytes);
+}
+
+fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), rustix::io::Errno> {
     while !bytes.is_empty() {
         match rustix::io::write(fd, bytes) {
-            Ok(0) => return,
+            Ok(0) => return Err(rustix::io::Errno::IO),
             Ok(count) => bytes = &bytes[count..],
             Err(rustix::io::Errno::INTR) => {}
             Err(rustix::io::Errno::AGAIN) => wait_writable(fd),
@@ -46,9 +84,10 @@ fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) {
                 restore();
                 std::process::exit(0);
             }
-            Err(_) => return,
+            Err(errno) => return Err(errno),
         }
     }
+    Ok(())
 }
 
 /// Somebody sharing our terminal may have made it non-blocking.

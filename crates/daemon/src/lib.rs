@@ -19,14 +19,14 @@ use std::process::ExitCode;
 
 use config::{ConfigError, Wish};
 
-/// Runs the daemon with dockerd's arguments (without the program's name).
+/// Runs the daemon with dockerd's arguments. `called` is how the user names it: `dockerd`, `tug daemon`.
 #[must_use]
-pub fn main(args: Vec<String>) -> ExitCode {
+pub fn main(called: &str, args: Vec<String>) -> ExitCode {
     let wish = match config::read(&args) {
         Ok(wish) => wish,
         Err(ConfigError::Flag(error)) => {
             eprintln!(
-                "{error}\nSee 'dockerd --help'.\n\nUsage:  dockerd [OPTIONS]\n\nA self-sufficient runtime for containers."
+                "{error}\nSee '{called} --help'.\n\nUsage:  {called} [OPTIONS]\n\nA self-sufficient runtime for containers."
             );
             return ExitCode::FAILURE;
         }
@@ -36,9 +36,14 @@ pub fn main(args: Vec<String>) -> ExitCode {
         }
     };
     match wish {
-        Wish::Help => print!("{}", config::usage()),
+        Wish::Help => print!("{}", config::usage(called)),
         Wish::Version => println!("Docker version {}, build tug", handlers::SERVER_VERSION),
         Wish::Validate => println!("configuration OK"),
+        // dockerd's words; it points to rootless mode, which is not there yet.
+        Wish::Run(_) if !rustix::process::geteuid().is_root() => {
+            eprintln!("failed to start daemon: {called} needs to be started with root privileges");
+            return ExitCode::FAILURE;
+        }
         Wish::Run(settings) => {
             if let Err(error) = run::run(*settings, args) {
                 eprintln!("failed to start daemon: {}", error.story());

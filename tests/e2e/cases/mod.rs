@@ -8,6 +8,8 @@ mod build_classic;
 mod build_forms;
 mod build_own;
 mod build_results;
+mod cli_surface;
+mod cli_templates;
 mod contexts;
 mod daemon;
 mod faults;
@@ -60,6 +62,8 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         relay::CASES,
         listing::CASES,
         images_params::CASES,
+        cli_surface::CASES,
+        cli_templates::CASES,
         images_travel::CASES,
         contexts::CASES,
         login::CASES,

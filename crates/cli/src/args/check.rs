@@ -18,6 +18,7 @@ pub fn check(kind: Kind, value: &str) -> Result<(), String> {
         Kind::Bytes => sizes::ram_in_bytes(value).map(drop),
         Kind::SwapBytes => sizes::swap_in_bytes(value).map(drop),
         Kind::Text | Kind::List | Kind::Strings | Kind::Map | Kind::LinkLocal => Ok(()),
+        Kind::Pairs => check_pairs(value),
         Kind::Filter => check_filter(value),
         Kind::Attach => check_attach(value),
         Kind::Env => check_env(value),
@@ -38,6 +39,13 @@ pub fn check(kind: Kind, value: &str) -> Result<(), String> {
         Kind::Reference => {
             spec::reference::Reference::parse(value).map(drop).map_err(|error| error.to_string())
         }
+    }
+}
+
+fn check_pairs(value: &str) -> Result<(), String> {
+    match value.split(',').find(|pair| !pair.contains('=')) {
+        Some(pair) => Err(format!("{pair} must be formatted as key=value")),
+        None => Ok(()),
     }
 }
 

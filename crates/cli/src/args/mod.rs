@@ -38,6 +38,8 @@ pub enum Kind {
     Strings,
     /// `key=value`, many times.
     Map,
+    /// `key=value`, several parted by commas.
+    Pairs,
     Filter,
     Attach,
     Env,
@@ -74,6 +76,7 @@ impl Kind {
             Kind::Bytes | Kind::SwapBytes => "bytes",
             Kind::Strings => "strings",
             Kind::Map | Kind::Sysctl => "map",
+            Kind::Pairs => "stringToString",
             Kind::Filter => "filter",
             Kind::Ulimit => "ulimit",
             Kind::Mount => "mount",
@@ -107,6 +110,8 @@ pub struct Flag {
     pub default: &'static str,
     pub usage: &'static str,
     pub hidden: bool,
+    /// Tug's own, which Docker's client has not; help lists it apart.
+    pub own: bool,
     /// The flag that this is another spelling of.
     pub same_as: Option<&'static str>,
 }
@@ -127,6 +132,11 @@ impl Flag {
         self
     }
 
+    pub const fn own(mut self) -> Flag {
+        self.own = true;
+        self
+    }
+
     pub const fn same_as(mut self, name: &'static str) -> Flag {
         self.same_as = Some(name);
         self.hidden = true;
@@ -136,7 +146,7 @@ impl Flag {
 
 /// A flag without a short form and without a default.
 pub const fn flag(name: &'static str, kind: Kind, usage: &'static str) -> Flag {
-    Flag { name, short: None, kind, default: "", usage, hidden: false, same_as: None }
+    Flag { name, short: None, kind, default: "", usage, hidden: false, own: false, same_as: None }
 }
 
 /// How many arguments a command takes.
@@ -169,6 +179,8 @@ pub enum Order {
     Mixed,
     /// The first argument ends the options: what follows belongs to a program.
     OptionsFirst,
+    /// Nothing is read but `--help`: the command is there only to say why it is not.
+    Verbatim,
 }
 
 pub type Outcome = Result<u8, Failure>;
@@ -196,9 +208,43 @@ impl Command {
     }
 }
 
+/// Where the program's own help lists a group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    Management,
+    Swarm,
+    /// What Docker's client has not.
+    Own,
+    Hidden,
+}
+
 /// A management command: a name over other commands.
 pub struct Group {
     pub name: &'static str,
+    /// One line.
     pub about: &'static str,
+    /// What its own help says instead, if more.
+    pub long: &'static str,
+    pub section: Section,
+    pub groups: &'static [Group],
+    /// Commands that are not listed.
+    pub hidden: &'static [&'static str],
     pub commands: &'static [&'static Command],
+}
+
+/// A group of commands in Docker's help, all else at its usual.
+pub const fn group(
+    name: &'static str,
+    about: &'static str,
+    commands: &'static [&'static Command],
+) -> Group {
+    Group {
+        name,
+        about,
+        long: "",
+        section: Section::Management,
+        groups: &[],
+        hidden: &[],
+        commands,
+    }
 }

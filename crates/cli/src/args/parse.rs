@@ -72,6 +72,13 @@ pub fn parse(flags: &[&'static Flag], order: Order, words: &[String]) -> Result<
             reader.matches.defaults.insert(flag.name, flag.default);
         }
     }
+    if order == Order::Verbatim {
+        if words.iter().any(|word| matches!(word.as_str(), "--help" | "-h")) {
+            return Err(Stop::Help);
+        }
+        reader.matches.args = words.to_vec();
+        return Ok(reader.matches);
+    }
     while let Some((word, rest)) = reader.rest.split_first() {
         reader.rest = rest;
         if word == "--" {

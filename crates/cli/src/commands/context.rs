@@ -1,29 +1,25 @@
-//! `context`: named places of daemons, in Docker's own files.
+//! `context`: named places of daemons.
 //!
-//! ```text
-//! CONFIG/contexts/meta/<sha256 of the name>/meta.json
-//! {"Name":…,"Metadata":{"Description":…},"Endpoints":{"docker":{"Host":…,"SkipTLSVerify":false}}}
-//! ```
-//! Which of them is used is `currentContext` in config.json. Source: docker/cli 28.2
-//! `cli/command/context`, `cli/context/store`.
+//! Which of them is used is `currentContext` in config.json; the rest is [`crate::contexts`]'s.
+//! Source: docker CLI 28.2 `cli/command/context`.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::PathBuf;
+use std::{collections::BTreeMap, io::Write as _, os::unix::fs::OpenOptionsExt as _};
 
 use serde_json::{Value, json};
-use spec::Digest;
 
-use super::{FORMAT_USAGE, finish};
+use super::{FORMAT_USAGE, OBJECT_FORMAT_USAGE, finish, inspect::Shown};
 use crate::{
-    args::{Arity, Command, Kind::*, Matches, Order, Outcome, flag},
+    args::{Arity, Command, Flag, Kind::*, Matches, Order, Outcome, flag, go},
     context::Session,
+    contexts::{self, Context, DEFAULT, Store},
     create::files::reason,
     failure::Failure,
-    files,
+    gotemplate::value::Value as GoValue,
     render::{
         format::{self, Headers, Listing, Row},
         json,
+        template::typed,
+        units::ellipsis,
     },
     terminal,
 };
@@ -36,7 +32,7 @@ const BASE: Command = Command {
     about: "List contexts",
     flags: &[&[
         flag("format", Text, FORMAT_USAGE),
-        flag("quiet", Bool, "Show only context names").s('q'),
+        flag("quiet", Bool, "Only show context names").s('q'),
     ]],
     arity: Arity::None,
     order: Order::Mixed,
@@ -64,11 +60,70 @@ pub static INSPECT: Command = Command {
     name: "inspect",
     aliases: &[],
     spellings: &[],
-    usage: "[CONTEXT] [CONTEXT...]",
-    about: "Show all there is to know about one or more contexts",
-    flags: &[],
+    usage: "[OPTIONS] [CONTEXT] [CONTEXT...]",
+    about: "Display detailed information on one or more contexts",
+    flags: &[&[flag("format", Text, OBJECT_FORMAT_USAGE).s('f')]],
     arity: Arity::AtLeast(0),
     run: |session, matches| Box::pin(async move { inspect(session, matches) }),
+    ..BASE
+};
+
+const DOCKER: Flag = flag("docker", Pairs, "set the docker endpoint").or("[]");
+const DESCRIPTION: Flag = flag("description", Text, "Description of the context");
+
+/// What `--docker` takes, as Docker's help shows it behind `about`, with an example of `verb`.
+macro_rules! long {
+    ($about:literal, $verb:literal) => {
+        concat!(
+            $about,
+            "\n\nDocker endpoint config:\n\n",
+            "NAME                DESCRIPTION\n",
+            "from                Copy named context's Docker endpoint configuration\n",
+            "host                Docker endpoint on which to connect\n",
+            "ca                  Trust certs signed only by this CA\n",
+            "cert                Path to TLS certificate file\n",
+            "key                 Path to TLS key file\n",
+            "skip-tls-verify     Skip TLS certificate validation\n\n",
+            "Example:\n\n$ {program} context ",
+            $verb,
+            " my-context --description \"some description\" --docker \"host=tcp://myserver:2376,ca=~/ca-file,cert=~/cert-file,key=~/key-file\""
+        )
+    };
+}
+
+pub static EXPORT: Command = Command {
+    name: "export",
+    aliases: &[],
+    spellings: &[],
+    usage: "[OPTIONS] CONTEXT [FILE|-]",
+    about: "Export a context to a tar archive FILE or a tar stream on STDOUT.",
+    flags: &[],
+    arity: Arity::Between(1, 2),
+    run: |session, matches| Box::pin(async move { export(session, matches) }),
+    ..BASE
+};
+
+pub static IMPORT: Command = Command {
+    name: "import",
+    aliases: &[],
+    spellings: &[],
+    usage: "CONTEXT FILE|-",
+    about: "Import a context from a tar or zip file",
+    flags: &[],
+    arity: Arity::Exactly(2),
+    run: |session, matches| Box::pin(async move { import(session, matches) }),
+    ..BASE
+};
+
+pub static UPDATE: Command = Command {
+    name: "update",
+    aliases: &[],
+    spellings: &[],
+    usage: "[OPTIONS] CONTEXT",
+    about: long!("Update a context", "update"),
+    flags: &[&[DESCRIPTION, DOCKER]],
+    arity: Arity::Exactly(1),
+    run: |session, matches| Box::pin(async move { update(session, matches) }),
     ..BASE
 };
 
@@ -77,12 +132,8 @@ pub static CREATE: Command = Command {
     aliases: &[],
     spellings: &[],
     usage: "[OPTIONS] CONTEXT",
-    about: "Create a context",
-    flags: &[&[
-        flag("description", Text, "Description of the context"),
-        flag("docker", List, "Where the daemon is, as host=ADDRESS"),
-        flag("from", Text, "Make it of a context that exists"),
-    ]],
+    about: long!("Create a context", "create"),
+    flags: &[&[DESCRIPTION, DOCKER, flag("from", Text, "create context from a named context")]],
     arity: Arity::Exactly(1),
     run: |session, matches| Box::pin(async move { create(session, matches) }),
     ..BASE
@@ -93,7 +144,7 @@ pub static USE: Command = Command {
     aliases: &[],
     spellings: &[],
     usage: "CONTEXT",
-    about: "Set the current context",
+    about: "Set the current docker context",
     flags: &[],
     arity: Arity::Exactly(1),
     run: |session, matches| Box::pin(async move { choose(session, matches) }),
@@ -106,69 +157,25 @@ pub static RM: Command = Command {
     spellings: &["context rm", "context remove"],
     usage: "CONTEXT [CONTEXT...]",
     about: "Remove one or more contexts",
-    flags: &[&[flag("force", Bool, "Remove a context that is in use").s('f')]],
+    flags: &[&[flag("force", Bool, "Force the removal of a context in use").s('f')]],
     arity: Arity::AtLeast(1),
     run: |session, matches| Box::pin(async move { remove(session, matches) }),
     ..BASE
 };
 
-const DEFAULT: &str = "default";
 const DEFAULT_ABOUT: &str = "Current DOCKER_HOST based configuration";
 
-fn directory(session: &Session, kind: &str, name: &str) -> PathBuf {
-    let digest = Digest::of(name.as_bytes()).hex();
-    session.config.directory.join("contexts").join(kind).join(digest)
+fn store(session: &Session) -> Store {
+    Store::new(&session.config.directory)
 }
 
-/// A context's document. The default one is in no file.
-fn read(session: &Session, name: &str) -> Result<Value, Failure> {
-    if name == DEFAULT {
-        let host = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
-        let host = host.unwrap_or_else(|| api::client::Host::default().to_string());
-        return Ok(document(DEFAULT, "", &host));
-    }
-    let path = directory(session, "meta", name).join("meta.json");
-    let text = fs::read(&path).map_err(|error| {
-        Failure::new(format!(
-            "context {name:?}: context not found: open {}: {}",
-            path.display(),
-            reason(&error)
-        ))
-    })?;
-    serde_json::from_slice(&text)
-        .map_err(|error| Failure::new(format!("{}: {error}", path.display())))
-}
-
-fn document(name: &str, about: &str, host: &str) -> Value {
-    let metadata = if about.is_empty() { json!({}) } else { json!({"Description": about}) };
-    json!({
-        "Name": name,
-        "Metadata": metadata,
-        "Endpoints": {"docker": {"Host": host, "SkipTLSVerify": false}},
-    })
-}
-
-fn host(context: &Value) -> &str {
-    context["Endpoints"]["docker"]["Host"].as_str().unwrap_or_default()
-}
-
-/// All contexts by name, the default one too.
-fn all(session: &Session) -> Result<BTreeMap<String, Value>, Failure> {
-    let mut found = BTreeMap::from([(DEFAULT.to_owned(), read(session, DEFAULT)?)]);
-    let entries = fs::read_dir(session.config.directory.join("contexts/meta"));
-    for entry in entries.into_iter().flatten().flatten() {
-        let Ok(text) = fs::read(entry.path().join("meta.json")) else { continue };
-        let context: Value = serde_json::from_slice(&text).unwrap_or_default();
-        if let Some(name) = context["Name"].as_str() {
-            found.insert(name.to_owned(), context);
-        }
-    }
-    Ok(found)
+/// The names of all contexts.
+pub fn names(session: &Session) -> Vec<String> {
+    store(session).all().map(|contexts| contexts.into_keys().collect()).unwrap_or_default()
 }
 
 fn list(session: &Session, matches: &Matches) -> Outcome {
     const HEADERS: Headers = &[
-        ("Current", "CURRENT"),
         ("Description", "DESCRIPTION"),
         ("DockerEndpoint", "DOCKER ENDPOINT"),
         ("Error", "ERROR"),
@@ -177,75 +184,98 @@ fn list(session: &Session, matches: &Matches) -> Outcome {
     const TABLE: &str = "table {{.Name}}\t{{.Description}}\t{{.DockerEndpoint}}\t{{.Error}}";
     let asked = matches.text("format");
     let is_quiet = matches.on("quiet");
-    let template = if is_quiet { "{{.Name}}" } else { format::resolve(asked, TABLE) };
+    let template = if is_quiet { "{{.Name}}" } else { format::resolve(asked, TABLE, "") };
     let mut rows = Vec::new();
-    for (name, context) in all(session)? {
+    let mut contexts: Vec<(String, Result<Context, Failure>)> =
+        store(session).all()?.into_iter().map(|(name, context)| (name, Ok(context))).collect();
+    if contexts.iter().all(|(name, _)| *name != session.context) {
+        contexts.push((session.context.clone(), store(session).read(&session.context)));
+        contexts.sort_by(|(a, _), (b, _)| a.cmp(b));
+    }
+    for (name, context) in contexts {
         let is_current = name == session.context;
-        let about = match name.as_str() {
-            DEFAULT => DEFAULT_ABOUT,
-            _ => context["Metadata"]["Description"].as_str().unwrap_or_default(),
+        let (about, host, error) = match &context {
+            Ok(context) if name == DEFAULT => (DEFAULT_ABOUT, context.host(), String::new()),
+            Ok(context) => (context.description(), context.host(), String::new()),
+            Err(failure) => ("", "", failure.to_string()),
         };
-        if template == "{{json .}}" {
-            let row = json!({
-                "Current": is_current,
-                "Description": about,
-                "DockerEndpoint": host(&context),
-                "Error": "",
-                "Name": name,
-            });
-            terminal::out(&format!("{}\n", json::escaped(&row)));
-            continue;
-        }
-        let marked = is_current && !is_quiet && template.starts_with("table");
+        let marked = is_current && template == TABLE;
+        let (about, error) = if template.starts_with("table") {
+            (ellipsis(about, 80), ellipsis(&error, 45))
+        } else {
+            (about.to_owned(), error)
+        };
         rows.push(Row {
             fields: vec![
-                ("Current", is_current.to_string()),
-                ("Description", about.to_owned()),
-                ("DockerEndpoint", host(&context).to_owned()),
-                ("Error", String::new()),
+                ("Description", about),
+                ("DockerEndpoint", host.to_owned()),
+                ("Error", error),
                 ("Name", if marked { format!("{name} *") } else { name }),
             ],
-            labels: BTreeMap::new(),
+            others: vec![("Current", GoValue::Bool(is_current))],
+            ..Row::default()
         });
     }
     format::print(Listing::Of("*formatter.clientContextContext"), template, HEADERS, &rows)?;
-    warn_of_host(session, &session.context);
+    if host_is_told() {
+        terminal::error_text(
+            "Warning: DOCKER_HOST environment variable overrides the active context. To use a \
+             context, either set the global --context flag, or unset DOCKER_HOST environment variable.\n",
+        );
+    }
     Ok(0)
 }
 
-/// Tells that the environment goes before the context that was chosen.
-fn warn_of_host(session: &Session, name: &str) {
-    let chosen = session.config.current_context.as_deref().unwrap_or(name);
-    if chosen != DEFAULT && std::env::var("DOCKER_HOST").is_ok_and(|host| !host.is_empty()) {
-        terminal::error_text(&format!(
-            "Warning: DOCKER_HOST environment variable overrides the active context. To use \
-             {chosen:?}, either set the global --context flag, or unset DOCKER_HOST environment variable.\n"
-        ));
-    }
+/// Whether the environment goes before whatever context is chosen.
+fn host_is_told() -> bool {
+    std::env::var("DOCKER_HOST").is_ok_and(|host| !host.is_empty())
 }
 
 fn inspect(session: &Session, matches: &Matches) -> Outcome {
+    let shown = super::inspect::shown(matches)?;
     let current = [session.context.clone()];
     let names = if matches.args.is_empty() { &current[..] } else { &matches.args[..] };
-    let (mut found, mut errors) = (Vec::new(), Vec::new());
+    let (mut found, mut text, mut errors) = (Vec::new(), String::new(), Vec::new());
     for name in names {
-        let place = |kind| match name.as_str() {
-            DEFAULT => "<IN MEMORY>".to_owned(),
-            name => directory(session, kind, name).display().to_string(),
-        };
-        match read(session, name) {
-            Ok(mut context) => {
-                context["TLSMaterial"] = json!({});
-                context["Storage"] =
-                    json!({"MetadataPath": place("meta"), "TLSPath": place("tls")});
-                found.push(context);
+        let document = match store(session).read(name) {
+            Ok(context) => document(session, name, context),
+            Err(failure) => {
+                errors.push(failure.to_string());
+                continue;
             }
-            Err(failure) => errors.push(failure.to_string()),
+        };
+        match &shown {
+            None | Some(Shown::Json) => found.push(document),
+            Some(Shown::Template(format)) => {
+                match format.run(&typed("context.contextWithTLSListing", &document)) {
+                    Ok(line) => text.push_str(&format!("{line}\n")),
+                    Err(why) => errors.push(format!("template parsing error: {why}")),
+                }
+            }
         }
     }
-    let text = json::compact(&Value::Array(found).to_string());
-    terminal::out(&format!("{}\n", json::indented_by("    ", &text)));
+    let found = json::compact(&Value::Array(found).to_string());
+    terminal::out(&match shown {
+        None => format!("{}\n", json::indented_by("    ", &found)),
+        Some(Shown::Json) => format!("{found}\n"),
+        // A line for nothing keeps output in step with input.
+        Some(Shown::Template(_)) if text.is_empty() => "\n".to_owned(),
+        Some(Shown::Template(_)) => text,
+    });
     finish(errors)
+}
+
+/// A context with where it is kept.
+fn document(session: &Session, name: &str, context: Context) -> Value {
+    let place = |kind| match name {
+        DEFAULT => "<IN MEMORY>".to_owned(),
+        name => store(session).place(kind, name).display().to_string(),
+    };
+    let files: Vec<&String> = context.material.keys().collect();
+    let mut document = context.document;
+    document["TLSMaterial"] = if files.is_empty() { json!({}) } else { json!({ "docker": files }) };
+    document["Storage"] = json!({"MetadataPath": place("meta"), "TLSPath": place("tls")});
+    document
 }
 
 fn check_name(name: &str) -> Result<(), Failure> {
@@ -262,45 +292,157 @@ fn check_name(name: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn create(session: &Session, matches: &Matches) -> Outcome {
-    let Some(name) = matches.args.first() else { return Ok(0) };
+/// Checks that a context may be made under this name.
+fn check_new(session: &Session, name: &str) -> Result<(), Failure> {
     check_name(name)?;
-    if read(session, name).is_ok() {
+    if store(session).exists(name) {
         return Err(Failure::new(format!("context {name:?} already exists")));
     }
-    let from = matches.find("from").unwrap_or(&session.context);
-    let mut place = host(&read(session, from)?).to_owned();
-    for pair in matches.all("docker").iter().flat_map(|value| value.split(',')) {
-        match pair.split_once('=') {
-            Some(("host", address)) => {
-                let parsed: Result<api::client::Host, _> = address.parse();
-                parsed.map_err(|error| {
-                    Failure::new(format!("unable to create docker endpoint config: {error}"))
-                })?;
-                place = address.to_owned();
-            }
-            Some((other, _)) => {
-                return Err(Failure::new(format!(
-                    "unable to create docker endpoint config: unrecognized config key: {other}"
-                )));
-            }
-            None => return Err(Failure::new(format!("{pair} must be formatted as key=value"))),
+    Ok(())
+}
+
+fn create(session: &Session, matches: &Matches) -> Outcome {
+    let Some(name) = matches.args.first() else { return Ok(0) };
+    check_new(session, name)?;
+    let from = matches.find("from").filter(|from| !from.is_empty());
+    let context = match (from, matches.given("docker")) {
+        (Some(_), true) => {
+            return Err(Failure::new("cannot use --docker flag when --from is set"));
         }
-    }
-    let directory = directory(session, "meta", name);
-    let path = directory.join("meta.json");
-    let text = json::compact(&document(name, matches.text("description"), &place).to_string());
-    fs::create_dir_all(&directory)
-        .and_then(|()| files::replace(&path, text.as_bytes(), 0o644))
-        .map_err(|error| Failure::new(format!("open {}: {}", path.display(), reason(&error))))?;
+        (None, true) => {
+            let mut context = endpoint(session, matches)?;
+            context.document["Name"] = name.as_str().into();
+            let about = matches.text("description");
+            let made = Context::new(name, about, context.host(), false);
+            context.document["Metadata"] = made.document["Metadata"].clone();
+            context
+        }
+        (from, false) => {
+            let mut context = store(session).read(from.unwrap_or(&session.context))?;
+            context.document["Name"] = name.as_str().into();
+            if !matches.text("description").is_empty() {
+                context.describe(matches.text("description"));
+            }
+            context
+        }
+    };
+    store(session).write(name, &context)?;
     terminal::out(&format!("{name}\n"));
     terminal::error_text(&format!("Successfully created context {name:?}\n"));
     Ok(0)
 }
 
+/// A context that has the place of the daemon that `--docker` describes, and no more.
+fn endpoint(session: &Session, matches: &Matches) -> Result<Context, Failure> {
+    let told =
+        |why: String| Failure::new(format!("unable to create docker endpoint config: {why}"));
+    let mut given: BTreeMap<&str, &str> = BTreeMap::new();
+    for pair in matches.all("docker").iter().flat_map(|value| value.split(',')) {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        given.insert(key, value);
+    }
+    let unknown: Vec<String> = given
+        .keys()
+        .filter(|key| !["from", "host", "ca", "cert", "key", "skip-tls-verify"].contains(key))
+        .map(|key| format!("unrecognized config key: {key}"))
+        .collect();
+    if !unknown.is_empty() {
+        return Err(told(unknown.join("\n")));
+    }
+    if let Some(from) = given.get("from") {
+        let mut context = Context::new("", "", "", false);
+        let source = store(session).read(from).map_err(|failure| told(failure.to_string()))?;
+        context.set_endpoint(&source);
+        return Ok(context);
+    }
+    let skip = match given.get("skip-tls-verify") {
+        None => false,
+        Some(text) => go::parse_bool(text).map_err(|_| {
+            told(format!("skip-tls-verify: parsing {}: invalid syntax", go::quote(text)))
+        })?,
+    };
+    let host = given.get("host").copied().unwrap_or_default();
+    if !host.is_empty() {
+        let parsed: Result<api::client::Host, _> = host.parse();
+        parsed
+            .map_err(|error| told(format!("unable to apply docker endpoint options: {error}")))?;
+    }
+    let mut context = Context::new("", "", host, skip);
+    for (key, file) in [("ca", "ca.pem"), ("cert", "cert.pem"), ("key", "key.pem")] {
+        if let Some(path) = given.get(key).filter(|path| !path.is_empty()) {
+            let content = std::fs::read(path)
+                .map_err(|error| told(format!("open {path}: {}", reason(&error))))?;
+            context.material.insert(file.to_owned(), content);
+        }
+    }
+    Ok(context)
+}
+
+fn update(session: &Session, matches: &Matches) -> Outcome {
+    let Some(name) = matches.args.first() else { return Ok(0) };
+    check_name(name)?;
+    let mut context = store(session).read(name)?;
+    if !matches.text("description").is_empty() {
+        context.describe(matches.text("description"));
+    }
+    if matches.given("docker") {
+        context.set_endpoint(&endpoint(session, matches)?);
+    }
+    store(session).write(name, &context)?;
+    terminal::out(&format!("{name}\n"));
+    terminal::error_text(&format!("Successfully updated context {name:?}\n"));
+    Ok(0)
+}
+
+fn export(session: &Session, matches: &Matches) -> Outcome {
+    let [name, rest @ ..] = &matches.args[..] else { return Ok(0) };
+    if name != DEFAULT {
+        check_name(name)?;
+    }
+    let archive = contexts::pack(&store(session).read(name)?);
+    let path = rest.first().cloned().unwrap_or_else(|| format!("{name}.dockercontext"));
+    if path == "-" {
+        if terminal::stdout_is_terminal() {
+            return Err(Failure::new(
+                "cowardly refusing to export to a terminal, specify a file path",
+            ));
+        }
+        terminal::write(terminal::Output::Stdout, &archive)?;
+        return Ok(0);
+    }
+    let failed = |verb: &str, error: &std::io::Error| {
+        Failure::new(format!("{verb} {path}: {}", reason(error)))
+    };
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| failed("open", &error))?;
+    file.write_all(&archive).map_err(|error| failed("write", &error))?;
+    terminal::error_text(&format!("Written file {path:?}\n"));
+    Ok(0)
+}
+
+fn import(session: &Session, matches: &Matches) -> Outcome {
+    let [name, path] = &matches.args[..] else { return Ok(0) };
+    check_new(session, name)?;
+    let context = if path == "-" {
+        contexts::unpack(name, std::io::stdin().lock())?
+    } else {
+        let file = std::fs::File::open(path)
+            .map_err(|error| Failure::new(format!("open {path}: {}", reason(&error))))?;
+        contexts::unpack(name, file)?
+    };
+    store(session).write(name, &context)?;
+    terminal::out(&format!("{name}\n"));
+    terminal::error_text(&format!("Successfully imported context {name:?}\n"));
+    Ok(0)
+}
+
 fn choose(session: &Session, matches: &Matches) -> Outcome {
     let Some(name) = matches.args.first() else { return Ok(0) };
-    read(session, name)?;
+    store(session).read(name)?;
     session.config.change(|root| {
         if name == DEFAULT {
             root.remove("currentContext");
@@ -310,6 +452,12 @@ fn choose(session: &Session, matches: &Matches) -> Outcome {
     })?;
     terminal::out(&format!("{name}\n"));
     terminal::error_text(&format!("Current context is now {name:?}\n"));
+    if name != DEFAULT && host_is_told() {
+        terminal::error_text(&format!(
+            "Warning: DOCKER_HOST environment variable overrides the active context. To use \
+             {name:?}, either set the global --context flag, or unset DOCKER_HOST environment variable.\n"
+        ));
+    }
     Ok(0)
 }
 
@@ -328,8 +476,7 @@ fn remove_one(session: &Session, name: &str, matches: &Matches) -> Result<(), Fa
     if name == DEFAULT {
         return Err(Failure::new("context \"default\" cannot be removed"));
     }
-    let directory = directory(session, "meta", name);
-    if !directory.exists() {
+    if !store(session).exists(name) {
         return Err(Failure::new(format!("context {name:?} does not exist")));
     }
     if session.config.current_context.as_deref() == Some(name) {
@@ -340,6 +487,5 @@ fn remove_one(session: &Session, name: &str, matches: &Matches) -> Result<(), Fa
         }
         session.config.change(|root| drop(root.remove("currentContext")))?;
     }
-    fs::remove_dir_all(&directory)
-        .map_err(|error| Failure::new(format!("{}: {}", directory.display(), reason(&error))))
+    store(session).remove(name)
 }

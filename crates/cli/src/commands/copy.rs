@@ -29,18 +29,19 @@ pub static CP: Command = Command {
     name: "cp",
     aliases: &[],
     spellings: &["container cp", "cp"],
-    usage: "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n\tdocker cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
+    usage: "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n\t{program} cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
     about: "Copy files/folders between a container and the local filesystem\n\n\
-            With '-' as the source a tar archive is read from STDIN and unpacked into a\n\
-            directory of the container. With '-' as the destination the source goes to\n\
-            STDOUT as a tar archive.",
+            Use '-' as the source to read a tar archive from stdin\n\
+            and extract it to a directory destination in a container.\n\
+            Use '-' as the destination to stream a tar archive of a\n\
+            container source to stdout.",
     flags: &[&[
         flag("archive", Bool, "Archive mode (copy all uid/gid information)").s('a'),
-        flag("follow-link", Bool, "Follow symbolic links in SRC_PATH").s('L'),
+        flag("follow-link", Bool, "Always follow symbol link in SRC_PATH").s('L'),
         flag(
             "quiet",
             Bool,
-            "Do not show progress. It is not shown either when no terminal is attached",
+            "Suppress progress output during copy. Progress output is automatically suppressed if no terminal is attached",
         )
         .s('q'),
     ]],
@@ -54,7 +55,7 @@ pub static EXPORT: Command = Command {
     spellings: &["container export", "export"],
     usage: "[OPTIONS] CONTAINER",
     about: "Export a container's filesystem as a tar archive",
-    flags: &[&[flag("output", Text, "Write to a file instead of STDOUT").s('o')]],
+    flags: &[&[flag("output", Text, "Write to a file, instead of STDOUT").s('o')]],
     arity: Arity::Exactly(1),
     run: |session, matches| Box::pin(export(session, matches)),
     aliases: &[],
@@ -169,7 +170,7 @@ async fn from_container(
     let mut response = request.send().await?;
     if target == "-" {
         while let Some(chunk) = response.chunk().await? {
-            terminal::write(Output::Stdout, &chunk);
+            terminal::write(Output::Stdout, &chunk)?;
         }
         return Ok(0);
     }

@@ -1,15 +1,16 @@
 //! `events`: what happens, as it happens.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, rc::Rc};
 
 use api::event::Message;
 
-use super::{FORMAT_USAGE, logs::moment};
+use super::{OBJECT_FORMAT_USAGE, logs::moment};
 use crate::{
     args::{Arity, Command, Kind::*, Matches, Order, Outcome, flag},
     context::Session,
     failure::Failure,
-    render::template::{Format, Shape, Subject},
+    gotemplate::{schema, value::Value},
+    render::template::{Format, typed},
     terminal,
 };
 
@@ -20,10 +21,10 @@ pub static EVENTS: Command = Command {
     usage: "[OPTIONS]",
     about: "Get real time events from the server",
     flags: &[&[
-        flag("filter", Filter, "Show only what meets these conditions").s('f'),
-        flag("format", Text, FORMAT_USAGE),
-        flag("since", Text, "Show what happened since a time or for a span"),
-        flag("until", Text, "Stop at this time"),
+        flag("filter", Filter, "Filter output based on conditions provided").s('f'),
+        flag("format", Text, OBJECT_FORMAT_USAGE),
+        flag("since", Text, "Show all events created since timestamp"),
+        flag("until", Text, "Stream events until this timestamp"),
     ]],
     arity: Arity::None,
     order: Order::Mixed,
@@ -33,8 +34,8 @@ pub static EVENTS: Command = Command {
 async fn events(session: &Session, matches: &Matches) -> Outcome {
     let format = match matches.text("format") {
         "" => None,
-        "json" => Some(Format::of_object("{{json .}}")?),
-        text => Some(Format::of_object(text)?),
+        "json" => Some(checked("{{json .}}")?),
+        text => Some(checked(text)?),
     };
     let mut request = session.client().await?.get("/events");
     for name in ["since", "until"] {
@@ -48,41 +49,31 @@ async fn events(session: &Session, matches: &Matches) -> Outcome {
     let mut response = request.send().await?;
     while let Some(value) = response.next_json::<serde_json::Value>().await? {
         let line = match &format {
-            Some(format) => format
-                .run(&subject(&value), Shape::Map)
-                .map_err(|error| Failure::new(format!("template error: {error}")))?,
+            Some(format) => format.run(&typed(MESSAGE, &value)).map_err(Failure::new)?,
             None => {
                 let message = api::golang::from_value(value)
                     .map_err(|error| Failure::new(error.to_string()))?;
                 plain(&message)
             }
         };
-        terminal::out(&format!("{line}\n"));
+        terminal::write(terminal::Output::Stdout, format!("{line}\n").as_bytes())?;
     }
     Ok(0)
 }
 
-/// Docker's templates call the fields by their Go names.
-fn subject(value: &serde_json::Value) -> Subject {
-    let mut named = value.clone();
-    if let Some(fields) = named.as_object_mut() {
-        for (wire, name) in [
-            ("status", "Status"),
-            ("id", "ID"),
-            ("from", "From"),
-            ("scope", "Scope"),
-            ("time", "Time"),
-            ("timeNano", "TimeNano"),
-        ] {
-            let missing = match name {
-                "Time" | "TimeNano" => serde_json::Value::from(0),
-                _ => serde_json::Value::from(""),
-            };
-            let field = fields.get(wire).cloned().unwrap_or(missing);
-            fields.insert(name.to_owned(), field);
-        }
-    }
-    Subject::with_names(value, &named)
+const MESSAGE: &str = "events.Message";
+
+/// A template that an empty message can be shown by.
+fn checked(text: &str) -> Result<Format, Failure> {
+    let wrong =
+        |why: String| Failure::Said { text: format!("Error parsing format: {why}"), status: 64 };
+    let format = Format::parse(text).map_err(wrong)?;
+    let empty = Value::Pointer(
+        Some(Rc::new(typed(MESSAGE, &serde_json::Value::Null))),
+        schema::parse("*events.Message"),
+    );
+    format.run(&empty).map_err(wrong)?;
+    Ok(format)
 }
 
 fn plain(message: &Message) -> String {
@@ -114,10 +105,13 @@ mod tests {
         let value = serde_json::json!({"Type":"container","Action":"start","Actor":{"ID":"abc","Attributes":{"image":"b","name":"n"}},"time":1700000000,"timeNano":1700000000000000000i64});
         let message: Message = api::golang::from_value(value.clone()).unwrap();
         assert!(plain(&message).ends_with(" container start abc (image=b, name=n)"));
-        let format = Format::of_object("{{.Action}} {{.Actor.ID}} {{.Time}} {{json .}}").unwrap();
+        let format =
+            checked("{{.Action}} {{.Actor.ID}} {{.Time}} {{.Actor.Attributes.no}} {{json .}}")
+                .unwrap();
         assert_eq!(
-            format.run(&subject(&value), Shape::Map).unwrap(),
-            format!("start abc 1700000000 {}", value)
+            format.run(&typed(MESSAGE, &value)).unwrap(),
+            format!("start abc 1700000000 <no value> {value}")
         );
+        assert!(checked("{{.Nope}}").is_err());
     }
 }

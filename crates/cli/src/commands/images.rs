@@ -21,13 +21,13 @@ use crate::{
 };
 
 const LIST_FLAGS: &[Flag] = &[
-    flag("all", Bool, "Show all images (otherwise intermediate ones are left out)").s('a'),
+    flag("all", Bool, "Show all images (default hides intermediate images)").s('a'),
     flag("digests", Bool, "Show digests"),
-    flag("filter", Filter, "Show only what meets these conditions").s('f'),
+    flag("filter", Filter, "Filter output based on conditions provided").s('f'),
     flag("format", Text, FORMAT_USAGE),
-    flag("no-trunc", Bool, "Do not shorten output"),
-    flag("quiet", Bool, "Show only image IDs").s('q'),
-    flag("tree", Bool, "Show each image's platforms below it"),
+    flag("no-trunc", Bool, "Don't truncate output"),
+    flag("quiet", Bool, "Only show image IDs").s('q'),
+    flag("tree", Bool, "List multi-platform images as a tree (EXPERIMENTAL)"),
 ];
 
 const BASE: Command = Command {
@@ -52,10 +52,14 @@ pub static HISTORY: Command = Command {
     about: "Show the history of an image",
     flags: &[&[
         flag("format", Text, FORMAT_USAGE),
-        flag("human", Bool, "Print sizes and dates for people").s('H').or("true"),
-        flag("no-trunc", Bool, "Do not shorten output"),
-        flag("platform", Text, "Platform of the image, where it has several"),
-        flag("quiet", Bool, "Show only image IDs").s('q'),
+        flag("human", Bool, "Print sizes and dates in human readable format").s('H').or("true"),
+        flag("no-trunc", Bool, "Don't truncate output"),
+        flag(
+            "platform",
+            Text,
+            "Show history for the given platform. Formatted as \"os[/arch[/variant]]\" (e.g., \"linux/amd64\")",
+        ),
+        flag("quiet", Bool, "Only show image IDs").s('q'),
     ]],
     arity: Arity::Exactly(1),
     run: |session, matches| Box::pin(history(session, matches)),
@@ -67,7 +71,7 @@ pub static TAG: Command = Command {
     aliases: &[],
     spellings: &["image tag", "tag"],
     usage: "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
-    about: "Give SOURCE_IMAGE the further name TARGET_IMAGE",
+    about: "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
     flags: &[],
     arity: Arity::Exactly(2),
     run: |session, matches| Box::pin(tag(session, matches)),
@@ -83,9 +87,13 @@ const REMOVE: Command = Command {
     usage: "[OPTIONS] IMAGE [IMAGE...]",
     about: "Remove one or more images",
     flags: &[&[
-        flag("force", Bool, "Remove the image even when containers or names hold it").s('f'),
-        flag("no-prune", Bool, "Keep parents that have no name"),
-        flag("platform", Strings, "Remove only this platform's variant"),
+        flag("force", Bool, "Force removal of the image").s('f'),
+        flag("no-prune", Bool, "Do not delete untagged parents"),
+        flag(
+            "platform",
+            Strings,
+            "Remove only the given platform variant. Formatted as \"os[/arch[/variant]]\" (e.g., \"linux/amd64\")",
+        ),
     ]],
     arity: Arity::AtLeast(1),
     run: |session, matches| Box::pin(remove(session, matches)),
@@ -144,13 +152,21 @@ async fn list(session: &Session, matches: &Matches) -> Outcome {
     for image in &images {
         rows.extend(image_rows(image, wants_digests, full));
     }
-    let quiet = matches.on("quiet") && matches!(asked, "" | "table");
     let table = if matches.on("digests") {
         "table {{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
     } else {
         "table {{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}"
     };
-    let template = if quiet { "{{.ID}}" } else { format::resolve(asked, table) };
+    let raw = if matches.on("digests") {
+        "repository: {{ .Repository }}\ntag: {{.Tag}}\ndigest: {{.Digest}}\nimage_id: {{.ID}}\ncreated_at: {{.CreatedAt}}\nvirtual_size: {{.Size}}\n"
+    } else {
+        "repository: {{ .Repository }}\ntag: {{.Tag}}\nimage_id: {{.ID}}\ncreated_at: {{.CreatedAt}}\nvirtual_size: {{.Size}}\n"
+    };
+    let template = match (matches.on("quiet"), asked) {
+        (true, "" | "table") => "{{.ID}}",
+        (true, "raw") => "image_id: {{.ID}}",
+        _ => format::resolve(asked, table, raw),
+    };
     format::print(format::Listing::Of("*formatter.imageContext"), template, HEADERS, &rows)?;
     Ok(0)
 }
@@ -219,7 +235,7 @@ fn row(image: &Summary, repository: &str, tag: &str, digest: &str, full: bool) -
             ("UniqueSize", share(unique)),
             ("VirtualSize", human_size(image.size as f64)),
         ],
-        labels: BTreeMap::new(),
+        ..Row::default()
     }
 }
 
@@ -253,8 +269,8 @@ async fn history(session: &Session, matches: &Matches) -> Outcome {
         "table {{.ID}}\t{{.CreatedAt}}\t{{.CreatedBy}}\t{{.Size}}\t{{.Comment}}"
     };
     let quiet = matches.on("quiet") && matches!(asked, "" | "table");
-    let template = if quiet { "{{.ID}}" } else { format::resolve(asked, table) };
-    format::print(format::Listing::Of("*formatter.historyContext"), template, HEADERS, &rows)?;
+    let template = if quiet { "{{.ID}}" } else { format::resolve(asked, table, "") };
+    format::print(format::Listing::Of("*image.historyContext"), template, HEADERS, &rows)?;
     Ok(0)
 }
 
@@ -273,7 +289,7 @@ fn history_row(item: &HistoryItem, full: bool, human: bool) -> Row {
             ("ID", id.to_owned()),
             ("Size", if human { table_size(item.size as f64) } else { item.size.to_string() }),
         ],
-        labels: BTreeMap::new(),
+        ..Row::default()
     }
 }
 

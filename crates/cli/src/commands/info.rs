@@ -3,12 +3,14 @@
 use api::system::Info;
 use serde_json::{Value, json};
 
+use super::{OBJECT_FORMAT_USAGE, version};
 use crate::{
     args::{Arity, Command, Kind::*, Matches, Order, Outcome, flag},
     context::Session,
     failure::Failure,
+    plugins::{self, Plugin},
     render::{
-        template::{Format, Shape, Subject},
+        template::{Format, typed},
         units::binary_size,
     },
     terminal,
@@ -20,12 +22,7 @@ pub static INFO: Command = Command {
     spellings: &["system info", "info"],
     usage: "[OPTIONS]",
     about: "Display system-wide information",
-    flags: &[&[flag(
-        "format",
-        Text,
-        "Format output by a template:\n'json':             As JSON\n'TEMPLATE':         By the given Go template",
-    )
-    .s('f')]],
+    flags: &[&[flag("format", Text, OBJECT_FORMAT_USAGE).s('f')]],
     arity: Arity::None,
     order: Order::Mixed,
     run: |session, matches| Box::pin(info(session, matches)),
@@ -37,49 +34,114 @@ async fn info(session: &Session, matches: &Matches) -> Outcome {
         "json" => Some(Format::of_object("{{json .}}")?),
         text => Some(Format::of_object(text)?),
     };
+    let plugins = plugins::list(&session.config);
+    let client = client_info(session, &plugins);
+    if let Some(format) = &asked
+        && !needs_server(matches.text("format"), format, &client)
+    {
+        let (text, shown) = format.show(&typed(INFO_TYPE, &client));
+        terminal::out(&format!("{text}\n"));
+        return shown.map(|()| 0);
+    }
     let server = async {
-        let answer = session.client().await?.get("/info").send().await?;
-        Ok::<Value, Failure>(answer.json().await?)
+        let value: Value = session.client().await?.get("/info").send().await?.json().await?;
+        Ok::<_, Failure>(value)
     };
     let (server, failure) = match server.await {
-        Ok(server) => (Some(server), None),
+        Ok(value) => (Some(value), None),
         Err(failure) => (None, Some(failure)),
     };
     if let Some(format) = asked {
-        let mut value = server.unwrap_or_else(|| json!({}));
-        if let (Some(failure), Some(fields)) = (&failure, value.as_object_mut()) {
-            fields.insert("ServerErrors".to_owned(), json!([failure.words().unwrap_or_default()]));
+        let mut all = server.unwrap_or_else(|| json!({}));
+        if let Some(fields) = all.as_object_mut() {
+            fields.insert("ClientInfo".to_owned(), client["ClientInfo"].clone());
         }
-        if let Some(fields) = value.as_object_mut() {
-            fields.insert(
-                "ClientInfo".to_owned(),
-                json!({"Debug": false, "Version": env!("CARGO_PKG_VERSION"), "Context": "default", "Plugins": [], "Warnings": null}),
-            );
-        }
-        let text = format
-            .run(&Subject::json(&value), Shape::Map)
-            .map_err(|error| Failure::new(format!("template parsing error: {error}")))?;
+        let (text, shown) = format.show(&typed(INFO_TYPE, &all));
         terminal::out(&format!("{text}\n"));
-        return failure.map_or(Ok(0), Err);
+        return failure.map_or(shown.map(|()| 0), Err);
     }
-    terminal::out(&format!(
-        "Client: Tug\n Version:    {}\n Context:    default\n Debug Mode: false\n\nServer:\n",
-        env!("CARGO_PKG_VERSION")
-    ));
+    terminal::out(&client_text(session, &plugins));
+    for plugin in &plugins {
+        if let Some(why) = &plugin.invalid {
+            terminal::error_text(&format!(
+                "WARNING: Plugin {:?} is not valid: {why}\n",
+                plugin.path.display().to_string()
+            ));
+        }
+    }
+    terminal::out("\nServer:\n");
     if let Some(failure) = failure {
-        terminal::error_text(&format!("ERROR: {}\n", failure.words().unwrap_or_default()));
-        return Err(Failure::new("errors pretty printing info"));
+        return Err(failure);
     }
     let info: Info = api::golang::from_value(server.unwrap_or_default())
         .map_err(|error| Failure::new(error.to_string()))?;
-    terminal::out(&pretty(&info));
+    terminal::out(&pretty(&info, session.debug));
     for warning in info.warnings.iter().flatten() {
         terminal::error_text(&format!("{warning}\n"));
     }
     Ok(0)
 }
 
-fn pretty(info: &Info) -> String {
+const INFO_TYPE: &str = "system.dockerInfo";
+
+/// What is known without a daemon, as Docker's client has it in its JSON.
+fn client_info(session: &Session, plugins: &[Plugin]) -> Value {
+    let plugins: Vec<Value> = plugins
+        .iter()
+        .map(|plugin| {
+            let shadowed: Vec<String> =
+                plugin.shadowed.iter().map(|path| path.display().to_string()).collect();
+            json!({
+                "SchemaVersion": plugin.metadata.schema_version,
+                "Vendor": plugin.metadata.vendor,
+                "Version": plugin.metadata.version,
+                "ShortDescription": plugin.metadata.short_description,
+                "URL": plugin.metadata.url,
+                "Name": plugin.name,
+                "Path": plugin.path.display().to_string(),
+                "Err": plugin.invalid,
+                "ShadowedPaths": shadowed,
+            })
+        })
+        .collect();
+    let mut client = version::client(session, None);
+    client["Debug"] = session.debug.into();
+    client["Plugins"] = plugins.into();
+    json!({ "ClientInfo": client })
+}
+
+/// Whether a template shows more than what is known without a daemon.
+fn needs_server(text: &str, format: &Format, client: &Value) -> bool {
+    let has_field =
+        text.as_bytes().windows(2).any(|two| two[0] == b'.' && two[1].is_ascii_alphabetic());
+    text == "json" || !has_field || format.run(&typed("system.sparseInfo", client)).is_err()
+}
+
+fn client_text(session: &Session, plugins: &[Plugin]) -> String {
+    let platform = version::platform(&session.program);
+    let platform = if platform.is_empty() { String::new() } else { format!(" {platform}") };
+    let mut text = format!(
+        "Client:{platform}\n Version:    {}\n Context:    {}\n Debug Mode: {}\n",
+        version::own(&session.program),
+        session.context,
+        session.debug
+    );
+    if !plugins.is_empty() {
+        text.push_str(" Plugins:\n");
+    }
+    for plugin in plugins.iter().filter(|plugin| plugin.invalid.is_none()) {
+        let about = &plugin.metadata;
+        let line = format!("  {}: {} ({})\n", plugin.name, about.short_description, about.vendor);
+        text.push_str(&line);
+        if !about.version.is_empty() {
+            text.push_str(&format!("    Version:  {}\n", about.version));
+        }
+        text.push_str(&format!("    Path:     {}\n", plugin.path.display()));
+    }
+    text
+}
+
+fn pretty(info: &Info, debug: bool) -> String {
     let mut text = String::new();
     counts(&mut text, info);
     text.push_str(" Plugins:\n");
@@ -95,16 +157,23 @@ fn pretty(info: &Info) -> String {
     line(&mut text, "Runtimes", runtimes.join(" "));
     line(&mut text, "Default Runtime", &info.default_runtime);
     line(&mut text, "Init Binary", &info.init_binary);
-    line(&mut text, "containerd version", &info.containerd_commit.id);
-    line(&mut text, "runc version", &info.runc_commit.id);
-    line(&mut text, "init version", &info.init_commit.id);
+    // Tug is its own containerd, runc and init, and has no versions of them.
+    for (name, commit) in [
+        ("containerd version", &info.containerd_commit),
+        ("runc version", &info.runc_commit),
+        ("init version", &info.init_commit),
+    ] {
+        if !commit.id.is_empty() {
+            line(&mut text, name, &commit.id);
+        }
+    }
     if !info.security_options.is_empty() {
         text.push_str(" Security Options:\n");
         for option in &info.security_options {
             text.push_str(&security_option(option));
         }
     }
-    host(&mut text, info);
+    host(&mut text, info, debug);
     text
 }
 
@@ -130,7 +199,7 @@ fn counts(text: &mut String, info: &Info) {
     }
 }
 
-fn host(text: &mut String, info: &Info) {
+fn host(text: &mut String, info: &Info, debug: bool) {
     line(text, "Kernel Version", &info.kernel_version);
     line(text, "Operating System", &info.operating_system);
     line(text, "OSType", &info.os_type);
@@ -141,6 +210,12 @@ fn host(text: &mut String, info: &Info) {
     line(text, "ID", &info.id);
     line(text, "Docker Root Dir", &info.docker_root_dir);
     line(text, "Debug Mode", info.debug);
+    if info.debug || debug {
+        line(text, " File Descriptors", info.n_fd);
+        line(text, " Goroutines", info.n_goroutines);
+        line(text, " System Time", &info.system_time);
+        line(text, " EventsListeners", info.n_events_listener);
+    }
     for (name, proxy) in [
         ("HTTP Proxy", &info.http_proxy),
         ("HTTPS Proxy", &info.https_proxy),

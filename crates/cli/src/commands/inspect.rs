@@ -3,33 +3,32 @@
 use api::client::{Client, segment};
 use serde_json::Value;
 
-use super::{finish, platform_json};
+use super::{OBJECT_FORMAT_USAGE, finish, platform_json};
 use crate::{
     args::{Arity, Command, Flag, Kind::*, Matches, Order, Outcome, flag},
     context::Session,
     failure::{Failure, daemon_words},
     render::{
         json,
-        template::{Format, Shape, Subject},
+        template::{Format, typed},
     },
     terminal,
 };
 
-const FORMAT: Flag = flag(
-    "format",
-    Text,
-    "Format output by a template:\n'json':             As JSON\n'TEMPLATE':         By the given Go template",
-)
-.s('f');
-const SIZE: Flag = flag("size", Bool, "Show total file sizes, if it is a container").s('s');
+const FORMAT: Flag = flag("format", Text, OBJECT_FORMAT_USAGE).s('f');
+const SIZE: Flag = flag("size", Bool, "Display total file sizes").s('s');
+
+const ANY_SIZE: Flag =
+    flag("size", Bool, "Display total file sizes if the type is container").s('s');
+const PLATFORM: &str = "Inspect a specific platform of the multi-platform image.\nIf the image or the server is not multi-platform capable, the command will error out if the platform does not match.\n'os[/arch[/variant]]': Explicit platform (eg. linux/amd64)";
 
 const BASE: Command = Command {
     name: "inspect",
     aliases: &[],
     spellings: &[],
     usage: "[OPTIONS] NAME|ID [NAME|ID...]",
-    about: "Show all there is to know about containers, images and other objects",
-    flags: &[&[FORMAT, SIZE, flag("type", Text, "Look only among objects of this type")]],
+    about: "Return low-level information on Docker objects",
+    flags: &[&[FORMAT, ANY_SIZE, flag("type", Text, "Only inspect objects of the given type")]],
     arity: Arity::AtLeast(1),
     order: Order::Mixed,
     run: |session, matches| Box::pin(any(session, matches)),
@@ -38,7 +37,7 @@ pub static INSPECT: Command = BASE;
 
 pub static CONTAINER_INSPECT: Command = Command {
     usage: "[OPTIONS] CONTAINER [CONTAINER...]",
-    about: "Show all there is to know about one or more containers",
+    about: "Display detailed information on one or more containers",
     flags: &[&[FORMAT, SIZE]],
     run: |session, matches| Box::pin(of_kinds(session, matches, &[Kind::Container])),
     ..BASE
@@ -46,25 +45,26 @@ pub static CONTAINER_INSPECT: Command = Command {
 
 pub static IMAGE_INSPECT: Command = Command {
     usage: "[OPTIONS] IMAGE [IMAGE...]",
-    about: "Show all there is to know about one or more images",
-    flags: &[&[FORMAT, flag("platform", Text, "Platform of the image, where it has several")]],
+    about: "Display detailed information on one or more images",
+    flags: &[&[FORMAT, flag("platform", Text, PLATFORM)]],
     run: |session, matches| Box::pin(of_kinds(session, matches, &[Kind::Image])),
     ..BASE
 };
 
 pub static NETWORK_INSPECT: Command = Command {
     usage: "[OPTIONS] NETWORK [NETWORK...]",
-    about: "Show all there is to know about one or more networks",
-    flags: &[&[FORMAT, flag("verbose", Bool, "Show more, for finding faults").s('v')]],
+    about: "Display detailed information on one or more networks",
+    flags: &[&[FORMAT, flag("verbose", Bool, "Verbose output for diagnostics").s('v')]],
     run: |session, matches| Box::pin(of_kinds(session, matches, &[Kind::Network])),
     ..BASE
 };
 
 pub static VOLUME_INSPECT: Command = Command {
     usage: "[OPTIONS] VOLUME [VOLUME...]",
-    about: "Show all there is to know about one or more volumes",
+    about: "Display detailed information on one or more volumes",
     flags: &[&[FORMAT]],
-    run: |session, matches| Box::pin(of_kinds(session, matches, &[Kind::Volume])),
+    // Docker's client keeps no raw answer of a volume that is asked for so.
+    run: |session, matches| Box::pin(show(session, matches, &[Kind::Volume], Fallback::None)),
     ..BASE
 };
 
@@ -86,6 +86,16 @@ impl Kind {
             Kind::Image => "image",
             Kind::Network => "network",
             Kind::Volume => "volume",
+        }
+    }
+
+    /// What Docker's client decodes the answer into.
+    fn type_name(self) -> &'static str {
+        match self {
+            Kind::Container => "container.InspectResponse",
+            Kind::Image => "image.InspectResponse",
+            Kind::Network => "network.Inspect",
+            Kind::Volume => "volume.Volume",
         }
     }
 
@@ -115,34 +125,63 @@ async fn any(session: &Session, matches: &Matches) -> Outcome {
     }
 }
 
-async fn of_kinds(session: &Session, matches: &Matches, kinds: &[Kind]) -> Outcome {
-    let format = match matches.text("format") {
+/// How objects are shown, other than indented.
+pub enum Shown {
+    /// On one line.
+    Json,
+    Template(Format),
+}
+
+/// # Errors
+/// When the template is wrong.
+pub fn shown(matches: &Matches) -> Result<Option<Shown>, Failure> {
+    Ok(match matches.text("format") {
         "" => None,
-        "json" => Some(Format::of_object("{{json .}}")?),
-        text => Some(Format::of_object(text)?),
-    };
+        "json" => Some(Shown::Json),
+        text => Some(Shown::Template(Format::of_object(text)?)),
+    })
+}
+
+/// What a template is tried on that a type does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fallback {
+    Answer,
+    None,
+}
+
+async fn of_kinds(session: &Session, matches: &Matches, kinds: &[Kind]) -> Outcome {
+    show(session, matches, kinds, Fallback::Answer).await
+}
+
+async fn show(session: &Session, matches: &Matches, kinds: &[Kind], fallback: Fallback) -> Outcome {
+    let shown = shown(matches)?;
     let client = session.client().await?;
-    let mut found = Vec::new();
-    let mut errors = Vec::new();
+    let (mut found, mut text, mut errors) = (Vec::new(), String::new(), Vec::new());
     for name in &matches.args {
-        match look_up(client, matches, kinds, name).await {
-            Ok(value) => match &format {
-                Some(format) => match format.run(&Subject::json(&value), Shape::Map) {
-                    Ok(text) => terminal::out(&format!("{text}\n")),
-                    Err(error) => errors.push(format!("template parsing error: {error}")),
-                },
-                None => found.push(value),
-            },
-            Err(words) => errors.push(words),
-        }
-        // A line for each name, also when nothing bears it, keeps output in step with input.
-        if errors.len() == 1 && format.is_some() && found.is_empty() && matches.args.len() == 1 {
-            terminal::out("\n");
+        match (look_up(client, matches, kinds, name).await, &shown) {
+            (Err(words), _) => errors.push(words),
+            (Ok((kind, value)), Some(Shown::Template(format))) => {
+                let line = match fallback {
+                    Fallback::Answer => format.run_on_answer(kind.type_name(), &value),
+                    Fallback::None => format.run(&typed(kind.type_name(), &value)),
+                };
+                match line {
+                    Ok(line) => text.push_str(&format!("{line}\n")),
+                    Err(why) => errors.push(format!("template parsing error: {why}")),
+                }
+            }
+            (Ok((_, value)), None | Some(Shown::Json)) => found.push(value),
         }
     }
-    if format.is_none() {
-        terminal::out(&format!("{}\n", json::indented(&Value::Array(found))));
-    }
+    terminal::out(&match shown {
+        None => format!("{}\n", json::indented(&Value::Array(found))),
+        Some(Shown::Json) => {
+            format!("{}\n", json::compact_raw(&Value::Array(found).to_string()))
+        }
+        // A line for nothing keeps output in step with input.
+        Some(Shown::Template(_)) if text.is_empty() => "\n".to_owned(),
+        Some(Shown::Template(_)) => text,
+    });
     finish(errors)
 }
 
@@ -151,7 +190,7 @@ async fn look_up(
     matches: &Matches,
     kinds: &[Kind],
     name: &str,
-) -> Result<Value, String> {
+) -> Result<(Kind, Value), String> {
     for kind in kinds {
         let mut request = client
             .get(&kind.path(name))
@@ -168,7 +207,10 @@ async fn look_up(
             Err(error) => Err(error),
         };
         match answer {
-            Ok(bytes) => return serde_json::from_slice(&bytes).map_err(|error| error.to_string()),
+            Ok(bytes) => {
+                let value = serde_json::from_slice(&bytes).map_err(|error| error.to_string());
+                return value.map(|value| (*kind, value));
+            }
             // A name that cannot be of one kind may well be of another.
             Err(error)
                 if kinds.len() > 1

@@ -4,14 +4,16 @@ use api::client::{Client, Error};
 use tokio::task::JoinSet;
 
 use crate::{
-    args::{Command, Flag, Group, Kind::*, Matches, Outcome, flag, help},
-    context::Session,
+    args::{Command, Flag, Group, Kind::*, Matches, Outcome, Section, flag, group, help},
+    context::{Config, Session},
     failure::{Failure, daemon_words},
-    terminal,
+    plugins, terminal,
 };
 
+pub mod absent;
 pub mod attach;
 pub mod build;
+pub mod completion;
 pub mod context;
 pub mod copy;
 pub mod events;
@@ -32,33 +34,36 @@ pub mod stats;
 pub mod system;
 pub mod transfer;
 pub mod update;
+pub mod usage;
 pub mod version;
 pub mod volumes;
 
 pub static GLOBAL: &[Flag] = &[
-    flag("config", Text, "Location of the client's configuration files"),
+    flag("config", Text, "Location of client config files"),
     flag(
         "context",
         Text,
-        "Name of the context that says where the daemon is (goes before DOCKER_HOST and the chosen context)",
+        "Name of the context to use to connect to the daemon (overrides DOCKER_HOST env var and default context set with \"docker context use\")",
     )
     .s('c'),
-    flag("debug", Bool, "Turn on debug mode").s('D'),
-    flag("host", List, "Socket of the daemon to talk to").s('H'),
+    flag("debug", Bool, "Enable debug mode").s('D'),
+    flag("host", List, "Daemon socket to connect to").s('H'),
     flag(
         "log-level",
         Text,
-        "Level of the log (\"debug\", \"info\", \"warn\", \"error\", \"fatal\")",
+        "Set the logging level (\"debug\", \"info\", \"warn\", \"error\", \"fatal\")",
     )
     .s('l')
     .or("info"),
-    flag("tls", Bool, "Use TLS; follows from --tlsverify"),
-    flag("tlscacert", Text, "Trust only certificates signed by this CA"),
-    flag("tlscert", Text, "Path of the TLS certificate"),
-    flag("tlskey", Text, "Path of the TLS key"),
-    flag("tlsverify", Bool, "Use TLS and verify the other side"),
+    flag("tls", Bool, "Use TLS; implied by --tlsverify"),
+    flag("tlscacert", Text, "Trust certs signed only by this CA"),
+    flag("tlscert", Text, "Path to TLS certificate file"),
+    flag("tlskey", Text, "Path to TLS key file"),
+    flag("tlsverify", Bool, "Use TLS and verify the remote"),
     flag("version", Bool, "Print version information and quit").s('v'),
 ];
+
+const MANIFEST_LONG: &str = "The **docker manifest** command has subcommands for managing image manifests and\nmanifest lists. A manifest list allows you to use one name to refer to the same image\nbuilt for multiple architectures.\n\nTo see help for a subcommand, use:\n\n    docker manifest CMD --help\n\nFor full details on using docker manifest lists, see the registry v2 specification.";
 
 /// Commands typed most, shown first in help.
 static COMMON: &[&Command] = &[
@@ -120,20 +125,16 @@ pub static TOP: &[&Command] = &[
 ];
 
 pub static GROUPS: &[Group] = &[
+    group("builder", "Manage builds", &[&build::BUILD, &system::BUILDER_PRUNE]),
+    // A plugin in Docker, whose other commands are left to the plugin.
     Group {
-        name: "builder",
-        about: "Manage builds",
-        commands: &[&build::BUILD, &system::BUILDER_PRUNE],
+        section: Section::Own,
+        ..group("buildx", "Docker Buildx", &[&build::BUILD, &build::BUILDX_VERSION])
     },
-    Group {
-        name: "buildx",
-        about: "Build with more options",
-        commands: &[&build::BUILD, &build::BUILDX_VERSION],
-    },
-    Group {
-        name: "container",
-        about: "Manage containers",
-        commands: &[
+    group(
+        "container",
+        "Manage containers",
+        &[
             &attach::ATTACH,
             &transfer::COMMIT,
             &copy::CP,
@@ -160,23 +161,26 @@ pub static GROUPS: &[Group] = &[
             &update::UPDATE,
             &lifecycle::WAIT,
         ],
-    },
-    Group {
-        name: "context",
-        about: "Manage contexts: where daemons are",
-        commands: &[
+    ),
+    group(
+        "context",
+        "Manage contexts",
+        &[
             &context::CREATE,
+            &context::EXPORT,
+            &context::IMPORT,
             &context::INSPECT,
             &context::LS,
             &context::RM,
             &context::SHOW,
+            &context::UPDATE,
             &context::USE,
         ],
-    },
-    Group {
-        name: "image",
-        about: "Manage images",
-        commands: &[
+    ),
+    group(
+        "image",
+        "Manage images",
+        &[
             &build::BUILD,
             &images::HISTORY,
             &transfer::IMPORT,
@@ -190,22 +194,25 @@ pub static GROUPS: &[Group] = &[
             &transfer::SAVE,
             &images::TAG,
         ],
-    },
+    ),
     Group {
-        name: "manifest",
-        about: "Manage image manifests and lists of them, without a daemon",
-        commands: &[
-            &manifest::ANNOTATE,
-            &manifest::CREATE,
-            &manifest::INSPECT,
-            &manifest::PUSH,
-            &manifest::RM,
-        ],
+        long: MANIFEST_LONG,
+        ..group(
+            "manifest",
+            "Manage Docker image manifests and manifest lists",
+            &[
+                &manifest::ANNOTATE,
+                &manifest::CREATE,
+                &manifest::INSPECT,
+                &manifest::PUSH,
+                &manifest::RM,
+            ],
+        )
     },
-    Group {
-        name: "network",
-        about: "Manage networks",
-        commands: &[
+    group(
+        "network",
+        "Manage networks",
+        &[
             &networks::CONNECT,
             &networks::CREATE,
             &networks::DISCONNECT,
@@ -214,55 +221,119 @@ pub static GROUPS: &[Group] = &[
             &system::NETWORK_PRUNE,
             &networks::RM,
         ],
-    },
-    Group { name: "registry", about: "Serve images to others", commands: &[&crate::serve::SERVE] },
+    ),
     Group {
-        name: "system",
-        about: "Manage the engine",
-        commands: &[
-            &system::DF,
-            &system::DIAL_STDIO,
-            &events::EVENTS,
-            &info::INFO,
-            &system::SYSTEM_PRUNE,
-        ],
+        section: Section::Own,
+        ..group("registry", "Serve images to others", &[&crate::serve::SERVE])
     },
     Group {
-        name: "volume",
-        about: "Manage volumes",
-        commands: &[
-            &volumes::CREATE,
-            &inspect::VOLUME_INSPECT,
-            &volumes::LS,
-            &system::VOLUME_PRUNE,
-            &volumes::RM,
-        ],
+        hidden: &["dial-stdio"],
+        ..group(
+            "system",
+            "Manage Docker",
+            &[
+                &system::DF,
+                &system::DIAL_STDIO,
+                &events::EVENTS,
+                &info::INFO,
+                &system::SYSTEM_PRUNE,
+            ],
+        )
     },
+    Group {
+        hidden: &["update"],
+        ..group(
+            "volume",
+            "Manage volumes",
+            &[
+                &volumes::CREATE,
+                &inspect::VOLUME_INSPECT,
+                &volumes::LS,
+                &system::VOLUME_PRUNE,
+                &volumes::RM,
+                &volumes::UPDATE,
+            ],
+        )
+    },
+    Group { section: Section::Hidden, ..completion::GROUP },
+    absent::CONFIG,
+    absent::NODE,
+    absent::PLUGIN,
+    absent::SECRET,
+    absent::SERVICE,
+    absent::STACK,
+    absent::SWARM,
+    absent::TRUST,
 ];
 
-/// Help of the program itself.
-pub fn root_help(program: &str) -> String {
-    let rows = |commands: &[&'static Command]| {
-        let rows: Vec<_> = commands.iter().map(|command| (command.name, command.about)).collect();
-        help::table(&rows)
+/// Whether a name is a command of ours; those that Docker leaves to plugins do not count.
+pub fn is_builtin(name: &str) -> bool {
+    GROUPS.iter().any(|group| group.name == name && group.section != Section::Own)
+        || TOP.iter().any(|command| command.name == name)
+}
+
+/// Help of the program itself, with the plugins that `session`'s configuration finds.
+pub fn root_help(program: &str, config: &Config) -> String {
+    let plugins = plugins::list(config);
+    let names = GROUPS.iter().map(|group| group.name).chain(TOP.iter().map(|command| command.name));
+    let width = help::width(names.chain(plugins.iter().map(|plugin| plugin.name.as_str())));
+    let about = if program == "docker" {
+        "A self-sufficient runtime for containers"
+    } else {
+        "Builds, runs and ships containers: the whole of Docker's job in one program"
     };
-    let mut others: Vec<&'static Command> = TOP
+    let mut text = format!("Usage:  {program} [OPTIONS] COMMAND\n\n{about}\n\nCommon Commands:\n");
+    for command in COMMON {
+        text.push_str(&format!("  {:width$} {}\n", command.name, help::short(command.about)));
+    }
+    let of = |section| {
+        let groups = GROUPS.iter().filter(move |group| group.section == section);
+        groups.map(|group| (group.name.to_owned(), group.about.to_owned())).collect::<Vec<_>>()
+    };
+    let (valid, broken): (Vec<_>, Vec<_>) =
+        plugins.iter().partition(|plugin| plugin.invalid.is_none());
+    let mut management = of(Section::Management);
+    let mark = |plugin: &&plugins::Plugin| {
+        (format!("{}*", plugin.name), plugin.metadata.short_description.clone())
+    };
+    management.extend(valid.iter().map(mark));
+    let mut own = of(Section::Own);
+    own.push(("daemon".to_owned(), "Run the engine behind the Engine API (as dockerd)".to_owned()));
+    let others = TOP.iter().filter(|command| !COMMON.iter().any(|one| one.name == command.name));
+    let others = others.map(|command| (command.name.to_owned(), help::short(command.about)));
+    let broken = broken
         .iter()
-        .copied()
-        .filter(|command| !COMMON.iter().any(|common| common.name == command.name))
-        .collect();
-    others.sort_unstable_by_key(|command| command.name);
-    let groups: Vec<_> = GROUPS.iter().map(|group| (group.name, group.about)).collect();
+        .filter_map(|plugin| plugin.invalid.as_ref().map(|why| (plugin.name.clone(), why.clone())));
+    for (heading, rows) in [
+        ("Management Commands", management),
+        ("Swarm Commands", of(Section::Swarm)),
+        ("Commands", others.collect()),
+        ("Invalid Plugins", broken.collect()),
+        ("Tug's own Commands", own),
+    ] {
+        if !rows.is_empty() {
+            text.push_str(&format!("\n{heading}:\n{}", help::table(width, rows)));
+        }
+    }
     let global: Vec<&Flag> = GLOBAL.iter().collect();
-    format!(
-        "Usage:  {program} [OPTIONS] COMMAND\n\nBuilds, runs and ships containers\n\n\
-         Common Commands:\n{}\nManagement Commands:\n{}\nCommands:\n{}\nGlobal Options:\n{}\n\
-         Run '{program} COMMAND --help' for more information on a command.\n",
-        rows(COMMON),
-        help::table(&groups),
-        rows(&others),
-        help::options(&global, 80)
-    )
+    let file = |name: &str| Some(config.directory.join(name).display().to_string());
+    let known = |flag: &Flag| match flag.name {
+        "config" => Some(config.directory.display().to_string()),
+        "tlscacert" => file("ca.pem"),
+        "tlscert" => file("cert.pem"),
+        "tlskey" => file("key.pem"),
+        _ => None,
+    };
+    text.push_str(&format!(
+        "\nGlobal Options:\n{}\nRun '{program} COMMAND --help' for more information on a command.\n",
+        help::options(&global, help::columns(), known)
+    ));
+    if program == "docker" {
+        text.push_str(
+            "\nFor more help on how to use Docker, head to https://docs.docker.com/go/guides/\n",
+        );
+    }
+    text
 }
 
 /// Does one thing to each of several objects at once; prints each name that went well and all
@@ -329,12 +400,12 @@ pub fn platform_json(text: &str) -> String {
 }
 
 /// The options of every listing.
-pub const FORMAT_USAGE: &str = "Format output by a template:\n'table':            As a table with column headers (default)\n'table TEMPLATE':   As a table of the given Go template\n'json':             As JSON\n'TEMPLATE':         By the given Go template";
+pub const FORMAT_USAGE: &str = "Format output using a custom template:\n'table':            Print output in table format with column headers (default)\n'table TEMPLATE':   Print output in table format using the given Go template\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates";
+/// The option of what shows one object after another.
+pub const OBJECT_FORMAT_USAGE: &str = "Format output using a custom template:\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates";
 
 #[cfg(test)]
 mod tests {
-    use expect_test::expect;
-
     use super::*;
 
     fn all() -> impl Iterator<Item = &'static Command> {
@@ -362,53 +433,5 @@ mod tests {
                 assert!(command.all_flags().any(|flag| flag.name == name), "{name}");
             }
         }
-    }
-
-    #[test]
-    fn help_has_dockers_layout() {
-        expect![[r#"
-            Usage:  docker ps [OPTIONS]
-
-            List containers
-
-            Aliases:
-              docker container ls, docker container list, docker container ps, docker ps
-
-            Options:
-              -a, --all             Show all containers (otherwise only those running)
-              -f, --filter filter   Show only what meets these conditions
-                  --format string   Format output by a template:
-                                    'table':            As a table with column
-                                    headers (default)
-                                    'table TEMPLATE':   As a table of the given Go
-                                    template
-                                    'json':             As JSON
-                                    'TEMPLATE':         By the given Go template
-              -n, --last int        Show the n containers created last (in any state)
-                                    (default -1)
-              -l, --latest          Show the container created last (in any state)
-                  --no-trunc        Do not shorten output
-              -q, --quiet           Show only container IDs
-              -s, --size            Show total file sizes
-        "#]]
-        .assert_eq(&help::command("docker", "ps", &ps::PS));
-        expect![[r#"
-            Usage:  docker volume COMMAND
-
-            Manage volumes
-
-            Commands:
-              create      Create a volume
-              inspect     Show all there is to know about one or more volumes
-              ls          List volumes
-              prune       Remove unused local volumes
-              rm          Remove one or more volumes. A volume in use cannot be removed.
-
-            Run 'docker volume COMMAND --help' for more information on a command.
-        "#]]
-        .assert_eq(&help::group(
-            "docker",
-            GROUPS.iter().find(|group| group.name == "volume").unwrap(),
-        ));
     }
 }

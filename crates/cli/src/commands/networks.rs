@@ -28,23 +28,24 @@ const BASE: Command = Command {
     usage: "[OPTIONS] NETWORK",
     about: "Create a network",
     flags: &[&[
-        flag("attachable", Bool, "Let containers be attached by hand"),
-        flag("aux-address", Map, "Addresses that are the driver's own").or("map[]"),
-        flag("config-from", Text, "Network to copy the configuration from"),
-        flag("config-only", Bool, "Create only a configuration for other networks"),
-        flag("driver", Text, "Driver of the network").s('d').or("bridge"),
-        flag("gateway", Strings, "IPv4 or IPv6 gateway of the subnet"),
-        flag("ingress", Bool, "Create the swarm's routing mesh"),
-        flag("internal", Bool, "Keep the network from the outside"),
-        flag("ip-range", Strings, "Give containers addresses from this range"),
-        flag("ipam-driver", Text, "Driver that gives out addresses").or("default"),
-        flag("ipam-opt", Map, "Options of the address driver").or("map[]"),
-        flag("ipv4", Bool, "Turn IPv4 on or off").or("true"),
-        flag("ipv6", Bool, "Turn IPv6 on or off"),
-        flag("label", Label, "Set metadata on the network"),
-        flag("opt", Map, "Options of the driver").s('o').or("map[]"),
-        flag("scope", Text, "Scope of the network"),
-        flag("subnet", Strings, "Subnet in CIDR form"),
+        flag("attachable", Bool, "Enable manual container attachment"),
+        flag("aux-address", Map, "Auxiliary IPv4 or IPv6 addresses used by Network driver")
+            .or("map[]"),
+        flag("config-from", Text, "The network from which to copy the configuration"),
+        flag("config-only", Bool, "Create a configuration only network"),
+        flag("driver", Text, "Driver to manage the Network").s('d').or("bridge"),
+        flag("gateway", Strings, "IPv4 or IPv6 Gateway for the master subnet"),
+        flag("ingress", Bool, "Create swarm routing-mesh network"),
+        flag("internal", Bool, "Restrict external access to the network"),
+        flag("ip-range", Strings, "Allocate container ip from a sub-range"),
+        flag("ipam-driver", Text, "IP Address Management Driver").or("default"),
+        flag("ipam-opt", Map, "Set IPAM driver specific options").or("map[]"),
+        flag("ipv4", Bool, "Enable or disable IPv4 address assignment").or("true"),
+        flag("ipv6", Bool, "Enable or disable IPv6 address assignment"),
+        flag("label", Label, "Set metadata on a network"),
+        flag("opt", Map, "Set driver specific options").s('o').or("map[]"),
+        flag("scope", Text, "Control the network's scope"),
+        flag("subnet", Strings, "Subnet in CIDR format that represents a network segment"),
     ]],
     arity: Arity::Exactly(1),
     order: Order::Mixed,
@@ -59,11 +60,10 @@ pub static LS: Command = Command {
     usage: "[OPTIONS]",
     about: "List networks",
     flags: &[&[
-        flag("filter", Filter, "Show only what meets these conditions (e.g. \"driver=bridge\")")
-            .s('f'),
+        flag("filter", Filter, "Provide filter values (e.g. \"driver=bridge\")").s('f'),
         flag("format", Text, FORMAT_USAGE),
-        flag("no-trunc", Bool, "Do not shorten output"),
-        flag("quiet", Bool, "Show only network IDs").s('q'),
+        flag("no-trunc", Bool, "Do not truncate the output"),
+        flag("quiet", Bool, "Only display network IDs").s('q'),
     ]],
     arity: Arity::None,
     run: |session, matches| Box::pin(list(session, matches)),
@@ -76,7 +76,7 @@ pub static RM: Command = Command {
     spellings: &["network rm", "network remove"],
     usage: "NETWORK [NETWORK...]",
     about: "Remove one or more networks",
-    flags: &[&[flag("force", Bool, "Say nothing of networks that are not there").s('f')]],
+    flags: &[&[flag("force", Bool, "Do not error if the network does not exist").s('f')]],
     arity: Arity::AtLeast(1),
     run: |session, matches| Box::pin(remove(session, matches)),
     ..BASE
@@ -87,13 +87,17 @@ pub static CONNECT: Command = Command {
     usage: "[OPTIONS] NETWORK CONTAINER",
     about: "Connect a container to a network",
     flags: &[&[
-        flag("alias", Strings, "Add a name for the container on this network"),
-        flag("driver-opt", Strings, "Options of the network's driver"),
-        flag("gw-priority", Int, "The network of highest priority has the default gateway"),
+        flag("alias", Strings, "Add network-scoped alias for the container"),
+        flag("driver-opt", Strings, "driver options for the network"),
+        flag(
+            "gw-priority",
+            Int,
+            "Highest gw-priority provides the default gateway. Accepts positive and negative values.",
+        ),
         flag("ip", Text, "IPv4 address (e.g., \"172.30.100.104\")"),
         flag("ip6", Text, "IPv6 address (e.g., \"2001:db8::33\")"),
-        flag("link", Link, "Link to another container"),
-        flag("link-local-ip", Strings, "Link-local address of the container"),
+        flag("link", Link, "Add link to another container"),
+        flag("link-local-ip", Strings, "Add a link-local address for the container"),
     ]],
     arity: Arity::Exactly(2),
     run: |session, matches| Box::pin(connect(session, matches)),
@@ -104,7 +108,7 @@ pub static DISCONNECT: Command = Command {
     name: "disconnect",
     usage: "[OPTIONS] NETWORK CONTAINER",
     about: "Disconnect a container from a network",
-    flags: &[&[flag("force", Bool, "Disconnect it by force").s('f')]],
+    flags: &[&[flag("force", Bool, "Force the container to disconnect from a network").s('f')]],
     arity: Arity::Exactly(2),
     run: |session, matches| Box::pin(disconnect(session, matches)),
     ..BASE
@@ -293,6 +297,7 @@ async fn list(session: &Session, matches: &Matches) -> Outcome {
                     ("Scope", network.scope.clone()),
                 ],
                 labels,
+                ..Row::default()
             }
         })
         .collect();
@@ -301,11 +306,16 @@ async fn list(session: &Session, matches: &Matches) -> Outcome {
         None if matches.on("quiet") => "",
         None => session.config.format("networksFormat").unwrap_or_default(),
     };
-    let quiet = matches.on("quiet") && matches!(asked, "" | "table");
-    let template = if quiet {
+    let template = if matches.on("quiet") && matches!(asked, "" | "table") {
         "{{.ID}}"
+    } else if matches.on("quiet") && asked == "raw" {
+        "network_id: {{.ID}}"
     } else {
-        format::resolve(asked, "table {{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}")
+        format::resolve(
+            asked,
+            "table {{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}",
+            "network_id: {{.ID}}\nname: {{.Name}}\ndriver: {{.Driver}}\nscope: {{.Scope}}\n",
+        )
     };
     format::print(format::Listing::Of("*network.networkContext"), template, HEADERS, &rows)?;
     Ok(0)

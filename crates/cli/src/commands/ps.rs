@@ -6,21 +6,25 @@ use super::FORMAT_USAGE;
 use crate::{
     args::{Arity, Command, Flag, Kind::*, Matches, Order, Outcome, flag, go::quote},
     context::Session,
+    failure::Failure,
+    gotemplate::{schema, value::Value},
     render::{
         format::{self, Headers, Row, labels_text},
+        template::Format,
         units::{ago, ellipsis, short_id, table_size},
     },
+    terminal,
 };
 
 const FLAGS: &[Flag] = &[
-    flag("all", Bool, "Show all containers (otherwise only those running)").s('a'),
-    flag("filter", Filter, "Show only what meets these conditions").s('f'),
+    flag("all", Bool, "Show all containers (default shows just running)").s('a'),
+    flag("filter", Filter, "Filter output based on conditions provided").s('f'),
     flag("format", Text, FORMAT_USAGE),
-    flag("last", Int, "Show the n containers created last (in any state)").s('n').or("-1"),
-    flag("latest", Bool, "Show the container created last (in any state)").s('l'),
-    flag("no-trunc", Bool, "Do not shorten output"),
-    flag("quiet", Bool, "Show only container IDs").s('q'),
-    flag("size", Bool, "Show total file sizes").s('s'),
+    flag("last", Int, "Show n last created containers (includes all states)").s('n').or("-1"),
+    flag("latest", Bool, "Show the latest created container (includes all states)").s('l'),
+    flag("no-trunc", Bool, "Don't truncate output"),
+    flag("quiet", Bool, "Only display container IDs").s('q'),
+    flag("size", Bool, "Display total file sizes").s('s'),
 ];
 
 const LIST: Command = Command {
@@ -58,6 +62,8 @@ pub const HEADERS: Headers = &[
 const TABLE: &str =
     "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}";
 
+const RAW: &str = "container_id: {{.ID}}\nimage: {{.Image}}\ncommand: {{.Command}}\ncreated_at: {{.CreatedAt}}\nstate: {{- pad .State 1 0}}\nstatus: {{- pad .Status 1 0}}\nnames: {{.Names}}\nlabels: {{- pad .Labels 1 0}}\nports: {{- pad .Ports 1 0}}\n";
+
 async fn list(session: &Session, matches: &Matches) -> Outcome {
     let asked = match matches.find("format") {
         Some(format) => format,
@@ -82,22 +88,33 @@ async fn list(session: &Session, matches: &Matches) -> Outcome {
     let full = matches.on("no-trunc");
     let rows: Vec<Row> = containers.iter().map(|container| row(container, full)).collect();
     let table = if wants_size { format!("{TABLE}\t{{{{.Size}}}}") } else { TABLE.to_owned() };
-    let template = if matches.on("quiet") && matches!(asked, "" | "table") {
-        "{{.ID}}"
-    } else {
-        format::resolve(asked, &table)
+    let raw = if wants_size { format!("{RAW}size: {{{{.Size}}}}\n") } else { RAW.to_owned() };
+    let template = match (matches.on("quiet"), asked) {
+        (true, "raw") => "container_id: {{.ID}}",
+        (true, _) => "{{.ID}}",
+        (false, _) => format::resolve(asked, &table, &raw),
     };
-    if rows.is_empty() {
-        // A wrong template is told even when there is nothing to show.
-        format::render(
-            format::Listing::Containers,
-            template,
-            HEADERS,
-            &[row(&Summary::default(), full)],
-        )?;
+    if matches.on("quiet") && matches.given("format") {
+        terminal::error_text(
+            "WARNING: Ignoring custom format, because both --format and --quiet are set.\n",
+        );
     }
+    // A wrong template is told before anything is shown, and as the user wrote it.
+    check(asked, &row(&Summary::default(), full))?;
     format::print(format::Listing::Containers, template, HEADERS, &rows)?;
     Ok(0)
+}
+
+fn check(asked: &str, row: &Row) -> Result<(), Failure> {
+    if matches!(asked, "" | "table" | "json" | "raw") {
+        return Ok(());
+    }
+    let format = Format::parse(asked)
+        .map_err(|why| Failure::new(format!("failed to parse template: {why}")))?;
+    format
+        .run(&format::value(format::Listing::Containers, row))
+        .map(drop)
+        .map_err(|why| Failure::new(format!("failed to execute template: {why}")))
 }
 
 pub fn row(container: &Summary, full: bool) -> Row {
@@ -140,6 +157,8 @@ pub fn row(container: &Summary, full: bool) -> Row {
             ("State", container.state.clone()),
             ("Status", container.status.clone()),
         ],
+        // Which of an image's platforms a container runs is told only by daemons that keep several.
+        others: vec![("Platform", Value::Pointer(None, schema::parse("*formatter.Platform")))],
         labels: container.labels.clone(),
     }
 }

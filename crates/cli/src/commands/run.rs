@@ -29,7 +29,7 @@ const MAKE: Command = Command {
     spellings: &["container create", "create"],
     usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]",
     about: "Create a new container",
-    flags: &[flags::CONTAINER, flags::IMAGE],
+    flags: &[flags::CONTAINER, flags::IMAGE, flags::CREATE],
     arity: Arity::AtLeast(1),
     order: Order::OptionsFirst,
     run: |session, matches| Box::pin(create(session, matches)),

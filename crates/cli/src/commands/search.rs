@@ -2,12 +2,10 @@
 //!
 //! Source: docker/cli 28.2 `cli/command/registry/search.go`, `formatter_search.go`.
 
-use std::collections::BTreeMap;
-
 use api::image::SearchResult;
 use base64::Engine as _;
 
-use super::{FORMAT_USAGE, filters};
+use super::filters;
 use crate::{
     args::{Arity, Command, Kind::*, Matches, Order, Outcome, flag},
     context::Session,
@@ -25,10 +23,10 @@ pub static SEARCH: Command = Command {
     usage: "[OPTIONS] TERM",
     about: "Search Docker Hub for images",
     flags: &[&[
-        flag("filter", Filter, "Show only what meets these conditions").s('f'),
-        flag("format", Text, FORMAT_USAGE),
-        flag("limit", Int, "Show at most this many images"),
-        flag("no-trunc", Bool, "Do not shorten output"),
+        flag("filter", Filter, "Filter output based on conditions provided").s('f'),
+        flag("format", Text, "Pretty-print search using a Go template"),
+        flag("limit", Int, "Max number of search results"),
+        flag("no-trunc", Bool, "Don't truncate output"),
     ]],
     arity: Arity::Exactly(1),
     order: Order::Mixed,
@@ -70,7 +68,7 @@ async fn search(session: &Session, matches: &Matches) -> Outcome {
         request = request.query("filters", filters);
     }
     let found: Vec<SearchResult> = request.send().await?.json().await?;
-    let template = format::resolve(matches.text("format"), TABLE);
+    let template = format::resolve(matches.text("format"), TABLE, "");
     let truth = if template == "{{json .}}" { Truth::Words } else { Truth::Mark };
     let full = matches.on("no-trunc");
     let rows: Vec<Row> = found.iter().map(|found| row(found, full, truth)).collect();
@@ -110,7 +108,7 @@ fn row(found: &SearchResult, full: bool, truth: Truth) -> Row {
             ("Name", found.name.clone()),
             ("StarCount", found.star_count.to_string()),
         ],
-        labels: BTreeMap::new(),
+        ..Row::default()
     }
 }
 

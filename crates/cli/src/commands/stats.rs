@@ -24,12 +24,12 @@ pub static STATS: Command = Command {
     aliases: &[],
     spellings: &["container stats", "stats"],
     usage: "[OPTIONS] [CONTAINER...]",
-    about: "Show a live view of containers' use of resources",
+    about: "Display a live stream of container(s) resource usage statistics",
     flags: &[&[
-        flag("all", Bool, "Show all containers (otherwise only those running)").s('a'),
+        flag("all", Bool, "Show all containers (default shows just running)").s('a'),
         flag("format", Text, FORMAT_USAGE),
-        flag("no-stream", Bool, "Show one result and stop"),
-        flag("no-trunc", Bool, "Do not shorten output"),
+        flag("no-stream", Bool, "Disable streaming stats and only pull the first result"),
+        flag("no-trunc", Bool, "Do not truncate output"),
     ]],
     arity: Arity::AtLeast(0),
     order: Order::Mixed,
@@ -55,10 +55,11 @@ async fn stats(session: &Session, matches: &Matches) -> Outcome {
         Some(format) => format,
         None => session.config.format("statsFormat").unwrap_or_default(),
     };
-    let template = format::resolve(asked, TABLE);
+    let template = format::resolve(asked, TABLE, "");
     loop {
         let names = names(client, matches).await?;
-        let rows = sample(client, &names, matches.on("no-trunc")).await?;
+        let listed = if matches.args.is_empty() { Listed::ByDaemon } else { Listed::ByUser };
+        let rows = sample(client, &names, listed, matches.on("no-trunc")).await?;
         let text = format::render(
             format::Listing::Of("*container.statsContext"),
             template,
@@ -75,10 +76,26 @@ async fn stats(session: &Session, matches: &Matches) -> Outcome {
         } else {
             terminal::out(&text);
         }
+        terminal::check()?;
         if rows.is_empty() {
             tokio::time::sleep(std::time::Duration::from_millis(500)).await;
         }
     }
+}
+
+/// A container as whoever asked names it; the daemon's listing has whole identifiers.
+fn asked(name: &str, listed: Listed) -> &str {
+    match listed {
+        Listed::ByUser => name,
+        Listed::ByDaemon => short_id(name),
+    }
+}
+
+/// Who says which containers are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Listed {
+    ByUser,
+    ByDaemon,
 }
 
 async fn names(client: &Client, matches: &Matches) -> Result<Vec<String>, Failure> {
@@ -91,7 +108,12 @@ async fn names(client: &Client, matches: &Matches) -> Result<Vec<String>, Failur
 }
 
 /// Asks for all at once, since each answer takes the daemon a second of watching.
-async fn sample(client: &Client, names: &[String], full: bool) -> Result<Vec<Row>, Failure> {
+async fn sample(
+    client: &Client,
+    names: &[String],
+    listed: Listed,
+    full: bool,
+) -> Result<Vec<Row>, Failure> {
     let mut tasks = JoinSet::new();
     for (index, name) in names.iter().enumerate() {
         let (client, name) = (client.clone(), name.clone());
@@ -106,7 +128,11 @@ async fn sample(client: &Client, names: &[String], full: bool) -> Result<Vec<Row
     let mut found = Vec::new();
     while let Some(done) = tasks.join_next().await {
         let Ok((index, answer)) = done else { continue };
-        found.push((index, row(&answer?, &names[index], full)));
+        match answer {
+            // Listed a moment ago, and gone by now.
+            Err(error) if listed == Listed::ByDaemon && error.is_not_found() => {}
+            answer => found.push((index, row(&answer?, asked(&names[index], listed), full))),
+        }
     }
     found.sort_by_key(|(index, _)| *index);
     Ok(found.into_iter().map(|(_, row)| row).collect())

@@ -16,9 +16,9 @@ use crate::{
     stream, terminal,
 };
 
-const FORCE: Flag = flag("force", Bool, "Do not ask").s('f');
+const FORCE: Flag = flag("force", Bool, "Do not prompt for confirmation").s('f');
 const PRUNE_FILTER: Flag =
-    flag("filter", Filter, "Prune only what meets these conditions (e.g. \"until=<timestamp>\")");
+    flag("filter", Filter, "Provide filter values (e.g. \"until=<timestamp>\")");
 
 const BASE: Command = Command {
     name: "prune",
@@ -36,12 +36,7 @@ pub static CONTAINER_PRUNE: Command = BASE;
 pub static IMAGE_PRUNE: Command = Command {
     about: "Remove unused images",
     flags: &[&[
-        flag(
-            "all",
-            Bool,
-            "Remove every image that no container uses, not only those without a name",
-        )
-        .s('a'),
+        flag("all", Bool, "Remove all unused images, not just dangling ones").s('a'),
         PRUNE_FILTER,
         FORCE,
     ]],
@@ -58,8 +53,8 @@ pub static NETWORK_PRUNE: Command = Command {
 pub static VOLUME_PRUNE: Command = Command {
     about: "Remove unused local volumes",
     flags: &[&[
-        flag("all", Bool, "Remove every unused volume, not only the anonymous").s('a'),
-        flag("filter", Filter, "Prune only what meets these conditions (e.g. \"label=<label>\")"),
+        flag("all", Bool, "Remove all unused volumes, not just anonymous ones").s('a'),
+        flag("filter", Filter, "Provide filter values (e.g. \"label=<label>\")"),
         FORCE,
     ]],
     run: |session, matches| Box::pin(prune_volumes(session, matches)),
@@ -67,12 +62,13 @@ pub static VOLUME_PRUNE: Command = Command {
 };
 
 pub static BUILDER_PRUNE: Command = Command {
-    about: "Remove the build cache",
+    usage: "",
+    about: "Remove build cache",
     flags: &[&[
-        flag("all", Bool, "Remove all unused build cache, not only what nothing refers to").s('a'),
-        flag("filter", Filter, "Prune only what meets these conditions (e.g. \"until=24h\")"),
+        flag("all", Bool, "Remove all unused build cache, not just dangling ones").s('a'),
+        flag("filter", Filter, "Provide filter values (e.g. \"until=24h\")"),
         FORCE,
-        flag("keep-storage", Bytes, "Amount of disk to keep for the cache"),
+        flag("keep-storage", Bytes, "Amount of disk space to keep for cache"),
     ]],
     run: |session, matches| Box::pin(prune_builds(session, matches)),
     ..BASE
@@ -81,12 +77,8 @@ pub static BUILDER_PRUNE: Command = Command {
 pub static SYSTEM_PRUNE: Command = Command {
     about: "Remove unused data",
     flags: &[&[
-        flag("all", Bool, "Remove every unused image, not only those without a name").s('a'),
-        flag(
-            "filter",
-            Filter,
-            "Prune only what meets these conditions (e.g. \"label=<key>=<value>\")",
-        ),
+        flag("all", Bool, "Remove all unused images not just dangling ones").s('a'),
+        flag("filter", Filter, "Provide filter values (e.g. \"label=<key>=<value>\")"),
         FORCE,
         flag("volumes", Bool, "Prune anonymous volumes"),
     ]],
@@ -96,10 +88,10 @@ pub static SYSTEM_PRUNE: Command = Command {
 
 pub static DF: Command = Command {
     name: "df",
-    about: "Show disk usage",
+    about: "Show docker disk usage",
     flags: &[&[
         flag("format", Text, FORMAT_USAGE),
-        flag("verbose", Bool, "Show each object's own usage").s('v'),
+        flag("verbose", Bool, "Show detailed information on space usage").s('v'),
     ]],
     run: |session, matches| Box::pin(df(session, matches)),
     ..BASE
@@ -108,7 +100,7 @@ pub static DF: Command = Command {
 pub static DIAL_STDIO: Command = Command {
     name: "dial-stdio",
     usage: "",
-    about: "Join STDIN and STDOUT to the engine's socket",
+    about: "Proxy the stdio stream to the daemon connection. Should not be invoked manually.",
     flags: &[],
     run: |session, matches| Box::pin(dial_stdio(session, matches)),
     ..BASE
@@ -135,11 +127,12 @@ async fn dial_stdio(session: &Session, _matches: &Matches) -> Outcome {
             if count == 0 {
                 break;
             }
-            terminal::write(terminal::Output::Stdout, &buffer[..count]);
+            terminal::write(terminal::Output::Stdout, &buffer[..count])?;
         }
+        Ok(0)
     };
     tokio::select! {
-        () = output => Ok(0),
+        done = output => done,
         () = input => Ok(0),
     }
 }
@@ -367,14 +360,17 @@ async fn df(session: &Session, matches: &Matches) -> Outcome {
         ("TotalCount", "TOTAL"),
         ("Type", "TYPE"),
     ];
+    const RAW: &str = "type: {{.Type}}\ntotal: {{.TotalCount}}\nactive: {{.Active}}\nsize: {{.Size}}\nreclaimable: {{.Reclaimable}}\n";
     let usage: DiskUsage = session.client().await?.get("/system/df").send().await?.json().await?;
-    if matches.on("verbose") && matches.text("format").is_empty() {
-        terminal::out(&verbose(&usage)?);
+    let asked = matches.text("format");
+    if matches.on("verbose") {
+        terminal::out(&super::usage::verbose(&usage, asked)?);
         return Ok(0);
     }
     let template = format::resolve(
-        matches.text("format"),
+        asked,
         "table {{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}",
+        RAW,
     );
     format::print(
         format::Listing::Of("*formatter.diskUsageImagesContext"),
@@ -469,63 +465,4 @@ fn usage_row(kind: &str, total: usize, active: usize, size: i64, reclaimable: i6
         ],
         ..Row::default()
     }
-}
-
-/// The parts of the long form are not by the user's template.
-const PART: format::Listing = format::Listing::Of("*formatter.diskUsageContext");
-
-fn verbose(usage: &DiskUsage) -> Result<String, Failure> {
-    const IMAGES: Headers = &[
-        ("Containers", "CONTAINERS"),
-        ("CreatedSince", "CREATED"),
-        ("ID", "IMAGE ID"),
-        ("Repository", "REPOSITORY"),
-        ("SharedSize", "SHARED SIZE"),
-        ("Size", "SIZE"),
-        ("Tag", "TAG"),
-        ("UniqueSize", "UNIQUE SIZE"),
-    ];
-    let mut images = Vec::new();
-    for image in usage.images.iter().flatten() {
-        // One row for each image, with the first of its names.
-        // Source: docker/cli `formatter/disk_usage.go`.
-        images.extend(super::images::image_rows(image, false, false).into_iter().take(1));
-    }
-    let volumes: Vec<Row> = usage.volumes.iter().flatten().map(super::volumes::row).collect();
-    let containers: Vec<Row> = usage
-        .containers
-        .iter()
-        .flatten()
-        .map(|one| {
-            // Only what a container holds itself is told here.
-            let own = api::container::Summary { size_root_fs: 0, ..one.clone() };
-            super::ps::row(&own, false)
-        })
-        .collect();
-    let caches: Vec<Row> = usage.build_cache.iter().flatten().map(cache::row).collect();
-    let mut text = String::from("Images space usage:\n\n");
-    text.push_str(&format::render(
-        PART,
-        "table {{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}\t{{.SharedSize}}\t{{.UniqueSize}}\t{{.Containers}}",
-        IMAGES,
-        &images,
-    )?);
-    text.push_str("\nContainers space usage:\n\n");
-    text.push_str(&format::render(
-        PART,
-        "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.LocalVolumes}}\t{{.Size}}\t{{.RunningFor}}\t{{.Status}}\t{{.Names}}",
-        super::ps::HEADERS,
-        &containers,
-    )?);
-    text.push_str("\nLocal Volumes space usage:\n\n");
-    text.push_str(&format::render(
-        PART,
-        "table {{.Name}}\t{{.Links}}\t{{.Size}}",
-        super::volumes::HEADERS,
-        &volumes,
-    )?);
-    let total: i64 = usage.build_cache.iter().flatten().map(|cache| cache.size).sum();
-    text.push_str(&format!("\nBuild cache usage: {}\n\n", human_size(total as f64)));
-    text.push_str(&format::render(PART, cache::TABLE, cache::HEADERS, &caches)?);
-    Ok(text)
 }

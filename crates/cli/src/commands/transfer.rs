@@ -28,11 +28,12 @@ const BASE: Command = Command {
     usage: "[OPTIONS] NAME[:TAG|@DIGEST]",
     about: "Download an image from a registry",
     flags: &[&[
-        flag("all-platforms", Bool, "Keep all platforms of the image, to push or save it whole"),
-        flag("all-tags", Bool, "Download every tagged image of the repository").s('a'),
+        flag("all-platforms", Bool, "Keep all platforms of the image, to push or save it whole")
+            .own(),
+        flag("all-tags", Bool, "Download all tagged images in the repository").s('a'),
         flag("disable-content-trust", Bool, "Skip image verification").or("true"),
-        flag("platform", Text, "Platform of the image, where the server has several"),
-        flag("quiet", Bool, "Do not show progress").s('q'),
+        flag("platform", Text, "Set platform if server is multi-platform capable"),
+        flag("quiet", Bool, "Suppress verbose output").s('q'),
     ]],
     arity: Arity::Exactly(1),
     order: Order::Mixed,
@@ -46,20 +47,26 @@ pub static PUSH: Command = Command {
     usage: "[OPTIONS] NAME[:TAG]",
     about: "Upload an image to a registry",
     flags: &[&[
-        flag("all-tags", Bool, "Upload every tag of the image").s('a'),
+        flag("all-tags", Bool, "Push all tags of an image to the repository").s('a'),
         flag(
             "compression",
             Text,
             "Send layers as \"gzip\" or \"zstd\" (Docker has no such option)",
-        ),
+        )
+        .own(),
         flag("disable-content-trust", Bool, "Skip image signing").or("true"),
-        flag("platform", Text, "Upload only this platform's variant"),
-        flag("quiet", Bool, "Do not show progress").s('q'),
+        flag(
+            "platform",
+            Text,
+            "Push a platform-specific manifest as a single-platform image to the registry.\nImage index won't be pushed, meaning that other manifests, including attestations won't be preserved.\n'os[/arch[/variant]]': Explicit platform (eg. linux/amd64)",
+        ),
+        flag("quiet", Bool, "Suppress verbose output").s('q'),
         flag(
             "to",
             Text,
             "Send images by their own names to another engine (ssh://[USER@]HOST[:PORT]) or registry (http[s]://HOST[:PORT])",
-        ),
+        )
+        .own(),
     ]],
     arity: Arity::OneUnless("to"),
     run: |session, matches| Box::pin(push(session, matches)),
@@ -70,11 +77,11 @@ pub static IMPORT: Command = Command {
     name: "import",
     spellings: &["image import", "import"],
     usage: "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]",
-    about: "Make a filesystem image of a tarball's content",
+    about: "Import the contents from a tarball to create a filesystem image",
     flags: &[&[
-        flag("change", List, "Apply a Dockerfile instruction to the image").s('c'),
-        flag("message", Text, "Message to commit with the image").s('m'),
-        flag("platform", Text, "Platform of the image"),
+        flag("change", List, "Apply Dockerfile instruction to the created image").s('c'),
+        flag("message", Text, "Set commit message for imported image").s('m'),
+        flag("platform", Text, "Set platform if server is multi-platform capable"),
     ]],
     arity: Arity::AtLeast(1),
     run: |session, matches| Box::pin(import(session, matches)),
@@ -85,11 +92,15 @@ pub static LOAD: Command = Command {
     name: "load",
     spellings: &["image load", "load"],
     usage: "[OPTIONS]",
-    about: "Load images from a tar archive or STDIN",
+    about: "Load an image from a tar archive or STDIN",
     flags: &[&[
-        flag("input", Text, "Read from a tar archive instead of STDIN").s('i'),
-        flag("platform", Text, "Load only this platform's variant"),
-        flag("quiet", Bool, "Do not show progress").s('q'),
+        flag("input", Text, "Read from tar archive file, instead of STDIN").s('i'),
+        flag(
+            "platform",
+            Text,
+            "Load only the given platform variant. Formatted as \"os[/arch[/variant]]\" (e.g., \"linux/amd64\")",
+        ),
+        flag("quiet", Bool, "Suppress the load output").s('q'),
     ]],
     arity: Arity::None,
     run: |session, matches| Box::pin(load(session, matches)),
@@ -100,10 +111,14 @@ pub static SAVE: Command = Command {
     name: "save",
     spellings: &["image save", "save"],
     usage: "[OPTIONS] IMAGE [IMAGE...]",
-    about: "Save one or more images to a tar archive (to STDOUT unless told otherwise)",
+    about: "Save one or more images to a tar archive (streamed to STDOUT by default)",
     flags: &[&[
-        flag("output", Text, "Write to a file instead of STDOUT").s('o'),
-        flag("platform", Text, "Save only this platform's variant"),
+        flag("output", Text, "Write to a file, instead of STDOUT").s('o'),
+        flag(
+            "platform",
+            Text,
+            "Save only the given platform variant. Formatted as \"os[/arch[/variant]]\" (e.g., \"linux/amd64\")",
+        ),
     ]],
     arity: Arity::AtLeast(1),
     run: |session, matches| Box::pin(save(session, matches)),
@@ -114,12 +129,12 @@ pub static COMMIT: Command = Command {
     name: "commit",
     spellings: &["container commit", "commit"],
     usage: "[OPTIONS] CONTAINER [REPOSITORY[:TAG]]",
-    about: "Make an image of a container's changes",
+    about: "Create a new image from a container's changes",
     flags: &[&[
-        flag("author", Text, "Author (e.g., \"Jane Doe <jane@example.com>\")").s('a'),
-        flag("change", List, "Apply a Dockerfile instruction to the image").s('c'),
+        flag("author", Text, "Author (e.g., \"John Hannibal Smith <hannibal@a-team.com>\")").s('a'),
+        flag("change", List, "Apply Dockerfile instruction to the created image").s('c'),
         flag("message", Text, "Commit message").s('m'),
-        flag("pause", Bool, "Pause the container meanwhile").s('p').or("true"),
+        flag("pause", Bool, "Pause container during commit").s('p').or("true"),
     ]],
     arity: Arity::Between(1, 2),
     run: |session, matches| Box::pin(commit(session, matches)),
@@ -335,7 +350,7 @@ async fn load(session: &Session, matches: &Matches) -> Outcome {
 pub async fn save_body(mut response: Response, path: &str) -> Result<(), Failure> {
     if path.is_empty() {
         while let Some(chunk) = response.chunk().await? {
-            terminal::write(Output::Stdout, &chunk);
+            terminal::write(Output::Stdout, &chunk)?;
         }
         return Ok(());
     }

@@ -25,10 +25,10 @@ const BASE: Command = Command {
     usage: "[OPTIONS] [VOLUME]",
     about: "Create a volume",
     flags: &[&[
-        flag("driver", Text, "Volume driver").s('d').or("local"),
-        flag("label", Label, "Set metadata on the volume"),
+        flag("driver", Text, "Specify volume driver name").s('d').or("local"),
+        flag("label", Label, "Set metadata for a volume"),
         flag("name", Text, "Volume name").hidden(),
-        flag("opt", Map, "Options of the driver").s('o').or("map[]"),
+        flag("opt", Map, "Set driver specific options").s('o').or("map[]"),
     ]],
     arity: Arity::AtMost(1),
     order: Order::Mixed,
@@ -44,10 +44,9 @@ pub static LS: Command = Command {
     about: "List volumes",
     flags: &[&[
         flag("cluster", Bool, "Show only cluster volumes").hidden(),
-        flag("filter", Filter, "Show only what meets these conditions (e.g. \"dangling=true\")")
-            .s('f'),
+        flag("filter", Filter, "Provide filter values (e.g. \"dangling=true\")").s('f'),
         flag("format", Text, FORMAT_USAGE),
-        flag("quiet", Bool, "Show only volume names").s('q'),
+        flag("quiet", Bool, "Only display volume names").s('q'),
     ]],
     arity: Arity::None,
     run: |session, matches| Box::pin(list(session, matches)),
@@ -59,12 +58,35 @@ pub static RM: Command = Command {
     aliases: &["remove"],
     spellings: &["volume rm", "volume remove"],
     usage: "[OPTIONS] VOLUME [VOLUME...]",
-    about: "Remove one or more volumes. A volume in use cannot be removed.",
-    flags: &[&[flag("force", Bool, "Remove them even when they are not there").s('f')]],
+    about: "Remove one or more volumes. You cannot remove a volume that is in use by a container.",
+    flags: &[&[flag("force", Bool, "Force the removal of one or more volumes").s('f')]],
     arity: Arity::AtLeast(1),
     run: |session, matches| Box::pin(remove(session, matches)),
     ..BASE
 };
+
+pub static UPDATE: Command = Command {
+    name: "update",
+    usage: "[OPTIONS] [VOLUME]",
+    about: "Update a volume (cluster volumes only)",
+    flags: &[&[flag(
+        "availability",
+        Text,
+        "Cluster Volume availability (\"active\", \"pause\", \"drain\")",
+    )
+    .or("active")
+    .hidden()]],
+    arity: Arity::Exactly(1),
+    run: |session, matches| Box::pin(update(session, matches)),
+    ..BASE
+};
+
+/// Only a swarm has volumes that can be updated, and here is none.
+async fn update(session: &Session, matches: &Matches) -> Outcome {
+    let Some(name) = matches.args.first() else { return Ok(0) };
+    session.client().await?.get(&format!("/volumes/{}", segment(name))).send().await?;
+    Err(Failure::new("can only update cluster volumes"))
+}
 
 async fn create(session: &Session, matches: &Matches) -> Outcome {
     let name = match (matches.args.first(), matches.find("name")) {
@@ -120,8 +142,15 @@ async fn list(session: &Session, matches: &Matches) -> Outcome {
         None => session.config.format("volumesFormat").unwrap_or_default(),
     };
     let quiet = matches.on("quiet") && matches!(asked, "" | "table");
-    let template =
-        if quiet { "{{.Name}}" } else { format::resolve(asked, "table {{.Driver}}\t{{.Name}}") };
+    let template = if quiet {
+        "{{.Name}}"
+    } else {
+        format::resolve(
+            asked,
+            "table {{.Driver}}\t{{.Name}}",
+            "name: {{.Name}}\ndriver: {{.Driver}}\n",
+        )
+    };
     format::print(format::Listing::Of("*formatter.volumeContext"), template, HEADERS, &rows)?;
     Ok(0)
 }
@@ -148,6 +177,7 @@ pub fn row(volume: &Volume) -> Row {
             ("Status", unknown()),
         ],
         labels,
+        ..Row::default()
     }
 }
 

@@ -158,6 +158,7 @@ impl Blob {
         });
         let screen = terminal::stdout_is_terminal().then(|| terminal::size_of(Output::Stdout));
         let text = board.borrow_mut().draw(&message, screen);
-        terminal::write(Output::Stdout, text.as_bytes());
+        // Told at the end.
+        let _ = terminal::write(Output::Stdout, text.as_bytes());
     }
 }

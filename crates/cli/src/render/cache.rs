@@ -1,43 +1,11 @@
-//! The build cache as tables: what a prune took, and the long form of `system df`.
+//! The build cache as a table: what a prune took. Elsewhere: `system df -v`, in [`crate::commands::usage`].
 
 use std::collections::BTreeMap;
 
 use api::system::BuildCache;
 use jiff::Timestamp;
 
-use super::{
-    format::{Headers, Row},
-    units::{ago, human_size, table_size},
-};
-
-/// The columns of `system df -v`.
-///
-/// Source: docker `cli/command/formatter/buildcache.go`.
-pub const TABLE: &str = "table {{.ID}}\t{{.CacheType}}\t{{.Size}}\t{{.CreatedSince}}\t{{.LastUsedSince}}\t{{.UsageCount}}\t{{.Shared}}";
-pub const HEADERS: Headers = &[
-    ("CacheType", "CACHE TYPE"),
-    ("CreatedSince", "CREATED"),
-    ("ID", "CACHE ID"),
-    ("LastUsedSince", "LAST USED"),
-    ("Shared", "SHARED"),
-    ("Size", "SIZE"),
-    ("UsageCount", "USAGE"),
-];
-
-pub fn row(cache: &BuildCache) -> Row {
-    Row {
-        fields: vec![
-            ("CacheType", cache.kind.clone()),
-            ("CreatedSince", since(&cache.created_at)),
-            ("ID", cache.id.chars().take(12).collect()),
-            ("LastUsedSince", cache.last_used_at.as_deref().map(since).unwrap_or_default()),
-            ("Size", table_size(cache.size as f64)),
-            ("UsageCount", cache.usage_count.to_string()),
-            ("Shared", cache.shared.to_string()),
-        ],
-        ..Row::default()
-    }
-}
+use super::units::{ago, human_size};
 
 /// Empty for a time that is not known.
 fn since(time: &str) -> String {

@@ -1,17 +1,23 @@
 //! Listings: rows, their columns, and the forms of `--format`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, rc::Rc};
 
 use super::{
     table::{self, DOCKER},
-    template::{Format, Shape, Subject},
+    template::Format,
 };
-use crate::{failure::Failure, terminal};
+use crate::{
+    failure::Failure,
+    gotemplate::value::{self, Value},
+    terminal,
+};
 
 /// One row: fields by name, in the listing's order, and the labels behind `.Label`.
 #[derive(Debug, Clone, Default)]
 pub struct Row {
     pub fields: Vec<(&'static str, String)>,
+    /// Fields that are no text.
+    pub others: Vec<(&'static str, Value)>,
     pub labels: BTreeMap<String, String>,
 }
 
@@ -28,11 +34,11 @@ pub enum Listing {
 }
 
 impl Listing {
-    fn row(self) -> Shape {
-        Shape::Struct(match self {
+    fn type_name(self) -> &'static str {
+        match self {
             Listing::Containers => "*formatter.ContainerContext",
             Listing::Of(name) => name,
-        })
+        }
     }
 
     fn unparsed(self, why: &str) -> Failure {
@@ -50,13 +56,29 @@ impl Listing {
     }
 }
 
-/// The template that a `--format` stands for.
-pub fn resolve<'a>(asked: &'a str, table: &'a str) -> &'a str {
+/// The template that a `--format` stands for; `raw` is what this listing calls so.
+pub fn resolve<'a>(asked: &'a str, table: &'a str, raw: &'a str) -> &'a str {
     match asked {
         "" | "table" => table,
         "json" => "{{json .}}",
+        "raw" if !raw.is_empty() => raw,
         other => other,
     }
+}
+
+/// A row as its template sees it.
+pub fn value(listing: Listing, row: &Row) -> Value {
+    let texts = row.fields.iter().map(|(name, text)| (*name, Value::text(text.as_str())));
+    let mut fields: Vec<_> = texts.chain(row.others.iter().cloned()).collect();
+    fields.sort_by_key(|(name, _)| *name);
+    let name = listing.type_name();
+    Value::Row(Rc::new(value::Row { name, fields, labels: row.labels.clone(), is_header: false }))
+}
+
+fn header(headers: Headers) -> Value {
+    let fields = headers.iter().map(|(field, name)| (*field, Value::text(*name))).collect();
+    let labels = BTreeMap::new();
+    Value::Row(Rc::new(value::Row { name: "", fields, labels, is_header: true }))
 }
 
 /// Renders rows by a template, `table …` being a table with a header.
@@ -70,8 +92,8 @@ pub fn render(
     rows: &[Row],
 ) -> Result<String, Failure> {
     let (body, with_header) = match template.strip_prefix("table") {
-        Some(rest) => (rest.trim(), true),
-        None => (template, false),
+        Some(rest) => (rest.trim_matches(' '), true),
+        None => (template.trim_matches(' '), false),
     };
     let body = body.replace("\\t", "\t").replace("\\n", "\n");
     let broken = |why: String| listing.unparsed(&why);
@@ -79,17 +101,13 @@ pub fn render(
     let format = Format::parse(&body).map_err(broken)?;
     let mut text = String::new();
     if with_header {
-        let names = headers.iter().map(|(field, name)| (*field, (*name).to_owned()));
-        let line = Format::parse_header(&body)
-            .map_err(broken)?
-            .run(&Subject::row(names, &BTreeMap::new()), listing.row())
-            .map_err(wrong_field)?;
-        text.push_str(&line);
+        let line = Format::parse_header(&body).map_err(broken)?.run(&header(headers));
+        // What cannot be said of a header is left out of it, as by Docker's client.
+        text.push_str(&line.unwrap_or_default());
         text.push('\n');
     }
     for row in rows {
-        let subject = Subject::row(row.fields.iter().cloned(), &row.labels);
-        text.push_str(&format.run(&subject, listing.row()).map_err(wrong_field)?);
+        text.push_str(&format.run(&value(listing, row)).map_err(wrong_field)?);
         text.push('\n');
     }
     Ok(if with_header { table::align(&text, DOCKER) } else { text })
@@ -127,6 +145,7 @@ mod tests {
             .into_iter()
             .map(|(id, name)| Row {
                 fields: vec![("ID", id.to_owned()), ("Names", name.to_owned())],
+                others: Vec::new(),
                 labels: BTreeMap::from([("tier".to_owned(), name.to_owned())]),
             })
             .collect()
@@ -156,6 +175,8 @@ mod tests {
             {"ID":"0123456789ab","Names":"web"}
             {"ID":"ba9876543210","Names":"db"}
         "#]]
-        .assert_eq(&render(Listing::Containers, resolve("json", ""), HEADERS, &rows()).unwrap());
+        .assert_eq(
+            &render(Listing::Containers, resolve("json", "", ""), HEADERS, &rows()).unwrap(),
+        );
     }
 }

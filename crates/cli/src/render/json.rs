@@ -23,6 +23,16 @@ fn escape(text: &str) -> String {
     text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }
 
+/// Compact JSON in which Go escapes nothing but the two letters that scripts take for newlines.
+pub fn compact_as_is(text: &str) -> String {
+    text.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029")
+}
+
+/// A JSON text without its blanks, as it is written.
+pub fn compact_raw(text: &str) -> String {
+    laid_out(text, None)
+}
+
 /// A JSON text without its blanks, HTML's letters escaped; numbers and texts stay as written.
 pub fn compact(text: &str) -> String {
     escape(&laid_out(text, None))

@@ -43,7 +43,7 @@ pub async fn show(
         }
         // Asked each time: the user may change the terminal's size.
         let screen = live.then(|| terminal::size_of(output));
-        terminal::write(output, board.draw(&message, screen).as_bytes());
+        terminal::write(output, board.draw(&message, screen).as_bytes())?;
     }
     Ok(())
 }

@@ -4,6 +4,8 @@
 //! least the minimum; a line's last cell is never padded, and a column ends at the first line
 //! that does not have it.
 
+use super::width;
+
 /// Docker's tables.
 pub const DOCKER: Widths = Widths { least: 10, padding: 3 };
 
@@ -25,7 +27,7 @@ pub fn align(text: &str, widths: Widths) -> String {
             let block = lines[start..].iter().take_while(|cells| cells.len() > column + 1).count();
             let width = lines[start..start + block]
                 .iter()
-                .map(|cells| cells[column].chars().count() + widths.padding)
+                .map(|cells| width::of_text(cells[column]) + widths.padding)
                 .max()
                 .unwrap_or_default()
                 .max(widths.least);
@@ -41,7 +43,7 @@ pub fn align(text: &str, widths: Widths) -> String {
         for (column, cell) in cells.iter().enumerate() {
             line.push_str(cell);
             if column + 1 < cells.len() {
-                line.push_str(&" ".repeat(wide[column].saturating_sub(cell.chars().count())));
+                line.push_str(&" ".repeat(wide[column].saturating_sub(width::of_text(cell))));
             }
         }
         aligned.push(line);

@@ -1,99 +1,54 @@
-//! Go templates with Docker's functions, for `--format`.
+//! Templates of `--format`: Docker's words about wrong ones, and what each kind of object is to them.
 //!
-//! The engine knows no methods, which Docker's rows have one of: `.Label "name"`. Before parsing,
-//! it becomes the function `rowLabel` on the root value, which carries the labels under a key
-//! that no template can name.
+//! Elsewhere: the language and its types, in [`crate::gotemplate`].
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::cell::Cell;
 
-use gotmpl::{MissingKey, Template, TemplateError, Value};
 use serde_json::Value as Json;
 
-use super::json;
-use crate::failure::Failure;
-
-/// Where a row keeps its labels.
-const LABELS: &str = "\u{0}labels";
-/// Where a value keeps the JSON it came from, for `json .`.
-const ORIGINAL: &str = "\u{0}original";
-
-/// What a template is run for: the header line passes functions' arguments through unchanged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    Row,
-    Header,
-}
+use crate::{
+    failure::Failure,
+    gotemplate::{
+        Absent, Purpose, Template,
+        schema::Type,
+        value::{Untyped, Value},
+    },
+};
 
 /// A parsed template.
 pub struct Format {
     template: Template,
-    source: String,
-    shown: Shown,
-}
-
-/// What a template's value is, for Go's words about a field that is not there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shape {
-    /// Keys as they come.
-    Map,
-    /// A row of a listing, a struct in Go.
-    Struct(&'static str),
-}
-
-/// The JSON that is being shown, for `json` to print parts of it with their keys in order: the
-/// engine's own maps are sorted.
-type Shown = Arc<Mutex<Option<Json>>>;
-
-/// A value to run a template on.
-#[derive(Clone)]
-pub struct Subject {
-    value: Value,
-    json: Option<Json>,
-}
-
-impl Subject {
-    /// Raw JSON, as inspect shows it.
-    pub fn json(value: &Json) -> Subject {
-        Subject { value: from_json(value), json: Some(value.clone()) }
-    }
-
-    /// JSON with further names for its fields, which `json .` leaves out.
-    pub fn with_names(original: &Json, named: &Json) -> Subject {
-        let Value::Map(fields) = from_json(named) else { return Subject::json(original) };
-        let mut fields = (*fields).clone();
-        fields.insert(Arc::from(ORIGINAL), Value::from(original.to_string()));
-        Subject { value: Value::Map(Arc::new(fields)), json: Some(original.clone()) }
-    }
-
-    /// A row of a listing: its fields and the labels behind `.Label`.
-    pub fn row<'a>(
-        fields: impl IntoIterator<Item = (&'a str, String)>,
-        labels: &BTreeMap<String, String>,
-    ) -> Subject {
-        let mut map: BTreeMap<Arc<str>, Value> =
-            fields.into_iter().map(|(name, value)| (Arc::from(name), Value::from(value))).collect();
-        let labels = labels
-            .iter()
-            .map(|(key, value)| (Arc::from(key.as_str()), Value::from(value.as_str())))
-            .collect::<BTreeMap<Arc<str>, Value>>();
-        map.insert(Arc::from(LABELS), Value::Map(Arc::new(labels)));
-        Subject { value: Value::Map(Arc::new(map)), json: None }
-    }
+    purpose: Purpose,
+    /// Docker's client does not turn this back once it has looked at an answer's JSON.
+    absent: Cell<Absent>,
 }
 
 impl Format {
+    fn new(name: &'static str, text: &str, purpose: Purpose) -> Result<Format, String> {
+        let template = Template::parse(name, text)?;
+        Ok(Format { template, purpose, absent: Cell::new(Absent::NoValue) })
+    }
+
     /// # Errors
     /// In Go's words, when the text is no template.
     pub fn parse(text: &str) -> Result<Format, String> {
-        Format::with_purpose(text, Purpose::Row)
+        Format::new("", text, Purpose::Row)
+    }
+
+    /// As [`Format::parse`], of a template that Docker's client has a name for.
+    ///
+    /// # Errors
+    /// As [`Format::parse`].
+    pub fn parse_named(name: &'static str, text: &str) -> Result<Format, String> {
+        Format::new(name, text, Purpose::Row)
     }
 
     /// As [`Format::parse`], for the line of column names.
+    ///
+    /// # Errors
+    /// As [`Format::parse`].
     pub fn parse_header(text: &str) -> Result<Format, String> {
-        Format::with_purpose(text, Purpose::Header)
+        Format::new("", text, Purpose::Header)
     }
 
     /// A template for an object rather than a listing; a wrong one ends with status 64, as
@@ -108,324 +63,170 @@ impl Format {
         })
     }
 
-    fn with_purpose(text: &str, purpose: Purpose) -> Result<Format, String> {
-        let shown = Shown::default();
-        let template = Template::new("").missing_key(MissingKey::Error);
-        let template = with_functions(template, purpose, &shown);
-        let template = template.parse(&without_methods(text)).map_err(|error| go_words(&error))?;
-        Ok(Format { template, source: text.to_owned(), shown })
-    }
-
     /// # Errors
     /// In Go's words, when a field is missing or a function refuses its arguments.
-    pub fn run(&self, subject: &Subject, shape: Shape) -> Result<String, String> {
-        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = subject.json.clone();
-        self.template.execute_to_string(&subject.value).map_err(|error| match &error {
-            TemplateError::MissingKey { key } => self.missing(key, shape),
-            _ => go_words(&error),
+    pub fn run(&self, value: &Value) -> Result<String, String> {
+        self.template.run(self.purpose, self.absent.get(), value)
+    }
+
+    /// Shows a value as far as that goes; what went wrong is told behind it.
+    pub fn show(&self, value: &Value) -> (String, Result<(), Failure>) {
+        let (text, failed) = self.template.run_so_far(value);
+        (text, failed.map_or(Ok(()), |why| Err(Failure::new(why))))
+    }
+
+    /// Shows a daemon's answer as its type; where that fails, as the JSON it is, in which a missing key
+    /// is an error.
+    ///
+    /// # Errors
+    /// In Go's words, of the second attempt.
+    pub fn run_on_answer(&self, name: &'static str, answer: &Json) -> Result<String, String> {
+        self.run(&typed(name, answer)).or_else(|_| {
+            self.absent.set(Absent::Error);
+            self.run(&Value::untyped(answer, Untyped::AsWritten))
         })
     }
-
-    fn missing(&self, key: &str, shape: Shape) -> String {
-        let field = format!(".{key}");
-        let at = self.source.find(&field).unwrap_or_default();
-        // Go shows the whole chain of fields and counts from its start.
-        let chain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '$');
-        let start = self.source[..at].rfind(|c: char| !chain(c)).map_or(0, |before| before + 1);
-        let end = at + field.len();
-        let line = self.source[..start].matches('\n').count() + 1;
-        let column = start - self.source[..start].rfind('\n').map_or(0, |newline| newline + 1);
-        let node = self.source.get(start..end).unwrap_or(&field);
-        let why = match shape {
-            Shape::Map => format!("map has no entry for key {key:?}"),
-            Shape::Struct(name) => format!("can't evaluate field {key} in type {name}"),
-        };
-        format!("template: :{line}:{column}: executing \"\" at <{node}>: {why}")
-    }
 }
 
-/// The engine says `template: LINE:COLUMN: why`, Go `template: NAME:LINE: why`, nameless here.
-fn go_words(error: &TemplateError) -> String {
-    let text = error.to_string();
-    let Some(rest) = text.strip_prefix("template: ") else { return format!("template: {text}") };
-    let mut parts = rest.splitn(3, ':');
-    match (parts.next(), parts.next(), parts.next()) {
-        (Some(line), Some(column), Some(why))
-            if line.parse::<u32>().is_ok() && column.trim().parse::<u32>().is_ok() =>
-        {
-            format!("template: :{line}:{why}")
-        }
-        _ => text,
-    }
-}
-
-fn with_functions(template: Template, purpose: Purpose, shown: &Shown) -> Template {
-    let shown = Arc::clone(shown);
-    type Text = fn(&str) -> String;
-    let texts: [(&str, Text); 3] = [
-        ("lower", |text| text.to_lowercase()),
-        ("upper", |text| text.to_uppercase()),
-        ("title", title),
-    ];
-    let mut template = template
-        .func("json", move |args| {
-            let value = args.first().cloned().unwrap_or(Value::Nil);
-            Ok(match purpose {
-                Purpose::Row => match value.field(ORIGINAL) {
-                    Some(original) => original.clone(),
-                    // A row encodes itself, by Go's default with HTML's letters escaped.
-                    None if value.field(LABELS).is_some() => {
-                        Value::from(json::escaped(&to_json(&value)))
-                    }
-                    None => Value::from(in_order(&shown, to_json(&value)).to_string()),
-                },
-                Purpose::Header => value,
-            })
-        })
-        .func("rowLabel", move |args| Ok(label(args, purpose)))
-        .func("split", |args| {
-            let [text, separator] = two(args);
-            Ok(Value::from(text.split(separator.as_str()).map(Value::from).collect::<Vec<Value>>()))
-        })
-        .func("join", |args| Ok(Value::from(join(args))))
-        .func("pad", |args| {
-            let count = |at: usize| {
-                args.get(at)
-                    .and_then(Value::as_int)
-                    .and_then(|n| usize::try_from(n).ok())
-                    .unwrap_or_default()
-            };
-            let text = args.first().map(ToString::to_string).unwrap_or_default();
-            if text.is_empty() {
-                return Ok(Value::from(text));
-            }
-            Ok(Value::from(format!("{}{text}{}", " ".repeat(count(1)), " ".repeat(count(2)))))
-        })
-        .func("truncate", move |args| {
-            let text = args.first().map(ToString::to_string).unwrap_or_default();
-            let length = args.get(1).and_then(Value::as_int).and_then(|n| usize::try_from(n).ok());
-            Ok(Value::from(match (purpose, length) {
-                (Purpose::Row, Some(length)) => text.chars().take(length).collect::<String>(),
-                (Purpose::Row | Purpose::Header, _) => text,
-            }))
-        });
-    for (name, change) in texts {
-        template = template.func(name, move |args| {
-            let text = args.first().map(ToString::to_string).unwrap_or_default();
-            Ok(Value::from(match purpose {
-                Purpose::Row => change(&text),
-                Purpose::Header => text,
-            }))
-        });
-    }
-    template
-}
-
-/// The part of what is shown that equals `value`, which has its keys in their own order.
-fn in_order(shown: &Shown, value: Json) -> Json {
-    fn find<'a>(tree: &'a Json, value: &Json) -> Option<&'a Json> {
-        if tree == value {
-            return Some(tree);
-        }
-        match tree {
-            Json::Array(items) => items.iter().find_map(|item| find(item, value)),
-            Json::Object(entries) => entries.values().find_map(|entry| find(entry, value)),
-            Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => None,
-        }
-    }
-    if !value.is_object() && !value.is_array() {
-        return value;
-    }
-    let shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
-    shown.as_ref().and_then(|tree| find(tree, &value)).cloned().unwrap_or(value)
-}
-
-fn label(args: &[Value], purpose: Purpose) -> Value {
-    let name = args.get(1).map(ToString::to_string).unwrap_or_default();
-    match purpose {
-        // Docker names such a column after the last part of the label's name.
-        Purpose::Header => {
-            Value::from(name.rsplit('.').next().unwrap_or_default().replace(['-', '_'], " "))
-        }
-        Purpose::Row => args
-            .first()
-            .and_then(|row| row.field(LABELS))
-            .and_then(|labels| labels.field(&name))
-            .cloned()
-            .unwrap_or_else(|| Value::from("")),
-    }
-}
-
-fn two(args: &[Value]) -> [String; 2] {
-    let text = |at: usize| args.get(at).map(ToString::to_string).unwrap_or_default();
-    [text(0), text(1)]
-}
-
-fn join(args: &[Value]) -> String {
-    let separator = args.get(1).map(ToString::to_string).unwrap_or_default();
-    match args.first() {
-        Some(Value::List(items)) => {
-            items.iter().map(ToString::to_string).collect::<Vec<_>>().join(&separator)
-        }
-        Some(other) => other.to_string(),
-        None => String::new(),
-    }
-}
-
-fn title(text: &str) -> String {
-    let mut start = true;
-    text.chars()
-        .map(|letter| {
-            let first = std::mem::replace(&mut start, !letter.is_alphanumeric() && letter != '_');
-            if first { letter.to_uppercase().next().unwrap_or(letter) } else { letter }
-        })
-        .collect()
-}
-
-/// `.Label "x"` inside an action becomes `rowLabel $ "x"`.
-fn without_methods(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(open) = rest.find("{{") {
-        let (before, after) = rest.split_at(open);
-        out.push_str(before);
-        let Some(close) = after.find("}}") else {
-            out.push_str(after);
-            return out;
-        };
-        let action = &after[..close + 2];
-        out.push_str(&replace_method(action));
-        rest = &after[close + 2..];
-    }
-    out.push_str(rest);
-    out
-}
-
-fn replace_method(action: &str) -> String {
-    let mut out = String::new();
-    let mut rest = action;
-    while let Some(at) = rest.find(".Label") {
-        let after = &rest[at + ".Label".len()..];
-        let is_call =
-            after.starts_with([' ', '\t']) && after.trim_start().starts_with(['"', '`', '(', '$']);
-        // `.Labels` and a field of something else stay as they are.
-        let on_root = rest[..at]
-            .chars()
-            .next_back()
-            .is_none_or(|c| matches!(c, ' ' | '{' | '(' | '|' | '-' | '$'));
-        let before = rest[..at].strip_suffix('$').unwrap_or(&rest[..at]);
-        if is_call && on_root {
-            out.push_str(before);
-            out.push_str("rowLabel $");
-        } else {
-            out.push_str(&rest[..at + ".Label".len()]);
-        }
-        rest = after;
-    }
-    out.push_str(rest);
-    out
-}
-
-fn from_json(json: &Json) -> Value {
-    match json {
-        Json::Null => Value::Nil,
-        Json::Bool(truth) => Value::Bool(*truth),
-        Json::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-            (Some(whole), _, _) => Value::Int(whole),
-            (None, Some(whole), _) => Value::Uint(whole),
-            (None, None, float) => Value::Float(float.unwrap_or_default()),
-        },
-        Json::String(text) => Value::from(text.as_str()),
-        Json::Array(items) => Value::from(items.iter().map(from_json).collect::<Vec<_>>()),
-        Json::Object(entries) => Value::Map(Arc::new(
-            entries
-                .iter()
-                .map(|(key, value)| (Arc::from(key.as_str()), from_json(value)))
-                .collect(),
-        )),
-    }
-}
-
-fn to_json(value: &Value) -> Json {
-    match value {
-        Value::Bool(truth) => Json::from(*truth),
-        Value::Int(whole) => Json::from(*whole),
-        Value::Uint(whole) => Json::from(*whole),
-        Value::Float(float) => Json::from(*float),
-        Value::String(text) => Json::from(&**text),
-        Value::List(items) => Json::Array(items.iter().map(to_json).collect()),
-        Value::Map(entries) => Json::Object(
-            entries
-                .iter()
-                .filter(|(key, _)| &***key != LABELS)
-                .map(|(key, value)| (key.to_string(), to_json(value)))
-                .collect(),
-        ),
-        Value::Nil | Value::Function(_) => Json::Null,
-    }
+/// An answer as one of the types of `types.txt`.
+pub fn typed(name: &'static str, answer: &Json) -> Value {
+    Value::decode(Type::Struct(name), Some(answer))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeMap, rc::Rc};
+
     use super::*;
+    use crate::gotemplate::value::Row;
+
+    fn container() -> Json {
+        serde_json::json!({
+            "Id": "abc",
+            "State": {"Status": "running", "Running": true, "Pid": 12},
+            "Args": ["<a>"],
+            "Config": {"Labels": {"a": "b"}, "Cmd": null, "StopTimeout": 3},
+            "HostConfig": {
+                "NetworkMode": "bridge",
+                "Ulimits": [{"Name": "nofile", "Soft": 1, "Hard": 2}],
+                "MemorySwappiness": null,
+            },
+            "NetworkSettings": {"Ports": {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": "8099"}], "81/tcp": null}},
+            "Extra": 5,
+        })
+    }
 
     #[track_caller]
-    fn check(template: &str, subject: &Subject, want: &str) {
-        assert_eq!(
-            Format::parse(template).unwrap().run(subject, Shape::Map).unwrap(),
-            want,
-            "{template}"
+    fn check(template: &str, want: &str) {
+        let format = Format::parse(template).unwrap_or_else(|why| panic!("{template}: {why}"));
+        let shown = format.run_on_answer("container.InspectResponse", &container());
+        assert_eq!(shown.unwrap_or_else(|why| why), want, "{template}");
+    }
+
+    #[test]
+    fn structs_print_as_go_prints_them() {
+        check("{{.State}}", "{running true false false false false 12 0    <nil>}");
+        check("{{.NetworkSettings.Ports}}", "map[80/tcp:[{0.0.0.0 8099}] 81/tcp:[]]");
+        check("{{.Mounts}} {{.Args}} {{.Config.Labels}}", "[] [<a>] map[a:b]");
+        check("{{printf \"%v\" .State}}", "&{running true false false false false 12 0    <nil>}");
+        check("{{.HostConfig.Ulimits}}", "[nofile=1:2]");
+    }
+
+    #[test]
+    fn what_is_absent_has_its_types_zero() {
+        check("{{json .Config.Cmd}} {{json .Config.OnBuild}}", "null null");
+        check("{{len .Mounts}}{{range .Mounts}}x{{else}} none{{end}}", "0 none");
+        check("[{{.Name}}] {{.RestartCount}} {{.Config.Tty}}", "[] 0 false");
+        check("{{.HostConfig.MemorySwappiness}} {{.Config.Labels.nope}}", "<nil> <no value>");
+        check("{{index .Config.Labels \"nope\"}}|", "|");
+        check(
+            "{{json .State}}",
+            r#"{"Status":"running","Running":true,"Paused":false,"Restarting":false,"OOMKilled":false,"Dead":false,"Pid":12,"ExitCode":0,"Error":"","StartedAt":"","FinishedAt":""}"#,
+        );
+        check("{{with .State.Health}}x{{else}}none{{end}}", "none");
+    }
+
+    #[test]
+    fn what_a_type_has_not_is_looked_for_in_the_answer() {
+        check("{{.Extra}} {{.State.Pid}}", "5 12");
+        check(
+            "{{.State.Health.Status}}",
+            "template: :1:8: executing \"\" at <.State.Health.Status>: map has no entry for key \"Health\"",
+        );
+        check(
+            "a {{.Foo}}",
+            "template: :1:4: executing \"\" at <.Foo>: map has no entry for key \"Foo\"",
         );
     }
 
-    fn row() -> Subject {
-        let labels = BTreeMap::from([("com.x".to_owned(), "yes".to_owned())]);
-        Subject::row([("ID", "abc".to_owned()), ("Names", "one,two".to_owned())], &labels)
+    #[test]
+    fn the_language_is_gos() {
+        check(r#"{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}"#, "8099");
+        check(
+            r#"{{range $p, $b := .NetworkSettings.Ports}}{{$p}}={{len $b}} {{end}}"#,
+            "80/tcp=1 81/tcp=0 ",
+        );
+        check(
+            r#"{{if and .State.Running (eq .HostConfig.NetworkMode "bridge")}}y{{else if .Id}}n{{end}}"#,
+            "y",
+        );
+        check("{{- .State.Pid -}}  x", "12x");
+        check("{{/* said */}}{{$x := .State}}{{$x.Pid}}", "12");
+        check(r#"{{range $i, $a := .Args}}{{$i}}{{printf "%q" $a}}{{end}}"#, "0\"<a>\"");
+        check(r#"{{define "t"}}[{{.}}]{{end}}{{template "t" .State.Pid}}"#, "[12]");
+        check(r#"{{join (split "a,b" ",") "/" | upper | printf "%s!"}}"#, "A/B!");
+        check(
+            r#"{{slice "hello" 1 3}} {{len "abc"}} {{gt 3 2}} {{html "<"}} {{not true}}"#,
+            "el 3 true &lt; false",
+        );
+        check("{{range $k, $v := .Config.Labels}}{{$k}}{{$v}}{{break}}{{end}}", "ab");
     }
 
     #[test]
-    fn a_row_has_fields_labels_and_functions() {
-        check("{{.ID}}: {{.Names}}", &row(), "abc: one,two");
-        check(r#"{{.Label "com.x"}}"#, &row(), "yes");
-        check(r#"{{if eq (.Label "com.x") "yes"}}y{{end}}"#, &row(), "y");
-        check(r#"{{.Label "none"}}"#, &row(), "");
-        check("{{upper .ID}} {{title .ID}} {{truncate .ID 2}}", &row(), "ABC Abc ab");
-        check(r#"{{join (split .Names ",") "/"}}"#, &row(), "one/two");
-        check("{{pad .ID 1 2}}|", &row(), " abc  |");
-        check("{{json .}}", &row(), r#"{"ID":"abc","Names":"one,two"}"#);
-    }
-
-    #[test]
-    fn inspect_walks_raw_json() {
-        let json: Json = serde_json::from_str(
-            r#"{"State":{"Pid":12,"Running":true},"Ports":{"80/tcp":[{"HostPort":"8080"}]},"Args":["<a>"]}"#,
-        )
-        .unwrap();
-        let subject = Subject::json(&json);
-        check("{{.State.Pid}} {{.State.Running}}", &subject, "12 true");
-        check(r#"{{(index (index .Ports "80/tcp") 0).HostPort}}"#, &subject, "8080");
-        check("{{range $p, $b := .Ports}}{{$p}}{{end}}", &subject, "80/tcp");
-        check("{{json .Args}}", &subject, r#"["<a>"]"#);
-        check("{{json .State}}", &subject, r#"{"Pid":12,"Running":true}"#);
-    }
-
-    #[test]
-    fn a_bad_template_is_status_64() {
+    fn what_is_wrong_is_told_in_gos_words() {
+        for (text, want) in [
+            ("{{.ID", "template: :1: unclosed action"),
+            ("{{foo .X}}", "template: :1: function \"foo\" not defined"),
+            ("{{if .X}}", "template: :1: unexpected EOF"),
+            ("{{end}}", "template: :1: unexpected {{end}}"),
+            ("{{$x}}", "template: :1: undefined variable \"$x\""),
+            ("{{.X | 5}}", "template: :1: non executable command in pipeline stage 2"),
+            ("{{}}", "template: :1: missing value for command"),
+            ("{{.X}", "template: :1: bad character U+007D '}'"),
+            ("{{\"a}}", "template: :1: unterminated quoted string"),
+            ("{{(.X}}", "template: :1: unclosed left paren"),
+            ("\n{{range}}", "template: :2: missing value for range"),
+            ("{{break}}", "template: :1: {{break}} outside {{range}}"),
+        ] {
+            assert_eq!(Format::parse(text).err().as_deref(), Some(want), "{text}");
+        }
         let failure = Format::of_object("{{.ID").err().unwrap();
         assert_eq!(failure.status(), 64);
         assert_eq!(failure.to_string(), "template parsing error: template: :1: unclosed action");
     }
 
     #[test]
-    fn a_missing_field_is_told_in_gos_words() {
-        let format = Format::parse("a {{.Foo}}").unwrap();
-        assert_eq!(
-            format.run(&row(), Shape::Map).unwrap_err(),
-            "template: :1:4: executing \"\" at <.Foo>: map has no entry for key \"Foo\""
-        );
-        assert_eq!(
-            format.run(&row(), Shape::Struct("*formatter.ContainerContext")).unwrap_err(),
-            "template: :1:4: executing \"\" at <.Foo>: can't evaluate field Foo in type *formatter.ContainerContext"
-        );
+    fn a_row_has_fields_labels_and_functions() {
+        let row = Value::Row(Rc::new(Row {
+            name: "*formatter.ContainerContext",
+            fields: vec![("ID", Value::text("abc")), ("Names", Value::text("one,two"))],
+            labels: BTreeMap::from([("com.x".to_owned(), "yes".to_owned())]),
+            is_header: false,
+        }));
+        for (template, want) in [
+            ("{{.ID}}: {{.Names}}", "abc: one,two"),
+            (r#"{{.Label "com.x"}}{{.Label "none"}}"#, "yes"),
+            (r#"{{if eq (.Label "com.x") "yes"}}y{{end}}"#, "y"),
+            ("{{upper .ID}} {{title .ID}} {{truncate .ID 2}}", "ABC Abc ab"),
+            ("{{pad .ID 1 2}}|", " abc  |"),
+            ("{{json .}}", r#"{"ID":"abc","Names":"one,two"}"#),
+            (
+                "{{.Foo}}",
+                "template: :1:2: executing \"\" at <.Foo>: can't evaluate field Foo in type *formatter.ContainerContext",
+            ),
+        ] {
+            let shown = Format::parse(template).unwrap().run(&row);
+            assert_eq!(shown.unwrap_or_else(|why| why), want, "{template}");
+        }
     }
 }

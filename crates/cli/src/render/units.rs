@@ -2,6 +2,7 @@
 //!
 //! Source: docker/go-units; behaviours.md section 6.
 
+use super::width;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const DECIMAL: [&str; 9] = ["B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"];
@@ -98,13 +99,19 @@ pub fn short_id(id: &str) -> &str {
 
 /// At most `width` columns, the last an ellipsis when shortened.
 pub fn ellipsis(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
-    }
     if width <= 1 {
         return text.chars().take(width).collect();
     }
-    text.chars().take(width - 1).chain(['…']).collect()
+    let total: usize = text.chars().map(width::of_letter).sum();
+    if total <= width {
+        return text.to_owned();
+    }
+    let mut taken = 0;
+    let fits = |letter: &char| {
+        taken += width::of_letter(*letter);
+        taken < width
+    };
+    text.chars().take_while(fits).chain(['…']).collect()
 }
 
 #[cfg(test)]
@@ -149,6 +156,8 @@ mod tests {
     #[test]
     fn long_texts_are_shortened() {
         assert_eq!(ellipsis("/bin/sh -c 'sleep 1000'", 18), "/bin/sh -c 'sleep…");
+        assert_eq!(ellipsis("echo '日本語 ü and more'", 20), "echo '日本語 ü and …");
+        assert_eq!(ellipsis("日本語", 4), "日…");
         assert_eq!(short_id("sha256:0123456789abcdef"), "0123456789ab");
     }
 }

@@ -395,6 +395,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_documentation_lists_what_works() {
+        let text = include_str!("../../../../docs/daemon.md");
+        let part = |from: &str| {
+            let rest = text.split_once(from).map_or("", |(_, rest)| rest);
+            rest.split("\n\n").next().unwrap_or_default().to_owned()
+        };
+        for (heading, fits) in [
+            ("**Work**:", (|support| support == Support::Works) as fn(Support) -> bool),
+            ("**Not yet;", |support| matches!(support, Support::NotYet(_))),
+            ("**Without effect,", |support| support == Support::NoEffect),
+            ("**Refused**:", |support| matches!(support, Support::Refused(_))),
+        ] {
+            let told = part(heading);
+            for one in KEYS.iter().filter(|one| !one.key.is_empty()) {
+                let is_told = told.contains(&format!("`{}`", one.key));
+                // What a file alone may say is told only where it works.
+                if fits(one.support) && (!one.flag.is_empty() || one.support == Support::Works) {
+                    assert!(is_told, "{} is missing behind {heading}", one.key);
+                } else if !fits(one.support) {
+                    assert!(!is_told, "{} does not belong behind {heading}", one.key);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn names_are_unique_and_defaults_have_their_kind() {
         for (at, one) in KEYS.iter().enumerate() {
             for other in &KEYS[at + 1..] {

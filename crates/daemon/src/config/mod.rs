@@ -310,12 +310,12 @@ impl Reader<'_> {
     }
 }
 
-/// dockerd's usage.
+/// dockerd's usage, under the name that it was called by.
 #[must_use]
-pub fn usage() -> String {
-    let mut text =
-        "\nUsage:  dockerd [OPTIONS]\n\nA self-sufficient runtime for containers.\n\nOptions:\n"
-            .to_owned();
+pub fn usage(called: &str) -> String {
+    let mut text = format!(
+        "\nUsage:  {called} [OPTIONS]\n\nA self-sufficient runtime for containers.\n\nOptions:\n"
+    );
     for key in keys::KEYS.iter().filter(|key| !key.flag.is_empty()) {
         let short = key.short.map_or_else(|| "    ".to_owned(), |short| format!("-{short}, "));
         let kind = match key.kind {
