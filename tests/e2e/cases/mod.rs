@@ -34,6 +34,7 @@ mod streams;
 mod streams_ends;
 mod surface;
 mod surface_api;
+mod streams_events;
 mod survive;
 mod transfers;
 mod volumes;
@@ -82,6 +83,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         survive::CASES,
         streams::CASES,
         streams_ends::CASES,
+        streams_events::CASES,
         attack::CASES,
         archives::CASES,
     ]

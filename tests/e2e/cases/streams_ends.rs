@@ -9,6 +9,7 @@ use crate::harness::{BOTH, Cli, Outcome, Suite, run, wait_for};
 
 super::cases! {
     a_stream_ends_after_the_end_is_known,
+    waiting_ends_when_the_end_is_known,
     an_exec_does_not_outlive_the_run_it_was_made_for,
     monitors_that_hang_hang_nobody_else,
     a_daemon_that_was_killed_is_replaced_at_once,
@@ -55,6 +56,48 @@ fn a_stream_ends_after_the_end_is_known(suite: &Suite) -> Outcome {
         suite.run(cli, ["start", "-a", "seen"]).fails(5);
         assert_eq!(state(suite, "seen"), "exited 5", "{cli:?}");
         suite.tug(["rm", "seen"]).ok();
+    }
+    Outcome::Passed
+}
+
+fn waiting_ends_when_the_end_is_known(suite: &Suite) -> Outcome {
+    let brief = "sleep 0.3; echo said; exit 6";
+    for condition in ["next-exit", "not-running", "removed"] {
+        suite.tug(["network", "create", "brief"]).ok();
+        let args = ["create", "--name", "brief", "--network", "brief", "busybox", "sh", "-c"];
+        suite.run(Cli::Tug, args.into_iter().chain([brief])).ok();
+        let path = format!("/v1.47/containers/brief/wait?condition={condition}");
+        // What never ran does not run.
+        let early = std::thread::scope(|scope| {
+            if condition == "not-running" {
+                suite.tug(["start", "brief"]).ok();
+            }
+            let waiting = scope.spawn(|| suite.api("POST", &path, None));
+            std::thread::sleep(Duration::from_millis(100));
+            if condition != "not-running" {
+                suite.tug(["start", "brief"]).ok();
+            }
+            if condition == "removed" {
+                suite.tug(["wait", "brief"]).ok();
+                assert!(!waiting.is_finished(), "it is still there");
+                suite.tug(["rm", "brief"]).ok();
+            }
+            waiting.join().unwrap()
+        });
+        assert_eq!(early.0, 200);
+        assert!(early.1.contains("\"StatusCode\":6"), "{condition}: {}", early.1);
+        if condition != "removed" {
+            assert_eq!(state(suite, "brief"), "exited 6", "{condition}");
+            suite.tug(["rm", "brief"]).ok();
+        }
+        suite.tug(["network", "rm", "brief"]).ok();
+    }
+    for cli in BOTH {
+        suite.run(cli, ["run", "-d", "--name", "brief", "busybox", "sh", "-c", brief]).ok();
+        assert_eq!(suite.run(cli, ["logs", "-f", "brief"]).ok(), "said");
+        assert_eq!(state(suite, "brief"), "exited 6", "{cli:?}");
+        assert_eq!(suite.run(cli, ["wait", "brief"]).ok(), "6");
+        suite.tug(["rm", "brief"]).ok();
     }
     Outcome::Passed
 }

@@ -168,7 +168,8 @@ fn load(
     Ok(())
 }
 
-/// Gives a loaded image its names; gives the lines that say so.
+/// Gives a loaded image its names; gives the lines that say so. Only the load is told as an event, as
+/// in Docker.
 fn name_loaded(engine: &Inner, image: &LoadedImage) -> Result<Vec<String>> {
     let LoadedImage { id, names, target } = image;
     let tag = |name: &Reference| {
