@@ -16,6 +16,7 @@ use spec::Id;
 use spec::image::{Config, Healthcheck};
 use store::records::Durability;
 use tokio::io::AsyncReadExt;
+use tokio::sync::oneshot;
 
 use super::attach::{exec_process, tell_exec};
 use super::link::Link;
@@ -166,7 +167,10 @@ pub(crate) async fn probe_forever(
             Err(error) => (-1, error.message),
         };
         let result = HealthResult { start, end: SystemTime::now(), exit_code, output };
-        if container.inbox.send(Message::Probed { result, check: check.clone(), began }).is_err() {
+        // When to probe next depends on what this result makes of the health.
+        let (noted, known) = oneshot::channel();
+        let message = Message::Probed { result, check: check.clone(), began, noted };
+        if container.inbox.send(message).is_err() || known.await.is_err() {
             return;
         }
     }
@@ -192,26 +196,12 @@ async fn probe(
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     ours.set_nonblocking(true).map_err(failed)?;
     let mut ours = tokio::net::UnixStream::from_std(ours).map_err(failed)?;
-    container.execs.insert(exec, spec.clone());
+    let request = exec_request(&engine, view, &spec, exec)?;
+    container.execs.insert(exec, spec);
     let mut ended = container.execs.on_end(&exec);
     for action in ["exec_create", "exec_start"] {
         tell_exec(&engine.inner, &view.record, action, &exec, &check.argv);
     }
-    let attach = AttachOptions {
-        stdin: false,
-        stdout: true,
-        stderr: true,
-        detach_keys: Vec::new(),
-        framing: Framing::Raw,
-        prelude: Vec::new(),
-    };
-    let request = ExecRequest {
-        exec,
-        process: exec_process(&engine, view, &spec)?,
-        user: Some(view.record.spec.config.user.clone()),
-        stdin: false,
-        attach: Some(attach),
-    };
     let answer = link.ask(&Request::Exec(Box::new(request)), &[theirs.as_fd()]).await;
     drop(theirs);
     let answer = match answer {
@@ -249,6 +239,25 @@ async fn probe(
     };
     container.execs.remove(&exec);
     Ok(outcome)
+}
+
+/// The probe as an exec whose output comes unframed.
+fn exec_request(engine: &Engine, view: &View, spec: &ExecSpec, exec: Id) -> Result<ExecRequest> {
+    let attach = AttachOptions {
+        stdin: false,
+        stdout: true,
+        stderr: true,
+        detach_keys: Vec::new(),
+        framing: Framing::Raw,
+        prelude: Vec::new(),
+    };
+    Ok(ExecRequest {
+        exec,
+        process: exec_process(engine, view, spec)?,
+        user: Some(view.record.spec.config.user.clone()),
+        stdin: false,
+        attach: Some(attach),
+    })
 }
 
 /// What a probe says, of which only the beginning is kept.

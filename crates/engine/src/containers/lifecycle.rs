@@ -217,6 +217,7 @@ impl Engine {
             let mut found = self.inner.adopted.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *found)
         };
+        let found: Vec<_> = found.iter().filter_map(std::sync::Weak::upgrade).collect();
         if found.is_empty() {
             return;
         }

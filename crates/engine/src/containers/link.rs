@@ -45,8 +45,10 @@ pub(crate) enum News {
     Lost,
 }
 
-/// How long a monitor may take for what it does from memory.
-pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(2);
+/// How long a monitor may take to say how it is, or to pass a signal on, for which there is another way.
+const STATE_MAX: Duration = Duration::from_secs(2);
+/// How long for what else it does from memory.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// How long to make a process in a container: another runtime may be a slow program.
 const EXEC_MAX: Duration = Duration::from_secs(15);
 /// How long to make a container: there may be hooks.
@@ -311,10 +313,9 @@ fn patience(request: &Request) -> Duration {
         | Request::Resolve
         | Request::Attach { .. }
         | Request::Resize { .. }
-        | Request::Signal { .. }
         | Request::CloseStdin { .. }
-        | Request::State
         | Request::Unknown => ANSWER_MAX,
+        Request::Signal { .. } | Request::State => STATE_MAX,
     }
 }
 
@@ -388,5 +389,87 @@ async fn reap(pidfd: OwnedFd) {
     while let Ok(None) = sys::process::wait_process(&pidfd, sys::process::Wait::Poll) {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_secs(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use monitor::wire::{Asked, Decoder, encode_event};
+
+    use super::*;
+
+    /// The monitor's end of a connection.
+    struct Monitor(std::os::unix::net::UnixStream, Decoder);
+
+    impl Monitor {
+        fn hears(&mut self) -> Asked {
+            loop {
+                if let Some(asked) = self.1.next_request().unwrap() {
+                    return asked;
+                }
+                let mut bytes = [0; 4096];
+                let count = self.0.read(&mut bytes).unwrap();
+                assert!(count > 0, "the daemon hung up");
+                self.1.feed(&bytes[..count], []);
+            }
+        }
+
+        fn answers(&mut self, seq: u64, event: &Event) {
+            self.0.write_all(&encode_event(Some(seq), event)).unwrap();
+        }
+    }
+
+    fn pair() -> (Arc<Link>, mpsc::UnboundedReceiver<News>, Monitor) {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let (link, news) = Link::start(Connection::from(ours), None).unwrap();
+        (link, news, Monitor(theirs, Decoder::default()))
+    }
+
+    #[tokio::test]
+    async fn a_monitor_that_lets_a_question_pass_is_silent_until_it_speaks() {
+        let (link, _news, mut monitor) = pair();
+        assert!(link.state().await.is_err());
+        assert!(link.is_silent());
+        let first = monitor.hears();
+        assert_eq!(first.request, Request::State);
+        // Nothing more is put into its queue.
+        assert_eq!(link.state().await.unwrap_err().kind, Kind::Unavailable);
+        monitor.answers(first.seq, &Event::State(State::default()));
+        assert!(link.speaks().await);
+        let asked = tokio::spawn(async move { link.state().await });
+        let (asked_again, mut monitor) = tokio::task::spawn_blocking(move || {
+            let heard = monitor.hears();
+            (heard, monitor)
+        })
+        .await
+        .unwrap();
+        assert_eq!(asked_again.request, Request::State);
+        monitor.answers(asked_again.seq, &Event::State(State::default()));
+        assert_eq!(asked.await.unwrap().unwrap(), State::default());
+    }
+
+    #[tokio::test]
+    async fn an_exec_that_starts_after_its_caller_gave_up_is_ended() {
+        let (link, _news, mut monitor) = pair();
+        // Any request will do: what counts is the answer.
+        let (seq, _answer) = link.send(&Request::State, &[]).unwrap();
+        link.give_up(seq);
+        assert_eq!(monitor.hears().seq, seq);
+        let exec = Id::random();
+        monitor.answers(seq, &Event::ExecStarted { exec, pid: 7 });
+        let heard = tokio::task::spawn_blocking(move || monitor.hears()).await.unwrap();
+        let target = Target::Exec(exec);
+        assert_eq!(heard.request, Request::Signal { target, signal: super::super::step::SIGKILL });
+    }
+
+    #[tokio::test]
+    async fn a_monitor_that_reads_nothing_holds_nobody_up() {
+        let (link, _news, _monitor) = pair();
+        let full = (0..100_000).find_map(|_| link.tell(&Request::State).err());
+        assert_eq!(full.unwrap().kind, Kind::Unavailable);
+        assert!(link.is_silent());
     }
 }

@@ -262,7 +262,7 @@ pub(crate) fn adopt(engine: &Arc<Inner>, found: Vec<Found>) {
         let container = task::launch(engine, record, life, adopted, inputs);
         if live {
             let mut all = engine.adopted.lock().unwrap_or_else(PoisonError::into_inner);
-            all.push(Arc::clone(&container));
+            all.push(Arc::downgrade(&container));
         }
         match (monitor, link) {
             (Asked::Answered(state), _) => container.execs.adopt(&state.execs),

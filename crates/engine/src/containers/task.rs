@@ -99,6 +99,8 @@ pub(crate) enum Message {
         result: HealthResult,
         check: Check,
         began: SystemTime,
+        /// Health is what the result made of it.
+        noted: oneshot::Sender<()>,
     },
     /// Changes the wish (rename, update, networks).
     Change {
@@ -301,7 +303,11 @@ impl Task {
                 self.feed(input).await;
             }
             Message::Attach { client, reply } => self.attach(client, reply),
-            Message::Probed { result, check, began } => self.probed(result, &check, began),
+            Message::Probed { result, check, began, noted } => {
+                self.probed(result, &check, began);
+                // A prober that was stopped meanwhile does not wait.
+                let _ = noted.send(());
+            }
             Message::Change { change, reply } => {
                 let outcome = self.change(change).await;
                 let _ = reply.send(outcome);
