@@ -1,4 +1,4 @@
-//! `tug init`: the smallest first process, for `--init`.
+//! `docker-init`: the smallest first process, for `--init`.
 //!
 //! Starts the program in its own process group (with the terminal, if there is one), hands every
 //! signal on to it, reaps every orphan, and ends with the program's own code. It runs inside the
@@ -17,7 +17,7 @@ pub const PATH: &str = "/sbin/docker-init";
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut args = args.into_iter().skip_while(|arg| arg == "--");
     let Some(program) = args.next() else {
-        eprintln!("usage: tug init [--] PROGRAM [ARG...]");
+        eprintln!("usage: docker-init [--] PROGRAM [ARG...]");
         return ExitCode::from(1);
     };
     // Before the program exists, so that no signal and no end of a child can be missed.

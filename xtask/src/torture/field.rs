@@ -66,7 +66,7 @@ pub fn enter(options: &Options) -> ExitCode {
         .arg("--propagation=private")
         // The first process of the PID namespace inherits every orphan; it must reap them.
         .arg(&binary)
-        .args(["init", "--"])
+        .args(["__init", "--"])
         .arg(this)
         .args(std::env::args_os().skip(1))
         .env(INSIDE, &binary)
