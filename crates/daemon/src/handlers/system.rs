@@ -161,7 +161,7 @@ fn info_of(call: &Call, facts: engine::system::Info) -> docker::Info {
 }
 
 fn own_commit() -> docker::Commit {
-    docker::Commit { id: COMMIT.to_owned(), ..docker::Commit::default() }
+    docker::Commit { id: COMMIT.to_owned() }
 }
 
 /// Which limits can be set; the rest is empty.

@@ -38,8 +38,10 @@ pub fn verify(
 ) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     memory(limits, kernel, purpose, &mut warnings)?;
+    bounds(limits, kernel, &mut warnings);
     cpu(limits, kernel, &mut warnings)?;
-    if !kernel.cpu_set && !(limits.cpuset_cpus.is_empty() && limits.cpuset_mems.is_empty()) {
+    let pinned = !limits.cpuset_cpus.is_empty() || !limits.cpuset_mems.is_empty();
+    if pinned && !kernel.cpu_set {
         warnings.push(
             "Your kernel does not support cpuset or the cgroup is not mounted. Cpuset discarded."
                 .to_owned(),
@@ -117,6 +119,12 @@ fn memory(
     if limits.kernel_memory > 0 && limits.kernel_memory < MEMORY_MIN {
         return refuse("Minimum kernel memory limit allowed is 6MB");
     }
+    Ok(())
+}
+
+/// What becomes of a container that takes too much, and how many processes it may have.
+fn bounds(limits: &mut Resources, kernel: &LimitSupport, warnings: &mut Vec<String>) {
+    let mut warn = |text: &str| warnings.push(text.to_owned());
     match limits.oom_kill_disable {
         Some(disable) if !kernel.oom_kill_disable => {
             if disable {
@@ -137,7 +145,6 @@ fn memory(
         }
         limits.pids_limit = None;
     }
-    Ok(())
 }
 
 fn cpu(limits: &mut Resources, kernel: &LimitSupport, warnings: &mut Vec<String>) -> Result<()> {
