@@ -517,7 +517,7 @@ fn read_only_volumes_stay_as_they_are(suite: &Suite) -> Outcome {
 }
 
 /// `cap_chown+ep`, of revision 2 and of revision 3 for user 1000.
-fn file_capabilities_travel(suite: &Suite) -> Outcome {
+fn build_with_capabilities(suite: &Suite) -> PathBuf {
     let directory = suite.scratch();
     let busybox = suite.image_tar("busybox");
     python(
@@ -542,6 +542,12 @@ out.close()"
         "FROM busybox\nADD caps.tar /c/\nRUN cp /bin/busybox /plain",
     )
     .unwrap();
+    suite.tug(["build", "-t", "caps", text(&directory)]).ok();
+    directory
+}
+
+fn file_capabilities_travel(suite: &Suite) -> Outcome {
+    let directory = build_with_capabilities(suite);
     let tools = suite.scratch();
     let attributes = |path: &Path| {
         let script = format!(
@@ -576,7 +582,6 @@ out.close()"
         suite.tug(["rm", "look"]).ok();
         out
     };
-    suite.tug(["build", "-t", "caps", text(&directory)]).ok();
     let exported = works("caps");
     suite.tug(["import", "-c", "CMD [\"sh\"]", text(&exported), "imported"]).ok();
     works("imported");
