@@ -236,6 +236,7 @@ fn wish(request: &OneShot) -> ContainerSpec {
     spec.host.extra_hosts.clone_from(&request.extra_hosts);
     spec.host.security_opt.clone_from(&request.security_opt);
     spec.host.privileged = request.privileged;
+    spec.settle_networks();
     spec
 }
 
@@ -252,16 +253,14 @@ pub(crate) fn check(request: &OneShot) -> Result<()> {
 /// those of the last one where that container itself has joined another.
 fn joined(engine: &Inner, network: &OneShotNetwork) -> Result<Option<(i32, ManagedFiles)>> {
     let OneShotNetwork::Container(other) = network else { return Ok(None) };
-    let mut container = engine.containers.resolve(other)?;
+    let container = engine.containers.resolve(other)?;
     let view = container.now();
     let Some(run) = view.phase.run() else {
         let status = crate::containers::inspect::status(&view.phase).name();
         return Err(words::cannot_join_network(&view.record.name, status));
     };
-    while let NetworkMode::Container(next) = &container.now().record.spec.host.network {
-        container = engine.containers.resolve(next)?;
-    }
-    Ok(Some((run.pid, world::files_in(&engine.config.container_dir(&container.id)))))
+    let owner = crate::containers::joined::network_owner(engine, other)?;
+    Ok(Some((run.pid, world::files_in(&engine.config.container_dir(&owner.id)))))
 }
 
 /// Blocking.

@@ -190,6 +190,12 @@ pub fn link_to_host_network() -> Error {
 }
 
 /// Source: moby `daemon/container_operations_unix.go`; untyped there, so 500.
+pub fn link_elsewhere(target: &str) -> Error {
+    let text = format!("Cannot link to /{target}, as it does not belong to the default network");
+    Error::internal(format!("failed to set up container networking: {text}"))
+}
+
+/// Source: moby 28.2 `daemon/container_operations_unix.go`.
 pub fn link_not_running(target: &str, parent: &str, alias: &str) -> Error {
     Error::new(
         Kind::Internal,

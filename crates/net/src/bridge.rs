@@ -18,6 +18,8 @@ use crate::{Mac, Subnet};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BridgeWish {
     pub name: String,
+    /// Of a bridge that is made; without it, made up.
+    pub mac: Option<Mac>,
     /// Bytes; `None` is the kernel's 1500.
     pub mtu: Option<u32>,
     /// Gateway addresses with the prefix lengths of their subnets.
@@ -28,7 +30,9 @@ pub struct BridgeWish {
 /// What becomes of addresses that the bridge has besides the wished ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Others {
-    /// The bridge is the user's.
+    /// The bridge is the user's: it must be there, and its own settings stay as they are.
+    Users,
+    /// The bridge has a name that the user chose.
     Kept,
     /// The bridge is ours: a changed `--bip` must not leave the old subnet's route behind.
     Removed,
@@ -47,14 +51,20 @@ pub enum BridgeError {
     Link { name: String, source: NetlinkError },
     #[error("cannot set up bridge {name}")]
     Setting { name: String, source: SysctlError },
+    #[error("bridge {0} is not there")]
+    Missing(String),
     #[error("existing interface {0} is not a bridge")]
     Other(String),
     #[error("invalid bridge name {0:?}: 1 to 15 characters, without '/' and white space")]
     Name(String),
 }
 
-/// Makes the bridge, or brings an existing one of that name to the wish.
-pub fn ensure(socket: &mut Socket, wish: &BridgeWish) -> Result<Bridge, BridgeError> {
+/// Makes the bridge, or brings an existing one of that name to the wish. Gives the addresses, too,
+/// that it had not before.
+pub fn ensure(
+    socket: &mut Socket,
+    wish: &BridgeWish,
+) -> Result<(Bridge, Vec<Subnet>), BridgeError> {
     if !is_interface_name(&wish.name) {
         return Err(BridgeError::Name(wish.name.clone()));
     }
@@ -63,13 +73,24 @@ pub fn ensure(socket: &mut Socket, wish: &BridgeWish) -> Result<Bridge, BridgeEr
     let info = match route::find_link(socket, Link::Name(&wish.name)).map_err(link)? {
         Some(info) if info.kind == "bridge" => info,
         Some(info) => return Err(BridgeError::Other(info.name)),
+        None if wish.others == Others::Users => {
+            return Err(BridgeError::Missing(wish.name.clone()));
+        }
         None => create(socket, wish).map_err(link)?,
     };
+    let ours = wish.others != Others::Users;
     let ipv6 = wish.addresses.iter().any(|address| !address.is_ipv4());
     let conf = |key: &str| format!("ipv6/conf/{}/{key}", wish.name);
-    sysctl::set_if_known(&conf("accept_ra"), "0").map_err(setting)?;
-    sysctl::set_if_known(&conf("disable_ipv6"), if ipv6 { "0" } else { "1" }).map_err(setting)?;
+    // The host may have its own addresses on the user's bridge from a router.
+    if ours {
+        sysctl::set_if_known(&conf("accept_ra"), "0").map_err(setting)?;
+    }
+    if ours || ipv6 {
+        let value = if ipv6 { "0" } else { "1" };
+        sysctl::set_if_known(&conf("disable_ipv6"), value).map_err(setting)?;
+    }
     let mut messages = Vec::new();
+    let mut added = Vec::new();
     let there: Vec<AddressInfo> = route::dump_addresses(socket).map_err(link)?;
     let there: Vec<AddressInfo> =
         there.into_iter().filter(|address| address.interface == info.index).collect();
@@ -79,6 +100,7 @@ pub fn ensure(socket: &mut Socket, wish: &BridgeWish) -> Result<Bridge, BridgeEr
             .any(|old| old.address == address.address() && old.prefix == address.prefix())
         {
             messages.push(address_add(info.index, address.address(), address.prefix()));
+            added.push(*address);
         }
     }
     for old in
@@ -94,12 +116,56 @@ pub fn ensure(socket: &mut Socket, wish: &BridgeWish) -> Result<Bridge, BridgeEr
     }
     let change = LinkChange {
         state: Some(State::Up),
-        mtu: wish.mtu.filter(|&mtu| mtu != info.mtu),
+        mtu: wish.mtu.filter(|&mtu| ours && mtu != info.mtu),
         ..LinkChange::default()
     };
     messages.push(link_set(Link::Index(info.index), &change));
     socket.send(&messages).map_err(link)?;
-    Ok(Bridge { index: info.index, mac: Mac(info.mac.unwrap_or_default()) })
+    Ok((Bridge { index: info.index, mac: Mac(info.mac.unwrap_or_default()) }, added))
+}
+
+/// The addresses of a bridge, if it is there.
+///
+/// # Errors
+/// When an interface of this name is no bridge.
+pub fn look(socket: &mut Socket, name: &str) -> Result<Option<Vec<Subnet>>, BridgeError> {
+    let link = |source| BridgeError::Link { name: name.to_owned(), source };
+    let info = match route::find_link(socket, Link::Name(name)).map_err(link)? {
+        Some(info) if info.kind == "bridge" => info,
+        Some(info) => return Err(BridgeError::Other(info.name)),
+        None => return Ok(None),
+    };
+    let all = route::dump_addresses(socket).map_err(link)?;
+    let own = all.into_iter().filter(|address| address.interface == info.index);
+    Ok(Some(own.filter_map(|address| Subnet::new(address.address, address.prefix)).collect()))
+}
+
+/// Removes addresses from a bridge; what is not there is no error.
+pub fn take_back(socket: &mut Socket, name: &str, addresses: &[Subnet]) -> Result<(), BridgeError> {
+    let failed = |source| BridgeError::Link { name: name.to_owned(), source };
+    let Some(info) = route::find_link(socket, Link::Name(name)).map_err(failed)? else {
+        return Ok(());
+    };
+    for address in addresses {
+        match socket.send(&[address_delete(info.index, address.address(), address.prefix())]) {
+            Err(error) if !error.is_missing() => return Err(failed(error)),
+            Err(_) | Ok(()) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Removes a bridge that has no ports; one that is not there is no error.
+pub fn remove_unused(socket: &mut Socket, name: &str) -> Result<(), BridgeError> {
+    let failed = |source| BridgeError::Link { name: name.to_owned(), source };
+    let links = route::dump_links(socket).map_err(failed)?;
+    let own = links.iter().find(|link| link.name == name && link.kind == "bridge");
+    match own {
+        Some(own) if !links.iter().any(|link| link.master == Some(own.index)) => {
+            remove(socket, name)
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn create(socket: &mut Socket, wish: &BridgeWish) -> Result<LinkInfo, NetlinkError> {
@@ -107,7 +173,7 @@ fn create(socket: &mut Socket, wish: &BridgeWish) -> Result<LinkInfo, NetlinkErr
     // change under the containers' neighbour caches.
     let link = NewLink {
         name: &wish.name,
-        mac: Some(Mac::random().0),
+        mac: Some(wish.mac.unwrap_or_else(Mac::random).0),
         mtu: wish.mtu,
         ..NewLink::default()
     };
@@ -116,6 +182,19 @@ fn create(socket: &mut Socket, wish: &BridgeWish) -> Result<LinkInfo, NetlinkErr
         Err(_) | Ok(()) => {}
     }
     route::find_link(socket, Link::Name(&wish.name))?.ok_or(NetlinkError::Malformed)
+}
+
+/// Makes an interface that leads nowhere, or sees that it is there: the parent of a macvlan network
+/// without one.
+pub fn ensure_dummy(socket: &mut Socket, name: &str) -> Result<(), BridgeError> {
+    let failed = |source| BridgeError::Link { name: name.to_owned(), source };
+    let link = NewLink { name, state: State::Up, ..NewLink::default() };
+    let mut make = |kind: &LinkKind<'_>| match socket.send(&[link_create(&link, kind)]) {
+        Err(error) if error.is_existing() => Ok(()),
+        outcome => outcome,
+    };
+    // Not every kernel has the dummy driver; a bridge without ports leads nowhere either.
+    make(&LinkKind::Dummy).or_else(|_| make(&LinkKind::Bridge)).map_err(failed)
 }
 
 /// Removes a bridge; one that is not there is no error.

@@ -7,6 +7,7 @@
 //! Invariants: no external program is run; one nftables table a family, named by the instance,
 //! is all we write into the host's firewall; a network namespace is held by a descriptor only.
 
+pub mod announcements;
 pub mod bridge;
 pub mod files;
 pub mod firewall;

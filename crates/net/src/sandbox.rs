@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sys::netlink::announce::Announcer;
@@ -25,6 +25,7 @@ use sys::netlink::route::{
 };
 use sys::netlink::{NetlinkError, Protocol, Socket, netns};
 
+use crate::announcements::{self, Announce, Repeat};
 use crate::mac::random_bytes;
 use crate::sysctl::{self, SysctlError};
 use crate::{Mac, Subnet};
@@ -47,6 +48,8 @@ pub struct Sandbox {
     netns: OwnedFd,
     socket: Socket,
     announcer: Announcer,
+    /// What is told again later.
+    repeats: Vec<Repeat>,
 }
 
 /// An interface of a sandbox.
@@ -69,6 +72,8 @@ pub struct Settings {
     pub gateways: Vec<IpAddr>,
     /// Paths below `/proc/sys/net`, and values.
     pub sysctls: Vec<(String, String)>,
+    /// Whether and how often the addresses are told to the neighbours.
+    pub announce: Option<Announce>,
 }
 
 impl Sandbox {
@@ -95,23 +100,23 @@ impl Sandbox {
         socket
             .send(&[link_set(Link::Name("lo"), &up)])
             .map_err(|source| SandboxError::Interface { name: "lo".to_owned(), source })?;
-        Ok(Sandbox { netns, socket, announcer })
+        Ok(Sandbox { netns, socket, announcer, repeats: Vec::new() })
     }
 
     /// Opens the namespace of a running container.
     pub fn open(netns: OwnedFd) -> Result<Sandbox, SandboxError> {
         let inside = netns::within(netns.as_fd(), open_sockets);
         let (socket, announcer) = inside.map_err(|source| SandboxError::Namespace { source })??;
-        Ok(Sandbox { netns, socket, announcer })
+        Ok(Sandbox { netns, socket, announcer, repeats: Vec::new() })
     }
 
     pub fn netns(&self) -> BorrowedFd<'_> {
         self.netns.as_fd()
     }
 
-    /// Gives up the sockets and keeps the namespace.
+    /// Gives up the sockets and keeps the namespace. What is told again, is so in the background.
     pub fn into_netns(self) -> OwnedFd {
-        close_later(self.announcer);
+        announcements::later(self.announcer, self.repeats);
         self.netns
     }
 
@@ -215,9 +220,14 @@ impl Sandbox {
                 .map_err(|source| SandboxError::Namespace { source })?
                 .map_err(|source| SandboxError::Setting { source })?;
         }
-        for address in &settings.addresses {
-            // A courtesy to the neighbours' caches; they also learn by asking again.
-            let _ = self.announcer.announce(port.index, port.mac.0, address.address());
+        if let Some(mut announce) = settings.announce.filter(|announce| announce.times > 0) {
+            let addresses = settings.addresses.iter().map(|address| address.address()).collect();
+            announce.times -= 1;
+            let repeat = Repeat { announce, interface: port.index, mac: port.mac, addresses };
+            repeat.tell(&self.announcer);
+            if repeat.announce.times > 0 {
+                self.repeats.push(repeat);
+            }
         }
         Ok(())
     }
@@ -269,23 +279,6 @@ fn open_sockets() -> Result<(Socket, Announcer), SandboxError> {
         Socket::open(Protocol::Route).map_err(|source| SandboxError::Netlink { source })?;
     let announcer = Announcer::open().map_err(|source| SandboxError::Namespace { source })?;
     Ok((socket, announcer))
-}
-
-/// Closes a packet socket on a thread of its own: the kernel waits for an RCU grace period there,
-/// 10 to 20 ms, which no start should pay.
-///
-/// Source: linux `net/packet/af_packet.c`, `packet_release`.
-fn close_later(announcer: Announcer) {
-    static CLOSER: OnceLock<Option<mpsc::Sender<Announcer>>> = OnceLock::new();
-    let closer = CLOSER.get_or_init(|| {
-        let (sender, receiver) = mpsc::channel::<Announcer>();
-        let thread = std::thread::Builder::new().name("socket-closer".to_owned());
-        thread.spawn(move || receiver.into_iter().for_each(drop)).ok().map(|_| sender)
-    });
-    if let Some(closer) = closer {
-        // One that comes back is closed here, slowly.
-        let _ = closer.send(announcer);
-    }
 }
 
 /// A made-up name for a veth's outer end.

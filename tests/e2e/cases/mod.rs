@@ -19,6 +19,8 @@ mod images_travel;
 mod listing;
 mod login;
 mod manifests;
+mod net_bridge;
+mod net_endpoints;
 mod networks;
 mod registry;
 mod registry_auth;
@@ -58,6 +60,8 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         build_results::CASES,
         volumes::CASES,
         networks::CASES,
+        net_endpoints::CASES,
+        net_bridge::CASES,
         registry::CASES,
         serve::CASES,
         relay::CASES,

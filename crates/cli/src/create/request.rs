@@ -509,6 +509,11 @@ fn networking(matches: &Matches, host: &mut HostConfig) -> Result<NetworkingConf
             apply_container_wide(matches, &mut attachment)?;
         }
         let name = attachment.network.clone();
+        if !networks::is_user_defined(&attachment.network) && !attachment.aliases.is_empty() {
+            return Err(
+                "network-scoped aliases are only supported for user-defined networks".to_owned()
+            );
+        }
         let endpoint = endpoint(attachment)?;
         // Older daemons make the endpoint of the one network by themselves.
         if count == 1 && matches.given("network") && endpoint == EndpointSettings::default() {
@@ -566,15 +571,10 @@ fn apply_container_wide(
 /// The settings of one attachment.
 ///
 /// # Errors
-/// When it wants what only a user's own network has.
+/// When it names no network, or its MAC address is none.
 pub fn endpoint(attachment: networks::Attachment) -> Result<EndpointSettings, Wrong> {
     if attachment.network.trim().is_empty() {
         return Err("no name set for network".to_owned());
-    }
-    if !networks::is_user_defined(&attachment.network) && !attachment.aliases.is_empty() {
-        return Err(
-            "network-scoped aliases are only supported for user-defined networks".to_owned()
-        );
     }
     check_mac(&attachment.mac)?;
     let ipam = EndpointIpamConfig {

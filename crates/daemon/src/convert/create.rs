@@ -9,9 +9,11 @@ use api::network::EndpointSettings;
 use api::version::{ApiVersion, v};
 use engine::containers::spec as wish;
 
+use super::legacy;
 use crate::http::Failure;
 
-type Result<T> = std::result::Result<T, Failure>;
+pub(super) type Result<T> = std::result::Result<T, Failure>;
+pub(super) type Endpoints = BTreeMap<String, wish::EndpointSpec>;
 
 /// The engine's request for a body of version `version`, and what the client is to be warned of.
 pub fn create(
@@ -52,11 +54,12 @@ pub fn create(
     };
     let (default, rest): (Vec<_>, Vec<_>) =
         endpoints.into_iter().partition(|(network, _)| network == "default");
-    let endpoints = default
+    let mut endpoints: Endpoints = default
         .into_iter()
         .chain(rest)
         .map(|(network, settings)| (named(network), endpoint(settings.unwrap_or_default())))
         .collect();
+    warnings.extend(legacy::interface_sysctls(version, &mut host, &mut endpoints)?);
     let request = wish::CreateRequest {
         name: (!name.is_empty()).then(|| name.to_owned()),
         platform,
@@ -210,6 +213,7 @@ fn container(
         config: image_config(version, config),
         host,
         endpoints,
+        networks_settled: false,
     }
 }
 
@@ -659,6 +663,45 @@ mod tests {
         let spec = parse(50, body).unwrap().spec;
         let [(name, wish)] = &Vec::from_iter(spec.endpoints)[..] else { panic!("one endpoint") };
         assert_eq!((name.as_str(), wish.mac_address.as_str()), ("bridge", "02:00:00:00:00:01"));
+    }
+
+    #[test]
+    fn settings_of_eth0_are_its_networks() {
+        let check = |minor: u32, name: &str, want: Expect| {
+            let json = format!(
+                r#"{{"Image":"i","HostConfig":{{"Sysctls":{{"net.ipv6.conf.{name}.accept_ra":"2"}}}}}}"#
+            );
+            let body = CreateRequest::from_slice(json.as_bytes()).unwrap().unwrap();
+            want.assert_eq(&match create(v(minor), "n", "", body) {
+                Ok((request, warnings)) => {
+                    let options = request.spec.endpoints.get("bridge").map(|one| &one.driver_opts);
+                    format!("{options:?} {warnings:?}")
+                }
+                Err(failure) => format!("{}: {}", failure.status.as_u16(), failure.message),
+            });
+        };
+        check(
+            47,
+            "eth0",
+            expect![[
+                r#"Some({"com.docker.network.endpoint.sysctls": "net.ipv6.conf.IFNAME.accept_ra=2"}) ["Migrated sysctl \"net.ipv6.conf.eth0.accept_ra\" to DriverOpts{\"com.docker.network.endpoint.sysctls\":\"net.ipv6.conf.IFNAME.accept_ra=2\"}."]"#
+            ]],
+        );
+        check(
+            47,
+            "eth1",
+            expect![
+                "400: unable to determine network endpoint for sysctl net.ipv6.conf.eth1.accept_ra, use driver option 'com.docker.network.endpoint.sysctls' to set per-interface sysctls"
+            ],
+        );
+        check(
+            48,
+            "eth0",
+            expect![[
+                r#"400: interface specific sysctl setting "net.ipv6.conf.eth0.accept_ra" must be supplied using driver option 'com.docker.network.endpoint.sysctls'"#
+            ]],
+        );
+        check(48, "all", expect!["None []"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Between Docker's JSON types and the engine's.
 
 pub mod create;
+mod legacy;
 pub mod view;
 
 use std::time::SystemTime;

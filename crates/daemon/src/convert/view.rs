@@ -159,7 +159,16 @@ fn config(spec: wish::ContainerSpec) -> docker::Config {
         working_dir: image.working_dir,
         entrypoint: docker::StrSlice(image.entrypoint),
         network_disabled: spec.network_disabled,
-        mac_address: spec.mac_address,
+        // For clients that know of no other place.
+        // Source: moby 28.2 `daemon/inspect.go`.
+        mac_address: if spec.mac_address.is_empty() {
+            spec.endpoints
+                .get(&spec.host.network.to_string())
+                .map(|endpoint| endpoint.mac_address.clone())
+                .unwrap_or_default()
+        } else {
+            spec.mac_address
+        },
         on_build: null(image.on_build),
         labels: Some(image.labels),
         stop_signal: image.stop_signal,

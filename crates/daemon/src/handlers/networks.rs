@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use api::compat::{self, Answer as Shape};
 use api::network as docker;
-use engine::networks::{NetworkInfo, NetworkRequest, SubnetRequest};
+use engine::networks::{Force, NetworkInfo, NetworkRequest, SubnetRequest};
 use hyper::StatusCode;
 
 use crate::convert::{create::endpoint, time};
@@ -136,14 +136,19 @@ pub async fn delete(call: &Call, asked: &str) -> Result {
 
 pub async fn connect(mut call: Call, asked: &str) -> Result {
     let body: docker::ConnectRequest = call.json().await?.unwrap_or_default();
-    let wish = endpoint(body.endpoint_config.unwrap_or_default());
+    let mut wish = endpoint(body.endpoint_config.unwrap_or_default());
+    // Source: moby's API history, 1.54.
+    if call.version < api::version::v(54) {
+        wish.mac_address.clear();
+    }
     call.engine.connect_network(asked, &body.container, wish).await?;
     Ok(reply::empty(StatusCode::OK).into())
 }
 
 pub async fn disconnect(mut call: Call, asked: &str) -> Result {
     let body: docker::DisconnectRequest = call.json().await?.unwrap_or_default();
-    call.engine.disconnect_network(asked, &body.container).await?;
+    let force = if body.force { Force::Yes } else { Force::No };
+    call.engine.disconnect_network(asked, &body.container, force).await?;
     Ok(reply::empty(StatusCode::OK).into())
 }
 

@@ -86,6 +86,8 @@ fn create(engine: &Arc<Inner>, request: CreateRequest) -> Result<Created> {
     links::resolve(engine, &mut spec)?;
     settle(engine, &mut spec.host);
     engine.networks.validate(&spec)?;
+    spec.settle_networks();
+    engine.networks.name_endpoints(&mut spec);
     let mut mounts = mounts::resolve(&spec, |other| Ok(other_mounts(&*joined(engine, other)?)))?;
     check_binds(&mounts)?;
     mounts::guard_root(&mut mounts, &engine.config.data_root)?;
@@ -197,10 +199,15 @@ fn settle(engine: &Inner, host: &mut HostSpec) {
     }
 }
 
-/// `container:NAME` is kept by id, so that a rename does not change its meaning.
+/// `container:NAME` is kept by id, so that a rename does not change its meaning. Whose network is
+/// joined may be made later: it is looked for at the start.
+///
+/// Source: moby 28.2 `daemon/daemon_unix.go`, `adaptSharedNamespaceContainer`.
 fn resolve_joined(engine: &Inner, spec: &mut ContainerSpec) -> Result<()> {
-    if let NetworkMode::Container(other) = &mut spec.host.network {
-        *other = joined(engine, other)?.id.to_string();
+    if let NetworkMode::Container(other) = &mut spec.host.network
+        && let Ok(found) = engine.containers.resolve(other)
+    {
+        *other = found.id.to_string();
     }
     if let IpcMode::Container(other) = &mut spec.host.ipc {
         *other = joined(engine, other)?.id.to_string();
@@ -238,7 +245,8 @@ fn hostname(engine: &Inner, record: &Record) -> Result<String> {
         return Ok(spec.hostname.clone());
     }
     if let NetworkMode::Container(other) = &spec.host.network {
-        return Ok(engine.containers.resolve(other)?.now().record.hostname.clone());
+        let other = engine.containers.resolve(other).map(|found| found.now());
+        return Ok(other.map_or_else(|_| record.id.short(), |other| other.record.hostname.clone()));
     }
     if spec.host.network == NetworkMode::Host || spec.host.uts == UtsMode::Host {
         return Ok(rustix::system::uname().nodename().to_string_lossy().into_owned());

@@ -8,7 +8,7 @@
 //! Source: moby 28.2 `daemon/daemon_unix.go` (`registerLinks`), `daemon/links.go`,
 //! `daemon/delete.go` (`rmLink`), `daemon/container_operations_unix.go` (`getLegacyLinkEnv`).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -34,6 +34,7 @@ const TARGET_PATIENCE: Duration = Duration::from_secs(5);
 /// # Errors
 /// `Invalid` for a target that does not exist or cannot be linked to.
 pub(crate) fn resolve(engine: &Inner, spec: &mut ContainerSpec) -> Result<()> {
+    let legacy = is_legacy(spec);
     for link in &mut spec.host.links {
         if link.is_empty() {
             return Err(Error::invalid("empty string specified for links"));
@@ -41,10 +42,18 @@ pub(crate) fn resolve(engine: &Inner, spec: &mut ContainerSpec) -> Result<()> {
         if link.split(':').count() > 2 {
             return Err(Error::invalid(format!("bad format for links: {link}")));
         }
+        if !legacy {
+            // A name on the network, whose owner may come and go.
+            continue;
+        }
         let (name, alias) = link_parts(link);
         let mut target = find(engine, name)?;
+        let mut seen = BTreeSet::from([target.id]);
         while let NetworkMode::Container(other) = &target.now().record.spec.host.network {
             target = find(engine, other)?;
+            if !seen.insert(target.id) {
+                break;
+            }
         }
         if target.now().record.spec.host.network == NetworkMode::Host {
             return Err(words::link_to_host_network());
@@ -52,6 +61,14 @@ pub(crate) fn resolve(engine: &Inner, spec: &mut ContainerSpec) -> Result<()> {
         *link = format!("{}:{alias}", target.id);
     }
     Ok(())
+}
+
+/// Whether links are bonds between containers, made at create. On a user-defined network they are
+/// names alone.
+///
+/// Source: moby 28.2 `daemon/daemon_unix.go`, `registerLinks`.
+fn is_legacy(spec: &ContainerSpec) -> bool {
+    !matches!(spec.host.network, NetworkMode::Named(_))
 }
 
 /// Not `NotFound`: clients take that for a missing image.
@@ -66,7 +83,7 @@ fn links_of<'a>(
     engine: &'a Inner,
     record: &'a Record,
 ) -> impl Iterator<Item = (&'a str, Arc<Container>)> {
-    record.spec.host.links.iter().filter_map(|link| {
+    record.spec.host.links.iter().filter(|_| is_legacy(&record.spec)).filter_map(|link| {
         let (target, alias) = link_parts(link);
         Some((alias, engine.containers.resolve(target).ok()?))
     })
@@ -74,6 +91,9 @@ fn links_of<'a>(
 
 /// As inspect shows them: `/db:/web/alias`.
 pub(crate) fn shown(engine: &Inner, record: &Record) -> Vec<String> {
+    if !is_legacy(&record.spec) {
+        return record.spec.host.links.clone();
+    }
     let links = links_of(engine, record);
     links
         .map(|(alias, target)| format!("/{}:/{}/{alias}", target.now().record.name, record.name))
@@ -105,7 +125,7 @@ pub(crate) fn is_target(engine: &Inner, id: &Id) -> bool {
 
 /// Refuses a start whose links on the default bridge lead to what does not run. Blocking.
 pub(crate) fn check_running(engine: &Inner, record: &Record) -> Result<()> {
-    if record.spec.host.network != NetworkMode::Bridge {
+    if !record.spec.endpoints.contains_key("bridge") {
         return Ok(());
     }
     let deadline = Instant::now() + TARGET_PATIENCE;
@@ -128,6 +148,10 @@ pub(crate) fn check_running(engine: &Inner, record: &Record) -> Result<()> {
                     return Err(words::link_not_running(name, &record.name, alias));
                 }
             }
+        }
+        let there = target.now();
+        if !there.record.spec.endpoints.contains_key("bridge") {
+            return Err(words::link_elsewhere(&there.record.name));
         }
     }
     Ok(())

@@ -305,7 +305,7 @@ impl Selection {
             network.endpoints.iter().any(|(name, endpoint)| {
                 name == wanted
                     || (!endpoint.network_id.is_empty() && endpoint.network_id.starts_with(wanted))
-            }) || view.record.spec.host.network.to_string() == wanted
+            })
         });
         if !on_it || !by_port {
             return on_it;

@@ -21,6 +21,7 @@ mod execs;
 mod files;
 pub mod health;
 pub mod inspect;
+pub(crate) mod joined;
 pub(crate) mod lifecycle;
 pub mod limits;
 pub(crate) mod link;

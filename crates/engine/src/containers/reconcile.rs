@@ -132,7 +132,8 @@ pub(crate) async fn look(engine: &Arc<Inner>) -> Result<Vec<Found>> {
     // All at the same time: one that hangs may cost its own container's answer, nobody else's.
     let mut looks = Vec::with_capacity(records.len());
     let mut known = BTreeSet::new();
-    for (name, record) in records {
+    for (name, mut record) in records {
+        record.spec.settle_old_networks();
         if record.id.to_string() != name {
             warn!(directory = name, "container record of another id");
             continue;

@@ -48,6 +48,8 @@ pub struct ContainerSpec {
     pub host: HostSpec,
     /// Wishes for each network, by its name or id, as in `NetworkingConfig.EndpointsConfig`.
     pub endpoints: BTreeMap<String, EndpointSpec>,
+    /// Whether `endpoints` holds all networks; see [`Self::settle_networks`].
+    pub networks_settled: bool,
 }
 
 /// The part of the wish that concerns this host (Docker's `HostConfig`).
@@ -363,6 +365,39 @@ pub struct EndpointSpec {
 }
 
 impl ContainerSpec {
+    /// Puts the mode's network where the wish names none: from now on `endpoints` alone says which
+    /// networks the container has, and it may come to have none.
+    ///
+    /// Source: moby 28.2 `daemon/container_operations.go`, `updateContainerNetworkSettings`.
+    pub fn settle_networks(&mut self) {
+        self.networks_settled = true;
+        match &self.host.network {
+            NetworkMode::Container(_) => self.endpoints.clear(),
+            _ if self.network_disabled => self.endpoints.clear(),
+            mode if self.endpoints.is_empty() => {
+                self.endpoints.insert(mode.to_string(), EndpointSpec::default());
+            }
+            NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None | NetworkMode::Named(_) => {
+            }
+        }
+    }
+
+    /// As [`Self::settle_networks`], for records of versions that joined the mode's network besides.
+    pub fn settle_old_networks(&mut self) {
+        if self.networks_settled {
+            return;
+        }
+        let mode = match &self.host.network {
+            NetworkMode::Container(_) => None,
+            _ if self.network_disabled => None,
+            mode => Some(mode.to_string()),
+        };
+        if let Some(mode) = mode {
+            self.endpoints.entry(mode).or_default();
+        }
+        self.settle_networks();
+    }
+
     /// The command line: entrypoint, then arguments.
     #[must_use]
     pub fn argv(&self) -> Vec<String> {
@@ -489,12 +524,13 @@ impl FromStr for NetworkMode {
             "" | "default" | "bridge" => Self::Bridge,
             "host" => Self::Host,
             "none" => Self::None,
+            // Source: moby 28.2 `runconfig/hostconfig.go`.
+            "container" | "container:" => {
+                return Err(Error::invalid(
+                    "invalid network mode: invalid container format container:<name|id>",
+                ));
+            }
             _ => match joined(text) {
-                Some("") => {
-                    return Err(Error::invalid(
-                        "Invalid network mode: invalid container format container:<name|id>",
-                    ));
-                }
                 Some(other) => Self::Container(other.to_owned()),
                 None => Self::Named(text.to_owned()),
             },

@@ -23,6 +23,7 @@ use tokio::sync::{Notify, mpsc};
 use tracing::warn;
 
 use super::derive::{self, DeviceNode, HostMount, Inputs, ManagedFiles};
+use super::joined::{joined_hostname, joined_pids, joined_shm, network_owner};
 use super::link::{Link, News};
 use super::link_env::{self, Linked};
 use super::links;
@@ -30,7 +31,7 @@ use super::log_tag::Subject;
 use super::mounts::Mount;
 use super::propagation;
 use super::record::{EXIT_FILE, Life, Record};
-use super::spec::{IpcMode, LogSpec, MountKind, NetworkMode, PidMode, Protocol};
+use super::spec::{LogSpec, MountKind, NetworkMode, Protocol};
 use super::step::{Run, StartFailure};
 use super::task::{PendingAttach, event_attributes};
 use super::volume_mounts;
@@ -243,12 +244,7 @@ async fn hand_start(
     listeners: &[Listener],
     pending: Vec<PendingAttach>,
 ) -> std::result::Result<(i32, Timestamp), StartFailure> {
-    for some in listeners.chunks(FDS_MAX) {
-        let ports = some.iter().filter_map(proxy_port).collect::<Vec<_>>();
-        let fds = some.iter().filter(|listener| proxy_port(listener).is_some());
-        let fds = fds.map(|listener| listener.socket.as_fd()).collect::<Vec<_>>();
-        link.demand(&Request::Publish { ports }, &fds).await?;
-    }
+    hand_ports(link, listeners).await?;
     let attach = pending.iter().map(|client| client.options.clone()).collect();
     let fds: Vec<_> = netns
         .iter()
@@ -271,6 +267,17 @@ async fn hand_start(
             Err(StartFailure { code: START_FAILED, message: text, users_fault: false })
         }
     }
+}
+
+/// Gives a monitor the sockets of published ports.
+pub(crate) async fn hand_ports(link: &Link, listeners: &[Listener]) -> Result<()> {
+    for some in listeners.chunks(FDS_MAX) {
+        let ports = some.iter().filter_map(proxy_port).collect::<Vec<_>>();
+        let fds = some.iter().filter(|listener| proxy_port(listener).is_some());
+        let fds = fds.map(|listener| listener.socket.as_fd()).collect::<Vec<_>>();
+        link.demand(&Request::Publish { ports }, &fds).await?;
+    }
+    Ok(())
 }
 
 fn proxy_port(listener: &Listener) -> Option<ProxyPort> {
@@ -305,6 +312,7 @@ fn prepare(engine: &Inner, record: &Record) -> std::result::Result<Ready, StartF
     make_dir(&run)?;
     remove_file(&dir.join(EXIT_FILE))?;
     let joined = joined_pids(engine, record)?;
+    let hostname = joined_hostname(engine, record)?;
     links::check_running(engine, record)?;
     let mut held = Vec::new();
     let mounts = host_mounts(engine, record, &mut held)?;
@@ -312,7 +320,7 @@ fn prepare(engine: &Inner, record: &Record) -> std::result::Result<Ready, StartF
         id: record.id,
         name: &record.name,
         spec: &record.spec,
-        hostname: &record.hostname,
+        hostname: &hostname,
     })?;
     // After the networks, as in Docker.
     for mount in record.mounts.iter().filter(|mount| mount.kind == MountKind::Volume) {
@@ -332,7 +340,7 @@ fn prepare(engine: &Inner, record: &Record) -> std::result::Result<Ready, StartF
         config: &engine.config,
         default_shm_size: engine.live().default_shm_size,
         host: &engine.host,
-        hostname: &record.hostname,
+        hostname: &hostname,
         mounts: &mounts,
         files: &files,
         joined: &joined,
@@ -384,75 +392,6 @@ fn remove_file(path: &Path) -> Result<()> {
             Err(file_error("remove", path, error))
         }
         Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-/// Pids of the containers whose namespaces this one joins, by what the wish calls them.
-fn joined_pids(engine: &Inner, record: &Record) -> Result<BTreeMap<String, i32>> {
-    let host = &record.spec.host;
-    let mut found = BTreeMap::new();
-    let network = match &host.network {
-        NetworkMode::Container(other) => Some((other, "network")),
-        NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None | NetworkMode::Named(_) => None,
-    };
-    let ipc = match &host.ipc {
-        IpcMode::Container(other) => Some((other, "IPC")),
-        IpcMode::Unset | IpcMode::None | IpcMode::Private | IpcMode::Shareable | IpcMode::Host => {
-            None
-        }
-    };
-    let pid = match &host.pid {
-        PidMode::Container(other) => Some((other, "PID")),
-        PidMode::Private | PidMode::Host => None,
-    };
-    for (other, what) in [network, ipc, pid].into_iter().flatten() {
-        let in_words = |error: Error| words::cannot_join(what, error.message);
-        let container = engine.containers.resolve(other).map_err(in_words)?;
-        let view = container.now();
-        let Some(run) = view.phase.run() else {
-            if what == "network" {
-                let name = &view.record.name;
-                return Err(words::cannot_join_network(
-                    name,
-                    super::inspect::status(&view.phase).name(),
-                ));
-            }
-            return Err(in_words(words::not_running(container.id)));
-        };
-        if what == "IPC" && !shares_ipc(&view.record.spec.host.ipc) {
-            return Err(words::non_shareable_ipc(container.id));
-        }
-        found.insert(other.clone(), run.pid);
-    }
-    Ok(found)
-}
-
-/// Whether others may join the IPC namespace of a container that asked for this.
-fn shares_ipc(mode: &IpcMode) -> bool {
-    match mode {
-        IpcMode::Shareable | IpcMode::Host | IpcMode::Container(_) => true,
-        IpcMode::Unset | IpcMode::None | IpcMode::Private => false,
-    }
-}
-
-/// The `/dev/shm` of the container whose IPC namespace is joined, as a detached mount.
-fn joined_shm(record: &Record, joined: &BTreeMap<String, i32>) -> Option<OwnedFd> {
-    let IpcMode::Container(other) = &record.spec.host.ipc else { return None };
-    let namespace = format!("/proc/{}/ns/mnt", joined.get(other)?);
-    let take = || -> io::Result<OwnedFd> {
-        let namespace = fs::File::open(namespace)?;
-        // setns(2): only a thread that shares its directories with no other may change them.
-        sys::namespace::unshare_directories()?;
-        sys::namespace::join(&namespace, sys::namespace::Namespaces::MOUNT)?;
-        sys::mount::clone_tree(rustix::fs::CWD, Path::new("/dev/shm"), sys::mount::Depth::Only)
-    };
-    match std::thread::spawn(take).join() {
-        Ok(Ok(tree)) => Some(tree),
-        Ok(Err(error)) => {
-            warn!(container = %record.id, error = chain(&error), "shared memory not shared");
-            None
-        }
-        Err(panic) => std::panic::resume_unwind(panic),
     }
 }
 
@@ -548,7 +487,7 @@ fn volume_mounted(engine: &Inner, record: &Record, mount: &Mount) {
 /// What the links of a container on the default bridge put into its environment. A link to what
 /// does not run there has been refused or is void.
 pub(crate) fn link_env(engine: &Inner, record: &Record) -> Vec<String> {
-    if record.spec.host.network != NetworkMode::Bridge {
+    if !record.spec.endpoints.contains_key("bridge") {
         return Vec::new();
     }
     let mut all = Vec::new();
@@ -579,7 +518,8 @@ fn managed_files(
     network: &networks::Prepared,
 ) -> Result<ManagedFiles> {
     if let NetworkMode::Container(other) = &record.spec.host.network {
-        return Ok(files_in(&engine.config.container_dir(&engine.containers.resolve(other)?.id)));
+        let owner = network_owner(engine, other)?;
+        return Ok(files_in(&engine.config.container_dir(&owner.id)));
     }
     let files = files_in(&engine.config.container_dir(&record.id));
     for (path, text) in [
@@ -639,8 +579,6 @@ fn settings(engine: &Inner, record: &Record, run: &Path) -> Result<MonitorSettin
         .store
         .snapshot(&record.id.to_string())
         .map_err(|source| Error::caused(Kind::Internal, source))?;
-    let user_network =
-        matches!(spec.host.network, NetworkMode::Named(_)) || spec.endpoints.len() > 1;
     Ok(MonitorSettings {
         container: record.id,
         config: run.join("config.json"),
@@ -670,16 +608,15 @@ fn settings(engine: &Inner, record: &Record, run: &Path) -> Result<MonitorSettin
         runtime: runtime_choice(engine, &spec.host.runtime, run)?,
         cgroup: Some(PathBuf::from(derive::cgroup_path(&record.id, spec, &engine.config))),
         init: spec.host.init.unwrap_or(engine.config.init),
-        resolver: (user_network || bridged(&spec.host.network))
-            .then(|| run.join(net::zone::RESOLVER_FILE)),
+        resolver: may_resolve(&spec.host.network).then(|| run.join(net::zone::RESOLVER_FILE)),
     })
 }
 
-/// Whether a container may get on a user's network later.
-fn bridged(mode: &NetworkMode) -> bool {
+/// Whether a container is on a user's network, or may get there later.
+fn may_resolve(mode: &NetworkMode) -> bool {
     match mode {
-        NetworkMode::Bridge | NetworkMode::Named(_) => true,
-        NetworkMode::Host | NetworkMode::None | NetworkMode::Container(_) => false,
+        NetworkMode::Bridge | NetworkMode::None | NetworkMode::Named(_) => true,
+        NetworkMode::Host | NetworkMode::Container(_) => false,
     }
 }
 

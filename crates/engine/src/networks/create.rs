@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use net::Subnet;
 use net::pool::{self, Leases, PoolRange, SubnetWish};
 use spec::Id;
 
 use super::publish::HOST_BINDING;
-use super::record::{Driver, NetworkRecord, PREDEFINED, SubnetRecord};
+use super::record::{Driver, IdleSubnet, NetworkRecord, SubnetRecord, dummy_name};
 use super::view::{NetworkRequest, SubnetRequest};
+use super::wish::is_predefined;
 use super::words;
 use crate::error::{Error, Result};
 
@@ -25,7 +26,7 @@ pub(super) struct Pools<'a> {
 }
 
 pub(super) fn check_name(name: &str) -> Result<()> {
-    if PREDEFINED.iter().any(|(predefined, _)| *predefined == name) {
+    if is_predefined(name) {
         return Err(words::predefined_create(name));
     }
     // All else is a name, spaces included: nothing on the host is called by it.
@@ -44,7 +45,7 @@ pub(super) fn record(request: &NetworkRequest, pools: &Pools<'_>) -> Result<Netw
     let driver = driver(request)?;
     match request.ipam_driver.as_str() {
         "" | "default" => {}
-        other => return Err(Error::invalid(format!("invalid IPAM driver: {other}"))),
+        other => return Err(words::no_such_driver(other)),
     }
     let id = Id::random();
     let yes =
@@ -68,6 +69,8 @@ pub(super) fn record(request: &NetworkRequest, pools: &Pools<'_>) -> Result<Netw
         subnets: Vec::new(),
         interface: interface(driver, request, &id)?,
         adopted: false,
+        added: Vec::new(),
+        idle: Vec::new(),
     };
     if !record.ipv4 && !record.ipv6 {
         return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
@@ -77,6 +80,7 @@ pub(super) fn record(request: &NetworkRequest, pools: &Pools<'_>) -> Result<Netw
     }
     check_options(&record)?;
     record.subnets = subnets(&request.ipam, &record, pools)?;
+    record.idle = request.ipam.iter().filter_map(|wish| idle(wish, &record)).collect();
     Ok(record)
 }
 
@@ -112,14 +116,44 @@ fn interface(driver: Driver, request: &NetworkRequest, id: &Id) -> Result<String
                 Err(Error::invalid(format!("invalid bridge name: {name}")))
             }
         }
-        Driver::Macvlan => option("parent").ok_or_else(|| {
-            Error::invalid("macvlan needs the option parent, the name of an interface of this host")
-        }),
+        Driver::Macvlan => Ok(option("parent").unwrap_or_else(|| dummy_name(id))),
         Driver::Host | Driver::Null => Ok(String::new()),
     }
 }
 
+const ANNOUNCE_TIMES: &str = "com.docker.network.advertise_addr_nmsgs";
+const ANNOUNCE_EVERY: &str = "com.docker.network.advertise_addr_ms";
+
+/// How often, and how far apart, the addresses of a network's containers are told.
+pub(super) fn announcements(record: &NetworkRecord) -> (u32, Duration) {
+    let number = |key: &str| record.option(key).and_then(|text| text.parse::<u32>().ok());
+    let every = number(ANNOUNCE_EVERY).unwrap_or(1000);
+    (number(ANNOUNCE_TIMES).unwrap_or(3), Duration::from_millis(every.into()))
+}
+
+/// Source: moby 28.2 `libnetwork/network_unix.go`; untyped there, so an internal error.
+fn check_announcements(record: &NetworkRecord) -> Result<()> {
+    for (key, range, what) in [
+        (ANNOUNCE_TIMES, 0..=3, "an integer"),
+        (ANNOUNCE_EVERY, 100..=2000, "integer milliseconds"),
+    ] {
+        let Some(text) = record.option(key) else { continue };
+        let Ok(number) = text.parse::<i64>() else {
+            return Err(Error::internal(format!("value for option {key} {text:?} must be {what}")));
+        };
+        if !range.contains(&number) {
+            return Err(Error::internal(format!(
+                "{key} must be in the range {} to {}",
+                range.start(),
+                range.end()
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn check_options(record: &NetworkRecord) -> Result<()> {
+    check_announcements(record)?;
     if let Some(mtu) = record.option("com.docker.network.driver.mtu")
         && mtu.parse::<u16>().is_err()
     {
@@ -167,6 +201,24 @@ fn check_options(record: &NetworkRecord) -> Result<()> {
     Ok(())
 }
 
+fn enabled(subnet: Subnet, record: &NetworkRecord) -> bool {
+    if subnet.is_ipv4() { record.ipv4 } else { record.ipv6 }
+}
+
+/// A subnet of a family that the network has not: shown as it was typed, and not used.
+fn idle(wish: &SubnetRequest, record: &NetworkRecord) -> Option<IdleSubnet> {
+    let subnet = wish.subnet.parse().ok().filter(|subnet| !enabled(*subnet, record))?;
+    let auxiliary = wish.auxiliary.iter();
+    Some(IdleSubnet {
+        subnet,
+        range: wish.range.parse().ok(),
+        gateway: wish.gateway.parse().ok(),
+        auxiliary: auxiliary
+            .filter_map(|(name, text)| Some((name.clone(), text.parse().ok()?)))
+            .collect(),
+    })
+}
+
 /// The subnets, one of each enabled family.
 fn subnets(
     wishes: &[SubnetRequest],
@@ -179,11 +231,8 @@ fn subnets(
             .subnet
             .parse()
             .map_err(|error| Error::invalid(format!("invalid subnet: {error}")))?;
-        if subnet.is_ipv4() && !record.ipv4 || !subnet.is_ipv4() && !record.ipv6 {
-            let family = if subnet.is_ipv4() { "IPv4" } else { "IPv6" };
-            return Err(Error::invalid(format!(
-                "invalid subnet {subnet}: {family} is not enabled"
-            )));
+        if !enabled(subnet, record) {
+            continue;
         }
         if found.iter().any(|other| other.subnet.is_ipv4() == subnet.is_ipv4()) {
             return Err(Error::invalid(format!(
@@ -328,10 +377,52 @@ mod tests {
             &request(&[("nonsense", "", "")]),
             Err("invalid subnet: invalid CIDR address: nonsense"),
         );
-        check(
-            &request(&[("fd00::/64", "", "")]),
-            Err("invalid subnet fd00::/64: IPv6 is not enabled"),
-        );
+        // Docker keeps what is of a family that the network has not.
+        let six = request(&[("10.6.0.0/16", "", ""), ("2001:db8:77::/64", "", "2001:db8:77::9")]);
+        check(&six, Ok("10.6.0.0/16 by 10.6.0.1"));
+        let record = make(&six).unwrap();
+        let [idle] = &record.idle[..] else { panic!("{:?}", record.idle) };
+        assert_eq!(idle.subnet.to_string(), "2001:db8:77::/64");
+        assert_eq!(idle.gateway.unwrap().to_string(), "2001:db8:77::9");
+    }
+
+    #[test]
+    fn announcements_are_within_bounds() {
+        for (key, value, want) in [
+            (
+                ANNOUNCE_TIMES,
+                "4",
+                "com.docker.network.advertise_addr_nmsgs must be in the range 0 to 3",
+            ),
+            (
+                ANNOUNCE_TIMES,
+                "-1",
+                "com.docker.network.advertise_addr_nmsgs must be in the range 0 to 3",
+            ),
+            (
+                ANNOUNCE_TIMES,
+                "x",
+                "value for option com.docker.network.advertise_addr_nmsgs \"x\" must be an integer",
+            ),
+            (
+                ANNOUNCE_EVERY,
+                "99",
+                "com.docker.network.advertise_addr_ms must be in the range 100 to 2000",
+            ),
+            (
+                ANNOUNCE_EVERY,
+                "1s",
+                "value for option com.docker.network.advertise_addr_ms \"1s\" must be integer milliseconds",
+            ),
+        ] {
+            let options = BTreeMap::from([(key.to_owned(), value.to_owned())]);
+            check(&NetworkRequest { options, ..request(&[]) }, Err(want));
+        }
+        let options = [(ANNOUNCE_TIMES, "0"), (ANNOUNCE_EVERY, "2000")];
+        let options = options.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        let record = make(&NetworkRequest { options, ..request(&[]) }).unwrap();
+        assert_eq!(announcements(&record), (0, Duration::from_secs(2)));
+        assert_eq!(announcements(&make(&request(&[])).unwrap()), (3, Duration::from_secs(1)));
     }
 
     #[test]

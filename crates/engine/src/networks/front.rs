@@ -6,15 +6,19 @@ use std::fs;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use monitor::wire::Request;
 
-use super::{Container, CreatedNetwork, NetworkInfo, NetworkRequest, words};
+use super::{Attachment, Connected, Container, CreatedNetwork, NetworkInfo, NetworkRequest, words};
 use crate::Engine;
 use crate::containers::lifecycle::change;
+use crate::containers::record::Record;
 use crate::containers::resolv;
 use crate::containers::spec::EndpointSpec;
-use crate::containers::world::{blocking, files_in};
+use crate::containers::step::Phase;
+use crate::containers::task::View;
+use crate::containers::world::{blocking, files_in, hand_ports};
 use crate::error::{Error, Kind, Result};
 use crate::filters::Filters;
 
@@ -60,8 +64,8 @@ impl Engine {
     /// Connects a container: a running one at once, a stopped one for its next start.
     ///
     /// # Errors
-    /// `Forbidden` when it is connected already, `Invalid` for modes that share a namespace and for
-    /// addresses that the network cannot give.
+    /// `Forbidden` when a running one is connected already, `Invalid` for modes that share a namespace
+    /// and for addresses that the network cannot give.
     pub async fn connect_network(
         &self,
         network: &str,
@@ -70,31 +74,32 @@ impl Engine {
     ) -> Result<()> {
         let container = self.container(asked)?;
         let view = container.now();
+        check_stays(&view)?;
         let info = self.inspect_network(network).await?;
-        let record = &view.record;
-        if record.spec.endpoints.contains_key(&info.name) && view.phase.run().is_none() {
-            return Err(words::already_connected(&record.name, &info.name));
-        }
         let live = view.phase.run().and_then(|run| u32::try_from(run.pid).ok());
-        let (networks, record, now) =
-            (self.inner.networks.clone(), record.clone(), view.attachment.clone());
-        let (id, wanted) = (info.id.to_string(), wish.clone());
-        // With the new wish, whose links count already.
-        let mut spec = record.spec.clone();
-        spec.endpoints.insert(info.name.clone(), wish.clone());
+        let networks = self.inner.networks.clone();
+        let (id, wanted, record) = (info.id.to_string(), wish.clone(), Arc::clone(&view.record));
         let connected = blocking(move || {
-            let container = Container {
-                id: record.id,
-                name: &record.name,
-                spec: &spec,
-                hostname: &record.hostname,
-            };
-            networks.connect(&id, &container, &wanted, live, now.as_ref())
+            let (spec, hostname) = (&record.spec, &record.hostname);
+            let one = Container { id: record.id, name: &record.name, spec, hostname };
+            networks.connect(&id, &one, &wanted, live)
         })
         .await?;
-        let (name, attachment) = (info.name.clone(), connected.attachment);
-        let keep = move |record: &mut crate::containers::record::Record,
-                         now: &mut Option<super::Attachment>| {
+        // A stopped one that is on the network stays as it is.
+        let Some(Connected { mut attachment, hosts_lines, resolv_conf }) = connected else {
+            return Ok(());
+        };
+        if live.is_some() {
+            match self.move_ports(&view, attachment).await {
+                Ok(moved) => attachment = moved,
+                Err(error) => {
+                    self.leave(&view, &info.name).await;
+                    return Err(error);
+                }
+            }
+        }
+        let name = info.name.clone();
+        let keep = move |record: &mut Record, now: &mut Option<Attachment>| {
             record.spec.endpoints.insert(name, wish);
             if live.is_some() && now.is_some() {
                 *now = Some(attachment);
@@ -102,11 +107,13 @@ impl Engine {
             Ok(())
         };
         change(&container, Box::new(keep)).await?;
+        if live.is_none() {
+            return Ok(());
+        }
         let files = files_in(&self.inner.config.container_dir(&container.id));
-        let (lines, resolv_conf) = (connected.hosts_lines, connected.resolv_conf);
         let resolves = resolv_conf.is_some();
         blocking(move || {
-            append(&files.hosts, &lines)?;
+            append(&files.hosts, &hosts_lines)?;
             let path = &files.resolv_conf;
             resolv_conf.map_or(Ok(()), |text| {
                 resolv::rewrite(path, &text).map_err(|source| failed(path, source))
@@ -119,40 +126,125 @@ impl Engine {
         }
     }
 
-    /// Takes a container off a network. Docker's `force` is for endpoints that a lost container
-    /// left, of which there are none here.
+    /// Takes a container off a network.
     ///
-    /// Source: moby 28.2 `daemon/network.go`, `DisconnectContainerFromNetwork`.
+    /// Source: moby 28.2 `daemon/network.go`, `DisconnectContainerFromNetwork`,
+    /// `daemon/container_operations.go`, `DisconnectFromNetwork`.
     ///
     /// # Errors
-    /// `Forbidden` when it is not connected.
-    pub async fn disconnect_network(&self, network: &str, asked: &str) -> Result<()> {
-        let container = self.container(asked)?;
+    /// `Internal`, as Docker's, when it is not connected.
+    pub async fn disconnect_network(&self, network: &str, asked: &str, force: Force) -> Result<()> {
+        let info = self.inspect_network(network).await;
+        let container = match (self.container(asked), force) {
+            (Ok(container), _) => container,
+            // What a lost container left on a network, of which there is nothing here.
+            (Err(_), Force::Yes) => {
+                info?;
+                return Err(words::no_such_endpoint(asked));
+            }
+            (Err(error), Force::No) => return Err(error),
+        };
         let view = container.now();
-        let info = self.inspect_network(network).await?;
         let live = view.phase.run().and_then(|run| u32::try_from(run.pid).ok());
-        let known = view.record.spec.endpoints.contains_key(&info.name)
-            || view.record.spec.host.network.to_string() == info.name;
-        if live.is_none() && !known {
-            return Err(words::not_connected(&view.record.name, &info.name));
-        }
+        let Some(pid) = live.filter(|_| info.is_ok() || force == Force::No) else {
+            check_stays(&view)?;
+            let name = info.map_or_else(|_| network.to_owned(), |info| info.name);
+            if !view.record.spec.endpoints.contains_key(&name) {
+                return Err(words::stopped_not_connected(&container.id, &name));
+            }
+            let forget = move |record: &mut Record, _: &mut Option<Attachment>| {
+                record.spec.endpoints.remove(&name);
+                Ok(())
+            };
+            return change(&container, Box::new(forget)).await;
+        };
+        let info = info?;
         let gone = view.attachment.iter().filter_map(|now| now.endpoints.get(&info.name));
         let gone: BTreeSet<IpAddr> = gone.flat_map(super::Endpoint::addresses).collect();
-        let (networks, id, network) =
+        let (networks, id, asked) =
             (self.inner.networks.clone(), container.id, info.id.to_string());
-        let attachment = blocking(move || networks.disconnect(&network, &id, live)).await?;
+        let attachment = blocking(move || networks.disconnect(&asked, &id, pid)).await?;
+        let (moved, outcome) = match self.move_ports(&view, attachment.clone()).await {
+            Ok(moved) => (moved, Ok(())),
+            Err(error) => (Attachment { ports: Vec::new(), ..attachment }, Err(error)),
+        };
         let name = info.name.clone();
-        let keep = move |record: &mut crate::containers::record::Record,
-                         now: &mut Option<super::Attachment>| {
+        let keep = move |record: &mut Record, now: &mut Option<Attachment>| {
             record.spec.endpoints.remove(&name);
-            if live.is_some() && now.is_some() {
-                *now = Some(attachment);
+            if now.is_some() {
+                *now = Some(moved);
             }
             Ok(())
         };
         change(&container, Box::new(keep)).await?;
         let files = files_in(&self.inner.config.container_dir(&container.id));
-        blocking(move || drop_lines(&files.hosts, &gone)).await
+        blocking(move || drop_lines(&files.hosts, &gone)).await?;
+        outcome
+    }
+
+    /// Publishes a running container's ports anew, if its default routes go by another network now.
+    async fn move_ports(&self, view: &View, now: Attachment) -> Result<Attachment> {
+        let record = Arc::clone(&view.record);
+        let networks = self.inner.networks.clone();
+        let old = view.attachment.clone().unwrap_or_default();
+        let (was, is) =
+            (networks.targets(&record.spec, &old)?, networks.targets(&record.spec, &now)?);
+        let Some(link) = view.link.as_ref().filter(|_| was != is) else { return Ok(now) };
+        if !was.addresses().is_empty() {
+            link.demand(&Request::Unpublish { to: was.addresses() }, &[]).await?;
+        }
+        let republish = move || {
+            let hostname = &record.hostname;
+            let (id, name, spec) = (record.id, record.name.as_str(), &record.spec);
+            networks.republish(&Container { id, name, spec, hostname })
+        };
+        let (attachment, listeners) = blocking(republish).await?;
+        hand_ports(link, &listeners).await?;
+        Ok(attachment)
+    }
+
+    /// Undoes a connect whose ports could not be published.
+    async fn leave(&self, view: &View, network: &str) {
+        let Some(pid) = view.phase.run().and_then(|run| u32::try_from(run.pid).ok()) else {
+            return;
+        };
+        let (networks, name) = (self.inner.networks.clone(), network.to_owned());
+        let record = Arc::clone(&view.record);
+        let back = move || {
+            networks.disconnect(&name, &record.id, pid)?;
+            let (name, spec, hostname) = (record.name.as_str(), &record.spec, &record.hostname);
+            networks.republish(&Container { id: record.id, name, spec, hostname })
+        };
+        let outcome = match (blocking(back).await, &view.link) {
+            (Ok((_, listeners)), Some(link)) => hand_ports(link, &listeners).await,
+            (outcome, _) => outcome.map(drop),
+        };
+        if let Err(error) = outcome {
+            let id = view.record.id;
+            tracing::warn!(container = %id, error = %error.message, "a connect is half undone");
+        }
+    }
+}
+
+/// Whether a disconnect is meant for what is not there, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Force {
+    Yes,
+    No,
+}
+
+fn check_stays(view: &View) -> Result<()> {
+    match view.phase {
+        Phase::Removing { .. } | Phase::Dead { .. } | Phase::Gone => {
+            Err(words::marked_for_removal(&view.record.id))
+        }
+        Phase::Created { .. }
+        | Phase::Starting { .. }
+        | Phase::Running { .. }
+        | Phase::Paused { .. }
+        | Phase::Stopping { .. }
+        | Phase::Exited { .. }
+        | Phase::Backoff { .. } => Ok(()),
     }
 }
 

@@ -134,6 +134,9 @@ impl Shared {
     /// Makes a bridge network's bridge, or brings it up to date.
     fn ensure_bridge(&self, host: &mut Socket, network: &mut Network) -> Result<Option<Bridge>> {
         let record = &network.record;
+        if let Some(dummy) = record.dummy_parent().filter(|_| !record.config_only) {
+            bridge::ensure_dummy(host, dummy).map_err(internal)?;
+        }
         match record.driver {
             Driver::Bridge if !record.config_only => {}
             Driver::Bridge | Driver::Macvlan | Driver::Host | Driver::Null => return Ok(None),
@@ -149,16 +152,23 @@ impl Shared {
         });
         let wish = BridgeWish {
             name: record.interface.clone(),
+            // Neighbours that know the host by the default bridge know it after a restart.
+            mac: (record.interface == self.instance.bridge).then(|| self.instance.mac()),
             mtu: mtu(record),
             addresses: addressed.map(|subnet| subnet.subnet.with_address(subnet.gateway)).collect(),
-            others: if record.interface == self.instance.bridge {
-                Others::Removed
-            } else {
-                Others::Kept
+            others: match record.adopted {
+                true => Others::Users,
+                false if record.interface == self.instance.bridge => Others::Removed,
+                false => Others::Kept,
             },
         };
-        let bridge = bridge::ensure(host, &wish).map_err(internal)?;
+        let (bridge, added) = bridge::ensure(host, &wish).map_err(internal)?;
         network.bridge = Some(bridge);
+        if network.record.adopted && !added.is_empty() {
+            let record = &mut network.record;
+            record.added.extend(added);
+            record.save(&self.records_dir)?;
+        }
         Ok(Some(bridge))
     }
 
@@ -169,6 +179,9 @@ impl Shared {
             Driver::Macvlan => {
                 let kernel = self.kernel(state)?;
                 let parent = &network.record.interface;
+                if let Some(dummy) = network.record.dummy_parent() {
+                    return bridge::ensure_dummy(&mut kernel.host, dummy).map_err(internal);
+                }
                 if !bridge::exists(&mut kernel.host, parent).map_err(internal)? {
                     return Err(Error::invalid(format!(
                         "-o parent interface {parent} does not exist on this host"
@@ -179,13 +192,15 @@ impl Shared {
             Driver::Bridge => {}
         }
         let kernel = self.kernel(state)?;
-        if let Some(bridge) = self.ensure_bridge(&mut kernel.host, network)? {
+        let made = self.ensure_bridge(&mut kernel.host, network);
+        if made.is_err() {
+            // What is half made would hold its name and its subnet for good.
+            remove_own(&mut kernel.host, &network.record)?;
+        }
+        if let Some(bridge) = made? {
             let rules = Item::Bridge(rules(&network.record, &bridge));
             if let Err(error) = kernel.firewall.change(&[], &[rules]) {
-                if !network.record.adopted {
-                    bridge::remove(&mut kernel.host, &network.record.interface)
-                        .map_err(internal)?;
-                }
+                remove_own(&mut kernel.host, &network.record)?;
                 return Err(internal(error));
             }
             kernel.pass_neighbours();
@@ -269,9 +284,7 @@ impl Kernel {
 
     pub fn remove_bridge(&mut self, record: &NetworkRecord, bridge: &Bridge) -> Result<()> {
         self.firewall.change(&[Item::Bridge(rules(record, bridge))], &[]).map_err(internal)?;
-        if !record.adopted {
-            bridge::remove(&mut self.host, &record.interface).map_err(internal)?;
-        }
+        remove_own(&mut self.host, record)?;
         self.pass_neighbours();
         Ok(())
     }
@@ -279,11 +292,25 @@ impl Kernel {
     pub fn tear_down<'a>(self, records: impl Iterator<Item = &'a NetworkRecord>) -> Result<()> {
         let Kernel { mut host, firewall, pool, .. } = self;
         drop(pool);
-        for record in records.filter(|record| record.driver == Driver::Bridge && !record.adopted) {
-            bridge::remove(&mut host, &record.interface).map_err(internal)?;
+        for record in records {
+            remove_own(&mut host, record)?;
         }
         firewall.remove().map_err(internal)
     }
+}
+
+/// Removes what a network has of ours: its bridge, or of a bridge that is the user's the addresses
+/// that we added; the dummy parent of a macvlan network.
+pub(super) fn remove_own(host: &mut Socket, record: &NetworkRecord) -> Result<()> {
+    let removed = match record.adopted {
+        _ if record.driver != Driver::Bridge => match record.dummy_parent() {
+            Some(dummy) => bridge::remove(host, dummy),
+            None => Ok(()),
+        },
+        true => bridge::take_back(host, &record.interface, &record.added),
+        false => bridge::remove(host, &record.interface),
+    };
+    removed.map_err(internal)
 }
 
 /// What the firewall lets pass on a network's bridge.

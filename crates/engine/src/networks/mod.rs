@@ -16,8 +16,11 @@
 
 mod attach;
 mod create;
+mod default;
+mod endpoint;
 mod front;
 mod kernel;
+mod live;
 mod names;
 mod publish;
 mod record;
@@ -35,7 +38,9 @@ use net::Subnet;
 use net::bridge::Bridge;
 use net::pool::{self, Leases, PoolRange, SubnetWish};
 use spec::Id;
+use sys::netlink::{Protocol, Socket};
 
+pub use front::Force;
 pub(crate) use names::link_parts;
 pub use record::{Driver, NetworkRecord};
 pub use view::{
@@ -49,7 +54,7 @@ use crate::error::{Error, Kind, Result};
 use crate::events::{EventType, Events};
 use crate::filters::Filters;
 use kernel::Kernel;
-use record::{PREDEFINED, SubnetRecord};
+use record::{IdleSubnet, PREDEFINED, SubnetRecord};
 
 /// The handle on all networks. Clones share one state.
 #[derive(Clone)]
@@ -104,6 +109,12 @@ struct Attached {
 }
 
 impl Instance {
+    /// The default bridge's: locally administered, and the same at every start.
+    fn mac(&self) -> net::Mac {
+        let [a, b, c, d, e] = self.host_id;
+        net::Mac([0x02, a, b, c, d, e])
+    }
+
     fn of(config: &EngineConfig) -> Instance {
         use sha2::{Digest as _, Sha256};
         let digest = Sha256::digest(config.data_root.as_os_str().as_encoded_bytes());
@@ -179,7 +190,24 @@ impl Networks {
 
     /// Refuses wishes that no start could fulfil. Networks need not exist before the start.
     pub fn validate(&self, spec: &ContainerSpec) -> Result<()> {
-        wish::validate(spec)
+        let state = self.lock();
+        wish::validate(spec, |name| {
+            let id = state.resolve(name).ok()?;
+            Some(&state.networks.get(&id)?.record)
+        })
+    }
+
+    /// Calls the networks of a new container by their names, where the wish has ids.
+    pub fn name_endpoints(&self, spec: &mut ContainerSpec) {
+        let state = self.lock();
+        let mut named = BTreeMap::new();
+        for (asked, wish) in std::mem::take(&mut spec.endpoints) {
+            let id = state.resolve(&asked).ok();
+            let record = id.and_then(|id| state.networks.get(&id)).map(|found| &found.record);
+            let name = record.map_or(asked, |record| record.name.clone());
+            named.entry(name).or_insert(wish);
+        }
+        spec.endpoints = named;
     }
 
     /// The id of the network that a text means: full id, name, or unique prefix of the id.
@@ -341,6 +369,8 @@ impl Networks {
             if name == "bridge" && self.shared.settings.bridge.as_deref() == Some("none") {
                 // Containers that ask for nothing else get no network; see `networks_of`.
                 if let Some(old) = old {
+                    let mut host = Socket::open(Protocol::Route).map_err(kernel::internal)?;
+                    self.shared.drop_own_bridge(&mut host, &old)?;
                     old.delete(&self.shared.records_dir)?;
                     state.networks.remove(&old.id);
                 }
@@ -389,6 +419,8 @@ fn bare(name: &str, driver: Driver) -> NetworkRecord {
         subnets: Vec::new(),
         interface: String::new(),
         adopted: false,
+        added: Vec::new(),
+        idle: Vec::new(),
     }
 }
 
@@ -402,77 +434,6 @@ impl Shared {
     fn default_options(&self, driver: &str) -> impl Iterator<Item = (&String, &String)> {
         let driver = if driver.is_empty() { "bridge" } else { driver };
         self.settings.default_options.get(driver).into_iter().flatten()
-    }
-
-    /// The default bridge as the daemon's settings want it, keeping id and automatic subnet.
-    fn default_bridge(
-        &self,
-        state: &mut State,
-        old: Option<&NetworkRecord>,
-    ) -> Result<NetworkRecord> {
-        let settings = &self.settings;
-        let mut record = old.cloned().unwrap_or_else(|| bare("bridge", Driver::Bridge));
-        record.interface = settings.bridge.clone().unwrap_or_else(|| self.instance.bridge.clone());
-        record.ipv6 = settings.ipv6;
-        let on = |yes: bool| yes.to_string();
-        record.options = BTreeMap::from([
-            ("com.docker.network.bridge.default_bridge".to_owned(), on(true)),
-            ("com.docker.network.bridge.enable_icc".to_owned(), on(settings.icc)),
-            (
-                "com.docker.network.bridge.enable_ip_masquerade".to_owned(),
-                on(settings.ip_masquerade),
-            ),
-            (
-                "com.docker.network.bridge.host_binding_ipv4".to_owned(),
-                settings.host_ip.map_or("0.0.0.0".to_owned(), |ip| ip.to_string()),
-            ),
-            ("com.docker.network.bridge.name".to_owned(), record.interface.clone()),
-            ("com.docker.network.driver.mtu".to_owned(), settings.mtu.to_string()),
-        ]);
-        let subnet = |pair: Option<(std::net::IpAddr, u8)>| {
-            pair.and_then(|(ip, prefix)| Subnet::new(ip, prefix))
-        };
-        let mut subnets = Vec::new();
-        for (ipv4, bip, range, gateway) in [
-            (true, subnet(settings.bip), subnet(settings.fixed_cidr), settings.default_gateway),
-            (
-                false,
-                subnet(settings.bip6),
-                subnet(settings.fixed_cidr_v6),
-                settings.default_gateway_v6,
-            ),
-        ] {
-            if !ipv4 && !record.ipv6 {
-                continue;
-            }
-            let automatic =
-                record.subnets.iter().find(|old| old.subnet.is_ipv4() == ipv4 && !old.chosen);
-            // Source: moby 28.2 `daemon/daemon_unix.go`: without --bip, --fixed-cidr is all there is.
-            let chosen = bip.map(Subnet::network).or_else(|| range.map(Subnet::network));
-            let whole = match (chosen, automatic) {
-                (Some(whole), _) => whole,
-                (None, Some(old)) => old.subnet,
-                (None, None) => self.free_subnet(state, ipv4)?,
-            };
-            let aside = if ipv4 { GATEWAY_ASIDE } else { GATEWAY_ASIDE6 };
-            let wish = SubnetWish {
-                subnet: None,
-                range: range.map(Subnet::network).filter(|range| *range != whole),
-                gateway: bip.map(Subnet::address),
-                // The bridge keeps its own address; containers go by this one.
-                auxiliary: gateway.map(|ip| (aside.to_owned(), ip)).into_iter().collect(),
-            };
-            subnets.push(create::checked(whole, &wish, chosen.is_some())?);
-        }
-        record.subnets = subnets;
-        Ok(record)
-    }
-
-    fn free_subnet(&self, state: &mut State, ipv4: bool) -> Result<Subnet> {
-        let mut taken = state.subnets();
-        taken.extend(self.host_subnets(state)?);
-        pool::first_free(if ipv4 { &self.ranges4 } else { &self.ranges6 }, &taken)
-            .ok_or_else(words::no_pool)
     }
 
     fn remove(&self, state: &mut State, id: &Id) -> Result<()> {
@@ -501,6 +462,9 @@ impl Shared {
         // there, a daemon that dies in between leaves a whole network.
         if let (Some(kernel), Some(bridge)) = (&mut state.kernel, bridge) {
             kernel.remove_bridge(&record, &bridge)?;
+        }
+        if let (Some(kernel), None) = (&mut state.kernel, bridge) {
+            kernel::remove_own(&mut kernel.host, &record)?;
         }
         if let Some(network) = state.networks.get_mut(id) {
             network.bridge = None;
@@ -597,7 +561,12 @@ impl State {
             labels: record.labels.clone(),
             ipam_driver: record.ipam_driver.clone(),
             ipam_options: record.ipam_options.clone(),
-            subnets: record.subnets.iter().map(subnet_info).collect(),
+            subnets: record
+                .subnets
+                .iter()
+                .map(subnet_info)
+                .chain(record.idle.iter().map(idle_info))
+                .collect(),
             members: members.collect(),
         })
     }
@@ -635,6 +604,15 @@ impl State {
             }
         }
         self.attached.insert(id, Attached { attachment, items: Vec::new() });
+    }
+}
+
+fn idle_info(record: &IdleSubnet) -> SubnetInfo {
+    SubnetInfo {
+        subnet: record.subnet,
+        range: record.range,
+        gateway: record.gateway,
+        auxiliary: record.auxiliary.clone(),
     }
 }
 

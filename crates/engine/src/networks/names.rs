@@ -11,7 +11,7 @@ use spec::Id;
 use super::kernel::isolates_ports;
 use super::record::Driver;
 use super::view::{LinkWish, wish_for};
-use super::{Attached, Attachment, Container, Network, Shared, State};
+use super::{Attached, Attachment, Container, Network, Shared, State, wish};
 use crate::containers::spec::{EndpointSpec, NetworkMode};
 use crate::error::{Error, Result};
 
@@ -86,8 +86,8 @@ fn follow(wishes: &[LinkWish], attached: &BTreeMap<Id, Attached>) -> BTreeMap<St
     for wish in wishes {
         let Some((_, other)) = linked(attached, &wish.target) else { continue };
         let there = other.endpoints.values().find(|there| there.network_id == wish.network_id);
-        let addresses = found.entry(wish.alias.clone()).or_default();
         for address in there.into_iter().flat_map(super::Endpoint::addresses) {
+            let addresses = found.entry(wish.alias.clone()).or_default();
             // One link may be among the network's and among the container's.
             if !addresses.contains(&address) {
                 addresses.push(address);
@@ -229,6 +229,7 @@ impl Shared {
         let addresses: Vec<IpAddr> =
             attachment.endpoints.values().flat_map(super::Endpoint::addresses).collect();
         let ipv6 = if addresses.iter().any(IpAddr::is_ipv6) { Ipv6::On } else { Ipv6::Off };
+        let loopback = if wish::loopback_has_ipv6(container.spec) { Ipv6::On } else { Ipv6::Off };
         let mut extra = self.extra_hosts(state, container);
         extra.extend(default_bridge_links(state, container, attachment));
         let own = files::own_lines(&addresses, container.hostname, &container.spec.domainname);
@@ -239,7 +240,7 @@ impl Shared {
         } else {
             files::resolv_conf_resolver(&host, &wish)
         };
-        (files::hosts(ipv6, &extra, &own), resolv_conf)
+        (files::hosts(loopback, &extra, &own), resolv_conf)
     }
 
     /// The files of a container in the host's namespace; in another container's it shares that
@@ -268,12 +269,7 @@ impl Shared {
             hosts.push_str(&format!("{}\t{}\n", line.address, line.names.join(" ")));
         }
         let wish = self.dns_wish(container);
-        let resolv_conf = if wish == DnsWish::default() {
-            read(&self.host_resolv_conf_path())?
-        } else {
-            files::resolv_conf_host(&self.host_resolv_conf(), &wish)
-        };
-        Ok((hosts, resolv_conf))
+        Ok((hosts, files::resolv_conf_host(&self.host_resolv_conf_as_is(), &wish)))
     }
 
     /// `--add-host`; `host-gateway` is the host as the container reaches it.
@@ -320,14 +316,28 @@ impl Shared {
         self.settings.resolv_conf.clone().unwrap_or_else(|| PathBuf::from("/etc/resolv.conf"))
     }
 
+    /// The host's own file: its stub is in reach where the host's namespace is.
+    fn host_resolv_conf_as_is(&self) -> ResolvConf {
+        let path = self.host_resolv_conf_path();
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        ResolvConf::parse(&path.display().to_string(), &text)
+    }
+
     /// The host's servers; behind systemd-resolved's stub, the real ones.
     fn host_resolv_conf(&self) -> ResolvConf {
-        let read = |path: &Path| std::fs::read_to_string(path).ok();
-        let conf = ResolvConf::parse(&read(&self.host_resolv_conf_path()).unwrap_or_default());
+        let read = |path: &Path| {
+            let text = std::fs::read_to_string(path).ok()?;
+            Some(ResolvConf::parse(&path.display().to_string(), &text))
+        };
+        let path = self.host_resolv_conf_path();
+        let conf = read(&path).unwrap_or_else(|| ResolvConf {
+            path: path.display().to_string(),
+            ..ResolvConf::default()
+        });
         if conf.is_resolved_stub()
-            && let Some(text) = read(Path::new("/run/systemd/resolve/resolv.conf"))
+            && let Some(real) = read(Path::new("/run/systemd/resolve/resolv.conf"))
         {
-            return ResolvConf::parse(&text);
+            return real;
         }
         conf
     }

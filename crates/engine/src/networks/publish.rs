@@ -10,28 +10,34 @@ use net::ports::{
 use spec::Id;
 use sys::netlink::conntrack::Flow;
 
-use super::kernel::{gateway_mode, isolates_ports};
+use super::attach::gateway_endpoint;
+use super::kernel::{Kernel, gateway_mode, isolates_ports};
 use super::view::{Attachment, Endpoint, Listener, PublishedPort};
-use super::{Attached, Network, words};
+use super::{Attached, Container, Network, words};
 use crate::containers::spec::{ContainerSpec, Port, Protocol};
 use crate::error::{Error, Result};
 
 pub(super) const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
 
 /// Ports and where they lead.
+#[derive(Default)]
 pub(super) struct Published {
     pub ports: Vec<PublishedPort>,
     pub listeners: Vec<Listener>,
 }
 
 /// Which addresses of the container its published ports lead to.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Targets {
     pub ipv4: Option<IpAddr>,
     pub ipv6: Option<IpAddr>,
 }
 
 impl Targets {
+    pub fn addresses(self) -> Vec<IpAddr> {
+        self.ipv4.into_iter().chain(self.ipv6).collect()
+    }
+
     fn for_host(self, host: IpAddr) -> Option<IpAddr> {
         if host.is_ipv4() { self.ipv4.or(self.ipv6) } else { self.ipv6.or(self.ipv4) }
     }
@@ -105,18 +111,33 @@ pub(super) fn wishes(spec: &ContainerSpec, default_ip: Option<IpAddr>) -> Result
 }
 
 /// Where the network that the default routes go by has ports published that name no address.
-pub(super) fn default_ip(
-    attachment: &Attachment,
-    networks: &BTreeMap<Id, Network>,
-) -> Option<IpAddr> {
-    let (_, endpoint) = super::attach::gateway_endpoint(attachment, networks, true)?;
+fn default_ip(attachment: &Attachment, networks: &BTreeMap<Id, Network>) -> Option<IpAddr> {
+    let (_, endpoint) = gateway_endpoint(attachment, networks, true)?;
     let record = &networks.get(&endpoint.network_id)?.record;
     let address: IpAddr = record.option(HOST_BINDING)?.parse().ok()?;
     (!address.is_unspecified()).then_some(address)
 }
 
+/// Reserves a container's ports at the network that its default routes go by. Without one it has
+/// none.
+pub(super) fn publish(
+    kernel: &mut Kernel,
+    container: &Container<'_>,
+    attachment: &Attachment,
+    networks: &BTreeMap<Id, Network>,
+    attached: &BTreeMap<Id, Attached>,
+    host_ip: Option<IpAddr>,
+) -> Result<Published> {
+    let gateway = gateway_endpoint(attachment, networks, true)
+        .or(gateway_endpoint(attachment, networks, false));
+    let Some((_, endpoint)) = gateway else { return Ok(Published::default()) };
+    let wishes = wishes(container.spec, default_ip(attachment, networks).or(host_ip))?;
+    let who = (container.name, &endpoint.endpoint_id);
+    reserve(&mut kernel.ports, &wishes, targets(attachment, networks), attached, who)
+}
+
 /// Reserves all the ports, or none.
-pub(super) fn reserve(
+fn reserve(
     allocator: &mut PortAllocator,
     wishes: &[PortWish],
     targets: Targets,
@@ -303,7 +324,7 @@ impl Moved {
 /// The container's addresses on the networks that its default routes go by.
 pub(super) fn targets(attachment: &Attachment, networks: &BTreeMap<Id, Network>) -> Targets {
     let find = |ipv4: bool| {
-        let (_, endpoint) = super::attach::gateway_endpoint(attachment, networks, ipv4)?;
+        let (_, endpoint) = gateway_endpoint(attachment, networks, ipv4)?;
         let record = &networks.get(&endpoint.network_id)?.record;
         if record.internal || !gateway_mode(record, ipv4).starts_with("nat") {
             return None;

@@ -52,6 +52,15 @@ pub struct SubnetRecord {
     pub chosen: bool,
 }
 
+/// A subnet that a network was given of a family that it has not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdleSubnet {
+    pub subnet: Subnet,
+    pub range: Option<Subnet>,
+    pub gateway: Option<IpAddr>,
+    pub auxiliary: BTreeMap<String, IpAddr>,
+}
+
 /// A network's record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NetworkRecord {
@@ -72,11 +81,21 @@ pub struct NetworkRecord {
     pub ipam_driver: String,
     pub ipam_options: BTreeMap<String, String>,
     pub subnets: Vec<SubnetRecord>,
+    #[serde(default)]
+    pub idle: Vec<IdleSubnet>,
     /// Name of the bridge, or of the macvlan's parent; empty for the others.
     pub interface: String,
     /// The bridge was there before the network, and stays when it goes.
     #[serde(default)]
     pub adopted: bool,
+    /// Addresses that such a bridge has from us; they go with the network.
+    #[serde(default)]
+    pub added: Vec<Subnet>,
+}
+
+/// Source: moby 28.2 `libnetwork/drivers/macvlan/macvlan_setup.go`, `getDummyName`.
+pub fn dummy_name(id: &Id) -> String {
+    format!("dm-{}", id.short())
 }
 
 /// Names that Docker reserves, each with its driver.
@@ -93,6 +112,13 @@ impl NetworkRecord {
     #[must_use]
     pub fn is_default_bridge(&self) -> bool {
         self.name == "bridge"
+    }
+
+    /// The parent that a macvlan network without one has from us.
+    #[must_use]
+    pub fn dummy_parent(&self) -> Option<&str> {
+        let ours = self.driver == Driver::Macvlan && self.interface == dummy_name(&self.id);
+        ours.then_some(self.interface.as_str())
     }
 
     pub fn option(&self, key: &str) -> Option<&str> {

@@ -9,7 +9,7 @@ use net::{Mac, Subnet};
 use serde::{Deserialize, Serialize};
 use spec::Id;
 
-use crate::containers::spec::{ContainerSpec, EndpointSpec, NetworkMode, Port};
+use crate::containers::spec::{ContainerSpec, EndpointSpec, Port};
 use crate::containers::views::{EndpointView, HostPort, NetworkView};
 
 /// A container that is to be started, or that networks are changed of.
@@ -183,7 +183,7 @@ pub(super) fn wish_for(spec: &ContainerSpec, name: &str, id: &Id) -> EndpointSpe
 /// The networks of inspect for a container that does not run.
 #[must_use]
 pub fn stopped_view(spec: &ContainerSpec) -> NetworkView {
-    let mut endpoints: BTreeMap<String, EndpointView> = spec
+    let endpoints: BTreeMap<String, EndpointView> = spec
         .endpoints
         .iter()
         .map(|(name, wish)| {
@@ -192,13 +192,6 @@ pub fn stopped_view(spec: &ContainerSpec) -> NetworkView {
             (name.clone(), view)
         })
         .collect();
-    let mode = match &spec.host.network {
-        NetworkMode::Container(_) => None,
-        other => Some(other.to_string()),
-    };
-    if let Some(mode) = mode {
-        endpoints.entry(mode).or_default();
-    }
     NetworkView { endpoints, ..NetworkView::default() }
 }
 
@@ -280,7 +273,7 @@ pub struct CreatedNetwork {
 }
 
 /// What a connect changed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Connected {
     /// The new attachment of a running container; of a stopped one, an empty one.
     pub attachment: Attachment,

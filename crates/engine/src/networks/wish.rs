@@ -2,13 +2,13 @@
 //!
 //! Nothing is accepted and then ignored: what cannot be done is refused here.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use net::{Mac, Subnet};
 
-use super::record::NetworkRecord;
+use super::record::{NetworkRecord, SubnetRecord};
 use super::{publish, words};
-use crate::containers::spec::{ContainerSpec, EndpointSpec, NetworkMode};
+use crate::containers::spec::{ContainerSpec, EndpointSpec};
 use crate::error::{Error, Result};
 
 pub(super) const IFNAME: &str = "com.docker.network.endpoint.ifname";
@@ -19,91 +19,144 @@ pub(super) const IFNAME_MARK: &str = "IFNAME";
 const LINK_LOCAL_PREFIX4: u8 = 16;
 const LINK_LOCAL_PREFIX6: u8 = 64;
 
-/// The rules that need no network to exist.
-pub(super) fn validate(spec: &ContainerSpec) -> Result<()> {
-    let mode = &spec.host.network;
-    match mode {
-        NetworkMode::Container(_) | NetworkMode::Host if spec.endpoints.len() > 1 => {
-            return Err(words::shares_namespace());
-        }
-        NetworkMode::None if spec.endpoints.len() > 1 => return Err(words::none_mode_alone()),
-        NetworkMode::Bridge
-        | NetworkMode::Host
-        | NetworkMode::None
-        | NetworkMode::Container(_)
-        | NetworkMode::Named(_) => {}
-    }
+/// Settings that turn IPv6 off for all interfaces of a container.
+const IPV6_OFF: [&str; 2] =
+    ["net.ipv6.conf.all.disable_ipv6", "net.ipv6.conf.default.disable_ipv6"];
+
+/// What can be said at create. Networks need not exist yet; `find` gives those that do.
+///
+/// Source: moby 28.2 `daemon/create.go`, `validateNetworkingConfig`.
+pub(super) fn validate<'a>(
+    spec: &ContainerSpec,
+    find: impl Fn(&str) -> Option<&'a NetworkRecord>,
+) -> Result<()> {
+    let mut mistakes = Vec::new();
     for (name, wish) in &spec.endpoints {
-        validate_wish(matches!(name.as_str(), "bridge" | "default"), wish)?;
+        if let Err(error) = check(name, find(name), wish) {
+            mistakes.push(format!("invalid config for network {name}: {}", error.message));
+        }
     }
-    if !spec.mac_address.is_empty() {
-        parse_mac(&spec.mac_address)?;
+    if !spec.mac_address.is_empty() && parse_mac(&spec.mac_address).is_none() {
+        mistakes.push(format!("invalid MAC address {}", spec.mac_address));
+    }
+    if !mistakes.is_empty() {
+        return Err(Error::invalid(words::listed(&mistakes)));
     }
     publish::wishes(spec, None).map(drop)
 }
 
-pub(super) fn validate_wish(default_bridge: bool, wish: &EndpointSpec) -> Result<()> {
-    if default_bridge && !(wish.ipv4_address.is_empty() && wish.ipv6_address.is_empty()) {
-        return Err(words::address_needs_user_network());
+/// Holds what a container asks of a network against the network, as far as it is known.
+///
+/// Source: moby 28.2 `daemon/container_operations.go` (`validateEndpointSettings`),
+/// `api/types/network/endpoint.go`.
+pub(super) fn check(name: &str, record: Option<&NetworkRecord>, wish: &EndpointSpec) -> Result<()> {
+    let mut mistakes: Vec<String> = Vec::new();
+    if is_predefined(name) {
+        if !(wish.ipv4_address.is_empty() && wish.ipv6_address.is_empty()) {
+            mistakes.push(words::ADDRESS_NEEDS_USER_NETWORK.to_owned());
+        }
+        if !wish.aliases.is_empty() {
+            mistakes.push(words::ALIAS_NEEDS_USER_NETWORK.to_owned());
+        }
     }
-    if default_bridge && !wish.aliases.is_empty() {
-        return Err(words::alias_needs_user_network());
+    let addresses = [(&wish.ipv4_address, true), (&wish.ipv6_address, false)];
+    let wanted = || addresses.into_iter().filter(|(text, _)| !text.is_empty());
+    for (text, ipv4) in wanted() {
+        if parse_address(text, ipv4).is_none() {
+            let family = if ipv4 { "IPv4" } else { "IPv6" };
+            mistakes.push(format!("invalid {family} address: {text}"));
+        }
     }
-    for (text, family) in [(&wish.ipv4_address, "IPv4"), (&wish.ipv6_address, "IPv6")] {
-        parse_address(text, family)?;
+    mistakes.extend(link_local(wish).err().map(|error| error.message));
+    for (text, ipv4) in wanted() {
+        let Some(record) = record else { break };
+        let subnet = record.subnet(ipv4).filter(|subnet| subnet.chosen);
+        let inside = |subnet: &SubnetRecord| {
+            parse_address(text, ipv4).is_some_and(|address| subnet.subnet.contains(address))
+        };
+        match subnet {
+            None => mistakes.push(words::ADDRESS_NEEDS_CHOSEN_SUBNET.to_owned()),
+            Some(subnet) if inside(subnet) => {}
+            Some(_) => mistakes
+                .push(format!("no configured subnet or ip-range contain the IP address {text}")),
+        }
     }
-    if !wish.mac_address.is_empty() {
-        parse_mac(&wish.mac_address)?;
+    if !wish.mac_address.is_empty() && parse_mac(&wish.mac_address).is_none() {
+        return Err(Error::invalid(format!("invalid MAC address {}", wish.mac_address)));
     }
+    mistakes.extend(sysctls(wish).err().map(|error| error.message));
+    mistakes.extend(options(wish));
+    if mistakes.is_empty() {
+        return Ok(());
+    }
+    let text = format!("invalid endpoint settings:\n{}", words::listed(&mistakes));
+    Err(Error::invalid(text))
+}
+
+/// Docker's networks that are there by themselves, and what is none.
+pub(super) fn is_predefined(name: &str) -> bool {
+    matches!(name, "default" | "bridge" | "host" | "none") || name.starts_with("container:")
+}
+
+/// Options of the endpoint's driver that are wrong, or that we would have to ignore.
+fn options(wish: &EndpointSpec) -> Vec<String> {
+    let mut mistakes = Vec::new();
     if let Some(name) = wish.driver_opts.get(IFNAME)
         && !net::bridge::is_interface_name(name)
     {
-        return Err(Error::invalid(format!("invalid interface name: {name}")));
+        mistakes.push(format!("invalid interface name: {name}"));
     }
     for option in wish.driver_opts.keys() {
         // Labels of this form are the user's; those of Docker's own space mean something.
         let known = [IFNAME, SYSCTLS].contains(&option.as_str());
         if option.starts_with("com.docker.network.endpoint.") && !known {
-            return Err(Error::invalid(format!("driver option {option} is not supported")));
+            mistakes.push(format!("driver option {option} is not supported"));
         }
     }
-    sysctls(wish)?;
-    link_local(wish).map(drop)
+    mistakes
 }
 
-pub(super) fn parse_mac(text: &str) -> Result<Mac> {
-    text.parse().map_err(|error: net::mac::MacError| Error::invalid(error.to_string()))
+/// Whether the container's settings, or those of this interface, turn IPv6 off.
+pub(super) fn turns_ipv6_off(spec: &ContainerSpec, wish: &EndpointSpec) -> bool {
+    let on = |value: &String| value.trim() != "0";
+    let all = IPV6_OFF.iter().any(|key| spec.host.sysctls.get(*key).is_some_and(on));
+    let own = format!("ipv6/conf/{IFNAME_MARK}/disable_ipv6");
+    all || sysctls(wish)
+        .is_ok_and(|settings| settings.iter().any(|(key, value)| *key == own && on(value)))
 }
 
-pub(super) fn parse_address(text: &str, family: &str) -> Result<Option<IpAddr>> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let wrong = || Error::invalid(format!("invalid {family} address: {text}"));
-    let address = match family {
-        "IPv4" => text.parse::<Ipv4Addr>().map_err(|_| wrong())?.into(),
-        _ => text.parse::<Ipv6Addr>().map_err(|_| wrong())?.into(),
+/// Whether a container's loopback has IPv6: unless its settings or the host's kernel have not.
+pub(super) fn loopback_has_ipv6(spec: &ContainerSpec) -> bool {
+    let off = |key: &str| {
+        let name = format!("net.ipv6.conf.{key}.disable_ipv6");
+        spec.host.sysctls.get(&name).is_some_and(|value| value.trim() != "0")
     };
-    Ok(Some(address))
+    !off("all") && !off("lo") && std::path::Path::new("/proc/sys/net/ipv6").exists()
 }
 
-/// Addresses are given on request only in subnets that the user chose.
-pub(super) fn validate_subnets(record: &NetworkRecord, wish: &EndpointSpec) -> Result<()> {
-    for (text, ipv4) in [(&wish.ipv4_address, true), (&wish.ipv6_address, false)] {
-        if !text.is_empty() && record.subnet(ipv4).is_none_or(|subnet| !subnet.chosen) {
-            return Err(words::address_needs_chosen_subnet());
-        }
-    }
-    Ok(())
+pub(super) fn parse_mac(text: &str) -> Option<Mac> {
+    text.parse().ok()
+}
+
+/// An address of this family that an interface can have. As in Go, an IPv4 address in IPv6's
+/// clothes is one of IPv4.
+pub(super) fn parse_address(text: &str, ipv4: bool) -> Option<IpAddr> {
+    let address = text.parse::<IpAddr>().ok()?.to_canonical();
+    (address.is_ipv4() == ipv4 && !address.is_unspecified()).then_some(address)
 }
 
 /// Settings of the interface, as paths below `net/` with [`IFNAME_MARK`] in them, and their values:
 /// `net.ipv4.conf.IFNAME.log_martians=1,net.ipv6.conf.IFNAME.accept_ra=2`.
 ///
-/// Source: Docker's manual, "docker network connect", "Sysctl settings for a container's interface".
+/// Source: moby 28.2 `daemon/container_operations.go`, `validateEndpointSettings`.
 pub(super) fn sysctls(wish: &EndpointSpec) -> Result<Vec<(String, String)>> {
     let text = wish.driver_opts.get(SYSCTLS).map(String::as_str).unwrap_or_default();
-    let wrong = |setting: &str| Error::invalid(format!("invalid sysctl setting '{setting}'"));
+    let wrong = |setting: &str| {
+        Error::invalid(format!(
+            "unrecognised network interface sysctl '{setting}'; represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', \
+             'X' must be 'ipv4', 'ipv6' or 'mpls'"
+        ))
+    };
     let mut found = Vec::new();
     for setting in text.split(',').filter(|setting| !setting.is_empty()) {
         let (name, value) = setting.split_once('=').ok_or_else(|| wrong(setting))?;
@@ -165,7 +218,11 @@ mod tests {
             "kernel.hostname=x",
             "net.ipv4.conf.IFNAME.x",
         ] {
-            check(wrong, Err(&format!("invalid sysctl setting '{wrong}'")));
+            let text = format!(
+                "unrecognised network interface sysctl '{wrong}'; represent 'net.X.Y.ethN.Z=V' as 'net.X.Y.IFNAME.Z=V', \
+                 'X' must be 'ipv4', 'ipv6' or 'mpls'"
+            );
+            check(wrong, Err(&text));
         }
     }
 
@@ -179,5 +236,60 @@ mod tests {
         assert_eq!(text("169.254.8.9").unwrap(), "169.254.8.9/16");
         assert_eq!(text("fe80::7").unwrap(), "fe80::7/64");
         assert_eq!(text("x").unwrap_err().message, "invalid link-local IP address: x");
+    }
+
+    #[track_caller]
+    fn refused(name: &str, change: impl FnOnce(&mut EndpointSpec), want: &str) {
+        let mut wish = EndpointSpec::default();
+        change(&mut wish);
+        let text = super::check(name, None, &wish).unwrap_err().message;
+        assert_eq!(text, want);
+    }
+
+    #[test]
+    fn what_a_network_cannot_give_is_refused_in_dockers_words() {
+        for name in ["bridge", "host", "none", "default"] {
+            refused(
+                name,
+                |wish| wish.ipv4_address = "10.0.0.9".to_owned(),
+                "invalid endpoint settings:\nuser specified IP address is supported on user defined networks only",
+            );
+            refused(
+                name,
+                |wish| wish.aliases = vec!["db".to_owned()],
+                "invalid endpoint settings:\nnetwork-scoped alias is supported only for containers in user defined networks",
+            );
+        }
+        for (text, family) in
+            [("::ffff:172.28.99.99", "IPv6"), ("172.28.99.99", "IPv6"), ("::", "IPv6")]
+        {
+            let want = format!("invalid endpoint settings:\ninvalid {family} address: {text}");
+            refused("n", |wish| wish.ipv6_address = text.to_owned(), &want);
+        }
+        refused(
+            "n",
+            |wish| {
+                wish.ipv4_address = "0.0.0.0".to_owned();
+                wish.ipv6_address = "x".to_owned();
+            },
+            "invalid endpoint settings:\n* invalid IPv4 address: 0.0.0.0\n* invalid IPv6 address: x",
+        );
+        refused("n", |wish| wish.mac_address = "x".to_owned(), "invalid MAC address x");
+    }
+
+    #[test]
+    fn ipv6_is_off_where_any_setting_says_so() {
+        let mut spec = ContainerSpec::default();
+        let mut wish = EndpointSpec::default();
+        assert!(!turns_ipv6_off(&spec, &wish));
+        let option = "net.ipv6.conf.IFNAME.disable_ipv6=1".to_owned();
+        wish.driver_opts.insert(SYSCTLS.to_owned(), option);
+        assert!(turns_ipv6_off(&spec, &wish));
+        for key in IPV6_OFF {
+            spec.host.sysctls = [(key.to_owned(), "1".to_owned())].into();
+            assert!(turns_ipv6_off(&spec, &EndpointSpec::default()), "{key}");
+            spec.host.sysctls = [(key.to_owned(), "0".to_owned())].into();
+            assert!(!turns_ipv6_off(&spec, &EndpointSpec::default()), "{key}");
+        }
     }
 }

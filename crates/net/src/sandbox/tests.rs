@@ -47,12 +47,14 @@ fn on_a_host(work: impl FnOnce(&mut Host) + Send) {
             .unwrap();
         let wish = BridgeWish {
             name: "tug0".into(),
+            mac: None,
             mtu: None,
             addresses: vec!["172.17.0.1/16".parse().unwrap()],
             others: Others::Removed,
         };
-        let bridge = bridge::ensure(&mut socket, &wish).unwrap();
-        assert_eq!(bridge::ensure(&mut socket, &wish).unwrap(), bridge);
+        let (bridge, added) = bridge::ensure(&mut socket, &wish).unwrap();
+        assert_eq!(added, wish.addresses);
+        assert_eq!(bridge::ensure(&mut socket, &wish).unwrap(), (bridge, vec![]));
         let mut firewall = Firewall::open("tug").unwrap();
         let rules = BridgeRules {
             interface: "tug0".into(),
@@ -77,6 +79,7 @@ fn container(host: &mut Host, last: u8) -> Ready {
         addresses: vec![format!("172.17.0.{last}/16").parse().unwrap()],
         gateways: vec![[172, 17, 0, 1].into()],
         sysctls: Vec::new(),
+        announce: None,
     };
     ready.sandbox.configure(&ready.port, &settings).unwrap();
     let interface = ready.port.host.clone().unwrap().0;

@@ -222,3 +222,39 @@ fn a_port_sends_what_it_was_given_and_nothing_else() {
         assert!(wrong.is_empty(), "{wrong:?}");
     });
 }
+
+/// Counts the gratuitous ARP messages of 172.17.0.9 until `wanted` have come and nothing more is due.
+fn told(host: &mut Host, times: u32) -> usize {
+    let other = container(host, 2);
+    let socket = arrivals(other.sandbox.netns());
+    let pool_bridge = PoolBridge { index: host.bridge.index, mtu: None };
+    let mut ready = prepare(&mut host.socket, pool_bridge).unwrap();
+    let owner = spec::Id::random();
+    let every = Duration::from_millis(100);
+    let settings = Settings {
+        addresses: vec!["172.17.0.9/16".parse().unwrap()],
+        announce: Some(Announce { owner, times, every }),
+        ..Settings::default()
+    };
+    ready.sandbox.configure(&ready.port, &settings).unwrap();
+    let _netns = ready.sandbox.into_netns();
+    let mut count = 0;
+    // Long enough for one message more than is right.
+    for _ in 0..(times as usize + 1) * 10 + 10 {
+        std::thread::sleep(Duration::from_millis(10));
+        let mut buffer = [0; 256];
+        while let Ok((length, _)) = rustix::net::recv(&socket, &mut buffer, RecvFlags::empty()) {
+            let arp = length >= 42 && buffer[12..14] == [8, 6];
+            count += usize::from(arp && buffer[28..32] == [172, 17, 0, 9]);
+        }
+    }
+    announcements::stop(owner);
+    count
+}
+
+#[test]
+fn addresses_are_told_as_often_as_is_asked() {
+    for times in [0, 1, 3] {
+        on_a_host(|host| assert_eq!(told(host, times), times as usize));
+    }
+}
