@@ -82,6 +82,16 @@ fn container(host: &mut Host, last: u8) -> Ready {
         announce: None,
     };
     ready.sandbox.configure(&ready.port, &settings).unwrap();
+    // A new port of a bridge is let in by a worker of the kernel's, some time later.
+    for _ in 0..100 {
+        let gateway = SocketAddr::from(([172, 17, 0, 1], 9));
+        let patience = Duration::from_millis(100);
+        let asked = || TcpStream::connect_timeout(&gateway, patience).map(drop);
+        let outcome = netns::within(ready.sandbox.netns(), asked).unwrap();
+        if outcome.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            break;
+        }
+    }
     let interface = ready.port.host.clone().unwrap().0;
     let addresses = vec![[172, 17, 0, last].into()];
     let (sources, between) = (Sources::Own, Between::Allowed);

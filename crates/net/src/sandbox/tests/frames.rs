@@ -229,6 +229,14 @@ fn told(host: &mut Host, times: u32) -> usize {
     let socket = arrivals(other.sandbox.netns());
     let pool_bridge = PoolBridge { index: host.bridge.index, mtu: None };
     let mut ready = prepare(&mut host.socket, pool_bridge).unwrap();
+    // A new port of a bridge is let in by a worker of the kernel's, some time later.
+    let mut seen = Vec::new();
+    while seen.is_empty() {
+        let probe = frame(ready.port.mac, &[0x88b5], &mark(0));
+        ready.sandbox.announcer.send(ready.port.index, &probe).unwrap();
+        std::thread::sleep(Duration::from_millis(10));
+        drain(&socket, &mut seen, 1);
+    }
     let owner = spec::Id::random();
     let every = Duration::from_millis(100);
     let settings = Settings {
