@@ -510,7 +510,7 @@ mod tests {
             ],
         );
         let context = prepare(root.0.to_str().unwrap(), "", Named::default()).unwrap();
-        let want = [".dockerignore", "Dockerfile", "app.py", "sub/", "sub/keep"];
+        let want = [".dockerignore", "Dockerfile", "app.py", "sub", "sub/keep"];
         assert_eq!(names(&context), want);
         assert_eq!(context.dockerfile, "Dockerfile");
     }
@@ -558,6 +558,6 @@ mod tests {
             ],
         );
         let context = prepare(root.0.to_str().unwrap(), "", Named::default()).unwrap();
-        assert_eq!(names(&context), [".dockerignore", "Dockerfile", "d/", "d/a.txt"]);
+        assert_eq!(names(&context), [".dockerignore", "Dockerfile", "d", "d/a.txt"]);
     }
 }

@@ -129,10 +129,10 @@ mod tests {
         let digest = digest(&raw.board.vertices[0]);
         expect![[r#"
             {"vertexes":[{"digest":"D","name":"[1/1] RUN x","started":"1970-01-01T00:00:01Z"}]}
-            {"statuses":[{"completed":"1970-01-01T00:00:01.1Z","current":1210,"id":"copying files","name":"copying files: 1.21kB","started":"1970-01-01T00:00:01.1Z","timestamp":"1970-01-01T00:00:01.1Z","vertex":"D"}]}
-            {"logs":[{"data":"aGkK","stream":1,"timestamp":"1970-01-01T00:00:01.2Z","vertex":"D"}]}
-            {"vertexes":[{"cached":true,"completed":"1970-01-01T00:00:01.5Z","digest":"D","name":"[1/1] RUN x","started":"1970-01-01T00:00:01Z"}]}
-            {"warnings":[{"level":1,"short":"dw==","vertex":"D"}]}
+            {"statuses":[{"id":"copying files","vertex":"D","name":"copying files: 1.21kB","current":1210,"timestamp":"1970-01-01T00:00:01.1Z","started":"1970-01-01T00:00:01.1Z","completed":"1970-01-01T00:00:01.1Z"}]}
+            {"logs":[{"vertex":"D","stream":1,"data":"aGkK","timestamp":"1970-01-01T00:00:01.2Z"}]}
+            {"vertexes":[{"digest":"D","name":"[1/1] RUN x","started":"1970-01-01T00:00:01Z","completed":"1970-01-01T00:00:01.5Z","cached":true}]}
+            {"warnings":[{"vertex":"D","level":1,"short":"dw=="}]}
         "#]]
         .assert_eq(&lines.replace(&digest, "D"));
     }
