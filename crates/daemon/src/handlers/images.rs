@@ -24,6 +24,8 @@ use crate::convert::view::health_config;
 use crate::http::reply::{self, Result};
 use crate::http::{Call, Failure};
 
+/// Read of an archive that is refused by its request alone.
+const REFUSED_BYTES_MAX: usize = 1 << 20;
 /// Lines between the store and the connection.
 const QUEUE_LENGTH: usize = 64;
 
@@ -354,7 +356,6 @@ fn archive_platform(call: &Call) -> Result<Option<Platform>> {
 }
 
 async fn pull(call: Call, name: Reference) -> Result {
-    call.refuse_meta_headers()?;
     let platform = platform(&call)?;
     // Ours, where Docker has nothing: an index with all that it names.
     let extent = match call.query.flag("allPlatforms") {
@@ -374,7 +375,6 @@ async fn pull(call: Call, name: Reference) -> Result {
 }
 
 pub async fn push(call: &Call, asked: &str) -> Result {
-    call.refuse_meta_headers()?;
     let name = match call.query.text("tag") {
         "" => Reference::parse_untagged(asked)?,
         tag => Reference::parse_untagged(asked)?.with_tag(tag)?,
@@ -473,7 +473,20 @@ fn import_request(call: &Call) -> Result<ImportRequest> {
 }
 
 async fn import(mut call: Call) -> Result {
-    let request = import_request(&call)?;
+    let request = match import_request(&call) {
+        Ok(request) => request,
+        Err(refusal) => {
+            // Whoever sends hears the answer only if it is not cut off in a word.
+            let (mut archive, mut left) = (call.upload_stream(), REFUSED_BYTES_MAX);
+            while let Some(Ok(chunk)) = archive.recv().await {
+                match left.checked_sub(chunk.len()) {
+                    Some(less) => left = less,
+                    None => break,
+                }
+            }
+            return Err(refusal);
+        }
+    };
     let archive = call.upload_stream();
     let id = call.engine.import_image(archive, request).await?;
     let body = Body::full(Message::status(id.to_string()).to_line());

@@ -47,17 +47,6 @@ impl Call {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    /// Docker sends a client's `X-Meta-…` headers on to the registry; here they would be dropped.
-    pub fn refuse_meta_headers(&self) -> Result<(), Failure> {
-        let name = self.headers.keys().find(|name| name.as_str().starts_with("x-meta-"));
-        match name {
-            Some(name) => Err(Failure::invalid(format!(
-                "the header {name} is not supported: nothing is sent on to registries"
-            ))),
-            None => Ok(()),
-        }
-    }
-
     /// Reads a short body ahead, so that an answer given without looking at it does not close the
     /// connection under a client that is still writing.
     pub async fn read_ahead(&mut self) -> Result<(), Failure> {

@@ -18,6 +18,9 @@ use crate::error::{Error, Kind, Result};
 use crate::stream::{self, ByteStream};
 use crate::{Engine, Inner, words};
 
+/// Read of an archive that is refused by its request alone.
+const REFUSED_BYTES_MAX: u64 = 1 << 20;
+
 /// `docker import`: one layer and a configuration out of nothing.
 #[derive(Debug, Clone, Default)]
 pub struct ImportRequest {
@@ -107,6 +110,9 @@ impl Engine {
 fn import(engine: &Inner, archive: ByteStream, request: &ImportRequest) -> Result<ImageId> {
     let platform = request.platform.clone().unwrap_or_else(Platform::host);
     if platform.os != "linux" {
+        // Whoever sends hears the answer only if it is not cut off in a word.
+        let start = std::io::Read::take(stream::reader(archive), REFUSED_BYTES_MAX);
+        let _ = std::io::copy(&mut { start }, &mut std::io::sink());
         return Err(words::os_not_supported());
     }
     let mut config = Config::default();
