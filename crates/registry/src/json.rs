@@ -72,7 +72,7 @@ impl<'a> Fields<'a> {
     pub fn get(&self, name: &str) -> Option<&'a Value> {
         let same =
             |(key, value): &(&String, &Value)| key.eq_ignore_ascii_case(name) && !value.is_null();
-        self.map.iter().filter(same).last().map(|(_, value)| value)
+        self.map.iter().rfind(same).map(|(_, value)| value)
     }
 
     /// Empty where there is none.

@@ -36,10 +36,10 @@ fn write(out: &mut String, value: &Value, verb: Verb, depth: usize) {
         Value::Missing | Value::Nil => out.push_str(&format!("%!{}(<nil>)", verb.letter)),
         Value::Pointer(target, kind) => pointer(out, target.as_deref(), *kind, verb, depth),
         Value::List(items, kind) => {
-            if verb.letter == 's' || verb.letter == 'x' {
-                if let (Some(bytes), "[]uint8") = (bytes(value), kind.name().as_str()) {
-                    return out.push_str(&String::from_utf8_lossy(&bytes));
-                }
+            if matches!(verb.letter, 's' | 'x')
+                && let (Some(bytes), "[]uint8") = (bytes(value), kind.name().as_str())
+            {
+                return out.push_str(&String::from_utf8_lossy(&bytes));
             }
             out.push('[');
             for (at, item) in items.iter().flat_map(|items| items.iter()).enumerate() {
