@@ -96,8 +96,8 @@ pub fn inspect(container: view::ContainerView) -> docker::Inspect {
 /// The profile that the processes have: the one that was asked for, since none is loaded by default.
 fn apparmor_profile(options: &[String]) -> String {
     let asked = options.iter().filter_map(|option| option.strip_prefix("apparmor"));
-    let asked = asked.filter_map(|rest| rest.strip_prefix(['=', ':']));
-    asked.last().filter(|profile| *profile != "unconfined").unwrap_or_default().to_owned()
+    let mut asked = asked.filter_map(|rest| rest.strip_prefix(['=', ':']));
+    asked.next_back().filter(|profile| *profile != "unconfined").unwrap_or_default().to_owned()
 }
 
 fn bytes(count: u64) -> i64 {
