@@ -405,7 +405,7 @@ mod tests {
             ("**Work**:", (|support| support == Support::Works) as fn(Support) -> bool),
             ("**Not yet;", |support| matches!(support, Support::NotYet(_))),
             ("**Without effect,", |support| support == Support::NoEffect),
-            ("**Refused**:", |support| matches!(support, Support::Refused(_))),
+            ("**Refused**:", |support| matches!(support, Support::Refused { .. })),
         ] {
             let told = part(heading);
             for one in KEYS.iter().filter(|one| !one.key.is_empty()) {

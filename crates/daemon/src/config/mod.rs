@@ -473,7 +473,7 @@ mod tests {
         let Wish::Run(settings) = asked(&named) else { panic!("it would run") };
         assert_eq!(settings.engine.network.mtu, 1400);
         std::fs::remove_file(&path).unwrap();
-        let usage = usage();
+        let usage = usage("dockerd");
         for key in keys::KEYS.iter().filter(|key| !key.flag.is_empty()) {
             assert!(usage.contains(&format!("--{}", key.flag)), "{}", key.flag);
         }
