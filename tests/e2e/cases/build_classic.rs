@@ -48,39 +48,7 @@ fn every_parameter_of_build_counts(suite: &Suite) -> Outcome {
             ("Other", "FROM busybox AS one\nRUN echo other\nFROM one\nRUN echo second\n"),
         ],
     );
-    let refused = [
-        ("version=2", 501, "set DOCKER_BUILDKIT=0"),
-        ("version=3", 400, "invalid version 3"),
-        ("squash=1", 400, "squash is only supported with experimental mode"),
-        ("isolation=hyperv", 400, "unsupported isolation"),
-        ("securityopt=x", 400, "does not support setting security options on build"),
-        ("shmsize=x", 400, "strconv.ParseInt: parsing \\\"x\\\": invalid syntax"),
-        ("shmsize=-1", 400, "SHM size can not be less than 0"),
-        ("ulimits=x", 400, "error reading ulimit settings: "),
-        ("buildargs=x", 400, "error reading build args: "),
-        ("labels=x", 400, "error reading labels: "),
-        ("cachefrom=x", 400, "message"),
-        ("outputs=x", 400, "invalid outputs specified: "),
-        (
-            "outputs=%5B%7B%22Type%22:%22local%22%7D%5D",
-            400,
-            "outputs are not supported by the classic builder",
-        ),
-        ("t=UPPER", 400, "must be lowercase"),
-        (
-            "t=a@sha256:0000000000000000000000000000000000000000000000000000000000000000",
-            400,
-            "build tag cannot contain a digest",
-        ),
-        ("platform=foo", 400, "invalid argument"),
-        ("memory=1", 400, "Minimum memory limit allowed is 6MB"),
-        ("extrahosts=nonsense", 400, "bad format for add-host: \\\"nonsense\\\""),
-        ("networkmode=container:", 400, "invalid container format container:"),
-        ("target=none", 400, "failed to reach build target none in Dockerfile"),
-        ("dockerfile=none", 400, "Cannot locate specified Dockerfile: none"),
-        ("dockerfile=../x", 400, "Forbidden path outside the build context: ../x"),
-    ];
-    for (query, status, words) in refused {
+    for &(query, status, words) in REFUSED_QUERIES {
         let (got, said) = post(suite, &directory, query);
         assert!(got == status && said.contains(words), "{query}: {got} {said}");
     }
@@ -126,6 +94,40 @@ fn every_parameter_of_build_counts(suite: &Suite) -> Outcome {
     suite.tug(["image", "prune", "-f"]).ok();
     Outcome::Passed
 }
+
+/// Queries of a build that are refused: the status, and words of the message.
+const REFUSED_QUERIES: &[(&str, u16, &str)] = &[
+    ("version=2", 501, "set DOCKER_BUILDKIT=0"),
+    ("version=3", 400, "invalid version 3"),
+    ("squash=1", 400, "squash is only supported with experimental mode"),
+    ("isolation=hyperv", 400, "unsupported isolation"),
+    ("securityopt=x", 400, "does not support setting security options on build"),
+    ("shmsize=x", 400, "strconv.ParseInt: parsing \\\"x\\\": invalid syntax"),
+    ("shmsize=-1", 400, "SHM size can not be less than 0"),
+    ("ulimits=x", 400, "error reading ulimit settings: "),
+    ("buildargs=x", 400, "error reading build args: "),
+    ("labels=x", 400, "error reading labels: "),
+    ("cachefrom=x", 400, "message"),
+    ("outputs=x", 400, "invalid outputs specified: "),
+    (
+        "outputs=%5B%7B%22Type%22:%22local%22%7D%5D",
+        400,
+        "outputs are not supported by the classic builder",
+    ),
+    ("t=UPPER", 400, "must be lowercase"),
+    (
+        "t=a@sha256:0000000000000000000000000000000000000000000000000000000000000000",
+        400,
+        "build tag cannot contain a digest",
+    ),
+    ("platform=foo", 400, "invalid argument"),
+    ("memory=1", 400, "Minimum memory limit allowed is 6MB"),
+    ("extrahosts=nonsense", 400, "bad format for add-host: \\\"nonsense\\\""),
+    ("networkmode=container:", 400, "invalid container format container:"),
+    ("target=none", 400, "failed to reach build target none in Dockerfile"),
+    ("dockerfile=none", 400, "Cannot locate specified Dockerfile: none"),
+    ("dockerfile=../x", 400, "Forbidden path outside the build context: ../x"),
+];
 
 fn a_classic_build_is_told_in_events(suite: &Suite) -> Outcome {
     let dockerfile = "FROM busybox\nLABEL told=yes\nRUN true\n";

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::harness::{Cli, Outcome, Output, Suite, run, shell};
@@ -235,33 +236,46 @@ read line && echo "read: $line"
 exit 3
 "#;
 
+fn install_plugin(plugins: &Path, name: &str, text: &str) {
+    let path = plugins.join(name);
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// What both command lines say with this configuration's plugins: status, output, errors.
+fn both_with_plugins(
+    suite: &Suite,
+    config: &Path,
+    args: &[&str],
+    input: &str,
+) -> [(i32, String, String); 2] {
+    [Cli::Tug, Cli::Docker].map(|cli| {
+        let mut line = suite.command(cli);
+        let input = format!("printf '%s' '{input}' | \"$0\" \"$@\"");
+        let program = line.get_program().to_owned();
+        line.env("DOCKER_CONFIG", config).env_remove("DOCKER_BUILDKIT");
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(input).arg(program).args(args);
+        command.envs(line.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        let output = run(&mut command);
+        (output.code, output.stdout, output.stderr)
+    })
+}
+
 fn plugins_run_in_our_place_and_are_listed(suite: &Suite) -> Outcome {
     let config = suite.scratch();
     let plugins = config.join("cli-plugins");
     fs::create_dir_all(&plugins).unwrap();
-    let install = |name: &str, text: &str| {
-        let path = plugins.join(name);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    };
-    install("docker-hello", PLUGIN);
-    install("docker-ps", PLUGIN);
-    install("docker-old", "#!/bin/sh\necho '{\"SchemaVersion\":\"0.0.1\",\"Vendor\":\"x\"}'\n");
-    install("docker-nobody", "#!/bin/sh\necho '{\"SchemaVersion\":\"0.1.0\"}'\n");
-    install("docker-broken", "#!/bin/sh\nexit 3\n");
-    let both = |args: &[&str], input: &str| {
-        [Cli::Tug, Cli::Docker].map(|cli| {
-            let mut line = suite.command(cli);
-            let input = format!("printf '%s' '{input}' | \"$0\" \"$@\"");
-            let program = line.get_program().to_owned();
-            line.env("DOCKER_CONFIG", &config).env_remove("DOCKER_BUILDKIT");
-            let mut command = Command::new("sh");
-            command.arg("-c").arg(input).arg(program).args(args);
-            command.envs(line.get_envs().filter_map(|(key, value)| Some((key, value?))));
-            let output = run(&mut command);
-            (output.code, output.stdout, output.stderr)
-        })
-    };
+    install_plugin(&plugins, "docker-hello", PLUGIN);
+    install_plugin(&plugins, "docker-ps", PLUGIN);
+    install_plugin(
+        &plugins,
+        "docker-old",
+        "#!/bin/sh\necho '{\"SchemaVersion\":\"0.0.1\",\"Vendor\":\"x\"}'\n",
+    );
+    install_plugin(&plugins, "docker-nobody", "#!/bin/sh\necho '{\"SchemaVersion\":\"0.1.0\"}'\n");
+    install_plugin(&plugins, "docker-broken", "#!/bin/sh\nexit 3\n");
+    let both = |args: &[&str], input: &str| both_with_plugins(suite, &config, args, input);
     for args in [
         &["hello"][..],
         &["-D", "--log-level", "debug", "hello", "--flag", "a b", "-x"],

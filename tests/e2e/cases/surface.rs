@@ -13,10 +13,12 @@ use crate::harness::{BOTH, Cli, Outcome, Suite, run, shell, wait_for};
 cases![
     fields_of_a_container_are_kept_and_take_effect,
     limits_of_a_container_take_effect,
+    what_run_cannot_give_is_refused_or_warned_of,
     throttles_of_devices_reach_the_kernel,
     endpoints_take_effect_field_by_field,
     mounts_take_effect_field_by_field,
     log_options_take_effect,
+    wrong_log_options_are_refused,
     an_update_changes_what_it_was_asked_to,
     wishes_that_cannot_be_are_refused,
     lists_select_as_docker_does,
@@ -185,6 +187,10 @@ fn limits_of_a_container_take_effect(suite: &Suite) -> Outcome {
         assert_eq!(inspect(suite, "warned")["HostConfig"]["BlkioWeight"], 0);
         suite.tug(["rm", "warned"]).ok();
     }
+    Outcome::Passed
+}
+
+fn what_run_cannot_give_is_refused_or_warned_of(suite: &Suite) -> Outcome {
     for cli in BOTH {
         let few =
             suite.run(cli, ["run", "--rm", "--cpu-shares", "1", "busybox", "true"]).fails(125);
@@ -436,7 +442,13 @@ fn log_options_take_effect(suite: &Suite) -> Outcome {
             assert!(details.contains(part), "{part}: {details}");
         }
         run(&["rm", "told"]).ok();
+    }
+    Outcome::Passed
+}
 
+fn wrong_log_options_are_refused(suite: &Suite) -> Outcome {
+    for cli in BOTH {
+        let run = |args: &[&str]| suite.run(cli, args);
         for (options, words) in [
             (
                 &["--log-driver", "nosuch"][..],
@@ -529,69 +541,7 @@ fn an_update_changes_what_it_was_asked_to(suite: &Suite) -> Outcome {
 }
 
 fn wishes_that_cannot_be_are_refused(suite: &Suite) -> Outcome {
-    let bodies = [
-        (
-            r#""HostConfig":{"CpuShares":-1}"#,
-            "invalid CPU shares (-1): value must be a positive integer",
-        ),
-        (
-            r#""HostConfig":{"Annotations":{"":"x"}}"#,
-            "the empty string is not permitted as an annotation key",
-        ),
-        (r#""HostConfig":{"ShmSize":-1}"#, "SHM size can not be less than 0"),
-        (
-            r#""HostConfig":{"OomScoreAdj":1001}"#,
-            "Invalid value 1001, range for oom score adj is [-1000, 1000]",
-        ),
-        (r#""HostConfig":{"Isolation":"hyperv"}"#, "invalid isolation 'hyperv' on linux"),
-        (
-            r#""HostConfig":{"RestartPolicy":{"Name":"nope"}}"#,
-            "invalid restart policy: unknown policy 'nope'",
-        ),
-        (
-            r#""HostConfig":{"RestartPolicy":{"Name":"no","MaximumRetryCount":1}}"#,
-            "maximum retry count can only be used with 'on-failure'",
-        ),
-        (
-            r#""HostConfig":{"AutoRemove":true,"RestartPolicy":{"Name":"always"}}"#,
-            "can't create 'AutoRemove' container with restart policy",
-        ),
-        (r#""HostConfig":{"MemorySwappiness":101}"#, "valid memory swappiness range is 0-100"),
-        (r#""HostConfig":{"NanoCpus":99000000000000}"#, "range of CPUs is from 0.01 to"),
-        (
-            r#""HostConfig":{"CpuRealtimePeriod":1,"CpuRealtimeRuntime":2}"#,
-            "cpu real-time runtime cannot be higher than cpu real-time period",
-        ),
-        (r#""HostConfig":{"IOMaximumIOps":1}"#, "configuration of maximum IOPs"),
-        (r#""HostConfig":{"IOMaximumBandwidth":1}"#, "configuration of maximum bandwidth"),
-        (r#""HostConfig":{"Runtime":"nosuch"}"#, "unknown or invalid runtime name: nosuch"),
-        (r#""HostConfig":{"UsernsMode":"x"}"#, "invalid user namespace mode: x"),
-        (r#""HostConfig":{"UTSMode":"x"}"#, "invalid UTS mode: x"),
-        (r#""HostConfig":{"PidMode":"x"}"#, "invalid PID mode: x"),
-        (r#""HostConfig":{"IpcMode":"x"}"#, "invalid IPC mode: x"),
-        (r#""HostConfig":{"CgroupnsMode":"x"}"#, "invalid cgroup namespace mode: x"),
-        (r#""HostConfig":{"PortBindings":{"0/tcp":[]}}"#, "invalid port specification"),
-        (r#""HostConfig":{"Tmpfs":{"/t":"nonsense"}}"#, r#"invalid tmpfs option [\"nonsense\"]"#),
-        (
-            r#""HostConfig":{"Mounts":[{"Type":"bind","Source":"/usr","Target":"/t","BindOptions":{"ReadOnlyForceRecursive":true}}]}"#,
-            "mount options conflict: !ReadOnly",
-        ),
-        (
-            r#""HostConfig":{"Mounts":[{"Type":"volume","Source":"v","Target":"/t","ClusterOptions":{}}]}"#,
-            "this node is none",
-        ),
-        (r#""HostConfig":{"Ulimits":[{"Name":"x","Soft":1,"Hard":1}]}"#, "invalid ulimit type: x"),
-        (r#""HostConfig":{"DeviceCgroupRules":["x"]}"#, "invalid device cgroup rule format: 'x'"),
-        (r#""ExposedPorts":{"x/tcp":{}}"#, r#"invalid port specification: \"x/tcp\""#),
-        (r#""ExposedPorts":{"80/icmp":{}}"#, "invalid proto: icmp"),
-        (r#""StopSignal":"NOPE""#, "Invalid signal: NOPE"),
-        (r#""Env":["=x"]"#, "invalid environment variable: =x"),
-        (r#""WorkingDir":"relative""#, "it needs to be an absolute path"),
-        (r#""Healthcheck":{"Interval":1}"#, "Interval in Healthcheck cannot be less than 1ms"),
-        (r#""Healthcheck":{"Retries":-1}"#, "Retries in Healthcheck cannot be negative"),
-        ("bad", "invalid JSON: invalid character 'b' looking for beginning of object key string"),
-    ];
-    for (fields, words) in bodies {
+    for &(fields, words) in REFUSED_WISHES {
         let image = if fields == "bad" { "" } else { r#""Image":"busybox","# };
         let body = format!("{{{image}{fields}}}");
         let (status, answer) = suite.api("POST", "/containers/create", Some(&body));
@@ -606,6 +556,70 @@ fn wishes_that_cannot_be_are_refused(suite: &Suite) -> Outcome {
     suite.tug(["rm", "gpu"]).ok();
     Outcome::Passed
 }
+
+/// Fields of a create request that are refused, and words of the message.
+const REFUSED_WISHES: &[(&str, &str)] = &[
+    (
+        r#""HostConfig":{"CpuShares":-1}"#,
+        "invalid CPU shares (-1): value must be a positive integer",
+    ),
+    (
+        r#""HostConfig":{"Annotations":{"":"x"}}"#,
+        "the empty string is not permitted as an annotation key",
+    ),
+    (r#""HostConfig":{"ShmSize":-1}"#, "SHM size can not be less than 0"),
+    (
+        r#""HostConfig":{"OomScoreAdj":1001}"#,
+        "Invalid value 1001, range for oom score adj is [-1000, 1000]",
+    ),
+    (r#""HostConfig":{"Isolation":"hyperv"}"#, "invalid isolation 'hyperv' on linux"),
+    (
+        r#""HostConfig":{"RestartPolicy":{"Name":"nope"}}"#,
+        "invalid restart policy: unknown policy 'nope'",
+    ),
+    (
+        r#""HostConfig":{"RestartPolicy":{"Name":"no","MaximumRetryCount":1}}"#,
+        "maximum retry count can only be used with 'on-failure'",
+    ),
+    (
+        r#""HostConfig":{"AutoRemove":true,"RestartPolicy":{"Name":"always"}}"#,
+        "can't create 'AutoRemove' container with restart policy",
+    ),
+    (r#""HostConfig":{"MemorySwappiness":101}"#, "valid memory swappiness range is 0-100"),
+    (r#""HostConfig":{"NanoCpus":99000000000000}"#, "range of CPUs is from 0.01 to"),
+    (
+        r#""HostConfig":{"CpuRealtimePeriod":1,"CpuRealtimeRuntime":2}"#,
+        "cpu real-time runtime cannot be higher than cpu real-time period",
+    ),
+    (r#""HostConfig":{"IOMaximumIOps":1}"#, "configuration of maximum IOPs"),
+    (r#""HostConfig":{"IOMaximumBandwidth":1}"#, "configuration of maximum bandwidth"),
+    (r#""HostConfig":{"Runtime":"nosuch"}"#, "unknown or invalid runtime name: nosuch"),
+    (r#""HostConfig":{"UsernsMode":"x"}"#, "invalid user namespace mode: x"),
+    (r#""HostConfig":{"UTSMode":"x"}"#, "invalid UTS mode: x"),
+    (r#""HostConfig":{"PidMode":"x"}"#, "invalid PID mode: x"),
+    (r#""HostConfig":{"IpcMode":"x"}"#, "invalid IPC mode: x"),
+    (r#""HostConfig":{"CgroupnsMode":"x"}"#, "invalid cgroup namespace mode: x"),
+    (r#""HostConfig":{"PortBindings":{"0/tcp":[]}}"#, "invalid port specification"),
+    (r#""HostConfig":{"Tmpfs":{"/t":"nonsense"}}"#, r#"invalid tmpfs option [\"nonsense\"]"#),
+    (
+        r#""HostConfig":{"Mounts":[{"Type":"bind","Source":"/usr","Target":"/t","BindOptions":{"ReadOnlyForceRecursive":true}}]}"#,
+        "mount options conflict: !ReadOnly",
+    ),
+    (
+        r#""HostConfig":{"Mounts":[{"Type":"volume","Source":"v","Target":"/t","ClusterOptions":{}}]}"#,
+        "this node is none",
+    ),
+    (r#""HostConfig":{"Ulimits":[{"Name":"x","Soft":1,"Hard":1}]}"#, "invalid ulimit type: x"),
+    (r#""HostConfig":{"DeviceCgroupRules":["x"]}"#, "invalid device cgroup rule format: 'x'"),
+    (r#""ExposedPorts":{"x/tcp":{}}"#, r#"invalid port specification: \"x/tcp\""#),
+    (r#""ExposedPorts":{"80/icmp":{}}"#, "invalid proto: icmp"),
+    (r#""StopSignal":"NOPE""#, "Invalid signal: NOPE"),
+    (r#""Env":["=x"]"#, "invalid environment variable: =x"),
+    (r#""WorkingDir":"relative""#, "it needs to be an absolute path"),
+    (r#""Healthcheck":{"Interval":1}"#, "Interval in Healthcheck cannot be less than 1ms"),
+    (r#""Healthcheck":{"Retries":-1}"#, "Retries in Healthcheck cannot be negative"),
+    ("bad", "invalid JSON: invalid character 'b' looking for beginning of object key string"),
+];
 
 fn lists_select_as_docker_does(suite: &Suite) -> Outcome {
     let child = suite.scratch();
@@ -641,34 +655,7 @@ fn lists_select_as_docker_does(suite: &Suite) -> Outcome {
             names.sort();
             names.join(" ")
         };
-        for (filters, want) in [
-            (&["-f", "since=first"][..], "second third"),
-            (&["-f", "before=third"], "second"),
-            (&["-a", "-f", "before=third"], "first second"),
-            (&["-f", "exited=0"], ""),
-            (&["-a", "-f", "exited=0"], "first"),
-            (&["-f", "status=exited"], "first"),
-            (&["-f", "status=exited", "-f", "status=running"], "first second third"),
-            (&["-f", "publish=80"], ""),
-            (&["-f", "publish=1090"], "third"),
-            (&["-f", "publish=1000-1100/tcp"], "third"),
-            (&["-f", "publish=1090/udp"], ""),
-            (&["-f", "expose=8080"], "second"),
-            (&["-f", "expose=80-90/tcp"], "second third"),
-            (&["-f", "ancestor=busybox"], "second third"),
-            (&["-f", "ancestor=child"], "third"),
-            (&["-a", "-f", "volume=/data"], "second"),
-            (&["-a", "-f", "volume=data"], "second"),
-            (&["-a", "-f", "label=a=1", "-f", "label=b"], "first"),
-            (&["-a", "-f", "label=a=1", "-f", "label=c"], ""),
-            (&["-f", "name=^/?sec"], "second"),
-            (&["-f", "network=bridge"], "second third"),
-            (&["-f", "health=none"], "second third"),
-            (&["-f", "is-task=true"], ""),
-            (&["-f", "is-task=false"], "second third"),
-            (&["-f", "isolation=x"], "second third"),
-            (&["-n", "2"], "second third"),
-        ] {
+        for &(filters, want) in SELECTIONS {
             assert_eq!(names(filters), want, "{filters:?}");
         }
         let id = run(&["inspect", "-f", "{{.Id}}", "third"]).ok();
@@ -696,6 +683,36 @@ fn lists_select_as_docker_does(suite: &Suite) -> Outcome {
     suite.tug(["rmi", "child"]).ok();
     Outcome::Passed
 }
+
+/// Options of a list, and which of the three containers it then shows.
+const SELECTIONS: &[(&[&str], &str)] = &[
+    (&["-f", "since=first"], "second third"),
+    (&["-f", "before=third"], "second"),
+    (&["-a", "-f", "before=third"], "first second"),
+    (&["-f", "exited=0"], ""),
+    (&["-a", "-f", "exited=0"], "first"),
+    (&["-f", "status=exited"], "first"),
+    (&["-f", "status=exited", "-f", "status=running"], "first second third"),
+    (&["-f", "publish=80"], ""),
+    (&["-f", "publish=1090"], "third"),
+    (&["-f", "publish=1000-1100/tcp"], "third"),
+    (&["-f", "publish=1090/udp"], ""),
+    (&["-f", "expose=8080"], "second"),
+    (&["-f", "expose=80-90/tcp"], "second third"),
+    (&["-f", "ancestor=busybox"], "second third"),
+    (&["-f", "ancestor=child"], "third"),
+    (&["-a", "-f", "volume=/data"], "second"),
+    (&["-a", "-f", "volume=data"], "second"),
+    (&["-a", "-f", "label=a=1", "-f", "label=b"], "first"),
+    (&["-a", "-f", "label=a=1", "-f", "label=c"], ""),
+    (&["-f", "name=^/?sec"], "second"),
+    (&["-f", "network=bridge"], "second third"),
+    (&["-f", "health=none"], "second third"),
+    (&["-f", "is-task=true"], ""),
+    (&["-f", "is-task=false"], "second third"),
+    (&["-f", "isolation=x"], "second third"),
+    (&["-n", "2"], "second third"),
+];
 
 fn parameters_of_requests_take_effect(suite: &Suite) -> Outcome {
     suite.tug(["run", "-dt", "--name", "box", "busybox", "sleep", "100"]).ok();

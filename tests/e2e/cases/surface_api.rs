@@ -12,7 +12,10 @@ use crate::harness::{Outcome, Suite, shell};
 
 cases![
     parameters_of_containers_take_effect,
+    parameters_of_logs_and_attachments_take_effect,
+    parameters_of_a_containers_end_take_effect,
     parameters_of_images_take_effect,
+    parameters_of_builds_take_effect,
     parameters_of_the_rest_take_effect,
 ];
 
@@ -46,16 +49,25 @@ fn text(suite: &Suite, path: &str) -> String {
     shell(&line).stdout
 }
 
-fn parameters_of_containers_take_effect(suite: &Suite) -> Outcome {
+/// Starts the container "one": it has words in its log, and ends with 7 by USR1, with 8 by TERM.
+fn start_one(suite: &Suite) {
     let script = "trap 'exit 7' USR1; trap 'exit 8' TERM; head -c 5000 /dev/zero > /made; echo out; echo err >&2; while :; do sleep 0.05; done";
     suite.tug(["run", "-d", "--name", "one", "--label", "l=1", "busybox", "sh", "-c", script]).ok();
-    let two = ["create", "--name", "two", "-u", "1000:1001", "-v", "/anonymous", "busybox", "true"];
-    suite.tug(two).ok();
     crate::harness::wait_for("its words", std::time::Duration::from_secs(20), || {
         let logs = suite.tug(["logs", "one"]);
         logs.stdout.contains("out") && logs.stderr.contains("err")
     });
+}
 
+/// Makes the container "two": it has a user and an anonymous volume.
+fn create_two(suite: &Suite) {
+    let two = ["create", "--name", "two", "-u", "1000:1001", "-v", "/anonymous", "busybox", "true"];
+    suite.tug(two).ok();
+}
+
+fn parameters_of_containers_take_effect(suite: &Suite) -> Outcome {
+    start_one(suite);
+    create_two(suite);
     assert_eq!(length(&json(suite, "/containers/json")), 1);
     assert_eq!(length(&json(suite, "/containers/json?all=1")), 2);
     assert_eq!(length(&json(suite, "/containers/json?limit=1")), 1);
@@ -68,16 +80,6 @@ fn parameters_of_containers_take_effect(suite: &Suite) -> Outcome {
     assert!(json(suite, "/containers/one/json")["SizeRw"].is_null());
     assert_eq!(json(suite, "/containers/one/top?ps_args=-o%20pid,args")["Titles"][1], "COMMAND");
 
-    let logs = |query: &str| text(suite, &format!("/containers/one/logs?{query}"));
-    assert_eq!(logs("stdout=1"), "out\n");
-    assert_eq!(logs("stderr=1"), "err\n");
-    assert_eq!(logs("stdout=1&stderr=1&tail=1").lines().count(), 1);
-    assert_eq!(logs("stdout=1&until=1"), "");
-    assert_eq!(logs("stdout=1&since=4000000000"), "");
-    assert!(logs("stdout=1&timestamps=1").contains("Z out"));
-    assert_eq!(logs("stdout=1&details=1"), " out\n");
-    ask(suite, "GET", "/containers/one/logs", 400);
-
     let stats = json(suite, "/containers/one/stats?stream=0&one-shot=1");
     assert_eq!(
         stats["precpu_stats"]["cpu_usage"]["total_usage"], 0,
@@ -85,25 +87,6 @@ fn parameters_of_containers_take_effect(suite: &Suite) -> Outcome {
     );
     let stats = json(suite, "/containers/one/stats?stream=0");
     assert_ne!(stats["precpu_stats"]["cpu_usage"]["total_usage"], 0);
-
-    // Attach without a stream replays the log.
-    let replayed = text_of_post(suite, "/containers/one/attach?logs=1&stdout=1");
-    assert_eq!(replayed, "out\n");
-    assert_eq!(text_of_post(suite, "/containers/one/attach?logs=1&stderr=1"), "err\n");
-    let socket = |query: &str| {
-        let line = format!(
-            "curl -s -i -N --max-time 5 -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' --unix-socket {} 'http://d/containers/one/attach/ws?{query}' | tr -d '\\000-\\011\\013-\\037'",
-            suite.socket().display()
-        );
-        shell(&line).stdout
-    };
-    let told = socket("logs=1&stdout=1");
-    assert!(told.contains(" 101 ") && told.contains("out") && !told.contains("err\n"), "{told}");
-    assert!(socket("logs=1&stderr=1").contains("err"));
-    assert!(socket("stream=1&stdin=1&detachKeys=nonsense-").contains(" 400 "));
-    let keys =
-        ask(suite, "POST", "/containers/one/attach?stream=1&stdin=1&detachKeys=nonsense-", 400);
-    assert!(keys.contains("detach keys"), "{keys}");
 
     let place = suite.scratch();
     let place = place.display();
@@ -129,7 +112,47 @@ fn parameters_of_containers_take_effect(suite: &Suite) -> Outcome {
     );
     let owner = shell(&owner).ok();
     assert!(owner.contains("1000/1001"), "{owner}");
+    suite.tug(["rm", "-fv", "one", "two"]).ok();
+    Outcome::Passed
+}
 
+fn parameters_of_logs_and_attachments_take_effect(suite: &Suite) -> Outcome {
+    start_one(suite);
+    let logs = |query: &str| text(suite, &format!("/containers/one/logs?{query}"));
+    assert_eq!(logs("stdout=1"), "out\n");
+    assert_eq!(logs("stderr=1"), "err\n");
+    assert_eq!(logs("stdout=1&stderr=1&tail=1").lines().count(), 1);
+    assert_eq!(logs("stdout=1&until=1"), "");
+    assert_eq!(logs("stdout=1&since=4000000000"), "");
+    assert!(logs("stdout=1&timestamps=1").contains("Z out"));
+    assert_eq!(logs("stdout=1&details=1"), " out\n");
+    ask(suite, "GET", "/containers/one/logs", 400);
+
+    // Attach without a stream replays the log.
+    let replayed = text_of_post(suite, "/containers/one/attach?logs=1&stdout=1");
+    assert_eq!(replayed, "out\n");
+    assert_eq!(text_of_post(suite, "/containers/one/attach?logs=1&stderr=1"), "err\n");
+    let socket = |query: &str| {
+        let line = format!(
+            "curl -s -i -N --max-time 5 -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' -H 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==' --unix-socket {} 'http://d/containers/one/attach/ws?{query}' | tr -d '\\000-\\011\\013-\\037'",
+            suite.socket().display()
+        );
+        shell(&line).stdout
+    };
+    let told = socket("logs=1&stdout=1");
+    assert!(told.contains(" 101 ") && told.contains("out") && !told.contains("err\n"), "{told}");
+    assert!(socket("logs=1&stderr=1").contains("err"));
+    assert!(socket("stream=1&stdin=1&detachKeys=nonsense-").contains(" 400 "));
+    let keys =
+        ask(suite, "POST", "/containers/one/attach?stream=1&stdin=1&detachKeys=nonsense-", 400);
+    assert!(keys.contains("detach keys"), "{keys}");
+    suite.tug(["rm", "-f", "one"]).ok();
+    Outcome::Passed
+}
+
+fn parameters_of_a_containers_end_take_effect(suite: &Suite) -> Outcome {
+    start_one(suite);
+    create_two(suite);
     // It says something once its traps are set.
     let runs = |count: usize| {
         crate::harness::wait_for("its traps", std::time::Duration::from_secs(20), || {
@@ -247,6 +270,40 @@ fn parameters_of_images_take_effect(suite: &Suite) -> Outcome {
     Outcome::Passed
 }
 
+fn parameters_of_builds_take_effect(suite: &Suite) -> Outcome {
+    let pruned = ask(suite, "POST", "/build/prune?reserved-space=x", 400);
+    assert!(pruned.contains("reserved-space is in bytes and expects an integer"), "{pruned}");
+    for name in ["keep-storage", "max-used-space", "min-free-space"] {
+        ask(suite, "POST", &format!("/build/prune?{name}=x"), 400);
+    }
+    ask(suite, "POST", "/build/prune?all=1&keep-storage=1000000000000", 200);
+    ask(suite, "POST", &format!("/build/prune?{}", filter("nope", "x")), 400);
+    ask(suite, "POST", "/build?version=9", 400);
+    ask(suite, "POST", "/build?squash=1", 400);
+    let isolated = ask(suite, "POST", "/build?isolation=hyperv", 400);
+    assert!(isolated.contains("unsupported isolation"), "{isolated}");
+
+    let place = suite.scratch();
+    let place = place.display();
+    let limits = "cat /sys/fs/cgroup/memory/memory.memsw.limit_in_bytes /sys/fs/cgroup/cpu/cpu.shares /sys/fs/cgroup/cpu/cpu.cfs_period_us /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpuset/cpuset.cpus /sys/fs/cgroup/cpuset/cpuset.mems | tr '\\n' ' '";
+    let file = format!("FROM busybox\nRUN {limits}\n");
+    shell(&format!("cd {place} && cat > Dockerfile <<'EOF'\n{file}EOF\ntar -cf c.tar Dockerfile"))
+        .ok();
+    if Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists() {
+        let query = format!(
+            "nocache=1&memory=67108864&memswap=134217728&cpushares=512&cpuperiod=50000&cpuquota=25000&cpusetcpus=0&cpusetmems=0&cgroupparent={}",
+            suite.cgroup_parent()
+        );
+        let line = format!(
+            "curl -s --max-time 60 -X POST -H 'Content-Type: application/x-tar' --data-binary @{place}/c.tar --unix-socket {} 'http://d/build?{query}'",
+            suite.socket().display()
+        );
+        let said = shell(&line).ok();
+        assert!(said.contains("134217728 512 50000 25000 0 0"), "{said}");
+    }
+    Outcome::Passed
+}
+
 fn parameters_of_the_rest_take_effect(suite: &Suite) -> Outcome {
     suite.tug(["volume", "create", "--label", "a=b", "vol"]).ok();
     let volumes = |query: &str| length(&json(suite, &format!("/volumes?{query}"))["Volumes"]);
@@ -280,38 +337,6 @@ fn parameters_of_the_rest_take_effect(suite: &Suite) -> Outcome {
     assert!(none == 0 && some <= 2, "{none} {some}");
     let bad = ask(suite, "GET", "/events?since=nonsense", 400);
     assert!(bad.contains("failed to parse value as time or duration"), "{bad}");
-
-    let pruned = ask(suite, "POST", "/build/prune?reserved-space=x", 400);
-    assert!(pruned.contains("reserved-space is in bytes and expects an integer"), "{pruned}");
-    for name in ["keep-storage", "max-used-space", "min-free-space"] {
-        ask(suite, "POST", &format!("/build/prune?{name}=x"), 400);
-    }
-    ask(suite, "POST", "/build/prune?all=1&keep-storage=1000000000000", 200);
-    ask(suite, "POST", &format!("/build/prune?{}", filter("nope", "x")), 400);
-    ask(suite, "POST", "/build?version=9", 400);
-    ask(suite, "POST", "/build?squash=1", 400);
-    let isolated = ask(suite, "POST", "/build?isolation=hyperv", 400);
-    assert!(isolated.contains("unsupported isolation"), "{isolated}");
-
-    let place = suite.scratch();
-    let place = place.display();
-    let limits = "cat /sys/fs/cgroup/memory/memory.memsw.limit_in_bytes /sys/fs/cgroup/cpu/cpu.shares /sys/fs/cgroup/cpu/cpu.cfs_period_us /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpuset/cpuset.cpus /sys/fs/cgroup/cpuset/cpuset.mems | tr '\\n' ' '";
-    let file = format!("FROM busybox\nRUN {limits}\n");
-    std::fs::write(suite.scratch().join("x"), "").expect("the directory is ours");
-    shell(&format!("cd {place} && cat > Dockerfile <<'EOF'\n{file}EOF\ntar -cf c.tar Dockerfile"))
-        .ok();
-    if Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists() {
-        let query = format!(
-            "nocache=1&memory=67108864&memswap=134217728&cpushares=512&cpuperiod=50000&cpuquota=25000&cpusetcpus=0&cpusetmems=0&cgroupparent={}",
-            suite.cgroup_parent()
-        );
-        let line = format!(
-            "curl -s --max-time 60 -X POST -H 'Content-Type: application/x-tar' --data-binary @{place}/c.tar --unix-socket {} 'http://d/build?{query}'",
-            suite.socket().display()
-        );
-        let said = shell(&line).ok();
-        assert!(said.contains("134217728 512 50000 25000 0 0"), "{said}");
-    }
 
     // On a node that is in no swarm.
     for (method, path, want) in [
