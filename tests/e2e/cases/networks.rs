@@ -642,7 +642,7 @@ fn an_interface_has_its_own_settings_and_addresses(suite: &Suite) -> Outcome {
         let wrong = "name=own,driver-opt=com.docker.network.endpoint.sysctls=net.ipv4.ip_forward=1";
         let refused =
             suite.run(cli, ["run", "--rm", "--network", wrong, "busybox", "true"]).fails(125);
-        assert!(refused.contains("invalid sysctl setting"), "{refused}");
+        assert!(refused.contains("unrecognised network interface sysctl"), "{refused}");
     }
     suite
         .tug([

@@ -67,6 +67,7 @@ fn missing_reference(asked: &str) -> Error {
 fn create(engine: &Arc<Inner>, request: CreateRequest) -> Result<Created> {
     let CreateRequest { name, platform, mut spec } = request;
     let mut warnings = validate::validate(&mut spec, &crate::system::limit_support())?;
+    warnings.extend(forwarding_warning(&spec.host.network));
     validate::cgroup_namespace(&spec.host, engine.host.cgroup_v2)?;
     if spec.image.is_empty() && spec.argv().is_empty() {
         return Err(words::no_command());
@@ -293,4 +294,11 @@ pub(crate) fn shown_paths(engine: &Inner, spec: &ContainerSpec) -> (Vec<String>,
         ),
         Err(_) => (Vec::new(), Vec::new()),
     }
+}
+
+/// Source: moby 28.2 `daemon/daemon_unix.go` `verifyPlatformContainerSettings`.
+fn forwarding_warning(network: &NetworkMode) -> Option<String> {
+    let forwarded = !matches!(network, NetworkMode::Host | NetworkMode::None);
+    let off = forwarded && net::sysctl::get("ipv4/ip_forward").is_some_and(|value| value == "0");
+    off.then(|| "IPv4 forwarding is disabled. Networking will not work.".to_owned())
 }

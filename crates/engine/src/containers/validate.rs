@@ -39,10 +39,6 @@ pub fn validate(spec: &mut ContainerSpec, kernel: &LimitSupport) -> Result<Vec<S
             spec.host.oom_score_adj
         )));
     }
-    let forwarded = !matches!(spec.host.network, NetworkMode::Host | NetworkMode::None);
-    if forwarded && net::sysctl::get("ipv4/ip_forward").is_some_and(|value| value == "0") {
-        warnings.push("IPv4 forwarding is disabled. Networking will not work.".to_owned());
-    }
     if spec.host.network == NetworkMode::Host && !spec.host.ports.is_empty() {
         warnings.push("Published ports are discarded when using host network mode".to_owned());
     }
