@@ -109,6 +109,27 @@ pub fn stderr_is_terminal() -> bool {
     std::io::stderr().is_terminal()
 }
 
+/// Whether an output is a terminal that does more with text than write it down: moves its cursor,
+/// clears lines. `TERM=dumb` says that it does not.
+pub fn moves_cursor(output: Output) -> bool {
+    let is_terminal = match output {
+        Output::Stdout => stdout_is_terminal(),
+        Output::Stderr => stderr_is_terminal(),
+    };
+    is_terminal && !is_dumb()
+}
+
+/// Whether an output is a terminal whose user wants colours. An empty `NO_COLOR` asks for nothing.
+///
+/// Source: no-color.org.
+pub fn takes_colours(output: Output) -> bool {
+    moves_cursor(output) && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|name| name == "dumb")
+}
+
 /// Rows and columns of the terminal on stdout.
 pub fn size() -> Option<(u16, u16)> {
     let size = tcgetwinsize(stdio::stdout()).ok()?;

@@ -22,6 +22,7 @@ mod manifests;
 mod net_bridge;
 mod net_endpoints;
 mod networks;
+mod outputs;
 mod registry;
 mod registry_auth;
 mod registry_hostile;
@@ -69,6 +70,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         images_params::CASES,
         cli_surface::CASES,
         cli_templates::CASES,
+        outputs::CASES,
         images_travel::CASES,
         contexts::CASES,
         login::CASES,

@@ -2,11 +2,13 @@
 //!
 //! Source: docs.docker.com `docker buildx build`, --metadata-file; buildkit `exporter/exptypes`.
 
+use std::{io::Write as _, path::Path};
+
 use api::client::Client;
 use serde_json::{Map, Value};
 use spec::Reference;
 
-use crate::{create::files::reason, failure::Failure};
+use crate::{create::files::reason, failure::Failure, files::Whole};
 
 /// What the file says of an image of the store: its id, its names, and the digest under which a
 /// registry has it when it was pushed. Without an image there is nothing to say.
@@ -48,6 +50,10 @@ pub async fn of_image(
 /// When it cannot be written.
 pub fn write(path: &str, metadata: &Map<String, Value>) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(metadata).unwrap_or_default();
-    std::fs::write(path, text)
+    Whole::beside(Path::new(path), 0o644)
+        .and_then(|mut whole| {
+            whole.file.write_all(text.as_bytes())?;
+            whole.place()
+        })
         .map_err(|error| Failure::new(format!("open {path}: {}", reason(&error))))
 }

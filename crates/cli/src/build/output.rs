@@ -6,7 +6,7 @@
 //! Source: docs.docker.com "Exporters overview"; docker buildx `util/buildflags/export.go`.
 
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Component, Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -323,7 +323,27 @@ fn unpack(dest: &str, pieces: Pieces) -> Result<(), Failure> {
         tar::Archive::new(crate::guarded::Guarded::new(Pieces { left: first, ..pieces }));
     archive.set_preserve_permissions(true);
     archive.set_preserve_mtime(true);
-    archive.unpack(dest).map_err(failed)?;
+    let mut directories = Vec::new();
+    for entry in archive.entries().map_err(failed)? {
+        let mut entry = entry.map_err(failed)?;
+        let path: PathBuf = (entry.path().map_err(failed)?.components())
+            .filter(|part| matches!(part, Component::Normal(_)))
+            .collect();
+        if crate::files::is_device(&Path::new(dest).join(&path)) {
+            let text = format!("cannot overwrite device {path:?}");
+            return Err(failed(io::Error::other(text)));
+        }
+        // A directory's own mode and times come last, when nothing is to be put into it any more.
+        if entry.header().entry_type().is_dir() {
+            directories.push(entry);
+        } else {
+            entry.unpack_in(dest).map_err(failed)?;
+        }
+    }
+    directories.sort_by(|one, other| other.path_bytes().cmp(&one.path_bytes()));
+    for mut directory in directories {
+        directory.unpack_in(dest).map_err(failed)?;
+    }
     // What follows the archive's end mark is taken, so that its sender does not fail.
     io::copy(&mut archive.into_inner(), &mut io::sink()).map(drop).map_err(failed)
 }

@@ -2,7 +2,7 @@
 //!
 //! The context goes up while the answer comes down; `build::view` shows that.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use api::{
     client::{Body, Request, Response},
@@ -130,18 +130,13 @@ fn style(matches: &Matches) -> Result<Style, Failure> {
         (None, None) => "auto",
     };
     match asked {
-        "" | "auto" if terminal::stderr_is_terminal() && !is_dumb() => Ok(Style::Tty),
+        "" | "auto" if terminal::moves_cursor(terminal::Output::Stderr) => Ok(Style::Tty),
         "" | "auto" | "plain" => Ok(Style::Plain),
         "tty" => Ok(Style::Tty),
         "quiet" | "none" => Ok(Style::Quiet),
         "rawjson" => Ok(Style::RawJson),
         _ => Err(Failure::new(format!("invalid progress mode {asked}"))),
     }
-}
-
-/// A terminal that cannot move its cursor gets lines.
-fn is_dumb() -> bool {
-    std::env::var_os("TERM").is_some_and(|name| name == "dumb")
 }
 
 /// What goes along with the context, read before anything is sent.
@@ -192,10 +187,25 @@ fn given(matches: &Matches) -> Result<(Given, context::Named), Failure> {
     Ok((given, contexts.named))
 }
 
+/// Makes way for the files that will say what was made.
+fn check_reports(matches: &Matches) -> Result<(), Failure> {
+    if let Some(path) = matches.find("iidfile").filter(|path| !path.is_empty()) {
+        crate::files::remove_stale(Path::new(path)).map_err(|error| {
+            let why = files::reason(&error);
+            Failure::new(format!("removing image ID file: remove {path}: {why}"))
+        })?;
+    }
+    match matches.find("metadata-file").filter(|path| !path.is_empty()) {
+        Some(path) => crate::files::check_output(path).map_err(Failure::new),
+        None => Ok(()),
+    }
+}
+
 async fn build(session: &Session, matches: &Matches) -> Outcome {
     let style = style(matches)?;
     let Some(path) = matches.args.first() else { return Ok(0) };
     let (given, named) = given(matches)?;
+    check_reports(matches)?;
     let context = context::prepare(path, matches.text("file"), named);
     let client = session.client().await?;
     let is_tug = is_tug(client).await?;

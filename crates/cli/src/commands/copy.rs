@@ -9,7 +9,10 @@
 
 pub mod local;
 
-use std::path::{Path, PathBuf};
+use std::{
+    os::unix::fs::FileTypeExt as _,
+    path::{Path, PathBuf},
+};
 
 use api::{
     client::{Body, Client, segment},
@@ -127,8 +130,8 @@ fn means_content(path: &str) -> bool {
     path.ends_with("/.") || path == "."
 }
 
-fn base_name(path: &str) -> String {
-    crate::create::mounts::clean(Path::new(path))
+fn base_name(path: impl AsRef<Path>) -> String {
+    crate::create::mounts::clean(path.as_ref())
         .file_name()
         .map_or_else(|| "/".to_owned(), |name| name.to_string_lossy().into_owned())
 }
@@ -154,6 +157,9 @@ async fn from_container(
     path: &str,
     target: &str,
 ) -> Outcome {
+    if target != "-" {
+        check_target(target)?;
+    }
     let client = session.client().await?;
     // The daemon has words for a path that is none.
     let mut path = if path.is_empty() { String::new() } else { in_container(path) };
@@ -210,13 +216,11 @@ fn tell(matches: &Matches, bytes: u64, target: &str) {
     }
 }
 
-/// Where to unpack, and the name that the archive's root gets there, if another.
-fn local_target(
-    target: &str,
-    source_is_directory: bool,
-    content: bool,
-) -> Result<(PathBuf, Option<String>), Failure> {
-    let path = Path::new(target);
+/// Refuses what cannot be copied onto, before anything is asked. What stands there is removed for
+/// the copy, so a fifo and a socket are refused as well, which Docker's client replaces.
+///
+/// Source: docker/cli 28.2 `cli/command/utils.go`, `ValidateOutputPath`.
+fn check_target(target: &str) -> Result<(), Failure> {
     let absolute = local::absolute(target);
     let parent = crate::create::mounts::clean(Path::new(&absolute));
     let parent = parent.parent().unwrap_or(Path::new("/"));
@@ -226,18 +230,37 @@ fn local_target(
         let text = format!("invalid output path: directory {parent:?} does not exist");
         return Err(Failure::new(text));
     }
-    match std::fs::metadata(&absolute) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(Failure::new(format!("stat {absolute}: {}", reason(&error))));
-        }
-        Ok(_) | Err(_) => {}
-    }
+    let kind = match std::fs::metadata(&absolute) {
+        Ok(found) => found.file_type(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Failure::new(format!("stat {absolute}: {}", reason(&error)))),
+    };
+    let what = match kind {
+        kind if kind.is_dir() || kind.is_file() => return Ok(()),
+        kind if kind.is_char_device() || kind.is_block_device() => "a device",
+        _ => "an irregular file",
+    };
+    Err(Failure::new(format!(
+        "invalid output path: {absolute:?} must be a directory or a regular file: got {what}"
+    )))
+}
+
+/// Where to unpack, and the name that the archive's root gets there, if another.
+fn local_target(
+    target: &str,
+    source_is_directory: bool,
+    content: bool,
+) -> Result<(PathBuf, Option<String>), Failure> {
+    let path = Path::new(target);
     if path.is_dir() {
         // Into it under its own name; the content of a directory goes in without a name.
         let renamed = (content && source_is_directory).then(|| ".".to_owned());
         return Ok((path.to_owned(), renamed));
     }
-    let cleaned = crate::create::mounts::clean(path);
+    // A link stays, and the copy takes the place of what it leads to.
+    let path = crate::files::followed(path)
+        .map_err(|error| Failure::new(format!("lstat {target}: {}", reason(&error))))?;
+    let cleaned = crate::create::mounts::clean(&path);
     let parent = match cleaned.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         Some(_) | None => PathBuf::from("."),
@@ -248,7 +271,7 @@ fn local_target(
     if path.exists() && source_is_directory {
         return Err(Failure::new("cannot copy directory"));
     }
-    Ok((parent, Some(base_name(target))))
+    Ok((parent, Some(base_name(&path))))
 }
 
 async fn to_container(
@@ -395,5 +418,27 @@ mod tests {
         assert_eq!(container("-"), None);
         assert!(means_content("/a/.") && !means_content("/a/"));
         assert_eq!(base_name("/a/b/."), "b");
+    }
+
+    #[test]
+    fn a_copy_takes_no_special_files_place_and_leaves_links() {
+        let dir = std::env::temp_dir().join(format!("tug-copy-target-{}", std::process::id()));
+        std::fs::create_dir_all(dir.join("below")).unwrap();
+        let at = |name: &str| format!("{}/{name}", dir.display());
+        std::os::unix::fs::symlink("below/real", at("link")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        check_target(&at("new")).unwrap();
+        check_target(&at("link")).unwrap();
+        let must = |path: &str, what: &str| {
+            format!(
+                "invalid output path: {path:?} must be a directory or a regular file: got {what}"
+            )
+        };
+        let refused = |path: &str| check_target(path).unwrap_err().to_string();
+        assert_eq!(refused("/dev/full"), must("/dev/full", "a device"));
+        assert_eq!(refused(&at("socket")), must(&at("socket"), "an irregular file"));
+        let (into, name) = local_target(&at("link"), false, false).unwrap();
+        assert_eq!((into, name.as_deref()), (dir.join("below"), Some("real")));
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -50,11 +50,10 @@ const IN_USE: &str = "\x1b[38;5;0m\x1b[48;5;14m";
 
 /// Prints the images. What a list can show and a tree cannot is refused before.
 pub fn print(images: &[Summary]) {
-    let (paint, columns) = if terminal::stdout_is_terminal() {
-        let columns = terminal::size().map_or(COLUMNS_DEFAULT, |(_, columns)| columns.into());
-        (Paint::Colours, columns)
-    } else {
-        (Paint::Plain, COLUMNS_DEFAULT)
+    let columns = terminal::size().map_or(COLUMNS_DEFAULT, |(_, columns)| columns.into());
+    let paint = match terminal::takes_colours(terminal::Output::Stdout) {
+        true => Paint::Colours,
+        false => Paint::Plain,
     };
     terminal::out(&render(images, paint, columns.max(COLUMNS_LEAST)));
 }

@@ -146,9 +146,9 @@ async fn with_stored(session: &Session, auth: &AuthConfig) -> Option<String> {
     }
 }
 
-/// A remark, in colour on a terminal.
+/// A remark, in colour where that is wanted.
 fn note(text: &str) {
-    let (mark, indent) = if terminal::stderr_is_terminal() {
+    let (mark, indent) = if terminal::takes_colours(terminal::Output::Stderr) {
         ("\x1b[1;94mi Info → \x1b[0m", 9)
     } else {
         (" Info -> ", 9)

@@ -70,7 +70,7 @@ async fn stats(session: &Session, matches: &Matches) -> Outcome {
             terminal::out(&text);
             return Ok(0);
         }
-        if terminal::stdout_is_terminal() {
+        if terminal::moves_cursor(terminal::Output::Stdout) {
             // Home, each line cleared to its end, the rest of the screen cleared.
             terminal::out(&format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n")));
         } else {

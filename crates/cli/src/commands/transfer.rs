@@ -17,6 +17,7 @@ use crate::{
     context::Session,
     create::files::reason,
     failure::Failure,
+    files::{self, Whole},
     render::pull,
     terminal::{self, Output},
 };
@@ -354,35 +355,20 @@ pub async fn save_body(mut response: Response, path: &str) -> Result<(), Failure
         }
         return Ok(());
     }
-    let failed = |error: std::io::Error| Failure::new(format!("open {path}: {}", reason(&error)));
-    let target = Path::new(path);
-    let regular = !target.exists() || target.is_file();
-    let temporary = format!("{path}.tmp-{}", std::process::id());
-    let written = if regular { temporary.as_str() } else { path };
-    let mut options = tokio::fs::OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create(regular)
-        .truncate(regular)
-        .open(written)
-        .await
-        .map_err(failed)?;
-    let copied = async {
-        while let Some(chunk) = response.chunk().await? {
-            file.write_all(&chunk).await.map_err(failed)?;
-        }
-        file.flush().await.map_err(failed)
+    let failed = |verb: &str, error: std::io::Error| {
+        Failure::new(format!("{verb} {path}: {}", reason(&error)))
     };
-    let result: Result<(), Failure> = copied.await;
-    if regular {
-        if let Err(failure) = result {
-            // The half-written file is of no use; the first failure is the one to tell.
-            let _ = tokio::fs::remove_file(written).await;
-            return Err(failure);
-        }
-        return tokio::fs::rename(written, path).await.map_err(failed);
+    let whole = Whole::beside(Path::new(path), 0o600).map_err(|error| failed("open", error))?;
+    let file = whole.file.try_clone().map_err(|error| failed("open", error))?;
+    let mut file = tokio::fs::File::from_std(file);
+    while let Some(chunk) = response.chunk().await? {
+        file.write_all(&chunk).await.map_err(|error| failed("write", error))?;
     }
-    result
+    file.flush().await.map_err(|error| failed("write", error))?;
+    match tokio::task::spawn_blocking(move || whole.place()).await {
+        Ok(placed) => placed.map_err(|error| failed("write", error)),
+        Err(panic) => Err(Failure::new(panic.to_string())),
+    }
 }
 
 async fn save(session: &Session, matches: &Matches) -> Outcome {
@@ -407,27 +393,13 @@ async fn save(session: &Session, matches: &Matches) -> Outcome {
 
 /// Refuses what is no place for an archive, before anything is asked. `verb` is what is done to what.
 ///
-/// Source: docker/cli 28.2 `cli/command/utils.go`, `ValidateOutputPath`.
+/// # Errors
+/// In the words of [`files::check_output`].
 pub fn check_output(verb: &str, path: &str) -> Result<(), Failure> {
-    use std::os::unix::fs::FileTypeExt as _;
-    let refused = |why: &str| Err(Failure::new(format!("failed to {verb}: {why}")));
-    let path = Path::new(path);
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    if let Some(directory) = directory
-        && let Err(error) = std::fs::metadata(directory)
-    {
-        let why = reason(&error);
-        return refused(&format!("invalid output path: stat {}: {why}", directory.display()));
+    if path.is_empty() {
+        return Ok(());
     }
-    match std::fs::metadata(path).map(|metadata| metadata.file_type()) {
-        Ok(kind) if kind.is_dir() => refused("cannot write to a directory"),
-        // Writing to this one is how something is thrown away.
-        Ok(kind) if kind.is_char_device() && path != Path::new("/dev/null") => {
-            refused("cannot write to a character device file")
-        }
-        Ok(kind) if kind.is_block_device() => refused("cannot write to a device file"),
-        Ok(_) | Err(_) => Ok(()),
-    }
+    files::check_output(path).map_err(|why| Failure::new(format!("failed to {verb}: {why}")))
 }
 
 async fn commit(session: &Session, matches: &Matches) -> Outcome {

@@ -156,7 +156,8 @@ impl Blob {
                 ..Progress::default()
             },
         });
-        let screen = terminal::stdout_is_terminal().then(|| terminal::size_of(Output::Stdout));
+        let screen =
+            terminal::moves_cursor(Output::Stdout).then(|| terminal::size_of(Output::Stdout));
         let text = board.borrow_mut().draw(&message, screen);
         // Told at the end.
         let _ = terminal::write(Output::Stdout, text.as_bytes());

@@ -25,10 +25,7 @@ pub async fn show(
     output: Output,
     mut aux: impl FnMut(&serde_json::Value),
 ) -> Result<(), Failure> {
-    let live = match output {
-        Output::Stdout => terminal::stdout_is_terminal(),
-        Output::Stderr => terminal::stderr_is_terminal(),
-    };
+    let live = terminal::moves_cursor(output);
     let mut board = Board::default();
     while let Some(message) = response.next_json::<Message>().await? {
         if let Some(value) = &message.aux {

@@ -312,6 +312,9 @@ pub fn unpack(
             };
             check_parents(into, &link, &mut known)?;
             check_parents(into, &target, &mut known)?;
+            if crate::files::is_device(&full) {
+                return Err(Failure::new(format!("cannot overwrite device {full:?}")));
+            }
             // An older copy gives way.
             let _ = fs::remove_file(&full);
             fs::hard_link(into.join(&link), &full).map_err(wrong)?;
@@ -325,6 +328,9 @@ pub fn unpack(
             return Err(Failure::new(format!(
                 "cannot overwrite directory {full:?} with non-directory"
             )));
+        }
+        if crate::files::is_device(&full) {
+            return Err(Failure::new(format!("cannot overwrite device {full:?}")));
         }
         let capability = capability(&mut entry).map_err(wrong)?;
         entry.unpack(&full).map_err(|error| {
