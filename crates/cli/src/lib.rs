@@ -207,8 +207,12 @@ fn in_group(
 ) -> u8 {
     let program = &session.program;
     let Some((name, rest)) = words.split_first() else {
-        return print(&help::group(program, path, group));
+        // Nobody asked for help: it stands where errors do, and yet is none.
+        terminal::error_text(&help::group(program, path, group));
+        return 0;
     };
+    // As docker/cli 28.2 has it, these two alone show that a word is missing.
+    let usage = if matches!(group.name, "manifest" | "volume") { "COMMAND" } else { "" };
     if matches!(name.as_str(), "--help" | "-h" | "help") {
         return print(&help::group(program, path, group));
     }
@@ -220,7 +224,7 @@ fn in_group(
                 name.chars().nth(1).unwrap_or('-')
             ),
         };
-        return wrong_flag(program, path, "", &[], &why);
+        return wrong_flag(program, path, usage, &[], &why);
     }
     if let Some(inner) = group.groups.iter().find(|inner| inner.name == name) {
         return in_group(session, inner, &format!("{path} {name}"), rest, all);
@@ -235,7 +239,7 @@ fn in_group(
     }
     let mut text = format!(
         "{program}: unknown command: {program} {path} {name}\n\n{}\n\nRun '{program} {path} --help' for more information\n",
-        help::usage_line(program, path, ""),
+        help::usage_line(program, path, usage),
     );
     let known = group.commands.iter().map(|command| command.name);
     if let Some(near) = completion::nearest(name, known) {
@@ -317,11 +321,19 @@ fn run(
     if matches.on("help") {
         return print(&help::command(program, &path, command));
     }
-    matches.path = format!("{program} {path}");
+    // Docker's `container run` points to the help of `run`, too.
+    matches.path = match command.name {
+        "run" => format!("{program} run"),
+        _ => format!("{program} {path}"),
+    };
     let arity = command.arity.given(&matches);
     let is_counted =
         command.order != Order::Verbatim || !matches.args.iter().any(|word| word.starts_with('-'));
     if is_counted && let Err(why) = check_arity(arity, matches.args.len()) {
+        if matches!(arity, args::Arity::Counted(_)) {
+            terminal::error_text(&format!("{why}\n"));
+            return 1;
+        }
         let see = if matches!(arity, args::Arity::AtLeast(_)) { "See" } else { "Run" };
         terminal::error_text(&format!(
             "{program}: '{program} {path}' {why}\n\n{}\n\n{see} '{program} {path} --help' for more information\n",

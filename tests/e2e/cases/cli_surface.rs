@@ -17,7 +17,7 @@ super::cases! {
 }
 
 /// The commands below `words` (none: the program's own), by their lines in help.
-fn commands(suite: &Suite, cli: Cli, words: &[&str]) -> Vec<String> {
+pub fn commands(suite: &Suite, cli: Cli, words: &[&str]) -> Vec<String> {
     let help = suite.run(cli, words.iter().copied().chain(["--help"])).stdout;
     let mut found = Vec::new();
     let mut in_list = false;

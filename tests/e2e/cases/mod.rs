@@ -8,6 +8,7 @@ mod build_classic;
 mod build_forms;
 mod build_own;
 mod build_results;
+mod cli_arguments;
 mod cli_surface;
 mod cli_templates;
 mod contexts;
@@ -69,6 +70,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         listing::CASES,
         images_params::CASES,
         cli_surface::CASES,
+        cli_arguments::CASES,
         cli_templates::CASES,
         outputs::CASES,
         images_travel::CASES,

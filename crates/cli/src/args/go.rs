@@ -96,6 +96,8 @@ pub fn parse_duration(text: &str) -> Result<i64, String> {
         if !number.bytes().any(|byte| byte.is_ascii_digit()) || number.matches('.').count() > 1 {
             return Err(invalid());
         }
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| invalid())? };
         if unit.is_empty() {
             return Err(format!("time: missing unit in duration {}", quote(text)));
         }
@@ -114,10 +116,7 @@ pub fn parse_duration(text: &str) -> Result<i64, String> {
                 ));
             }
         };
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        let whole: i128 =
-            if whole.is_empty() { 0 } else { whole.parse().map_err(|_| invalid())? };
-        total += whole * scale;
+        total += i128::from(whole) * scale;
         let mut place = scale;
         for digit in fraction.bytes() {
             place /= 10;
@@ -160,6 +159,8 @@ mod tests {
             ("-2ms", Ok(-2_000_000)),
             ("5", Err("time: missing unit in duration \"5\"")),
             ("", Err("time: invalid duration \"\"")),
+            // Too large even before its unit is missed.
+            ("9223372036854775808", Err("time: invalid duration \"9223372036854775808\"")),
             ("5x", Err("time: unknown unit \"x\" in duration \"5x\"")),
         ] {
             assert_eq!(parse_duration(text), want.map_err(str::to_owned), "{text}");

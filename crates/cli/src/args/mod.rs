@@ -159,6 +159,8 @@ pub enum Arity {
     Between(usize, usize),
     /// One; with this flag one or more.
     OneUnless(&'static str),
+    /// So many, told as a bare count where Docker leaves it to its command line library.
+    Counted(usize),
 }
 
 impl Arity {

@@ -200,6 +200,7 @@ pub fn check_arity(arity: Arity, count: usize) -> Result<(), String> {
     let (fits, words) = match arity {
         Arity::None => (count == 0, "accepts no arguments".to_owned()),
         Arity::Exactly(n) => (count == n, format!("requires {n} {}", plural(n))),
+        Arity::Counted(n) => (count == n, format!("accepts {n} arg(s), received {count}")),
         Arity::OneUnless(_) => (count == 1, "requires 1 argument".to_owned()),
         Arity::AtLeast(n) => (count >= n, format!("requires at least {n} {}", plural(n))),
         Arity::AtMost(n) => (count <= n, format!("requires at most {n} {}", plural(n))),

@@ -146,7 +146,7 @@ pub static USE: Command = Command {
     usage: "CONTEXT",
     about: "Set the current docker context",
     flags: &[],
-    arity: Arity::Exactly(1),
+    arity: Arity::Counted(1),
     run: |session, matches| Box::pin(async move { choose(session, matches) }),
     ..BASE
 };

@@ -125,14 +125,20 @@ async fn sample(
             (index, answer.await)
         });
     }
-    let mut found = Vec::new();
+    let (mut found, mut failed) = (Vec::new(), Vec::new());
     while let Some(done) = tasks.join_next().await {
         let Ok((index, answer)) = done else { continue };
         match answer {
             // Listed a moment ago, and gone by now.
             Err(error) if listed == Listed::ByDaemon && error.is_not_found() => {}
-            answer => found.push((index, row(&answer?, asked(&names[index], listed), full))),
+            Ok(stats) => found.push((index, row(&stats, asked(&names[index], listed), full))),
+            Err(error) => failed.push((index, Failure::from(error))),
         }
+    }
+    if !failed.is_empty() {
+        failed.sort_by_key(|(index, _)| *index);
+        let words = failed.iter().filter_map(|(_, failure)| failure.words());
+        return Err(Failure::new(words.collect::<Vec<_>>().join("\n")));
     }
     found.sort_by_key(|(index, _)| *index);
     Ok(found.into_iter().map(|(_, row)| row).collect())
