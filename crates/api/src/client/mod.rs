@@ -437,7 +437,7 @@ impl Response {
     /// # Errors
     /// When the connection breaks or the JSON does not fit.
     pub async fn json<T: DeserializeOwned>(self) -> Result<T, Error> {
-        golang::from_slice(&self.bytes().await?).map_err(|source| Error::Decode { source })
+        decode(&self.bytes().await?).map_err(|source| Error::Decode { source })
     }
 
     /// The next JSON value of a stream, whether or not newlines stand between; `None` at its end.
@@ -464,6 +464,12 @@ impl Response {
             }
         }
     }
+}
+
+/// Decodes an answer straight into its type, and only where that does not fit (a `null` for a number)
+/// by Go's rules, which take a document in between. Daemons spell their fields as the types do.
+fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
+    serde_json::from_slice(body).or_else(|_| golang::from_slice(body))
 }
 
 /// What a connection must be able to do.

@@ -1,5 +1,7 @@
 //! `ps`: the containers.
 
+use std::sync::LazyLock;
+
 use api::container::{Port, Summary};
 
 use super::FORMAT_USAGE;
@@ -117,6 +119,8 @@ fn check(asked: &str, row: &Row) -> Result<(), Failure> {
         .map_err(|why| Failure::new(format!("failed to execute template: {why}")))
 }
 
+static PLATFORM: LazyLock<schema::Type> = LazyLock::new(|| schema::parse("*formatter.Platform"));
+
 pub fn row(container: &Summary, full: bool) -> Row {
     let id = if full { &container.id } else { short_id(&container.id) };
     let command = if full { container.command.clone() } else { ellipsis(&container.command, 20) };
@@ -158,7 +162,7 @@ pub fn row(container: &Summary, full: bool) -> Row {
             ("Status", container.status.clone()),
         ],
         // Which of an image's platforms a container runs is told only by daemons that keep several.
-        others: vec![("Platform", Value::Pointer(None, schema::parse("*formatter.Platform")))],
+        others: vec![("Platform", Value::Pointer(None, *PLATFORM))],
         labels: container.labels.clone(),
     }
 }
