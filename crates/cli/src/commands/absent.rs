@@ -24,24 +24,24 @@ const fn swarm(name: &'static str, about: &'static str, commands: &'static [&Com
     Group { section: Section::Hidden, ..group(name, about, commands) }
 }
 
-pub const CONFIG: Group = swarm("config", "Manage Swarm configs", CONFIG_COMMANDS);
-pub const NODE: Group = swarm("node", "Manage Swarm nodes", NODE_COMMANDS);
-pub const SECRET: Group = swarm("secret", "Manage Swarm secrets", SECRET_COMMANDS);
-pub const SERVICE: Group = swarm("service", "Manage Swarm services", SERVICE_COMMANDS);
-pub const STACK: Group = swarm("stack", "Manage Swarm stacks", STACK_COMMANDS);
+pub const CONFIG: Group = swarm("config", "Manage configs", CONFIG_COMMANDS);
+pub const NODE: Group = swarm("node", "Manage nodes", NODE_COMMANDS);
+pub const SECRET: Group = swarm("secret", "Manage secrets", SECRET_COMMANDS);
+pub const SERVICE: Group = swarm("service", "Manage services", SERVICE_COMMANDS);
+pub const STACK: Group = swarm("stack", "Manage stacks", STACK_COMMANDS);
 pub const SWARM: Group = Group {
     section: Section::Swarm,
     // As Docker on a node that is in no swarm.
     hidden: &["ca", "join-token", "leave", "unlock", "unlock-key", "update"],
     ..group("swarm", "Manage Swarm", SWARM_COMMANDS)
 };
-pub const PLUGIN: Group = group("plugin", "Manage plugins", PLUGIN_COMMANDS);
+pub const PLUGIN: Group = group("plugin", "Manage the plugins of the engine", PLUGIN_COMMANDS);
 pub const TRUST: Group = Group {
     groups: &[
-        group("key", "Manage keys for signing Docker images", TRUST_KEY_COMMANDS),
-        group("signer", "Manage entities who can sign Docker images", TRUST_SIGNER_COMMANDS),
+        group("key", "Manage keys that sign images", TRUST_KEY_COMMANDS),
+        group("signer", "Manage who may sign images", TRUST_SIGNER_COMMANDS),
     ],
-    ..group("trust", "Manage trust on Docker images", TRUST_COMMANDS)
+    ..group("trust", "Manage signatures of images", TRUST_COMMANDS)
 };
 
 /// How Docker's client comes by its refusal.
@@ -136,10 +136,11 @@ static PLUGIN_LS: Command = Command {
     usage: "[OPTIONS]",
     about: "List plugins",
     flags: &[&[
-        flag("filter", Filter, "Provide filter values (e.g. \"enabled=true\")").s('f'),
+        flag("filter", Filter, "Show only what meets these conditions (e.g. \"enabled=true\")")
+            .s('f'),
         flag("format", Text, FORMAT_USAGE),
-        flag("no-trunc", Bool, "Don't truncate output"),
-        flag("quiet", Bool, "Only display plugin IDs").s('q'),
+        flag("no-trunc", Bool, "Do not shorten output"),
+        flag("quiet", Bool, "Show only IDs").s('q'),
     ]],
     arity: Arity::None,
     order: Order::Mixed,
@@ -206,7 +207,7 @@ absent!(
     CONFIG_CREATE,
     "create",
     "[OPTIONS] CONFIG file|-",
-    "Create a config from a file or STDIN",
+    "Make a config of a file or of STDIN",
     Exactly(2),
     Ask::Get("/configs")
 );
@@ -214,25 +215,18 @@ absent!(
     CONFIG_INSPECT,
     "inspect",
     "[OPTIONS] CONFIG [CONFIG...]",
-    "Display detailed information on one or more configs",
+    "Show all there is to know about configs",
     AtLeast(1),
     Ask::Listed("/configs")
 );
 absent!(CONFIG_LS, "ls", "[OPTIONS]", "List configs", None, Ask::Get("/configs"));
-absent!(
-    CONFIG_RM,
-    "rm",
-    "CONFIG [CONFIG...]",
-    "Remove one or more configs",
-    AtLeast(1),
-    Ask::Get("/configs")
-);
+absent!(CONFIG_RM, "rm", "CONFIG [CONFIG...]", "Remove configs", AtLeast(1), Ask::Get("/configs"));
 const CONFIG_COMMANDS: &[&Command] = &[&CONFIG_CREATE, &CONFIG_INSPECT, &CONFIG_LS, &CONFIG_RM];
 absent!(
     NODE_DEMOTE,
     "demote",
     "NODE [NODE...]",
-    "Demote one or more nodes from manager in the swarm",
+    "Make workers of managers",
     AtLeast(1),
     Ask::Get("/nodes")
 );
@@ -240,16 +234,16 @@ absent!(
     NODE_INSPECT,
     "inspect",
     "[OPTIONS] self|NODE [NODE...]",
-    "Display detailed information on one or more nodes",
+    "Show all there is to know about nodes",
     AtLeast(1),
     Ask::Listed("/nodes")
 );
-absent!(NODE_LS, "ls", "[OPTIONS]", "List nodes in the swarm", None, Ask::Get("/nodes"));
+absent!(NODE_LS, "ls", "[OPTIONS]", "List the swarm's nodes", None, Ask::Get("/nodes"));
 absent!(
     NODE_PROMOTE,
     "promote",
     "NODE [NODE...]",
-    "Promote one or more nodes to manager in the swarm",
+    "Make managers of workers",
     AtLeast(1),
     Ask::Get("/nodes")
 );
@@ -257,7 +251,7 @@ absent!(
     NODE_PS,
     "ps",
     "[OPTIONS] [NODE...]",
-    "List tasks running on one or more nodes, defaults to current node",
+    "List the tasks of nodes; without names, of this one",
     AtLeast(0),
     Ask::Get("/nodes")
 );
@@ -265,18 +259,25 @@ absent!(
     NODE_RM,
     "rm",
     "[OPTIONS] NODE [NODE...]",
-    "Remove one or more nodes from the swarm",
+    "Remove nodes from the swarm",
     AtLeast(1),
     Ask::Get("/nodes")
 );
-absent!(NODE_UPDATE, "update", "[OPTIONS] NODE", "Update a node", Exactly(1), Ask::Get("/nodes"));
+absent!(
+    NODE_UPDATE,
+    "update",
+    "[OPTIONS] NODE",
+    "Change a node's settings",
+    Exactly(1),
+    Ask::Get("/nodes")
+);
 const NODE_COMMANDS: &[&Command] =
     &[&NODE_DEMOTE, &NODE_INSPECT, &NODE_LS, &NODE_PROMOTE, &NODE_PS, &NODE_RM, &NODE_UPDATE];
 absent!(
     SECRET_CREATE,
     "create",
     "[OPTIONS] SECRET [file|-]",
-    "Create a secret from a file or STDIN as content",
+    "Make a secret of a file or of STDIN",
     AtLeast(1),
     Ask::Get("/secrets")
 );
@@ -284,25 +285,18 @@ absent!(
     SECRET_INSPECT,
     "inspect",
     "[OPTIONS] SECRET [SECRET...]",
-    "Display detailed information on one or more secrets",
+    "Show all there is to know about secrets",
     AtLeast(1),
     Ask::Listed("/secrets")
 );
 absent!(SECRET_LS, "ls", "[OPTIONS]", "List secrets", None, Ask::Get("/secrets"));
-absent!(
-    SECRET_RM,
-    "rm",
-    "SECRET [SECRET...]",
-    "Remove one or more secrets",
-    AtLeast(1),
-    Ask::Get("/secrets")
-);
+absent!(SECRET_RM, "rm", "SECRET [SECRET...]", "Remove secrets", AtLeast(1), Ask::Get("/secrets"));
 const SECRET_COMMANDS: &[&Command] = &[&SECRET_CREATE, &SECRET_INSPECT, &SECRET_LS, &SECRET_RM];
 absent!(
     SERVICE_CREATE,
     "create",
     "[OPTIONS] IMAGE [COMMAND] [ARG...]",
-    "Create a new service",
+    "Make a service",
     AtLeast(1),
     Ask::Get("/services")
 );
@@ -310,7 +304,7 @@ absent!(
     SERVICE_INSPECT,
     "inspect",
     "[OPTIONS] SERVICE [SERVICE...]",
-    "Display detailed information on one or more services",
+    "Show all there is to know about services",
     AtLeast(1),
     Ask::Listed("/services")
 );
@@ -318,16 +312,16 @@ absent!(
     SERVICE_LOGS,
     "logs",
     "[OPTIONS] SERVICE|TASK",
-    "Fetch the logs of a service or task",
+    "Show what a service or a task has logged",
     Exactly(1),
     Ask::Get("/services")
 );
-absent!(SERVICE_LS, "ls", "[OPTIONS]", "List services", None, Ask::Get("/services"));
+absent!(SERVICE_LS, "ls", "[OPTIONS]", "List the services", None, Ask::Get("/services"));
 absent!(
     SERVICE_PS,
     "ps",
     "[OPTIONS] SERVICE [SERVICE...]",
-    "List the tasks of one or more services",
+    "List services' tasks",
     AtLeast(1),
     Ask::Get("/services")
 );
@@ -335,7 +329,7 @@ absent!(
     SERVICE_RM,
     "rm",
     "SERVICE [SERVICE...]",
-    "Remove one or more services",
+    "Remove services",
     AtLeast(1),
     Ask::Get("/services")
 );
@@ -343,7 +337,7 @@ absent!(
     SERVICE_ROLLBACK,
     "rollback",
     "[OPTIONS] SERVICE",
-    "Revert changes to a service's configuration",
+    "Take the latest update of a service back",
     Exactly(1),
     Ask::Get("/services")
 );
@@ -351,7 +345,7 @@ absent!(
     SERVICE_SCALE,
     "scale",
     "SERVICE=REPLICAS [SERVICE=REPLICAS...]",
-    "Scale one or multiple replicated services",
+    "Say how many replicas services have",
     AtLeast(1),
     Ask::Scale
 );
@@ -359,7 +353,7 @@ absent!(
     SERVICE_UPDATE,
     "update",
     "[OPTIONS] SERVICE",
-    "Update a service",
+    "Change a service's settings",
     Exactly(1),
     Ask::Get("/services")
 );
@@ -378,7 +372,7 @@ absent!(
     STACK_CONFIG,
     "config",
     "[OPTIONS]",
-    "Outputs the final config file, after doing merges and interpolations",
+    "Show the file as it is read, merged and with its variables",
     None,
     Ask::Get("/services")
 );
@@ -386,7 +380,7 @@ absent!(
     STACK_DEPLOY,
     "deploy",
     "[OPTIONS] STACK",
-    "Deploy a new stack or update an existing stack",
+    "Make a stack, or bring one up to its file",
     Exactly(1),
     Ask::Get("/services")
 );
@@ -395,7 +389,7 @@ absent!(
     STACK_PS,
     "ps",
     "[OPTIONS] STACK",
-    "List the tasks in the stack",
+    "List a stack's tasks",
     Exactly(1),
     Ask::Get("/services")
 );
@@ -403,7 +397,7 @@ absent!(
     STACK_RM,
     "rm",
     "[OPTIONS] STACK [STACK...]",
-    "Remove one or more stacks",
+    "Remove stacks",
     AtLeast(1),
     Ask::Get("/services")
 );
@@ -411,19 +405,19 @@ absent!(
     STACK_SERVICES,
     "services",
     "[OPTIONS] STACK",
-    "List the services in the stack",
+    "List a stack's services",
     Exactly(1),
     Ask::Get("/services")
 );
 const STACK_COMMANDS: &[&Command] =
     &[&STACK_CONFIG, &STACK_DEPLOY, &STACK_LS, &STACK_PS, &STACK_RM, &STACK_SERVICES];
-absent!(SWARM_CA, "ca", "[OPTIONS]", "Display and rotate the root CA", None, Ask::Get("/swarm"));
-absent!(SWARM_INIT, "init", "[OPTIONS]", "Initialize a swarm", None, Ask::Post("/swarm/init"));
+absent!(SWARM_CA, "ca", "[OPTIONS]", "Show or replace the root CA", None, Ask::Get("/swarm"));
+absent!(SWARM_INIT, "init", "[OPTIONS]", "Make a swarm", None, Ask::Post("/swarm/init"));
 absent!(
     SWARM_JOIN,
     "join",
     "[OPTIONS] HOST:PORT",
-    "Join a swarm as a node and/or manager",
+    "Become a node of a swarm",
     Exactly(1),
     Ask::Post("/swarm/join")
 );
@@ -431,14 +425,28 @@ absent!(
     SWARM_JOIN_TOKEN,
     "join-token",
     "[OPTIONS] (worker|manager)",
-    "Manage join tokens",
+    "Show or replace the tokens for joining",
     Exactly(1),
     Ask::Get("/swarm")
 );
-absent!(SWARM_LEAVE, "leave", "[OPTIONS]", "Leave the swarm", None, Ask::Post("/swarm/leave"));
+absent!(SWARM_LEAVE, "leave", "[OPTIONS]", "Go out of the swarm", None, Ask::Post("/swarm/leave"));
 absent!(SWARM_UNLOCK, "unlock", "", "Unlock swarm", None, Ask::Post("/swarm/unlock"));
-absent!(SWARM_UNLOCK_KEY, "unlock-key", "[OPTIONS]", "Manage the unlock key", None, Ask::UnlockKey);
-absent!(SWARM_UPDATE, "update", "[OPTIONS]", "Update the swarm", None, Ask::Get("/swarm"));
+absent!(
+    SWARM_UNLOCK_KEY,
+    "unlock-key",
+    "[OPTIONS]",
+    "Show or replace the unlock key",
+    None,
+    Ask::UnlockKey
+);
+absent!(
+    SWARM_UPDATE,
+    "update",
+    "[OPTIONS]",
+    "Change the swarm's settings",
+    None,
+    Ask::Get("/swarm")
+);
 const SWARM_COMMANDS: &[&Command] = &[
     &SWARM_CA,
     &SWARM_INIT,
@@ -453,7 +461,7 @@ absent!(
     PLUGIN_CREATE,
     "create",
     "[OPTIONS] PLUGIN PLUGIN-DATA-DIR",
-    "Create a plugin from a rootfs and configuration. Plugin data directory must contain config.json and rootfs directory.",
+    "Make a plugin of a directory with config.json and rootfs",
     Exactly(2),
     Ask::Post("/plugins/create")
 );
@@ -461,7 +469,7 @@ absent!(
     PLUGIN_DISABLE,
     "disable",
     "[OPTIONS] PLUGIN",
-    "Disable a plugin",
+    "Turn a plugin off",
     Exactly(1),
     Ask::Plugin("disable")
 );
@@ -469,7 +477,7 @@ absent!(
     PLUGIN_ENABLE,
     "enable",
     "[OPTIONS] PLUGIN",
-    "Enable a plugin",
+    "Turn a plugin on",
     Exactly(1),
     Ask::Plugin("enable")
 );
@@ -477,7 +485,7 @@ absent!(
     PLUGIN_INSPECT,
     "inspect",
     "[OPTIONS] PLUGIN [PLUGIN...]",
-    "Display detailed information on one or more plugins",
+    "Show all there is to know about plugins",
     AtLeast(1),
     Ask::PluginInspect
 );
@@ -485,7 +493,7 @@ absent!(
     PLUGIN_INSTALL,
     "install",
     "[OPTIONS] PLUGIN [KEY=VALUE...]",
-    "Install a plugin",
+    "Pull a plugin and turn it on",
     AtLeast(1),
     Ask::Get("/plugins/privileges")
 );
@@ -493,7 +501,7 @@ absent!(
     PLUGIN_PUSH,
     "push",
     "[OPTIONS] PLUGIN[:TAG]",
-    "Push a plugin to a registry",
+    "Send a plugin to a registry",
     Exactly(1),
     Ask::Plugin("push")
 );
@@ -501,7 +509,7 @@ absent!(
     PLUGIN_RM,
     "rm",
     "[OPTIONS] PLUGIN [PLUGIN...]",
-    "Remove one or more plugins",
+    "Remove plugins",
     AtLeast(1),
     Ask::Plugin("")
 );
@@ -509,7 +517,7 @@ absent!(
     PLUGIN_SET,
     "set",
     "PLUGIN KEY=VALUE [KEY=VALUE...]",
-    "Change settings for a plugin",
+    "Change a plugin's settings",
     AtLeast(2),
     Ask::Plugin("set")
 );
@@ -517,7 +525,7 @@ absent!(
     PLUGIN_UPGRADE,
     "upgrade",
     "[OPTIONS] PLUGIN [REMOTE]",
-    "Upgrade an existing plugin",
+    "Replace a plugin by a newer one",
     AtLeast(1),
     Ask::PluginUpgrade
 );
@@ -537,7 +545,7 @@ absent!(
     TRUST_KEY_GENERATE,
     "generate",
     "NAME",
-    "Generate and load a signing key-pair",
+    "Make a key pair for signing",
     Exactly(1),
     Ask::Trust
 );
@@ -545,7 +553,7 @@ absent!(
     TRUST_KEY_LOAD,
     "load",
     "[OPTIONS] KEYFILE",
-    "Load a private key file for signing",
+    "Take a private key for signing",
     Exactly(1),
     Ask::Trust
 );
@@ -562,7 +570,7 @@ absent!(
     TRUST_SIGNER_REMOVE,
     "remove",
     "[OPTIONS] NAME REPOSITORY [REPOSITORY...]",
-    "Remove a signer",
+    "Take a signer away",
     AtLeast(2),
     Ask::Trust
 );
@@ -571,7 +579,7 @@ absent!(
     TRUST_INSPECT,
     "inspect",
     "IMAGE[:TAG] [IMAGE[:TAG]...]",
-    "Return low-level information about keys and signatures",
+    "Show keys and signatures in full",
     AtLeast(1),
     Ask::Trust
 );
@@ -579,9 +587,9 @@ absent!(
     TRUST_REVOKE,
     "revoke",
     "[OPTIONS] IMAGE[:TAG]",
-    "Remove trust for an image",
+    "Take an image's signature back",
     Exactly(1),
     Ask::Trust
 );
-absent!(TRUST_SIGN, "sign", "IMAGE:TAG", "Sign an image", Exactly(1), Ask::Trust);
+absent!(TRUST_SIGN, "sign", "IMAGE:TAG", "Put a signature to an image", Exactly(1), Ask::Trust);
 const TRUST_COMMANDS: &[&Command] = &[&TRUST_INSPECT, &TRUST_REVOKE, &TRUST_SIGN];

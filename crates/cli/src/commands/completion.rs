@@ -28,8 +28,8 @@ const FAILED: u8 = 1;
 
 pub const GROUP: Group = Group {
     section: Section::Hidden,
-    long: "Generate the autocompletion script for {program} for the specified shell.\nSee each sub-command's help for details on how to use the generated script.",
-    ..group("completion", "Generate the autocompletion script for the specified shell", COMMANDS)
+    long: "Print a script that completes the words of {program} in a shell. The help of each shell's own\ncommand says where the script goes.",
+    ..group("completion", "Print the script that completes words in a shell", COMMANDS)
 };
 
 const COMMANDS: &[&Command] = &[&BASH, &FISH, &POWERSHELL, &ZSH];
@@ -45,7 +45,7 @@ macro_rules! script {
             flags: &[&[crate::args::flag(
                 "no-descriptions",
                 Kind::Bool,
-                "disable completion descriptions",
+                "complete without descriptions",
             )]],
             arity: Arity::None,
             order: Order::Mixed,
@@ -65,25 +65,25 @@ macro_rules! script {
 script!(
     BASH,
     "bash",
-    "Generate the autocompletion script for bash\n\nTo load completions in your current shell session:\n\n\tsource <({program} completion bash)\n\nTo load completions for every new session, execute once:\n\n\t{program} completion bash > /etc/bash_completion.d/{program}",
+    "Print the script that completes words in bash\n\nFor the shell that runs:\n\n\tsource <({program} completion bash)\n\nFor every shell that starts from now on:\n\n\t{program} completion bash > /etc/bash_completion.d/{program}",
     "completion/bash"
 );
 script!(
     FISH,
     "fish",
-    "Generate the autocompletion script for fish\n\nTo load completions for every new session, execute once:\n\n\t{program} completion fish > ~/.config/fish/completions/{program}.fish",
+    "Print the script that completes words in fish\n\nFor every shell that starts from now on:\n\n\t{program} completion fish > ~/.config/fish/completions/{program}.fish",
     "completion/fish"
 );
 script!(
     POWERSHELL,
     "powershell",
-    "Generate the autocompletion script for powershell\n\nTo load completions in your current shell session:\n\n\t{program} completion powershell | Out-String | Invoke-Expression",
+    "Print the script that completes words in powershell\n\nFor the shell that runs:\n\n\t{program} completion powershell | Out-String | Invoke-Expression",
     "completion/powershell"
 );
 script!(
     ZSH,
     "zsh",
-    "Generate the autocompletion script for zsh\n\nTo load completions in your current shell session:\n\n\tsource <({program} completion zsh)\n\nTo load completions for every new session, execute once:\n\n\t{program} completion zsh > \"${fpath[1]}/_{program}\"",
+    "Print the script that completes words in zsh\n\nFor the shell that runs:\n\n\tsource <({program} completion zsh)\n\nFor every shell that starts from now on:\n\n\t{program} completion zsh > \"${fpath[1]}/_{program}\"",
     "completion/zsh"
 );
 

@@ -32,7 +32,7 @@ const BASE: Command = Command {
     about: "List contexts",
     flags: &[&[
         flag("format", Text, FORMAT_USAGE),
-        flag("quiet", Bool, "Only show context names").s('q'),
+        flag("quiet", Bool, "Show only context names").s('q'),
     ]],
     arity: Arity::None,
     order: Order::Mixed,
@@ -61,14 +61,14 @@ pub static INSPECT: Command = Command {
     aliases: &[],
     spellings: &[],
     usage: "[OPTIONS] [CONTEXT] [CONTEXT...]",
-    about: "Display detailed information on one or more contexts",
+    about: "Show all there is to know about one or more contexts",
     flags: &[&[flag("format", Text, OBJECT_FORMAT_USAGE).s('f')]],
     arity: Arity::AtLeast(0),
     run: |session, matches| Box::pin(async move { inspect(session, matches) }),
     ..BASE
 };
 
-const DOCKER: Flag = flag("docker", Pairs, "set the docker endpoint").or("[]");
+const DOCKER: Flag = flag("docker", Pairs, "Where the daemon is, as host=ADDRESS").or("[]");
 const DESCRIPTION: Flag = flag("description", Text, "Description of the context");
 
 /// What `--docker` takes, as Docker's help shows it behind `about`, with an example of `verb`.
@@ -78,15 +78,15 @@ macro_rules! long {
             $about,
             "\n\nDocker endpoint config:\n\n",
             "NAME                DESCRIPTION\n",
-            "from                Copy named context's Docker endpoint configuration\n",
-            "host                Docker endpoint on which to connect\n",
-            "ca                  Trust certs signed only by this CA\n",
-            "cert                Path to TLS certificate file\n",
-            "key                 Path to TLS key file\n",
-            "skip-tls-verify     Skip TLS certificate validation\n\n",
+            "from                Take over what another context has\n",
+            "host                Where the daemon is\n",
+            "ca                  Trust only certificates signed by this CA\n",
+            "cert                Path of the TLS certificate\n",
+            "key                 Path of the TLS key\n",
+            "skip-tls-verify     Take the daemon's certificate unseen\n\n",
             "Example:\n\n$ {program} context ",
             $verb,
-            " my-context --description \"some description\" --docker \"host=tcp://myserver:2376,ca=~/ca-file,cert=~/cert-file,key=~/key-file\""
+            " build-host --docker \"host=tcp://10.0.0.7:2376,ca=ca.pem,cert=cert.pem,key=key.pem\""
         )
     };
 }
@@ -96,7 +96,7 @@ pub static EXPORT: Command = Command {
     aliases: &[],
     spellings: &[],
     usage: "[OPTIONS] CONTEXT [FILE|-]",
-    about: "Export a context to a tar archive FILE or a tar stream on STDOUT.",
+    about: "Export a container's filesystem as a tar archive",
     flags: &[],
     arity: Arity::Between(1, 2),
     run: |session, matches| Box::pin(async move { export(session, matches) }),
@@ -108,7 +108,7 @@ pub static IMPORT: Command = Command {
     aliases: &[],
     spellings: &[],
     usage: "CONTEXT FILE|-",
-    about: "Import a context from a tar or zip file",
+    about: "Make a filesystem image of a tarball's content",
     flags: &[],
     arity: Arity::Exactly(2),
     run: |session, matches| Box::pin(async move { import(session, matches) }),
@@ -120,7 +120,7 @@ pub static UPDATE: Command = Command {
     aliases: &[],
     spellings: &[],
     usage: "[OPTIONS] CONTEXT",
-    about: long!("Update a context", "update"),
+    about: long!("Change a context's settings", "update"),
     flags: &[&[DESCRIPTION, DOCKER]],
     arity: Arity::Exactly(1),
     run: |session, matches| Box::pin(async move { update(session, matches) }),
@@ -133,7 +133,7 @@ pub static CREATE: Command = Command {
     spellings: &[],
     usage: "[OPTIONS] CONTEXT",
     about: long!("Create a context", "create"),
-    flags: &[&[DESCRIPTION, DOCKER, flag("from", Text, "create context from a named context")]],
+    flags: &[&[DESCRIPTION, DOCKER, flag("from", Text, "Make it of a context that exists")]],
     arity: Arity::Exactly(1),
     run: |session, matches| Box::pin(async move { create(session, matches) }),
     ..BASE
@@ -144,7 +144,7 @@ pub static USE: Command = Command {
     aliases: &[],
     spellings: &[],
     usage: "CONTEXT",
-    about: "Set the current docker context",
+    about: "Set the current context",
     flags: &[],
     arity: Arity::Counted(1),
     run: |session, matches| Box::pin(async move { choose(session, matches) }),
@@ -157,7 +157,7 @@ pub static RM: Command = Command {
     spellings: &["context rm", "context remove"],
     usage: "CONTEXT [CONTEXT...]",
     about: "Remove one or more contexts",
-    flags: &[&[flag("force", Bool, "Force the removal of a context in use").s('f')]],
+    flags: &[&[flag("force", Bool, "Remove a context that is in use").s('f')]],
     arity: Arity::AtLeast(1),
     run: |session, matches| Box::pin(async move { remove(session, matches) }),
     ..BASE

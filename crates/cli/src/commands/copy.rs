@@ -34,17 +34,16 @@ pub static CP: Command = Command {
     spellings: &["container cp", "cp"],
     usage: "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n\t{program} cp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
     about: "Copy files/folders between a container and the local filesystem\n\n\
-            Use '-' as the source to read a tar archive from stdin\n\
-            and extract it to a directory destination in a container.\n\
-            Use '-' as the destination to stream a tar archive of a\n\
-            container source to stdout.",
+            With '-' as the source a tar archive is read from STDIN and unpacked into a\n\
+            directory of the container. With '-' as the destination the source goes to\n\
+            STDOUT as a tar archive.",
     flags: &[&[
         flag("archive", Bool, "Archive mode (copy all uid/gid information)").s('a'),
-        flag("follow-link", Bool, "Always follow symbol link in SRC_PATH").s('L'),
+        flag("follow-link", Bool, "Follow symbolic links in SRC_PATH").s('L'),
         flag(
             "quiet",
             Bool,
-            "Suppress progress output during copy. Progress output is automatically suppressed if no terminal is attached",
+            "Do not show progress. It is not shown either when no terminal is attached",
         )
         .s('q'),
     ]],
@@ -58,7 +57,7 @@ pub static EXPORT: Command = Command {
     spellings: &["container export", "export"],
     usage: "[OPTIONS] CONTAINER",
     about: "Export a container's filesystem as a tar archive",
-    flags: &[&[flag("output", Text, "Write to a file, instead of STDOUT").s('o')]],
+    flags: &[&[flag("output", Text, "Write to a file instead of STDOUT").s('o')]],
     arity: Arity::Exactly(1),
     run: |session, matches| Box::pin(export(session, matches)),
     aliases: &[],

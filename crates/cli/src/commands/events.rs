@@ -21,10 +21,10 @@ pub static EVENTS: Command = Command {
     usage: "[OPTIONS]",
     about: "Get real time events from the server",
     flags: &[&[
-        flag("filter", Filter, "Filter output based on conditions provided").s('f'),
+        flag("filter", Filter, "Show only what meets these conditions").s('f'),
         flag("format", Text, OBJECT_FORMAT_USAGE),
-        flag("since", Text, "Show all events created since timestamp"),
-        flag("until", Text, "Stream events until this timestamp"),
+        flag("since", Text, "Show what happened since a time or for a span"),
+        flag("until", Text, "Stop at this time"),
     ]],
     arity: Arity::None,
     order: Order::Mixed,

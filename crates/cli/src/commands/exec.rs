@@ -17,10 +17,10 @@ use crate::{
 };
 
 const FLAGS: &[Flag] = &[
-    flag("detach", Bool, "Detached mode: run command in the background").s('d'),
-    flag("detach-keys", Text, "Override the key sequence for detaching a container"),
+    flag("detach", Bool, "Detached mode: run the command in the background").s('d'),
+    flag("detach-keys", Text, "Key sequence that detaches from the container"),
     flag("env", Env, "Set environment variables").s('e'),
-    flag("env-file", List, "Read in a file of environment variables"),
+    flag("env-file", List, "Read environment variables from a file"),
     flag("interactive", Bool, "Keep STDIN open even if not attached").s('i'),
     flag("privileged", Bool, "Give extended privileges to the command"),
     flag("tty", Bool, "Allocate a pseudo-TTY").s('t'),

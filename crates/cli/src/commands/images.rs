@@ -21,13 +21,13 @@ use crate::{
 };
 
 const LIST_FLAGS: &[Flag] = &[
-    flag("all", Bool, "Show all images (default hides intermediate images)").s('a'),
+    flag("all", Bool, "Show all images (otherwise intermediate ones are left out)").s('a'),
     flag("digests", Bool, "Show digests"),
-    flag("filter", Filter, "Filter output based on conditions provided").s('f'),
+    flag("filter", Filter, "Show only what meets these conditions").s('f'),
     flag("format", Text, FORMAT_USAGE),
-    flag("no-trunc", Bool, "Don't truncate output"),
-    flag("quiet", Bool, "Only show image IDs").s('q'),
-    flag("tree", Bool, "List multi-platform images as a tree (EXPERIMENTAL)"),
+    flag("no-trunc", Bool, "Do not shorten output"),
+    flag("quiet", Bool, "Show only image IDs").s('q'),
+    flag("tree", Bool, "Show each image's platforms below it"),
 ];
 
 const BASE: Command = Command {
@@ -52,14 +52,10 @@ pub static HISTORY: Command = Command {
     about: "Show the history of an image",
     flags: &[&[
         flag("format", Text, FORMAT_USAGE),
-        flag("human", Bool, "Print sizes and dates in human readable format").s('H').or("true"),
-        flag("no-trunc", Bool, "Don't truncate output"),
-        flag(
-            "platform",
-            Text,
-            "Show history for the given platform. Formatted as \"os[/arch[/variant]]\" (e.g., \"linux/amd64\")",
-        ),
-        flag("quiet", Bool, "Only show image IDs").s('q'),
+        flag("human", Bool, "Print sizes and dates for people").s('H').or("true"),
+        flag("no-trunc", Bool, "Do not shorten output"),
+        flag("platform", Text, "Platform of the image, where it has several"),
+        flag("quiet", Bool, "Show only image IDs").s('q'),
     ]],
     arity: Arity::Exactly(1),
     run: |session, matches| Box::pin(history(session, matches)),
@@ -71,7 +67,7 @@ pub static TAG: Command = Command {
     aliases: &[],
     spellings: &["image tag", "tag"],
     usage: "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
-    about: "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
+    about: "Give SOURCE_IMAGE the further name TARGET_IMAGE",
     flags: &[],
     arity: Arity::Exactly(2),
     run: |session, matches| Box::pin(tag(session, matches)),
@@ -87,13 +83,9 @@ const REMOVE: Command = Command {
     usage: "[OPTIONS] IMAGE [IMAGE...]",
     about: "Remove one or more images",
     flags: &[&[
-        flag("force", Bool, "Force removal of the image").s('f'),
-        flag("no-prune", Bool, "Do not delete untagged parents"),
-        flag(
-            "platform",
-            Strings,
-            "Remove only the given platform variant. Formatted as \"os[/arch[/variant]]\" (e.g., \"linux/amd64\")",
-        ),
+        flag("force", Bool, "Remove the image even when containers or names hold it").s('f'),
+        flag("no-prune", Bool, "Keep parents that have no name"),
+        flag("platform", Strings, "Remove only this platform's variant"),
     ]],
     arity: Arity::AtLeast(1),
     run: |session, matches| Box::pin(remove(session, matches)),

@@ -16,10 +16,9 @@ use crate::{
 };
 
 const FORMAT: Flag = flag("format", Text, OBJECT_FORMAT_USAGE).s('f');
-const SIZE: Flag = flag("size", Bool, "Display total file sizes").s('s');
+const SIZE: Flag = flag("size", Bool, "Show total file sizes, if it is a container").s('s');
 
-const ANY_SIZE: Flag =
-    flag("size", Bool, "Display total file sizes if the type is container").s('s');
+const ANY_SIZE: Flag = flag("size", Bool, "Show total file sizes, if it is a container").s('s');
 const PLATFORM: &str = "Inspect a specific platform of the multi-platform image.\nIf the image or the server is not multi-platform capable, the command will error out if the platform does not match.\n'os[/arch[/variant]]': Explicit platform (eg. linux/amd64)";
 
 const BASE: Command = Command {
@@ -27,8 +26,8 @@ const BASE: Command = Command {
     aliases: &[],
     spellings: &[],
     usage: "[OPTIONS] NAME|ID [NAME|ID...]",
-    about: "Return low-level information on Docker objects",
-    flags: &[&[FORMAT, ANY_SIZE, flag("type", Text, "Only inspect objects of the given type")]],
+    about: "Show all there is to know about containers, images and other objects",
+    flags: &[&[FORMAT, ANY_SIZE, flag("type", Text, "Look only among objects of this type")]],
     arity: Arity::AtLeast(1),
     order: Order::Mixed,
     run: |session, matches| Box::pin(any(session, matches)),
@@ -37,7 +36,7 @@ pub static INSPECT: Command = BASE;
 
 pub static CONTAINER_INSPECT: Command = Command {
     usage: "[OPTIONS] CONTAINER [CONTAINER...]",
-    about: "Display detailed information on one or more containers",
+    about: "Show all there is to know about containers",
     flags: &[&[FORMAT, SIZE]],
     run: |session, matches| Box::pin(of_kinds(session, matches, &[Kind::Container])),
     ..BASE
@@ -45,7 +44,7 @@ pub static CONTAINER_INSPECT: Command = Command {
 
 pub static IMAGE_INSPECT: Command = Command {
     usage: "[OPTIONS] IMAGE [IMAGE...]",
-    about: "Display detailed information on one or more images",
+    about: "Show all there is to know about images",
     flags: &[&[FORMAT, flag("platform", Text, PLATFORM)]],
     run: |session, matches| Box::pin(of_kinds(session, matches, &[Kind::Image])),
     ..BASE
@@ -53,15 +52,15 @@ pub static IMAGE_INSPECT: Command = Command {
 
 pub static NETWORK_INSPECT: Command = Command {
     usage: "[OPTIONS] NETWORK [NETWORK...]",
-    about: "Display detailed information on one or more networks",
-    flags: &[&[FORMAT, flag("verbose", Bool, "Verbose output for diagnostics").s('v')]],
+    about: "Show all there is to know about networks",
+    flags: &[&[FORMAT, flag("verbose", Bool, "Show more, for finding faults").s('v')]],
     run: |session, matches| Box::pin(of_kinds(session, matches, &[Kind::Network])),
     ..BASE
 };
 
 pub static VOLUME_INSPECT: Command = Command {
     usage: "[OPTIONS] VOLUME [VOLUME...]",
-    about: "Display detailed information on one or more volumes",
+    about: "Show all there is to know about volumes",
     flags: &[&[FORMAT]],
     // Docker's client keeps no raw answer of a volume that is asked for so.
     run: |session, matches| Box::pin(show(session, matches, &[Kind::Volume], Fallback::None)),

@@ -13,7 +13,7 @@ use crate::{
 const STOP_FLAGS: &[Flag] = &[
     flag("signal", Text, "Signal to send to the container").s('s'),
     flag("time", Int, "Seconds to wait before the container is killed").same_as("timeout"),
-    flag("timeout", Int, "Seconds to wait before killing the container").s('t'),
+    flag("timeout", Int, "Seconds to wait before the container is killed").s('t'),
 ];
 
 const BASE: Command = Command {
@@ -69,7 +69,7 @@ pub static PAUSE: Command = Command {
 pub static UNPAUSE: Command = Command {
     name: "unpause",
     spellings: &["container unpause", "unpause"],
-    about: "Unpause all processes within one or more containers",
+    about: "Let all processes within one or more containers go on",
     run: |session, matches| Box::pin(simple(session, matches, "unpause")),
     ..BASE
 };
@@ -91,9 +91,9 @@ pub static RM: Command = Command {
     usage: "[OPTIONS] CONTAINER [CONTAINER...]",
     about: "Remove one or more containers",
     flags: &[&[
-        flag("force", Bool, "Force the removal of a running container (uses SIGKILL)").s('f'),
-        flag("link", Bool, "Remove the specified link").s('l'),
-        flag("volumes", Bool, "Remove anonymous volumes associated with the container").s('v'),
+        flag("force", Bool, "Remove it even when it runs (uses SIGKILL)").s('f'),
+        flag("link", Bool, "Remove the link named").s('l'),
+        flag("volumes", Bool, "Remove the container's anonymous volumes").s('v'),
     ]],
     run: |session, matches| Box::pin(rm(session, matches)),
     ..BASE
@@ -102,7 +102,7 @@ pub static RM: Command = Command {
 pub static WAIT: Command = Command {
     name: "wait",
     spellings: &["container wait", "wait"],
-    about: "Block until one or more containers stop, then print their exit codes",
+    about: "Wait until one or more containers stop, then print their exit codes",
     run: |session, matches| Box::pin(wait(session, matches)),
     ..BASE
 };

@@ -16,19 +16,19 @@ use crate::{
 };
 
 const FLAGS: &[Flag] = &[
-    flag("details", Bool, "Show extra details provided to logs"),
-    flag("follow", Bool, "Follow log output").s('f'),
+    flag("details", Bool, "Show the log's further details"),
+    flag("follow", Bool, "Go on with what is written from now on").s('f'),
     flag(
         "since",
         Text,
-        "Show logs since timestamp (e.g. \"2013-01-02T13:23:37Z\") or relative (e.g. \"42m\" for 42 minutes)",
+        "Show logs since a time (\"2013-01-02T13:23:37Z\") or for a span (\"42m\" for 42 minutes)",
     ),
     flag("tail", Text, "Number of lines to show from the end of the logs").s('n').or("all"),
     flag("timestamps", Bool, "Show timestamps").s('t'),
     flag(
         "until",
         Text,
-        "Show logs before a timestamp (e.g. \"2013-01-02T13:23:37Z\") or relative (e.g. \"42m\" for 42 minutes)",
+        "Show logs before a time (\"2013-01-02T13:23:37Z\") or a span ago (\"42m\" for 42 minutes)",
     ),
 ];
 
@@ -61,7 +61,7 @@ pub static PORT: Command = Command {
     name: "port",
     spellings: &["container port", "port"],
     usage: "CONTAINER [PRIVATE_PORT[/PROTO]]",
-    about: "List port mappings or a specific mapping for the container",
+    about: "List port mappings, or one mapping, of a container",
     flags: &[],
     arity: Arity::Between(1, 2),
     run: |session, matches| Box::pin(port(session, matches)),
@@ -72,7 +72,7 @@ pub static DIFF: Command = Command {
     name: "diff",
     spellings: &["container diff", "diff"],
     usage: "CONTAINER",
-    about: "Inspect changes to files or directories on a container's filesystem",
+    about: "Show what changed in a container's filesystem",
     flags: &[],
     run: |session, matches| Box::pin(diff(session, matches)),
     ..BASE

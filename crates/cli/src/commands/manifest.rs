@@ -18,8 +18,9 @@ use crate::{
     terminal,
 };
 
-const INSECURE: Flag = flag("insecure", Bool, "Allow communication with an insecure registry");
-const PUSH_INSECURE: Flag = flag("insecure", Bool, "Allow push to an insecure registry");
+const INSECURE: Flag = flag("insecure", Bool, "Allow a registry without a trusted certificate");
+const PUSH_INSECURE: Flag =
+    flag("insecure", Bool, "Allow a registry without a trusted certificate");
 
 const BASE: Command = Command {
     name: "inspect",
@@ -27,10 +28,7 @@ const BASE: Command = Command {
     spellings: &[],
     usage: "[OPTIONS] [MANIFEST_LIST] MANIFEST",
     about: "Display an image manifest, or manifest list",
-    flags: &[&[
-        INSECURE,
-        flag("verbose", Bool, "Output additional info including layers and platform").s('v'),
-    ]],
+    flags: &[&[INSECURE, flag("verbose", Bool, "Show layers and platform as well").s('v')]],
     arity: Arity::Between(1, 2),
     order: Order::Mixed,
     run: |session, matches| Box::pin(inspect(session, matches)),
@@ -41,7 +39,7 @@ pub static CREATE: Command = Command {
     name: "create",
     usage: "MANIFEST_LIST MANIFEST [MANIFEST...]",
     about: "Create a local manifest list for annotating and pushing to a registry",
-    flags: &[&[INSECURE, flag("amend", Bool, "Amend an existing manifest list").s('a')]],
+    flags: &[&[INSECURE, flag("amend", Bool, "Change a list that exists").s('a')]],
     arity: Arity::AtLeast(2),
     run: |session, matches| Box::pin(create(session, matches)),
     ..BASE
@@ -52,11 +50,11 @@ pub static ANNOTATE: Command = Command {
     usage: "[OPTIONS] MANIFEST_LIST MANIFEST",
     about: "Add additional information to a local image manifest",
     flags: &[&[
-        flag("arch", Text, "Set architecture"),
-        flag("os", Text, "Set operating system"),
-        flag("os-features", Strings, "Set operating system feature"),
-        flag("os-version", Text, "Set operating system version"),
-        flag("variant", Text, "Set architecture variant"),
+        flag("arch", Text, "Set the architecture"),
+        flag("os", Text, "Set the operating system"),
+        flag("os-features", Strings, "Add a feature of the operating system"),
+        flag("os-version", Text, "Set the operating system's version"),
+        flag("variant", Text, "Set the architecture's variant"),
     ]],
     arity: Arity::Exactly(2),
     run: |session, matches| Box::pin(async move { annotate(session, matches) }),
@@ -67,10 +65,7 @@ pub static PUSH: Command = Command {
     name: "push",
     usage: "[OPTIONS] MANIFEST_LIST",
     about: "Push a manifest list to a repository",
-    flags: &[&[
-        PUSH_INSECURE,
-        flag("purge", Bool, "Remove the local manifest list after push").s('p'),
-    ]],
+    flags: &[&[PUSH_INSECURE, flag("purge", Bool, "Remove the local list afterwards").s('p')]],
     arity: Arity::Exactly(1),
     run: |session, matches| Box::pin(push(session, matches)),
     ..BASE

@@ -39,31 +39,32 @@ pub mod version;
 pub mod volumes;
 
 pub static GLOBAL: &[Flag] = &[
-    flag("config", Text, "Location of client config files"),
+    flag("config", Text, "Location of the client's configuration files"),
     flag(
         "context",
         Text,
-        "Name of the context to use to connect to the daemon (overrides DOCKER_HOST env var and default context set with \"docker context use\")",
+        "Name of the context that says where the daemon is (goes before DOCKER_HOST and the chosen context)",
     )
     .s('c'),
-    flag("debug", Bool, "Enable debug mode").s('D'),
-    flag("host", List, "Daemon socket to connect to").s('H'),
+    flag("debug", Bool, "Turn on debug mode").s('D'),
+    flag("host", List, "Socket of the daemon to talk to").s('H'),
     flag(
         "log-level",
         Text,
-        "Set the logging level (\"debug\", \"info\", \"warn\", \"error\", \"fatal\")",
+        "Level of the log (\"debug\", \"info\", \"warn\", \"error\", \"fatal\")",
     )
     .s('l')
     .or("info"),
-    flag("tls", Bool, "Use TLS; implied by --tlsverify"),
-    flag("tlscacert", Text, "Trust certs signed only by this CA"),
-    flag("tlscert", Text, "Path to TLS certificate file"),
-    flag("tlskey", Text, "Path to TLS key file"),
-    flag("tlsverify", Bool, "Use TLS and verify the remote"),
+    flag("tls", Bool, "Use TLS; follows from --tlsverify"),
+    flag("tlscacert", Text, "Trust only certificates signed by this CA"),
+    flag("tlscert", Text, "Path of the TLS certificate"),
+    flag("tlskey", Text, "Path of the TLS key"),
+    flag("tlsverify", Bool, "Use TLS and verify the other side"),
     flag("version", Bool, "Print version information and quit").s('v'),
 ];
 
-const MANIFEST_LONG: &str = "The **docker manifest** command has subcommands for managing image manifests and\nmanifest lists. A manifest list allows you to use one name to refer to the same image\nbuilt for multiple architectures.\n\nTo see help for a subcommand, use:\n\n    docker manifest CMD --help\n\nFor full details on using docker manifest lists, see the registry v2 specification.";
+const MANIFEST_LONG: &str = "One name may stand for several images, one for each platform: a list of manifests. These commands
+make such lists, show and push them, and talk to registries without a daemon.";
 
 /// Commands typed most, shown first in help.
 static COMMON: &[&Command] = &[
@@ -199,7 +200,7 @@ pub static GROUPS: &[Group] = &[
         long: MANIFEST_LONG,
         ..group(
             "manifest",
-            "Manage Docker image manifests and manifest lists",
+            "Manage image manifests and lists of them, without a daemon",
             &[
                 &manifest::ANNOTATE,
                 &manifest::CREATE,
@@ -230,7 +231,7 @@ pub static GROUPS: &[Group] = &[
         hidden: &["dial-stdio"],
         ..group(
             "system",
-            "Manage Docker",
+            "Manage the engine",
             &[
                 &system::DF,
                 &system::DIAL_STDIO,
@@ -277,11 +278,7 @@ pub fn root_help(program: &str, config: &Config) -> String {
     let plugins = plugins::list(config);
     let names = GROUPS.iter().map(|group| group.name).chain(TOP.iter().map(|command| command.name));
     let width = help::width(names.chain(plugins.iter().map(|plugin| plugin.name.as_str())));
-    let about = if program == "docker" {
-        "A self-sufficient runtime for containers"
-    } else {
-        "Builds, runs and ships containers: the whole of Docker's job in one program"
-    };
+    let about = "Builds, runs and ships containers: the whole of Docker's job in one program";
     let mut text = format!("Usage:  {program} [OPTIONS] COMMAND\n\n{about}\n\nCommon Commands:\n");
     for command in COMMON {
         text.push_str(&format!("  {:width$} {}\n", command.name, help::short(command.about)));
@@ -328,11 +325,6 @@ pub fn root_help(program: &str, config: &Config) -> String {
         "\nGlobal Options:\n{}\nRun '{program} COMMAND --help' for more information on a command.\n",
         help::options(&global, help::columns(), known)
     ));
-    if program == "docker" {
-        text.push_str(
-            "\nFor more help on how to use Docker, head to https://docs.docker.com/go/guides/\n",
-        );
-    }
     text
 }
 
@@ -400,9 +392,9 @@ pub fn platform_json(text: &str) -> String {
 }
 
 /// The options of every listing.
-pub const FORMAT_USAGE: &str = "Format output using a custom template:\n'table':            Print output in table format with column headers (default)\n'table TEMPLATE':   Print output in table format using the given Go template\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates";
+pub const FORMAT_USAGE: &str = "Format output by a template:\n'table':            As a table with column headers (default)\n'table TEMPLATE':   As a table of the given Go template\n'json':             As JSON\n'TEMPLATE':         By the given Go template";
 /// The option of what shows one object after another.
-pub const OBJECT_FORMAT_USAGE: &str = "Format output using a custom template:\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates";
+pub const OBJECT_FORMAT_USAGE: &str = "Format output by a template:\n'json':             As JSON\n'TEMPLATE':         By the given Go template";
 
 #[cfg(test)]
 mod tests {

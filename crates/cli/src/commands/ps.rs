@@ -19,14 +19,14 @@ use crate::{
 };
 
 const FLAGS: &[Flag] = &[
-    flag("all", Bool, "Show all containers (default shows just running)").s('a'),
-    flag("filter", Filter, "Filter output based on conditions provided").s('f'),
+    flag("all", Bool, "Show all containers (otherwise only those running)").s('a'),
+    flag("filter", Filter, "Show only what meets these conditions").s('f'),
     flag("format", Text, FORMAT_USAGE),
-    flag("last", Int, "Show n last created containers (includes all states)").s('n').or("-1"),
-    flag("latest", Bool, "Show the latest created container (includes all states)").s('l'),
-    flag("no-trunc", Bool, "Don't truncate output"),
-    flag("quiet", Bool, "Only display container IDs").s('q'),
-    flag("size", Bool, "Display total file sizes").s('s'),
+    flag("last", Int, "Show the n containers created last (in any state)").s('n').or("-1"),
+    flag("latest", Bool, "Show the container created last (in any state)").s('l'),
+    flag("no-trunc", Bool, "Do not shorten output"),
+    flag("quiet", Bool, "Show only container IDs").s('q'),
+    flag("size", Bool, "Show total file sizes").s('s'),
 ];
 
 const LIST: Command = Command {

@@ -23,10 +23,14 @@ pub static SEARCH: Command = Command {
     usage: "[OPTIONS] TERM",
     about: "Search Docker Hub for images",
     flags: &[&[
-        flag("filter", Filter, "Filter output based on conditions provided").s('f'),
-        flag("format", Text, "Pretty-print search using a Go template"),
-        flag("limit", Int, "Max number of search results"),
-        flag("no-trunc", Bool, "Don't truncate output"),
+        flag("filter", Filter, "Show only what meets these conditions").s('f'),
+        flag(
+            "format",
+            Text,
+            "Format output by a template:\n'json':             As JSON\n'TEMPLATE':         By the given Go template",
+        ),
+        flag("limit", Int, "Show at most this many images"),
+        flag("no-trunc", Bool, "Do not shorten output"),
     ]],
     arity: Arity::Exactly(1),
     order: Order::Mixed,

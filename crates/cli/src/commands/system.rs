@@ -16,9 +16,9 @@ use crate::{
     stream, terminal,
 };
 
-const FORCE: Flag = flag("force", Bool, "Do not prompt for confirmation").s('f');
+const FORCE: Flag = flag("force", Bool, "Do not ask").s('f');
 const PRUNE_FILTER: Flag =
-    flag("filter", Filter, "Provide filter values (e.g. \"until=<timestamp>\")");
+    flag("filter", Filter, "Prune only what meets these conditions (e.g. \"until=<timestamp>\")");
 
 const BASE: Command = Command {
     name: "prune",
@@ -36,7 +36,12 @@ pub static CONTAINER_PRUNE: Command = BASE;
 pub static IMAGE_PRUNE: Command = Command {
     about: "Remove unused images",
     flags: &[&[
-        flag("all", Bool, "Remove all unused images, not just dangling ones").s('a'),
+        flag(
+            "all",
+            Bool,
+            "Remove every image that no container uses, not only those without a name",
+        )
+        .s('a'),
         PRUNE_FILTER,
         FORCE,
     ]],
@@ -53,8 +58,8 @@ pub static NETWORK_PRUNE: Command = Command {
 pub static VOLUME_PRUNE: Command = Command {
     about: "Remove unused local volumes",
     flags: &[&[
-        flag("all", Bool, "Remove all unused volumes, not just anonymous ones").s('a'),
-        flag("filter", Filter, "Provide filter values (e.g. \"label=<label>\")"),
+        flag("all", Bool, "Remove every unused volume, not only the anonymous").s('a'),
+        flag("filter", Filter, "Prune only what meets these conditions (e.g. \"label=<label>\")"),
         FORCE,
     ]],
     run: |session, matches| Box::pin(prune_volumes(session, matches)),
@@ -63,12 +68,12 @@ pub static VOLUME_PRUNE: Command = Command {
 
 pub static BUILDER_PRUNE: Command = Command {
     usage: "",
-    about: "Remove build cache",
+    about: "Remove what builds keep for later ones",
     flags: &[&[
-        flag("all", Bool, "Remove all unused build cache, not just dangling ones").s('a'),
-        flag("filter", Filter, "Provide filter values (e.g. \"until=24h\")"),
+        flag("all", Bool, "Remove all unused build cache, not only what nothing refers to").s('a'),
+        flag("filter", Filter, "Prune only what meets these conditions (e.g. \"until=24h\")"),
         FORCE,
-        flag("keep-storage", Bytes, "Amount of disk space to keep for cache"),
+        flag("keep-storage", Bytes, "Amount of disk to keep for the cache"),
     ]],
     run: |session, matches| Box::pin(prune_builds(session, matches)),
     ..BASE
@@ -77,8 +82,12 @@ pub static BUILDER_PRUNE: Command = Command {
 pub static SYSTEM_PRUNE: Command = Command {
     about: "Remove unused data",
     flags: &[&[
-        flag("all", Bool, "Remove all unused images not just dangling ones").s('a'),
-        flag("filter", Filter, "Provide filter values (e.g. \"label=<key>=<value>\")"),
+        flag("all", Bool, "Remove every unused image, not only those without a name").s('a'),
+        flag(
+            "filter",
+            Filter,
+            "Prune only what meets these conditions (e.g. \"label=<key>=<value>\")",
+        ),
         FORCE,
         flag("volumes", Bool, "Prune anonymous volumes"),
     ]],
@@ -88,10 +97,10 @@ pub static SYSTEM_PRUNE: Command = Command {
 
 pub static DF: Command = Command {
     name: "df",
-    about: "Show docker disk usage",
+    about: "Show disk usage",
     flags: &[&[
         flag("format", Text, FORMAT_USAGE),
-        flag("verbose", Bool, "Show detailed information on space usage").s('v'),
+        flag("verbose", Bool, "Show each object's own usage").s('v'),
     ]],
     run: |session, matches| Box::pin(df(session, matches)),
     ..BASE
@@ -100,7 +109,7 @@ pub static DF: Command = Command {
 pub static DIAL_STDIO: Command = Command {
     name: "dial-stdio",
     usage: "",
-    about: "Proxy the stdio stream to the daemon connection. Should not be invoked manually.",
+    about: "Join STDIN and STDOUT to the engine's socket",
     flags: &[],
     run: |session, matches| Box::pin(dial_stdio(session, matches)),
     ..BASE

@@ -20,7 +20,7 @@ pub static VERSION: Command = Command {
     aliases: &[],
     spellings: &[],
     usage: "[OPTIONS]",
-    about: "Show the Docker version information",
+    about: "Show the version information of client and server",
     flags: &[&[flag("format", Text, OBJECT_FORMAT_USAGE).s('f')]],
     arity: Arity::None,
     order: Order::Mixed,

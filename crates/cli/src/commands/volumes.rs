@@ -25,10 +25,10 @@ const BASE: Command = Command {
     usage: "[OPTIONS] [VOLUME]",
     about: "Create a volume",
     flags: &[&[
-        flag("driver", Text, "Specify volume driver name").s('d').or("local"),
-        flag("label", Label, "Set metadata for a volume"),
+        flag("driver", Text, "Volume driver").s('d').or("local"),
+        flag("label", Label, "Set metadata on the volume"),
         flag("name", Text, "Volume name").hidden(),
-        flag("opt", Map, "Set driver specific options").s('o').or("map[]"),
+        flag("opt", Map, "Options of the driver").s('o').or("map[]"),
     ]],
     arity: Arity::AtMost(1),
     order: Order::Mixed,
@@ -44,9 +44,10 @@ pub static LS: Command = Command {
     about: "List volumes",
     flags: &[&[
         flag("cluster", Bool, "Show only cluster volumes").hidden(),
-        flag("filter", Filter, "Provide filter values (e.g. \"dangling=true\")").s('f'),
+        flag("filter", Filter, "Show only what meets these conditions (e.g. \"dangling=true\")")
+            .s('f'),
         flag("format", Text, FORMAT_USAGE),
-        flag("quiet", Bool, "Only display volume names").s('q'),
+        flag("quiet", Bool, "Show only volume names").s('q'),
     ]],
     arity: Arity::None,
     run: |session, matches| Box::pin(list(session, matches)),
@@ -58,8 +59,8 @@ pub static RM: Command = Command {
     aliases: &["remove"],
     spellings: &["volume rm", "volume remove"],
     usage: "[OPTIONS] VOLUME [VOLUME...]",
-    about: "Remove one or more volumes. You cannot remove a volume that is in use by a container.",
-    flags: &[&[flag("force", Bool, "Force the removal of one or more volumes").s('f')]],
+    about: "Remove one or more volumes. A volume in use cannot be removed.",
+    flags: &[&[flag("force", Bool, "Remove them even when they are not there").s('f')]],
     arity: Arity::AtLeast(1),
     run: |session, matches| Box::pin(remove(session, matches)),
     ..BASE
@@ -68,7 +69,7 @@ pub static RM: Command = Command {
 pub static UPDATE: Command = Command {
     name: "update",
     usage: "[OPTIONS] [VOLUME]",
-    about: "Update a volume (cluster volumes only)",
+    about: "Update configuration of one or more containers",
     flags: &[&[flag(
         "availability",
         Text,
