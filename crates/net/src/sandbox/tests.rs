@@ -267,7 +267,7 @@ fn ports_that_are_apart_reach_linked_services_alone() {
             protocol: 6,
             port: 80,
         });
-        host.firewall.change(&[], &[link.clone()]).unwrap();
+        host.firewall.change(&[], std::slice::from_ref(&link)).unwrap();
         let listen = |netns, address: &str| {
             netns::within(netns, || TcpListener::bind(address).unwrap()).unwrap()
         };

@@ -236,7 +236,6 @@ pub fn execute(
         preserved_fds: 0,
     };
     let executed = runtime::exec(&request)?;
-    drop(request);
     drop(write);
     let mut output = String::new();
     std::fs::File::from(read).read_to_string(&mut output).unwrap();
