@@ -53,24 +53,35 @@ fn without_own(text: &str) -> String {
 
 /// What a help says without its sentences, which are Tug's own: usage, headings, names of commands,
 /// and of each option its letter, name, type and default.
-fn shape(help: &str) -> Vec<String> {
+pub(super) fn shape(help: &str) -> Vec<String> {
     let mut shape: Vec<String> = Vec::new();
     let mut heading = "";
-    for line in help.lines() {
-        let words = line.trim_start();
+    // An option's lines, of which all but the first go on with its sentence.
+    let mut option = String::new();
+    for line in help.lines().chain([""]) {
+        let words = line.trim();
+        // A sentence that goes on stands far to the right, and may begin with a minus.
+        if heading.ends_with("Options") && line.starts_with("       ") {
+            option.extend([" ", words]);
+            continue;
+        }
+        // Some sentences have such a bracket, too, with words in it.
+        if let Some((_, default)) = option.rsplit_once("(default ")
+            && (default.starts_with('"') || !default.contains(' '))
+        {
+            shape.push(format!("default {default}"));
+        }
+        option.clear();
         if line.starts_with("Usage:") {
             shape.push(line.to_owned());
-        } else if let Some(name) = line.strip_suffix(':').filter(|_| words == line) {
+        } else if let Some(name) = line.strip_suffix(':').filter(|name| {
+            ["Options", "Commands", "Aliases"].iter().any(|known| name.ends_with(known))
+        }) {
             heading = name;
             shape.push(line.to_owned());
-        } else if heading.ends_with("Options") && !words.is_empty() {
-            if words.starts_with('-') {
-                shape.push(words.split("   ").next().unwrap_or_default().to_owned());
-            }
-            // It may stand some lines below its option's name.
-            if let Some((_, default)) = words.split_once("(default ") {
-                shape.push(format!("default {default}"));
-            }
+        } else if heading.ends_with("Options") && words.starts_with('-') {
+            shape.push(words.split("   ").next().unwrap_or_default().to_owned());
+            words.clone_into(&mut option);
         } else if heading.ends_with("Commands") && line.starts_with("  ") {
             shape.push(words.split(' ').next().unwrap_or_default().to_owned());
         } else if heading == "Aliases" && !words.is_empty() {
@@ -329,7 +340,7 @@ fn plugins_run_in_our_place_and_are_listed(suite: &Suite) -> Outcome {
     );
     assert_eq!(tug, docker);
     let [tug, docker] = both(&["--help"], "");
-    assert_eq!(without_own(&tug.1), docker.1.trim_end());
+    assert_eq!(shape(&without_own(&tug.1)), shape(&docker.1));
     assert!(tug.1.contains("  hello*      Says hello"), "{}", tug.1);
     let text = both(&["info"], "")[0].1.clone();
     let path = plugins.join("docker-hello");
@@ -390,8 +401,12 @@ fn shells_complete_commands_options_and_names(suite: &Suite) -> Outcome {
             assert!(output.ends_with(":4"), "{cli:?} {args}: {output}");
         }
     }
-    let [tug, docker] =
-        [Cli::Tug, Cli::Docker].map(|cli| suite.run(cli, ["__complete", "ps", "-"]).ok());
+    // Behind each candidate stands what it is for, in words of one's own.
+    let [tug, docker] = [Cli::Tug, Cli::Docker].map(|cli| {
+        let text = suite.run(cli, ["__complete", "ps", "-"]).ok();
+        let names = text.lines().map(|line| line.split('\t').next().unwrap_or_default().to_owned());
+        names.collect::<Vec<_>>()
+    });
     assert_eq!(tug, docker);
     // What a shell makes of it: the script is read, and its function called as by a key.
     let bin = suite.own_docker().parent().unwrap().display().to_string();

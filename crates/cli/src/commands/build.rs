@@ -29,7 +29,7 @@ use crate::{
 const FLAGS: &[Flag] = &[
     flag("add-host", ExtraHost, "Add a host-to-IP line to hosts files (\"host:ip\")"),
     flag("allow", Strings, "Let RUN steps ask for more (\"network.host\", \"security.insecure\")"),
-    flag("annotation", List, "Add an annotation that is handed on to the OCI runtime"),
+    flag("annotation", List, "Add an annotation to the image (not supported yet)"),
     flag("attest", List, "Attestations (format: \"type=sbom,disabled=true\"; none is made yet)"),
     flag("build-arg", List, "Set build-time variables"),
     flag("build-context", List, "Further contexts (e.g., name=path)"),

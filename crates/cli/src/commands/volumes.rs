@@ -69,11 +69,11 @@ pub static RM: Command = Command {
 pub static UPDATE: Command = Command {
     name: "update",
     usage: "[OPTIONS] [VOLUME]",
-    about: "Update configuration of one or more containers",
+    about: "Change a cluster volume",
     flags: &[&[flag(
         "availability",
         Text,
-        "Cluster Volume availability (\"active\", \"pause\", \"drain\")",
+        "Availability of a cluster volume (\"active\", \"pause\", \"drain\")",
     )
     .or("active")
     .hidden()]],

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use sys::path::Root;
 use tracing::warn;
 
 use super::record::Record;
@@ -124,7 +125,9 @@ pub(crate) fn joined_shm(record: &Record, joined: &BTreeMap<String, i32>) -> Opt
         // setns(2): only a thread that shares its directories with no other may change them.
         sys::namespace::unshare_directories()?;
         sys::namespace::join(&namespace, sys::namespace::Namespaces::MOUNT)?;
-        sys::mount::clone_tree(rustix::fs::CWD, Path::new("/dev/shm"), sys::mount::Depth::Only)
+        // The container may have made a link of it, and may see our own /proc: no magic link is followed.
+        let shm = Root::open_at(Path::new("/"))?.handle(Path::new("/dev/shm"))?;
+        sys::mount::clone_tree(&shm, Path::new(""), sys::mount::Depth::Only)
     };
     match std::thread::spawn(take).join() {
         Ok(Ok(tree)) => Some(tree),
