@@ -269,9 +269,28 @@ impl TailCount {
     }
 }
 
-/// The files of the log at `path`, oldest first. Files that rotation moves meanwhile are found
-/// once.
+/// How often the files are listed again because they rotated meanwhile. A log that rotates faster
+/// than it can be listed is given as it was found last.
+const LISTINGS_MAX: u32 = 100;
+
+/// The files of the log at `path`, oldest first, each once.
 pub fn open_all(path: &Path, format: Format) -> io::Result<VecDeque<Segment>> {
+    let current = || std::fs::metadata(path).map(|data| data.ino()).ok();
+    let mut before = current();
+    for _ in 1..LISTINGS_MAX {
+        let found = list(path, format)?;
+        // Rotation moves a file to the next number, and there it may be compressed: the same entries
+        // in another file. Whoever saw no rotation saw no file twice.
+        let after = current();
+        if after == before {
+            return Ok(found);
+        }
+        before = after;
+    }
+    list(path, format)
+}
+
+fn list(path: &Path, format: Format) -> io::Result<VecDeque<Segment>> {
     // Newest first: what rotates meanwhile moves towards older numbers and is met again, where
     // its inode tells that it is known; the other way round it would be missed.
     let mut found: VecDeque<Segment> = VecDeque::new();
