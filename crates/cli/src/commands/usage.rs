@@ -16,7 +16,7 @@ use crate::{
     render::{
         format::{self, Headers, Listing, Row},
         template::Format,
-        units::{ago, human_size, short_id, table_size},
+        units::{ago_at, human_size, short_id, table_size},
     },
 };
 
@@ -164,8 +164,7 @@ fn cache_row(cache: &BuildCache, ids: Ids) -> Row {
     let id = if ids == Ids::Short { short_id(&cache.id) } else { &cache.id };
     let mark = if cache.in_use { "*" } else { "" };
     let parents = cache.parents.clone().unwrap_or_default().join(", ");
-    let since =
-        |text: &Option<String>| moment(text).map(|at| ago(at.as_second())).unwrap_or_default();
+    let since = |text: &Option<String>| moment(text).map(ago_at).unwrap_or_default();
     Row {
         fields: vec![
             ("CacheType", cache.kind.clone()),

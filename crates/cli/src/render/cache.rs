@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use api::system::BuildCache;
 use jiff::Timestamp;
 
-use super::units::{ago, human_size};
+use super::units::{ago_at, human_size};
 
 /// Empty for a time that is not known.
 fn since(time: &str) -> String {
     match time.parse::<Timestamp>() {
-        Ok(at) if at.as_second() > 0 => ago(at.as_second()),
+        Ok(at) if at.as_second() > 0 => ago_at(at),
         Ok(_) | Err(_) => String::new(),
     }
 }

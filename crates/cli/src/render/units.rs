@@ -84,6 +84,11 @@ pub fn ago(unix_seconds: i64) -> String {
     format!("{} ago", human_duration(now() - unix_seconds))
 }
 
+/// The same for a moment with its fraction: a second counts once it is whole.
+pub fn ago_at(moment: jiff::Timestamp) -> String {
+    format!("{} ago", human_duration(jiff::Timestamp::now().duration_since(moment).as_secs()))
+}
+
 pub fn now() -> i64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
