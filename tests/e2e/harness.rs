@@ -390,6 +390,17 @@ pub fn tug() -> &'static str {
     env!("CARGO_BIN_EXE_tug")
 }
 
+/// A build context with these files: names below it, and what they hold.
+pub fn context(suite: &Suite, files: &[(&str, &str)]) -> PathBuf {
+    let directory = suite.scratch();
+    for (name, text) in files {
+        let path = directory.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    directory
+}
+
 /// Runs a shell line, such as a client's request.
 #[track_caller]
 pub fn shell(line: &str) -> Output {

@@ -1,10 +1,10 @@
 //! Builds: every instruction, the cache, the context, and the errors.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::harness::{BOTH, Cli, Outcome, Output, Suite, shell};
+use crate::harness::{BOTH, Cli, Outcome, Output, Suite, context, shell};
 
 super::cases! {
     a_service_is_built_and_built_again_from_cache,
@@ -31,17 +31,6 @@ super::cases! {
     the_cache_takes_room_and_gives_it_back,
     repositories_and_urls_are_contexts,
     a_cached_context_is_not_unpacked,
-}
-
-/// A build context with these files.
-fn context(suite: &Suite, files: &[(&str, &str)]) -> PathBuf {
-    let directory = suite.scratch();
-    for (name, text) in files {
-        let path = directory.join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-    directory
 }
 
 fn docker<const N: usize>(suite: &Suite, args: [&str; N]) -> Output {

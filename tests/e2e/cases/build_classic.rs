@@ -1,9 +1,8 @@
 //! Builds by the classic API: its parameters, its events, and the forms of its instructions.
 
 use std::fs;
-use std::path::PathBuf;
 
-use crate::harness::{BOTH, Cli, Outcome, Suite, shell};
+use crate::harness::{BOTH, Cli, Outcome, Suite, context, shell};
 
 super::cases! {
     every_parameter_of_build_counts,
@@ -15,16 +14,6 @@ super::cases! {
     odd_forms_of_instructions_are_dockers,
     changes_are_instructions_of_a_dockerfile,
     exceptions_below_wildcards_are_kept,
-}
-
-fn context(suite: &Suite, files: &[(&str, &str)]) -> PathBuf {
-    let directory = suite.scratch();
-    for (name, text) in files {
-        let path = directory.join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-    directory
 }
 
 /// Posts a context with these parameters: status and answer.

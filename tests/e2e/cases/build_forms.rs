@@ -1,25 +1,14 @@
 //! Builds: the forms of a Dockerfile's instructions that are seen in no other case, each by its effect.
 
 use std::fs;
-use std::path::PathBuf;
 
-use crate::harness::{BOTH, Cli, Outcome, Suite, shell};
+use crate::harness::{BOTH, Cli, Outcome, Suite, context, shell};
 
 super::cases! {
     arguments_of_the_platform_and_of_the_builder_have_their_values,
     copies_take_what_their_flags_say,
     words_are_quoted_and_escaped_as_in_docker,
     mounts_are_shared_as_they_say,
-}
-
-fn context(suite: &Suite, files: &[(&str, &str)]) -> PathBuf {
-    let directory = suite.scratch();
-    for (name, text) in files {
-        let path = directory.join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-    directory
 }
 
 /// Builds `dockerfile` without keeping anything; what its steps said.

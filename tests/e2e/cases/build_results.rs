@@ -1,11 +1,10 @@
 //! Builds: what becomes of the result, and what the own client shows and refuses.
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::harness::{Cli, Outcome, Suite, run, shell, wait_for};
+use crate::harness::{Cli, Outcome, Suite, context, run, shell, wait_for};
 
 super::cases! {
     an_output_is_what_the_image_holds_and_leaves_no_image,
@@ -15,16 +14,6 @@ super::cases! {
     progress_has_every_form,
     a_stopped_build_says_so,
     a_pruned_cache_is_listed,
-}
-
-fn context(suite: &Suite, files: &[(&str, &str)]) -> PathBuf {
-    let directory = suite.scratch();
-    for (name, text) in files {
-        let path = directory.join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-    }
-    directory
 }
 
 fn text(suite: &Suite, args: &[&str]) -> (i32, String) {
