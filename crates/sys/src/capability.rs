@@ -200,6 +200,19 @@ pub fn set(effective: Set, permitted: Set, inheritable: Set) -> io::Result<()> {
     Ok(())
 }
 
+/// Drops every capability but `keep`, for good: from what the thread holds, from what it could inherit
+/// or get back, and from what any exec could give it. What it does not hold now it does not get.
+///
+/// # Errors
+/// `EPERM` when the bounding set is to shrink without CAP_SETPCAP.
+pub fn keep_only(keep: Set) -> io::Result<()> {
+    let held = held()?;
+    let kept = keep.intersect(held.permitted);
+    set_ambient(Set::EMPTY)?;
+    limit_bounding(kept, &held)?;
+    set(kept, kept, Set::EMPTY)
+}
+
 /// Replaces the ambient set. Members must be permitted and inheritable.
 ///
 /// # Errors
@@ -277,6 +290,24 @@ mod tests {
         assert_eq!(number("SYS_ADMIN"), Some(SYS_ADMIN));
         assert_eq!(number("CAP_CHECKPOINT_RESTORE"), Some(40));
         assert_eq!(number("nonsense"), None);
+    }
+
+    #[test]
+    fn what_is_not_kept_is_gone_from_every_set() {
+        if !crate::testing::privileged("dropping from the bounding set needs CAP_SETPCAP") {
+            return;
+        }
+        let keep = Set::parse(["CHOWN", "FOWNER"]);
+        // Capabilities are a thread's own.
+        let held = std::thread::spawn(move || {
+            keep_only(keep).unwrap();
+            held().unwrap()
+        });
+        let held = held.join().unwrap();
+        assert_eq!(
+            held,
+            Held { effective: keep, permitted: keep, bounding: keep, ..Held::default() }
+        );
     }
 
     #[test]

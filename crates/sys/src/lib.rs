@@ -5,6 +5,7 @@ pub mod datagram;
 pub mod epoll;
 pub mod fs;
 pub mod heap;
+pub mod landlock;
 pub mod mount;
 pub mod namespace;
 pub mod netlink;
