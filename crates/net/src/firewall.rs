@@ -19,18 +19,21 @@
 //! Privileged containers may route for others (pods of a nested cluster), so theirs is the weaker
 //! rule [`Sources::Unclaimed`]: nothing that we gave to somebody else.
 //!
-//!
-//! Invariant: kernel state equals [`Firewall`]'s items; a change is one transaction, and when the
-//! table has vanished the same transaction is replaced by making everything anew.
+//! Invariant: when [`Firewall::change`] returns without an error, the kernel holds exactly what the
+//! rules and items say. Whatever another program did to our tables before that moment has been
+//! noticed (`sys::netlink::nft::watch`), and both tables were made anew in one transaction. What
+//! cannot be made so is an error, at this change and at every later one until it can.
 //!
 //! An accept in our table does not overrule a drop in another one: see [`neighbours`].
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
 
+use sys::netlink::nft::watch::{Changes, Watch};
 use sys::netlink::nft::{
-    self, Base, Batch, ChainKind, Element, Family, FieldType, Hook, Key, Keys, NewSet, Policy,
-    SetData, SetRef, Table,
+    Base, Batch, ChainKind, Element, Family, FieldType, Hook, Key, Keys, NewSet, Policy, SetData,
+    SetRef, Table,
 };
 use sys::netlink::{NetlinkError, Protocol, Socket};
 
@@ -446,48 +449,96 @@ impl Forward {
     }
 }
 
+/// How often in a row our tables are made anew when others change them all the same.
+const RESTORATIONS_MAX: usize = 3;
+
+/// Why the firewall is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum FirewallError {
+    #[error("the firewall cannot be set")]
+    Kernel { source: NetlinkError },
+    #[error("what other programs do to the firewall cannot be watched")]
+    Watch { source: NetlinkError },
+    #[error(
+        "this kernel has no nftables for bridges (nf_tables_bridge), without which nothing holds a \
+         container to its own addresses"
+    )]
+    NoGuards,
+    #[error("another program changes the firewall table {table} again and again")]
+    Contended { table: String },
+}
+
 /// The tables as they should be, and the socket to make them so.
 #[derive(Debug)]
 pub struct Firewall {
     name: String,
     socket: Socket,
+    watch: Watch,
     items: BTreeSet<Item>,
     /// How many items want an element: MAC addresses may be used on several networks.
     uses: HashMap<(Set, Key), u32>,
     ports: Ports,
+    standing: Standing,
+    /// Whether somebody's own tables changed since [`Firewall::pass_neighbours`].
+    neighbours_moved: bool,
     teach: Teach,
 }
 
-/// Whether the kernel has the bridge family, without which ports are not guarded.
+/// Whether the kernel has the bridge family, without which ports cannot be guarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ports {
     Guarded,
+    /// No guard is accepted.
     Unguarded,
+}
+
+/// Whether our tables are what they should be, as far as we know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Whole,
+    /// Others changed them, or making them failed.
+    Broken,
+}
+
+/// What [`Firewall::look`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    Untouched,
+    Restored,
 }
 
 impl Firewall {
     /// Makes the tables of this name anew, empty, in the calling thread's network namespace.
-    pub fn open(name: &str) -> Result<Firewall, NetlinkError> {
+    pub fn open(name: &str) -> Result<Firewall, FirewallError> {
         Firewall::open_with(name, BTreeSet::new())
     }
 
     /// Replaces the tables of this name, if any, by ones with these items, in one transaction: the
-    /// ports of running containers stay published while the daemon restarts.
-    pub fn open_with(name: &str, items: BTreeSet<Item>) -> Result<Firewall, NetlinkError> {
-        let socket = Socket::open(Protocol::Netfilter)?;
+    /// ports of running containers stay published while the daemon restarts. What the kernel refuses
+    /// leaves the firewall broken: each later look and change tries again.
+    pub fn open_with(name: &str, items: BTreeSet<Item>) -> Result<Firewall, FirewallError> {
+        let kernel = |source| FirewallError::Kernel { source };
+        let mut socket = Socket::open(Protocol::Netfilter).map_err(kernel)?;
+        let ports = probe_ports(&mut socket, name).map_err(kernel)?;
+        let watch = Watch::open(&socket).map_err(|source| FirewallError::Watch { source })?;
         let mut firewall = Firewall {
             name: name.to_owned(),
             socket,
+            watch,
             items,
             uses: HashMap::new(),
-            ports: Ports::Guarded,
+            ports,
+            standing: Standing::Broken,
+            neighbours_moved: false,
             teach: Teach::default(),
         };
         for (set, element) in firewall.items.iter().flat_map(Item::elements).collect::<Vec<_>>() {
             firewall.note(set, &element);
         }
-        firewall.rebuild()?;
-        Ok(firewall)
+        match firewall.look() {
+            Ok(_) | Err(FirewallError::Kernel { .. }) => Ok(firewall),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether a container's port is held to its own addresses.
@@ -495,9 +546,25 @@ impl Firewall {
         self.ports
     }
 
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
     /// Removes and adds items in one transaction. Items that are there (or gone) already are no
-    /// error. On failure nothing has changed.
-    pub fn change(&mut self, remove: &[Item], add: &[Item]) -> Result<(), NetlinkError> {
+    /// error.
+    ///
+    /// # Errors
+    /// When the kernel does not hold what it should afterwards. Then nothing was added; what was
+    /// only to go is gone with the next change or look that succeeds.
+    pub fn change(&mut self, remove: &[Item], add: &[Item]) -> Result<(), FirewallError> {
+        if remove.is_empty() && add.is_empty() {
+            // Whoever needs nothing is not kept back by what is broken.
+            return Ok(());
+        }
+        let guards = add.iter().any(|item| matches!(item, Item::Guard(_)));
+        if guards && self.ports == Ports::Unguarded {
+            return Err(FirewallError::NoGuards);
+        }
         let mut dropped: Vec<(Set, Element)> = Vec::new();
         let mut wanted: Vec<(Set, Element)> = Vec::new();
         let before =
@@ -522,15 +589,8 @@ impl Firewall {
             dropped.iter().filter(|element| wanted.contains(element)).cloned().collect();
         dropped.retain(|element| !kept.contains(element));
         wanted.retain(|element| !kept.contains(element));
-        let mut batch = Batch::new();
-        self.elements(&mut batch, dropped, Batch::elements_delete);
-        self.elements(&mut batch, wanted, Batch::elements_add);
-        let outcome = match batch.commit(&mut self.socket) {
-            // Somebody flushed our table, or parts of it.
-            Err(error) if error.is_missing() => self.rebuild(),
-            outcome => outcome,
-        };
-        if outcome.is_err() {
+        let outcome = self.apply(dropped, wanted);
+        if outcome.is_err() && !add.is_empty() {
             for (set, element) in after.iter().flat_map(Item::elements) {
                 self.forget(set, &element);
             }
@@ -539,20 +599,84 @@ impl Firewall {
             }
             self.items.retain(|item| !after.contains(item));
             self.items.extend(before);
+            // What the kernel refuses may be the new items alone.
+            let _ = self.look();
         }
         outcome
     }
 
-    /// Makes everything anew if the table has vanished. Returns whether it had.
-    pub fn ensure(&mut self) -> Result<bool, NetlinkError> {
-        let tables = [Some(Family::Inet), (self.ports == Ports::Guarded).then_some(Family::Bridge)];
-        for family in tables.into_iter().flatten() {
-            if !nft::table_exists(&mut self.socket, Table { family, name: &self.name })? {
-                self.rebuild()?;
-                return Ok(true);
+    /// Changes elements of whole tables; others are made anew with everything.
+    fn apply(
+        &mut self,
+        dropped: Vec<(Set, Element)>,
+        wanted: Vec<(Set, Element)>,
+    ) -> Result<(), FirewallError> {
+        if self.standing == Standing::Whole {
+            let mut batch = Batch::new();
+            self.elements(&mut batch, dropped, Batch::elements_delete);
+            self.elements(&mut batch, wanted, Batch::elements_add);
+            // Refused is also what somebody made impossible by flushing our table or parts of it.
+            if batch.commit(&mut self.socket).is_err() {
+                self.standing = Standing::Broken;
             }
         }
-        Ok(false)
+        self.look().map(drop)
+    }
+
+    /// Looks what others have done to our tables, and makes these anew if it was anything.
+    ///
+    /// # Errors
+    /// When they are not what they should be; the next look or change tries again.
+    pub fn look(&mut self) -> Result<Found, FirewallError> {
+        let mut found = Found::Untouched;
+        for _ in 0..=RESTORATIONS_MAX {
+            self.drain()?;
+            if self.standing == Standing::Whole {
+                return Ok(found);
+            }
+            self.whole()
+                .commit(&mut self.socket)
+                .map_err(|source| FirewallError::Kernel { source })?;
+            self.standing = Standing::Whole;
+            found = Found::Restored;
+        }
+        self.standing = Standing::Broken;
+        Err(FirewallError::Contended { table: self.name.clone() })
+    }
+
+    fn drain(&mut self) -> Result<(), FirewallError> {
+        let changes = self.watch.drain().map_err(|source| {
+            self.standing = Standing::Broken;
+            FirewallError::Watch { source }
+        })?;
+        let (ours, neighbours) = match changes {
+            Changes::Unknown => (true, true),
+            Changes::Tables(tables) => {
+                let is_ours = |family: &u8, table: &String| {
+                    *table == self.name
+                        && [Family::Inet as u8, Family::Bridge as u8].contains(family)
+                };
+                (
+                    tables.iter().any(|(family, table)| is_ours(family, table)),
+                    tables.iter().any(|(family, table)| !is_ours(family, table)),
+                )
+            }
+        };
+        if ours {
+            self.standing = Standing::Broken;
+        }
+        self.neighbours_moved |= neighbours;
+        Ok(())
+    }
+
+    /// A descriptor that is readable when there may be something to [`Firewall::look`] at.
+    pub fn waiter(&self) -> Result<OwnedFd, FirewallError> {
+        self.watch.waiter().map_err(|source| FirewallError::Watch { source })
+    }
+
+    /// Whether other programs' tables have changed since [`Firewall::pass_neighbours`].
+    pub fn neighbours_moved(&self) -> bool {
+        self.neighbours_moved
     }
 
     /// Lets our bridges pass the rules of other programs, as far as these can be taught; gives what
@@ -562,6 +686,7 @@ impl Firewall {
         let others: Vec<String> =
             bridges.iter().filter(|bridge| !ours.contains(bridge)).cloned().collect();
         let bridges = Bridges { ours: &ours, others: &others };
+        self.neighbours_moved = false;
         neighbours::pass(&mut self.socket, &self.name, bridges, self.teach)
     }
 
@@ -583,20 +708,6 @@ impl Firewall {
             batch.table_delete(Table { family, name: &self.name });
         }
         batch.commit(&mut self.socket)
-    }
-
-    fn rebuild(&mut self) -> Result<(), NetlinkError> {
-        match (self.whole().commit(&mut self.socket), self.ports) {
-            (Err(_), Ports::Guarded) => {
-                self.ports = Ports::Unguarded;
-                let outcome = self.whole().commit(&mut self.socket);
-                if outcome.is_err() {
-                    self.ports = Ports::Guarded;
-                }
-                outcome
-            }
-            (outcome, Ports::Guarded | Ports::Unguarded) => outcome,
-        }
     }
 
     /// Everything, as one transaction that also deletes what was there.
@@ -664,6 +775,22 @@ impl Firewall {
             }
             None => false,
         }
+    }
+}
+
+/// Finds out whether the kernel has nftables for bridges, by making a chain and deleting it again.
+fn probe_ports(socket: &mut Socket, name: &str) -> Result<Ports, NetlinkError> {
+    let probe = format!("{name}-probe");
+    let table = Table { family: Family::Bridge, name: &probe };
+    let mut batch = Batch::new();
+    batch.table_add(table);
+    batch.chain_add(table, "probe", base(ChainKind::Filter, Hook::Prerouting, -300));
+    batch.table_delete(table);
+    match batch.commit(socket) {
+        Ok(()) => Ok(Ports::Guarded),
+        // Which of them says so depends on the kernel's version and on its modules.
+        Err(error) if error.is_unsupported() => Ok(Ports::Unguarded),
+        Err(error) => Err(error),
     }
 }
 

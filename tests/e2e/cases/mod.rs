@@ -14,6 +14,7 @@ mod cli_templates;
 mod contexts;
 mod daemon;
 mod faults;
+mod guard;
 mod images;
 mod images_params;
 mod images_travel;
@@ -64,6 +65,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         networks::CASES,
         net_endpoints::CASES,
         net_bridge::CASES,
+        guard::CASES,
         registry::CASES,
         serve::CASES,
         relay::CASES,

@@ -1,8 +1,8 @@
 //! The kernel's side of all networks: bridges, firewall, port reservations, prepared sandboxes.
 //!
 //! Made at the daemon's start (or first use) from the records and the running containers, in one
-//! firewall transaction. A thread of its own removes interfaces of stopped containers, and makes
-//! the firewall anew when somebody flushed it.
+//! firewall transaction. A thread of its own removes interfaces of stopped containers; another
+//! waits for what other programs do to the firewall ([`super::guard`]).
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -13,13 +13,16 @@ use std::time::{Duration, Instant};
 use net::Subnet;
 use net::bridge::{self, Bridge, BridgeWish, Others};
 use net::firewall::neighbours::{Obstacle, Teach};
-use net::firewall::{Between, BridgeRules, Direct, Exit, Firewall, Item, Ports};
+use net::firewall::{
+    Between, BridgeRules, Direct, Exit, Firewall, FirewallError, Found, Item, Ports, Standing,
+};
 use net::ports::PortAllocator;
 use net::sandbox::{PoolBridge, SandboxPool};
 use net::sysctl;
 use sys::netlink::route::{self, Link, link_delete};
 use sys::netlink::{NetlinkError, Protocol, Socket, conntrack};
 
+use super::guard::{self, Watcher};
 use super::publish::{self, Moved};
 use super::record::{Driver, NetworkRecord};
 use super::{Network, Shared, State};
@@ -27,8 +30,8 @@ use crate::error::{Error, Kind, Result};
 
 /// Prepared sandboxes: enough for a burst of starts, few enough to cost nothing worth counting.
 const SANDBOXES_READY: usize = 8;
-/// How often the firewall is looked after. Every change finds a flushed table by itself.
-const FIREWALL_CHECK: Duration = Duration::from_secs(10);
+/// How often bridges of other programs are looked for, which nothing of nftables tells us of.
+const BRIDGES_CHECK: Duration = Duration::from_secs(10);
 
 /// How long interfaces of ended containers may take to vanish with their namespaces before they are
 /// removed one by one: the kernel removes many at once at the price of one.
@@ -50,6 +53,10 @@ pub(super) struct Kernel {
     /// Shared with starts that take from it without the networks' lock.
     pub pool: Option<Arc<SandboxPool>>,
     sweeper: Sender<Chore>,
+    /// Waits for what others do to the firewall.
+    watcher: Watcher,
+    /// Whether the log says that the firewall is not whole.
+    reported: bool,
     /// What may drop our containers' packets, as it was last seen.
     obstacles: Vec<Obstacle>,
 }
@@ -112,10 +119,17 @@ impl Shared {
             }
         }
         let mut firewall = Firewall::open_with(&self.instance.table, items).map_err(internal)?;
+        let shared = Weak::clone(&self.weak);
+        let watcher = guard::watch(&firewall, move || {
+            let shared = shared.upgrade()?;
+            let mut state = shared.lock();
+            Some(state.kernel.as_mut()?.look_after_firewall())
+        })?;
         firewall.teach(Teach { ipv4: self.settings.iptables, ipv6: self.settings.ip6tables });
         if firewall.ports() == Ports::Unguarded {
-            tracing::warn!(
-                "this kernel has no nftables for bridges: containers can use one another's addresses"
+            tracing::error!(
+                error = %FirewallError::NoGuards,
+                "containers on bridges are refused"
             );
         }
         let pool = match pool_bridge {
@@ -126,7 +140,10 @@ impl Shared {
         };
         let sweeper = sweep(Weak::clone(&self.weak))?;
         let obstacles = Vec::new();
-        let mut kernel = Kernel { host, firewall, ports, pool, sweeper, obstacles };
+        let mut kernel =
+            Kernel { host, firewall, ports, pool, sweeper, watcher, reported: false, obstacles };
+        kernel.look_after_firewall();
+        kernel.watcher.look();
         kernel.pass_neighbours();
         Ok(kernel)
     }
@@ -199,7 +216,7 @@ impl Shared {
         }
         if let Some(bridge) = made? {
             let rules = Item::Bridge(rules(&network.record, &bridge));
-            if let Err(error) = kernel.firewall.change(&[], &[rules]) {
+            if let Err(error) = kernel.change(&[], &[rules]) {
                 remove_own(&mut kernel.host, &network.record)?;
                 return Err(internal(error));
             }
@@ -242,8 +259,18 @@ impl Kernel {
     }
 
     /// Changes the firewall, and has UDP flows of ports that came or went begin anew.
-    pub fn change(&mut self, gone: &[Item], new: &[Item]) -> std::result::Result<(), NetlinkError> {
-        self.firewall.change(gone, new)?;
+    ///
+    /// # Errors
+    /// When the firewall is not what it should be afterwards: then nothing may start.
+    pub fn change(
+        &mut self,
+        gone: &[Item],
+        new: &[Item],
+    ) -> std::result::Result<(), FirewallError> {
+        if let Err(error) = self.firewall.change(gone, new) {
+            self.watcher.look();
+            return Err(error);
+        }
         let moved = publish::moved(gone, new);
         if !moved.is_empty() {
             let _ = self.sweeper.send(Chore::Flows(moved));
@@ -277,13 +304,37 @@ impl Kernel {
         self.obstacles = obstacles;
     }
 
+    /// Puts back what other programs took out of the firewall, and says how it stands.
+    fn look_after_firewall(&mut self) -> Standing {
+        match self.firewall.look() {
+            Ok(Found::Restored) => {
+                tracing::warn!("another program changed our firewall table, which was made again");
+                self.reported = false;
+            }
+            Ok(Found::Untouched) => {}
+            Err(error) if !self.reported => {
+                tracing::error!(
+                    error = crate::error::chain(&error),
+                    "our firewall table is not whole: nothing on a bridge starts until it is"
+                );
+                self.reported = true;
+            }
+            // It is tried again and again; once is enough to say so.
+            Err(_) => {}
+        }
+        if self.firewall.neighbours_moved() {
+            self.pass_neighbours();
+        }
+        self.firewall.standing()
+    }
+
     /// Whether what containers send to each other can be looked at.
     pub fn guards_ports(&self) -> bool {
         self.firewall.ports() == Ports::Guarded
     }
 
     pub fn remove_bridge(&mut self, record: &NetworkRecord, bridge: &Bridge) -> Result<()> {
-        self.firewall.change(&[Item::Bridge(rules(record, bridge))], &[]).map_err(internal)?;
+        self.change(&[Item::Bridge(rules(record, bridge))], &[]).map_err(internal)?;
         remove_own(&mut self.host, record)?;
         self.pass_neighbours();
         Ok(())
@@ -357,7 +408,7 @@ pub(super) fn mtu(record: &NetworkRecord) -> Option<u32> {
     (wanted != 0 && wanted != 1500).then_some(wanted)
 }
 
-/// Starts the thread that removes interfaces and looks after the firewall.
+/// Starts the thread that removes interfaces and looks for other programs' bridges.
 fn sweep(shared: Weak<Shared>) -> Result<Sender<Chore>> {
     let (sender, chores) = mpsc::channel::<Chore>();
     let mut socket = Socket::open(Protocol::Route).map_err(internal)?;
@@ -365,7 +416,7 @@ fn sweep(shared: Weak<Shared>) -> Result<Sender<Chore>> {
         let mut doomed: Vec<String> = Vec::new();
         let mut checked = Instant::now();
         loop {
-            let patience = if doomed.is_empty() { FIREWALL_CHECK } else { INTERFACE_GRACE };
+            let patience = if doomed.is_empty() { BRIDGES_CHECK } else { INTERFACE_GRACE };
             match chores.recv_timeout(patience) {
                 Ok(Chore::Interfaces(interfaces)) => {
                     doomed.extend(interfaces);
@@ -379,9 +430,11 @@ fn sweep(shared: Weak<Shared>) -> Result<Sender<Chore>> {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             remove_interfaces(&mut socket, &std::mem::take(&mut doomed));
-            if checked.elapsed() >= FIREWALL_CHECK {
+            if checked.elapsed() >= BRIDGES_CHECK {
                 let Some(shared) = shared.upgrade() else { return };
-                look_after_firewall(&shared);
+                if let Some(kernel) = &mut shared.lock().kernel {
+                    kernel.pass_neighbours();
+                }
                 checked = Instant::now();
             }
         }
@@ -421,17 +474,4 @@ fn delete_flows(socket: &mut Socket, moved: &[Moved]) {
             "UDP flows that began earlier may go to where a port led before"
         );
     }
-}
-
-fn look_after_firewall(shared: &Shared) {
-    let mut state = shared.lock();
-    let Some(kernel) = &mut state.kernel else { return };
-    match kernel.firewall.ensure() {
-        Ok(true) => tracing::warn!("the firewall's table had vanished and was made again"),
-        Ok(false) => {}
-        Err(error) => {
-            tracing::error!(error = crate::error::chain(&error), "cannot look after the firewall")
-        }
-    }
-    kernel.pass_neighbours();
 }

@@ -19,6 +19,7 @@ mod create;
 mod default;
 mod endpoint;
 mod front;
+mod guard;
 mod kernel;
 mod live;
 mod names;

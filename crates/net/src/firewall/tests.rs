@@ -106,21 +106,141 @@ fn a_mac_address_used_twice_is_forgotten_with_its_last_user() {
     });
 }
 
+/// All tables as nft prints them, without handles and counters.
+fn ruleset() -> String {
+    shell("nft list ruleset")
+}
+
+/// What another program can do to our tables.
+const ATTACKS: [&str; 11] = [
+    "flush ruleset",
+    "delete table bridge tug",
+    "delete table inet tug",
+    "flush set bridge tug own4",
+    "delete element bridge tug guarded '{ veth1 }'",
+    "flush chain bridge tug prerouting",
+    "delete chain inet tug postrouting",
+    "delete rule inet tug forward handle \
+     $(nft -a list chain inet tug forward | sed -n '/counter\\|ct /s/.*handle //p' | head -n 1)",
+    "flush table inet tug",
+    "insert rule inet tug forward accept",
+    "add element inet tug unprotected '{ tug0 }'",
+];
+
+fn has_nft() -> bool {
+    let found = Command::new("nft").arg("-v").output().is_ok();
+    if !found {
+        sys::testing::ignored("there is no nft to be the other program");
+    }
+    found
+}
+
 #[test]
-fn a_vanished_table_is_made_again_with_all_its_elements() {
+fn whatever_others_do_to_our_tables_is_undone() {
     in_own_namespace(|| {
+        if !has_nft() {
+            return;
+        }
         let mut firewall = Firewall::open("tug").unwrap();
-        firewall.change(&[], &[bridge(), forward("0.0.0.0", 80)]).unwrap();
-        let Some(before) = elements() else { return };
-        let flush =
-            || assert!(Command::new("nft").args(["flush", "ruleset"]).status().unwrap().success());
-        assert!(!firewall.ensure().unwrap());
-        flush();
-        assert!(firewall.ensure().unwrap());
-        assert_eq!(elements().unwrap(), before);
-        flush();
+        firewall.change(&[], &[bridge(), guard("veth1", 2), forward("0.0.0.0", 80)]).unwrap();
+        let before = ruleset();
+        assert_eq!(firewall.look().unwrap(), Found::Untouched);
+        for attack in ATTACKS {
+            shell(&format!("nft {attack}"));
+            assert_ne!(ruleset(), before, "{attack} does something");
+            assert_eq!(firewall.look().unwrap(), Found::Restored, "{attack}");
+            assert_eq!(ruleset(), before, "{attack}");
+            assert_eq!(firewall.look().unwrap(), Found::Untouched, "{attack}");
+        }
+    });
+}
+
+#[test]
+fn a_change_leaves_everything_whole_whatever_was_done_before() {
+    in_own_namespace(|| {
+        if !has_nft() {
+            return;
+        }
+        let mut firewall = Firewall::open("tug").unwrap();
+        firewall.change(&[], &[bridge(), guard("veth1", 2), forward("0.0.0.0", 80)]).unwrap();
+        let with_80 = ruleset();
         firewall.change(&[forward("0.0.0.0", 80)], &[forward("0.0.0.0", 81)]).unwrap();
-        assert_eq!(elements().unwrap(), before.replace("6 . 80 :", "6 . 81 :"));
+        let with_81 = ruleset();
+        for attack in ATTACKS {
+            shell(&format!("nft {attack}"));
+            firewall.change(&[forward("0.0.0.0", 81)], &[forward("0.0.0.0", 80)]).unwrap();
+            assert_eq!(ruleset(), with_80, "{attack}");
+            firewall.change(&[forward("0.0.0.0", 80)], &[forward("0.0.0.0", 81)]).unwrap();
+            assert_eq!(ruleset(), with_81, "{attack}");
+        }
+    });
+}
+
+#[test]
+fn other_programs_tables_are_not_ours_to_restore() {
+    in_own_namespace(|| {
+        if !has_nft() {
+            return;
+        }
+        let mut firewall = Firewall::open("tug").unwrap();
+        firewall.pass_neighbours(&[]).unwrap();
+        shell("nft add table ip tug; nft add chain ip tug theirs; nft add table inet mine");
+        assert_eq!(firewall.look().unwrap(), Found::Untouched);
+        assert!(firewall.neighbours_moved());
+        shell("nft list chain ip tug theirs");
+    });
+}
+
+/// A program that owns our bridge table, so that nobody else can change or delete it.
+struct Owner(std::process::Child);
+
+impl Owner {
+    fn of(table: &str) -> Owner {
+        let mut nft = Command::new("nft");
+        let mut child =
+            nft.arg("-i").stdin(std::process::Stdio::piped()).spawn().expect("nft was there");
+        let line = format!("flush ruleset\nadd table {table} {{ flags owner; }}\n");
+        std::io::Write::write_all(child.stdin.as_mut().unwrap(), line.as_bytes()).unwrap();
+        while !ruleset().contains("flags owner") {
+            assert_eq!(child.try_wait().unwrap(), None, "nft goes on");
+            std::thread::yield_now();
+        }
+        Owner(child)
+    }
+
+    fn end(mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_guard_that_cannot_be_set_is_an_error_until_it_can() {
+    in_own_namespace(|| {
+        if !has_nft() {
+            return;
+        }
+        let mut firewall = Firewall::open("tug").unwrap();
+        firewall.change(&[], &[bridge(), guard("veth1", 2)]).unwrap();
+        let whole = ruleset();
+        let owner = Owner::of("bridge tug");
+        assert!(matches!(firewall.look(), Err(FirewallError::Kernel { .. })));
+        assert_eq!(firewall.standing(), Standing::Broken);
+        let outcome = firewall.change(&[], &[guard("veth2", 3)]);
+        assert!(matches!(outcome, Err(FirewallError::Kernel { .. })), "{outcome:?}");
+        // What only goes is not held against anybody, and does not come back.
+        assert!(firewall.change(&[guard("veth1", 2)], &[]).is_err());
+        owner.end();
+        firewall.change(&[], &[guard("veth1", 2)]).unwrap();
+        assert_eq!(ruleset(), whole);
+        assert_eq!(firewall.standing(), Standing::Whole);
+        let owner = Owner::of("bridge tug");
+        drop(firewall);
+        let mut next = Firewall::open_with("tug", [bridge(), guard("veth1", 2)].into()).unwrap();
+        assert_eq!((next.ports(), next.standing()), (Ports::Guarded, Standing::Broken));
+        owner.end();
+        assert_eq!(next.look().unwrap(), Found::Restored);
+        assert_eq!(ruleset(), whole);
     });
 }
 

@@ -56,6 +56,11 @@ impl NetlinkError {
         matches!(self.errno(), Some(libc::ENOENT | libc::ENODEV | libc::EADDRNOTAVAIL))
     }
 
+    /// Whether the kernel lacks the kind of object, say because it was built without it.
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self.errno(), Some(libc::ENOENT | libc::EAFNOSUPPORT | libc::EOPNOTSUPP))
+    }
+
     /// Whether the object was there already.
     pub fn is_existing(&self) -> bool {
         self.errno() == Some(libc::EEXIST)

@@ -11,6 +11,7 @@
 //! Source: `include/uapi/linux/netfilter/nf_tables.h`, `nfnetlink.h`.
 
 pub mod expr;
+pub mod watch;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
