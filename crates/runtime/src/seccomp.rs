@@ -76,6 +76,7 @@ fn architecture(name: &str) -> Option<Architecture> {
         "SCMP_ARCH_X32" => Some(Architecture::X32),
         "SCMP_ARCH_AARCH64" => Some(Architecture::Aarch64),
         "SCMP_ARCH_ARM" => Some(Architecture::Arm),
+        "SCMP_ARCH_RISCV64" => Some(Architecture::Riscv64),
         _ => None,
     }
 }
@@ -108,6 +109,32 @@ mod tests {
         let host = Host { architecture: "amd64", kernel: (6, 18), capabilities: &capabilities };
         let program = compile(&default_profile(&host)).unwrap();
         assert!(program.len() < 1500, "{} instructions", program.len());
+    }
+
+    #[test]
+    fn sockets_of_the_kernels_cryptography_and_of_the_hypervisor_are_refused() {
+        const REFUSED: u32 = 0x0005_0001;
+        const ALLOWED: u32 = 0x7fff_0000;
+        for (architecture, native) in [
+            ("amd64", Architecture::X86_64),
+            ("amd64", Architecture::X86),
+            ("amd64", Architecture::X32),
+            ("arm64", Architecture::Aarch64),
+            ("arm64", Architecture::Arm),
+            ("riscv64", Architecture::Riscv64),
+        ] {
+            let host = Host { architecture, kernel: (6, 18), capabilities: &[] };
+            let program = compile(&default_profile(&host)).unwrap();
+            for family in 0..46 {
+                let want = if [38, 40].contains(&family) { REFUSED } else { ALLOWED };
+                // The kernel takes the family for an int, whatever stands above its 32 bits.
+                for high in [0, 1 << 32, u64::MAX << 32] {
+                    let args = [family | high, 5, 0, 0, 0, 0];
+                    let got = program.verdict(native, "socket", args);
+                    assert_eq!(got, Some(want), "{native:?} {family} {high:#x}");
+                }
+            }
+        }
     }
 
     #[test]

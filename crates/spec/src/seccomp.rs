@@ -7,7 +7,8 @@
 //! that act on the whole host (modules, kexec, swap, clocks, the kernel's keyring), that have been
 //! ways out of containers (io_uring, userfaultfd), or that a capability unlocks.
 //!
-//! Source: Docker's documentation "Seccomp security profiles for Docker"; behaviour of moby 28.2.
+//! Source: Docker's documentation "Seccomp security profiles for Docker"; moby's
+//! `profiles/seccomp`, as of Docker 29.7.
 
 use std::collections::BTreeSet;
 
@@ -20,11 +21,24 @@ const ALLOW: &str = "SCMP_ACT_ALLOW";
 const ERRNO: &str = "SCMP_ACT_ERRNO";
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
-const AF_VSOCK: u64 = 40;
 /// CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET of clone(2).
 const CLONE_NAMESPACES: u64 = 0x7e02_0000;
 /// PER_LINUX, PER_LINUX32, UNAME26, both, and the query of personality(2).
 const PERSONALITIES: [u64; 5] = [0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
+
+/// All families of socket(2) but AF_ALG (38), the kernel's cryptography (CVE-2026-31431), and AF_VSOCK
+/// (40), the hypervisor: mask and what is left under it. The kernel reads 32 bits of the argument, so
+/// the masks cover just these; a comparison of the whole argument could be passed by setting others.
+const SOCKET_FAMILIES: [(u64, u64); 8] = [
+    (0xffff_ffe0, 0),
+    (0xffff_fffc, 32),
+    (0xffff_fffe, 36),
+    (0xffff_ffff, 39),
+    (0xffff_ffff, 41),
+    (0xffff_fffe, 42),
+    (0xffff_fffc, 44),
+    (0xffff_fff0, 48),
+];
 
 /// What decides which parts of a profile apply.
 #[derive(Debug, Clone)]
@@ -66,7 +80,9 @@ pub fn default_profile(host: &Host<'_>) -> Seccomp {
     if host.kernel >= (4, 8) {
         syscalls.push(allow(["process_vm_readv", "process_vm_writev", "ptrace"], &[]));
     }
-    syscalls.push(allow(["socket"], &[argument(0, "SCMP_CMP_NE", AF_VSOCK, 0)]));
+    for (mask, family) in SOCKET_FAMILIES {
+        syscalls.push(allow(["socket"], &[argument(0, "SCMP_CMP_MASKED_EQ", mask, family)]));
+    }
     for personality in PERSONALITIES {
         syscalls.push(allow(["personality"], &[argument(0, "SCMP_CMP_EQ", personality, 0)]));
     }
@@ -128,7 +144,7 @@ fn of_architecture(architecture: &str) -> Vec<SyscallRule> {
         ],
         "ppc64le" => &["swapcontext", "sync_file_range2"],
         "s390x" => &["s390_pci_mmio_read", "s390_pci_mmio_write", "s390_runtime_instr"],
-        "riscv64" => &["riscv_flush_icache", "riscv_hwprobe"],
+        "riscv64" => &["riscv_flush_icache"],
         _ => return Vec::new(),
     };
     vec![allow(names.iter().copied(), &[])]
@@ -270,9 +286,10 @@ const BY_CAPABILITY: [(&str, &str); 14] = [
     ("CAP_PERFMON", "perf_event_open"),
     (
         "CAP_SYS_ADMIN",
-        "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie mount \
-         mount_setattr move_mount open_tree open_tree_attr perf_event_open quotactl quotactl_fd \
-         setdomainname sethostname setns syslog umount umount2 unshare",
+        "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie \
+         lsm_get_self_attr lsm_list_modules lsm_set_self_attr mount mount_setattr move_mount \
+         open_tree open_tree_attr perf_event_open quotactl quotactl_fd setdomainname sethostname \
+         setns syslog umount umount2 unshare",
     ),
     ("CAP_SYS_BOOT", "reboot"),
     ("CAP_SYS_CHROOT", "chroot"),
@@ -291,52 +308,53 @@ const BY_CAPABILITY: [(&str, &str); 14] = [
 
 /// What every container may call.
 const ALWAYS: &str = "\
-    _llseek _newselect accept accept4 access adjtimex alarm bind brk cachestat capget capset \
-    chdir chmod chown chown32 clock_adjtime clock_adjtime64 clock_getres clock_getres_time64 \
-    clock_gettime clock_gettime64 clock_nanosleep clock_nanosleep_time64 close close_range \
-    connect copy_file_range creat dup dup2 dup3 epoll_create epoll_create1 epoll_ctl \
-    epoll_pwait epoll_pwait2 epoll_wait eventfd eventfd2 execve execveat exit exit_group \
-    faccessat faccessat2 fadvise64 fadvise64_64 fallocate fanotify_mark fchdir fchmod \
-    fchmodat fchmodat2 fchown fchown32 fchownat fcntl fcntl64 fdatasync fgetxattr \
-    file_getattr file_setattr flistxattr flock fork fremovexattr fsetxattr fstat fstat64 \
-    fstatat64 fstatfs fstatfs64 fsync ftruncate ftruncate64 futex futex_requeue futex_time64 \
-    futex_wait futex_waitv futex_wake futimesat get_robust_list get_thread_area getcpu \
-    getcwd getdents getdents64 getegid getegid32 geteuid geteuid32 getgid getgid32 getgroups \
-    getgroups32 getitimer getpeername getpgid getpgrp getpid getppid getpriority getrandom \
-    getresgid getresgid32 getresuid getresuid32 getrlimit getrusage getsid getsockname \
-    getsockopt gettid gettimeofday getuid getuid32 getxattr getxattrat inotify_add_watch \
-    inotify_init inotify_init1 inotify_rm_watch io_cancel io_destroy io_getevents \
-    io_pgetevents io_pgetevents_time64 io_setup io_submit ioctl ioprio_get ioprio_set ipc \
-    kill landlock_add_rule landlock_create_ruleset landlock_restrict_self lchown lchown32 \
-    lgetxattr link linkat listen listmount listxattr listxattrat llistxattr lremovexattr \
-    lseek lsetxattr lsm_get_self_attr lsm_list_modules lsm_set_self_attr lstat lstat64 \
-    madvise map_shadow_stack membarrier memfd_create memfd_secret mincore mkdir mkdirat \
-    mknod mknodat mlock mlock2 mlockall mmap mmap2 mprotect mq_getsetattr mq_notify mq_open \
-    mq_timedreceive mq_timedreceive_time64 mq_timedsend mq_timedsend_time64 mq_unlink mremap \
-    mseal msgctl msgget msgrcv msgsnd msync munlock munlockall munmap name_to_handle_at \
-    nanosleep newfstatat nice open openat openat2 pause pidfd_open pidfd_send_signal pipe \
-    pipe2 pkey_alloc pkey_free pkey_mprotect poll ppoll ppoll_time64 prctl pread64 preadv \
-    preadv2 prlimit64 process_mrelease pselect6 pselect6_time64 pwrite64 pwritev pwritev2 \
-    read readahead readdir readlink readlinkat readv recv recvfrom recvmmsg recvmmsg_time64 \
-    recvmsg remap_file_pages removexattr removexattrat rename renameat renameat2 \
-    restart_syscall rmdir rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo \
-    rt_sigreturn rt_sigsuspend rt_sigtimedwait rt_sigtimedwait_time64 rt_tgsigqueueinfo \
-    sched_get_priority_max sched_get_priority_min sched_getaffinity sched_getattr \
-    sched_getparam sched_getscheduler sched_rr_get_interval sched_rr_get_interval_time64 \
+    _llseek _newselect accept accept4 access adjtimex alarm bind brk cachestat capget \
+    capset chdir chmod chown chown32 clock_adjtime clock_adjtime64 clock_getres \
+    clock_getres_time64 clock_gettime clock_gettime64 clock_nanosleep \
+    clock_nanosleep_time64 close close_range connect copy_file_range creat dup dup2 dup3 \
+    epoll_create epoll_create1 epoll_ctl epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait \
+    epoll_wait_old eventfd eventfd2 execve execveat exit exit_group faccessat faccessat2 \
+    fadvise64 fadvise64_64 fallocate fanotify_mark fchdir fchmod fchmodat fchmodat2 fchown \
+    fchown32 fchownat fcntl fcntl64 fdatasync fgetxattr flistxattr flock fork fremovexattr \
+    fsetxattr fstat fstat64 fstatat64 fstatfs fstatfs64 fsync ftruncate ftruncate64 futex \
+    futex_requeue futex_time64 futex_wait futex_waitv futex_wake futimesat get_robust_list \
+    get_thread_area getcpu getcwd getdents getdents64 getegid getegid32 geteuid geteuid32 \
+    getgid getgid32 getgroups getgroups32 getitimer getpeername getpgid getpgrp getpid \
+    getppid getpriority getrandom getresgid getresgid32 getresuid getresuid32 getrlimit \
+    getrusage getsid getsockname getsockopt gettid gettimeofday getuid getuid32 getxattr \
+    getxattrat inotify_add_watch inotify_init inotify_init1 inotify_rm_watch io_cancel \
+    io_destroy io_getevents io_pgetevents io_pgetevents_time64 io_setup io_submit ioctl \
+    ioprio_get ioprio_set ipc kill landlock_add_rule landlock_create_ruleset \
+    landlock_restrict_self lchown lchown32 lgetxattr link linkat listen listmount \
+    listxattr listxattrat llistxattr lremovexattr lseek lsetxattr lstat lstat64 madvise \
+    map_shadow_stack membarrier memfd_create memfd_secret mincore mkdir mkdirat mknod \
+    mknodat mlock mlock2 mlockall mmap mmap2 mprotect mq_getsetattr mq_notify mq_open \
+    mq_timedreceive mq_timedreceive_time64 mq_timedsend mq_timedsend_time64 mq_unlink \
+    mremap mseal msgctl msgget msgrcv msgsnd msync munlock munlockall munmap \
+    name_to_handle_at nanosleep newfstatat open openat openat2 pause pidfd_open \
+    pidfd_send_signal pipe pipe2 pkey_alloc pkey_free pkey_mprotect poll ppoll \
+    ppoll_time64 prctl pread64 preadv preadv2 prlimit64 process_mrelease pselect6 \
+    pselect6_time64 pwrite64 pwritev pwritev2 read readahead readlink readlinkat readv \
+    recv recvfrom recvmmsg recvmmsg_time64 recvmsg remap_file_pages removexattr \
+    removexattrat rename renameat renameat2 restart_syscall riscv_hwprobe rmdir rseq \
+    rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn rt_sigsuspend \
+    rt_sigtimedwait rt_sigtimedwait_time64 rt_tgsigqueueinfo sched_get_priority_max \
+    sched_get_priority_min sched_getaffinity sched_getattr sched_getparam \
+    sched_getscheduler sched_rr_get_interval sched_rr_get_interval_time64 \
     sched_setaffinity sched_setattr sched_setparam sched_setscheduler sched_yield seccomp \
     select semctl semget semop semtimedop semtimedop_time64 send sendfile sendfile64 \
     sendmmsg sendmsg sendto set_robust_list set_thread_area set_tid_address setfsgid \
     setfsgid32 setfsuid setfsuid32 setgid setgid32 setgroups setgroups32 setitimer setpgid \
     setpriority setregid setregid32 setresgid setresgid32 setresuid setresuid32 setreuid \
-    setreuid32 setrlimit setsid setsockopt setuid setuid32 setxattr setxattrat sgetmask \
-    shmat shmctl shmdt shmget shutdown sigaction sigaltstack signal signalfd signalfd4 \
-    sigpending sigprocmask sigreturn sigsuspend socketcall socketpair splice ssetmask stat \
-    stat64 statfs statfs64 statmount statx symlink symlinkat sync sync_file_range syncfs \
-    sysinfo tee tgkill time timer_create timer_delete timer_getoverrun timer_gettime \
-    timer_gettime64 timer_settime timer_settime64 timerfd_create timerfd_gettime \
-    timerfd_gettime64 timerfd_settime timerfd_settime64 times tkill truncate truncate64 \
-    ugetrlimit umask uname unlink unlinkat uretprobe utime utimensat utimensat_time64 utimes \
-    vfork vmsplice wait4 waitid waitpid write writev";
+    setreuid32 setrlimit setsid setsockopt setuid setuid32 setxattr setxattrat shmat \
+    shmctl shmdt shmget shutdown sigaltstack signalfd signalfd4 sigprocmask sigreturn \
+    socketcall socketpair splice stat stat64 statfs statfs64 statmount statx symlink \
+    symlinkat sync sync_file_range syncfs sysinfo tee tgkill time timer_create \
+    timer_delete timer_getoverrun timer_gettime timer_gettime64 timer_settime \
+    timer_settime64 timerfd_create timerfd_gettime timerfd_gettime64 timerfd_settime \
+    timerfd_settime64 times tkill truncate truncate64 ugetrlimit umask uname unlink \
+    unlinkat uretprobe utime utimensat utimensat_time64 utimes vfork vmsplice wait4 waitid \
+    waitpid write writev";
 
 #[cfg(test)]
 mod tests {

@@ -20,7 +20,7 @@ const OFFSET_NUMBER: u32 = 0;
 const OFFSET_ARCHITECTURE: u32 = 4;
 const OFFSET_ARGUMENTS: u32 = 16;
 
-const X32_BIT: u32 = 0x4000_0000;
+pub(super) const X32_BIT: u32 = 0x4000_0000;
 const INSTRUCTIONS_MAX: usize = 4096;
 
 /// The verdict on one number: alternatives with conditions, then what holds otherwise.
@@ -93,7 +93,8 @@ fn verdicts(filter: &Filter, architecture: Architecture, base: u32) -> Vec<(u32,
             }
         }
     }
-    let newest = by_number.keys().next_back().copied();
+    let common = by_number.keys().take_while(|number| **number < architecture.private_from());
+    let newest = common.last().copied();
     let mut ranges = vec![(base, Verdict::plain(filter.default))];
     for (number, verdict) in by_number {
         ranges.retain(|(start, _)| *start != base + number);
@@ -104,6 +105,10 @@ fn verdicts(filter: &Filter, architecture: Architecture, base: u32) -> Vec<(u32,
         ranges.retain(|(start, _)| *start != base + newest + 1);
         let missing = Action::Errno(libc::ENOSYS as u16);
         ranges.push((base + newest + 1, Verdict::plain(missing)));
+        let private = base.saturating_add(architecture.private_from());
+        if private < u32::MAX && ranges.iter().all(|(start, _)| *start != private) {
+            ranges.push((private, Verdict::plain(filter.default)));
+        }
     }
     ranges
 }
@@ -136,49 +141,96 @@ fn alternative(
 ) -> Vec<Instruction> {
     let mut code = vec![give(action)];
     for condition in conditions.iter().rev() {
-        code = compare(condition, code, otherwise.clone());
+        let mut check = holds(condition, code.len());
+        check.append(&mut code);
+        code = check;
     }
+    code.extend(otherwise);
     code
 }
 
-/// Compares an argument by its two halves, the high one first.
-fn compare(condition: &Condition, yes: Vec<Instruction>, no: Vec<Instruction>) -> Vec<Instruction> {
+/// Goes on behind itself when the condition holds, else `miss` instructions further. An argument is
+/// compared by its two halves, the high one first.
+fn holds(condition: &Condition, miss: usize) -> Vec<Instruction> {
     let low_at = OFFSET_ARGUMENTS + 8 * u32::from(condition.index);
     let (low_at, high_at) =
         if cfg!(target_endian = "big") { (low_at + 4, low_at) } else { (low_at, low_at + 4) };
     let (low, high) = (condition.value as u32, (condition.value >> 32) as u32);
-    let halves = |mask: Option<(u32, u32)>, yes: Vec<Instruction>, no: Vec<Instruction>| {
-        let mut on_low = load(low_at, mask.map(|mask| mask.0));
-        on_low.append(&mut branch(JUMP_EQUAL, low, yes, no.clone()));
-        let mut code = load(high_at, mask.map(|mask| mask.1));
-        code.append(&mut branch(JUMP_EQUAL, high, on_low, no));
-        code
-    };
     match condition.compare {
-        Compare::Equal => halves(None, yes, no),
-        Compare::NotEqual => halves(None, no, yes),
-        Compare::MaskedEqual(mask) => halves(Some((mask as u32, (mask >> 32) as u32)), yes, no),
-        Compare::Greater => order(JUMP_GREATER, (low_at, low), (high_at, high), yes, no),
-        Compare::GreaterEqual => order(JUMP_GREATER_EQUAL, (low_at, low), (high_at, high), yes, no),
-        Compare::LessEqual => order(JUMP_GREATER, (low_at, low), (high_at, high), no, yes),
-        Compare::Less => order(JUMP_GREATER_EQUAL, (low_at, low), (high_at, high), no, yes),
+        Compare::Equal => {
+            let on_low = join(load(low_at, None), unless(JUMP_EQUAL, low, miss));
+            let differs = unless(JUMP_EQUAL, high, on_low.len() + miss);
+            join(join(load(high_at, None), differs), on_low)
+        }
+        Compare::NotEqual => {
+            let on_low = join(load(low_at, None), when(JUMP_EQUAL, low, miss));
+            let differs = unless(JUMP_EQUAL, high, on_low.len());
+            join(join(load(high_at, None), differs), on_low)
+        }
+        Compare::MaskedEqual(mask) => {
+            let half = |at: u32, mask: u32, value: u32, miss: usize| match (mask, value) {
+                (0, 0) => Vec::new(),
+                _ => join(load(at, Some(mask)), unless(JUMP_EQUAL, value, miss)),
+            };
+            let on_low = half(low_at, mask as u32, low, miss);
+            join(half(high_at, (mask >> 32) as u32, high, on_low.len() + miss), on_low)
+        }
+        Compare::Greater => above(JUMP_GREATER, (low_at, low), (high_at, high), miss),
+        Compare::GreaterEqual => above(JUMP_GREATER_EQUAL, (low_at, low), (high_at, high), miss),
+        Compare::LessEqual => not_above(JUMP_GREATER, (low_at, low), (high_at, high), miss),
+        Compare::Less => not_above(JUMP_GREATER_EQUAL, (low_at, low), (high_at, high), miss),
     }
 }
 
-/// `yes` when the argument is greater (or equal, as `on_low` says).
-fn order(
+/// [`holds`] for arguments that are greater (or equal, as `on_low` says).
+fn above(
     on_low: u16,
     (low_at, low): (u32, u32),
     (high_at, high): (u32, u32),
-    yes: Vec<Instruction>,
-    no: Vec<Instruction>,
+    miss: usize,
 ) -> Vec<Instruction> {
-    let mut tie = load(low_at, None);
-    tie.append(&mut branch(on_low, low, yes.clone(), no.clone()));
-    let not_greater = branch(JUMP_EQUAL, high, tie, no);
-    let mut code = load(high_at, None);
-    code.append(&mut branch(JUMP_GREATER, high, yes, not_greater));
-    code
+    let tie = join(load(low_at, None), unless(on_low, low, miss));
+    let rest = join(unless(JUMP_EQUAL, high, tie.len() + miss), tie);
+    join(join(load(high_at, None), when(JUMP_GREATER, high, rest.len())), rest)
+}
+
+/// [`holds`] for arguments that are not.
+fn not_above(
+    on_low: u16,
+    (low_at, low): (u32, u32),
+    (high_at, high): (u32, u32),
+    miss: usize,
+) -> Vec<Instruction> {
+    let tie = join(load(low_at, None), when(on_low, low, miss));
+    let rest = join(unless(JUMP_EQUAL, high, tie.len()), tie);
+    join(join(load(high_at, None), when(JUMP_GREATER, high, rest.len() + miss)), rest)
+}
+
+fn join(mut one: Vec<Instruction>, other: Vec<Instruction>) -> Vec<Instruction> {
+    one.extend(other);
+    one
+}
+
+/// Skips `distance` instructions when the comparison holds.
+fn when(code: u16, operand: u32, distance: usize) -> Vec<Instruction> {
+    match u8::try_from(distance) {
+        Ok(short) => vec![Instruction { code, jump_true: short, jump_false: 0, operand }],
+        Err(_) => vec![
+            Instruction { code, jump_true: 0, jump_false: 1, operand },
+            plain(JUMP, distance as u32),
+        ],
+    }
+}
+
+/// Skips `distance` instructions when the comparison does not hold.
+fn unless(code: u16, operand: u32, distance: usize) -> Vec<Instruction> {
+    match u8::try_from(distance) {
+        Ok(short) => vec![Instruction { code, jump_true: 0, jump_false: short, operand }],
+        Err(_) => vec![
+            Instruction { code, jump_true: 1, jump_false: 0, operand },
+            plain(JUMP, distance as u32),
+        ],
+    }
 }
 
 fn load(offset: u32, mask: Option<u32>) -> Vec<Instruction> {
@@ -194,18 +246,7 @@ fn branch(
     yes: Vec<Instruction>,
     no: Vec<Instruction>,
 ) -> Vec<Instruction> {
-    let mut whole = match u8::try_from(no.len()) {
-        Ok(distance) => {
-            vec![Instruction { code, jump_true: distance, jump_false: 0, operand }]
-        }
-        Err(_) => vec![
-            Instruction { code, jump_true: 0, jump_false: 1, operand },
-            plain(JUMP, no.len() as u32),
-        ],
-    };
-    whole.extend(no);
-    whole.extend(yes);
-    whole
+    join(join(when(code, operand, no.len()), no), yes)
 }
 
 fn give(action: Action) -> Instruction {

@@ -13,7 +13,10 @@
 //! Source: seccomp(2), `linux/seccomp.h`, `linux/bpf_common.h`; libseccomp for the meaning of rules.
 
 mod aarch64;
+mod arm;
 mod assemble;
+mod riscv64;
+mod x32;
 mod x86;
 mod x86_64;
 
@@ -85,14 +88,35 @@ pub enum Architecture {
     X86,
     X32,
     Aarch64,
-    /// 32-bit ARM has no table here, so its calls get the filter's default.
     Arm,
+    Riscv64,
 }
+
+#[cfg(not(any(
+    target_arch = "x86_64",
+    target_arch = "x86",
+    target_arch = "aarch64",
+    target_arch = "arm",
+    target_arch = "riscv64"
+)))]
+compile_error!(
+    "system call filters need a table of this architecture's system calls: sys::seccomp"
+);
 
 impl Architecture {
     /// The architecture of this process.
     pub fn native() -> Architecture {
-        if cfg!(target_arch = "aarch64") { Architecture::Aarch64 } else { Architecture::X86_64 }
+        if cfg!(target_arch = "x86") {
+            Architecture::X86
+        } else if cfg!(target_arch = "aarch64") {
+            Architecture::Aarch64
+        } else if cfg!(target_arch = "arm") {
+            Architecture::Arm
+        } else if cfg!(target_arch = "riscv64") {
+            Architecture::Riscv64
+        } else {
+            Architecture::X86_64
+        }
     }
 
     /// `AUDIT_ARCH_*` of `linux/audit.h`.
@@ -102,6 +126,19 @@ impl Architecture {
             Architecture::X86 => 0x4000_0003,
             Architecture::Aarch64 => 0xc000_00b7,
             Architecture::Arm => 0x4000_0028,
+            Architecture::Riscv64 => 0xc000_00f3,
+        }
+    }
+
+    /// From here on stand calls of the architecture alone: numbers up to here grow with the
+    /// kernel's age, so that what lies above the newest known one is newer than all.
+    fn private_from(self) -> u32 {
+        match self {
+            // arch/x86/entry/syscalls/syscall_64.tbl.
+            Architecture::X86_64 | Architecture::X32 => 512,
+            // `__ARM_NR_BASE`.
+            Architecture::Arm => 0xf_0000,
+            Architecture::X86 | Architecture::Aarch64 | Architecture::Riscv64 => u32::MAX,
         }
     }
 
@@ -110,24 +147,33 @@ impl Architecture {
             Architecture::X86_64 | Architecture::X32 => x86_64::NUMBERS,
             Architecture::X86 => x86::NUMBERS,
             Architecture::Aarch64 => aarch64::NUMBERS,
-            Architecture::Arm => &[],
+            Architecture::Arm => arm::NUMBERS,
+            Architecture::Riscv64 => riscv64::NUMBERS,
         }
     }
 
     /// The number of the call `name`, if this architecture has it.
     pub fn number(self, name: &str) -> Option<u32> {
-        let table = self.table();
-        let at = table.binary_search_by_key(&name, |(known, _)| known).ok()?;
-        Some(table[at].1)
+        let find = |table: &[(&str, u32)]| {
+            let at = table.binary_search_by_key(&name, |(known, _)| known).ok()?;
+            Some(table[at].1)
+        };
+        match self {
+            Architecture::X32 => find(x32::NUMBERS).or_else(|| find(self.table())),
+            Architecture::X86_64
+            | Architecture::X86
+            | Architecture::Aarch64
+            | Architecture::Arm
+            | Architecture::Riscv64 => find(self.table()),
+        }
     }
 }
 
 /// Names of all system calls known here, of any architecture.
 pub fn known_names() -> impl Iterator<Item = &'static str> {
-    let mut names: Vec<&str> = [x86_64::NUMBERS, x86::NUMBERS, aarch64::NUMBERS]
-        .iter()
-        .flat_map(|table| table.iter().map(|(name, _)| *name))
-        .collect();
+    let tables = [x86_64::NUMBERS, x86::NUMBERS, aarch64::NUMBERS, arm::NUMBERS, riscv64::NUMBERS];
+    let mut names: Vec<&str> =
+        tables.iter().flat_map(|table| table.iter().map(|(name, _)| *name)).collect();
     names.sort_unstable();
     names.dedup();
     names.into_iter()
@@ -194,6 +240,50 @@ impl Program {
         self.instructions.is_empty()
     }
 
+    /// What the kernel does with a call, as the value that the program returns: `SECCOMP_RET_*` and
+    /// its data. For tests of profiles, also of other architectures' calls.
+    pub fn verdict(&self, architecture: Architecture, name: &str, args: [u64; 6]) -> Option<u32> {
+        let bit = if architecture == Architecture::X32 { assemble::X32_BIT } else { 0 };
+        Some(self.run(architecture.audit(), architecture.number(name)? | bit, args))
+    }
+
+    fn run(&self, audit: u32, number: u32, args: [u64; 6]) -> u32 {
+        let load = |offset: u32| match offset {
+            0 => number,
+            4 => audit,
+            offset => {
+                let word = (offset - 16) / 4;
+                let argument = args[(word / 2) as usize];
+                if word % 2 == 0 { argument as u32 } else { (argument >> 32) as u32 }
+            }
+        };
+        let (mut at, mut accumulator) = (0usize, 0u32);
+        loop {
+            let Instruction { code, jump_true, jump_false, operand } = self.instructions[at];
+            at += 1;
+            let taken = match code {
+                0x20 => {
+                    accumulator = load(operand);
+                    continue;
+                }
+                0x54 => {
+                    accumulator &= operand;
+                    continue;
+                }
+                0x05 => {
+                    at += operand as usize;
+                    continue;
+                }
+                0x06 => return operand,
+                0x15 => accumulator == operand,
+                0x25 => accumulator > operand,
+                0x35 => accumulator >= operand,
+                other => unreachable!("assemble makes no instruction {other:#x}"),
+            };
+            at += usize::from(if taken { jump_true } else { jump_false });
+        }
+    }
+
     /// Installs the filter for the calling thread and what it executes; there is no way back.
     ///
     /// # Errors
@@ -225,6 +315,15 @@ impl Program {
 mod tests {
     use super::*;
 
+    const ALL: [Architecture; 6] = [
+        Architecture::X86_64,
+        Architecture::X86,
+        Architecture::X32,
+        Architecture::Aarch64,
+        Architecture::Arm,
+        Architecture::Riscv64,
+    ];
+
     fn rule(name: &str, action: Action, conditions: &[Condition]) -> Rule {
         Rule { syscalls: vec![name.to_owned()], action, conditions: conditions.to_vec() }
     }
@@ -239,61 +338,55 @@ mod tests {
         }
     }
 
-    /// Interprets `program` as the kernel would.
-    fn verdict(program: &Program, audit: u32, number: u32, args: [u64; 6]) -> u32 {
-        let load = |offset: u32| match offset {
-            0 => number,
-            4 => audit,
-            offset => {
-                let word = (offset - 16) / 4;
-                let argument = args[(word / 2) as usize];
-                if word % 2 == 0 { argument as u32 } else { (argument >> 32) as u32 }
-            }
-        };
-        let (mut at, mut accumulator) = (0usize, 0u32);
-        loop {
-            let Instruction { code, jump_true, jump_false, operand } = program.instructions[at];
-            at += 1;
-            let taken = match code {
-                0x20 => {
-                    accumulator = load(operand);
-                    continue;
-                }
-                0x54 => {
-                    accumulator &= operand;
-                    continue;
-                }
-                0x05 => {
-                    at += operand as usize;
-                    continue;
-                }
-                0x06 => return operand,
-                0x15 => accumulator == operand,
-                0x25 => accumulator > operand,
-                0x35 => accumulator >= operand,
-                other => panic!("unknown instruction {other:#x}"),
-            };
-            at += usize::from(if taken { jump_true } else { jump_false });
-        }
-    }
-
     #[track_caller]
     fn check(filter: &Filter, call: (Architecture, &str), args: [u64; 6], want: Action) {
         let program = Program::compile(filter).unwrap();
-        let number = call.0.number(call.1).unwrap();
-        let number = if call.0 == Architecture::X32 { number | 0x4000_0000 } else { number };
-        assert_eq!(verdict(&program, call.0.audit(), number, args), want.code());
+        assert_eq!(program.verdict(call.0, call.1, args), Some(want.code()));
     }
 
     #[test]
     fn the_tables_are_sorted_so_that_names_are_found() {
-        for architecture in [Architecture::X86_64, Architecture::X86, Architecture::Aarch64] {
+        for architecture in ALL {
             assert!(architecture.table().is_sorted());
         }
+        assert!(x32::NUMBERS.is_sorted());
         assert_eq!(Architecture::X86_64.number("read"), Some(0));
         assert_eq!(Architecture::X86.number("read"), Some(3));
         assert_eq!(Architecture::Aarch64.number("read"), Some(63));
         assert_eq!(Architecture::Aarch64.number("fork"), None);
+        assert_eq!(Architecture::Arm.number("read"), Some(3));
+        assert_eq!(Architecture::Arm.number("clock_gettime64"), Some(403));
+        assert_eq!(Architecture::Arm.number("set_tls"), Some(0xf_0005));
+        assert_eq!(Architecture::Riscv64.number("read"), Some(63));
+        assert_eq!(Architecture::Riscv64.number("riscv_flush_icache"), Some(259));
+        assert_eq!(Architecture::X32.number("ptrace"), Some(521));
+        assert_eq!(Architecture::X32.number("read"), Some(0));
+    }
+
+    #[test]
+    fn a_denied_call_is_denied_through_every_architecture() {
+        let mut denied = filter(Action::Allow, vec![rule("ptrace", Action::Errno(1), &[])]);
+        denied.architectures = ALL.to_vec();
+        for architecture in ALL {
+            check(&denied, (architecture, "ptrace"), [0; 6], Action::Errno(1));
+            check(&denied, (architecture, "read"), [0; 6], Action::Allow);
+        }
+    }
+
+    #[test]
+    fn calls_of_one_architecture_alone_are_not_newer_than_all_others() {
+        let mut some = filter(
+            Action::Errno(1),
+            vec![rule("set_tls", Action::Allow, &[]), rule("openat2", Action::Allow, &[])],
+        );
+        some.rules.push(rule("ptrace", Action::Allow, &[]));
+        some.architectures = ALL.to_vec();
+        check(&some, (Architecture::Arm, "set_tls"), [0; 6], Action::Allow);
+        let missing = Action::Errno(libc::ENOSYS as u16);
+        check(&some, (Architecture::Arm, "mseal"), [0; 6], missing);
+        check(&some, (Architecture::X32, "mseal"), [0; 6], missing);
+        check(&some, (Architecture::X32, "ptrace"), [0; 6], Action::Allow);
+        check(&some, (Architecture::X32, "execve"), [0; 6], Action::Errno(1));
     }
 
     #[test]
@@ -307,7 +400,7 @@ mod tests {
             check(&some, (architecture, "write"), [0; 6], Action::Errno(1));
         }
         let program = Program::compile(&some).unwrap();
-        let foreign = verdict(&program, Architecture::Aarch64.audit(), 63, [0; 6]);
+        let foreign = program.run(Architecture::Aarch64.audit(), 63, [0; 6]);
         assert_eq!(foreign, Action::KillProcess.code());
     }
 
@@ -315,7 +408,7 @@ mod tests {
     fn calls_newer_than_the_filter_do_not_exist() {
         let some = filter(Action::Errno(1), vec![rule("openat2", Action::Allow, &[])]);
         let program = Program::compile(&some).unwrap();
-        let newer = verdict(&program, Architecture::X86_64.audit(), 460, [0; 6]);
+        let newer = program.run(Architecture::X86_64.audit(), 460, [0; 6]);
         assert_eq!(newer, Action::Errno(libc::ENOSYS as u16).code());
         check(&some, (Architecture::X86_64, "read"), [0; 6], Action::Errno(1));
     }
@@ -359,6 +452,20 @@ mod tests {
         check(&some, call, [0, 0, 0, 0, 0, 0], Action::Allow);
         check(&some, call, [8, 1, 0, 0, 0, 0], Action::Allow);
         check(&some, call, [8, 0, 0, 0, 0, 0], Action::Errno(1));
+    }
+
+    #[test]
+    fn many_alternatives_of_one_call_stay_short() {
+        let alternatives = (0..100).map(|value| {
+            let at = |index| Condition { index, compare: Compare::Equal, value };
+            rule("ioctl", Action::Allow, &[at(0), at(1)])
+        });
+        let some = filter(Action::Errno(1), alternatives.collect());
+        let call = (Architecture::X86_64, "ioctl");
+        check(&some, call, [0, 0, 0, 0, 0, 0], Action::Allow);
+        check(&some, call, [99, 99, 0, 0, 0, 0], Action::Allow);
+        check(&some, call, [99, 98, 0, 0, 0, 0], Action::Errno(1));
+        check(&some, call, [100, 100, 0, 0, 0, 0], Action::Errno(1));
     }
 
     #[test]
