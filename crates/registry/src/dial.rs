@@ -55,6 +55,9 @@ pub struct Trust {
     pub clients: Vec<Pair>,
     /// For a connection to one of its addresses.
     pub dial_timeout: Option<Duration>,
+    /// The addresses for which the rest holds; connections go to these alone. Empty for those of the
+    /// name.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Whether certificates are looked at.
@@ -379,15 +382,19 @@ fn alert_words(alert: AlertDescription) -> String {
     }
 }
 
-/// A TCP connection to `host`, whose name may have several addresses.
+/// A TCP connection to `host`, whose name may have several addresses, as far as it is trusted.
 pub(crate) async fn connect(
     host: &str,
     port: u16,
-    patience: Option<Duration>,
+    trust: &Trust,
 ) -> Result<TcpStream, TransportError> {
-    let patience = patience.unwrap_or(CONNECT_TIMEOUT);
+    let patience = trust.dial_timeout.unwrap_or(CONNECT_TIMEOUT);
     let mut last = TransportError::Lookup { host: host.to_owned(), why: "no such host" };
-    for address in addresses(host).await? {
+    let all = match trust.addresses.as_slice() {
+        [] => addresses(host).await?,
+        judged => judged.to_vec(),
+    };
+    for address in all {
         let address = SocketAddr::new(address, port);
         match timeout(patience, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {

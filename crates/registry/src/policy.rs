@@ -200,6 +200,10 @@ impl Policy {
     ///
     /// Source: moby `registry/config.go`, `isSecureIndex`.
     pub fn is_insecure(&self, authority: &str, addresses: &[IpAddr]) -> bool {
+        self.is_insecure_by_name(authority) || addresses.iter().any(|one| self.lists(*one))
+    }
+
+    fn is_insecure_by_name(&self, authority: &str) -> bool {
         let authority = authority.to_ascii_lowercase();
         let host = host_of(&authority);
         if self.insecure_hosts.iter().any(|listed| *listed == authority || listed == host) {
@@ -209,17 +213,23 @@ impl Policy {
             "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
             host => host.parse().ok(),
         };
-        own.iter().chain(addresses).any(|address| {
-            address.is_loopback()
-                || self.insecure_ranges.iter().any(|range| range.contains(*address))
-        })
+        own.is_some_and(|address| self.lists(address))
     }
 
-    /// How far `authority` is trusted, with what is in its directory.
+    fn lists(&self, address: IpAddr) -> bool {
+        address.is_loopback() || self.insecure_ranges.iter().any(|range| range.contains(address))
+    }
+
+    /// How far `authority` is trusted, with what is in its directory. Who is insecure by the addresses
+    /// of its name is connected to at these alone: the next look-up may give others.
     pub fn trust(&self, authority: &str, addresses: &[IpAddr], files: HostFiles) -> Trust {
+        let mut judged = Vec::new();
+        if !self.is_insecure_by_name(authority) {
+            judged.extend(addresses.iter().copied().filter(|address| self.lists(*address)));
+        }
         let verify = if self.is_insecure(authority, addresses) { Verify::No } else { Verify::Yes };
         let HostFiles { authorities, clients, hosts: _ } = files;
-        Trust { verify, authorities, clients, dial_timeout: None }
+        Trust { verify, authorities, clients, dial_timeout: None, addresses: judged }
     }
 
     /// Where to go for images of `domain`, in the order of trying. `addresses` are the domain's.
@@ -451,6 +461,19 @@ mod tests {
         );
         let pushed = urls(&policy(), "docker.io", Work::Push, &[], "");
         assert_eq!(pushed, ["https://registry-1.docker.io/v2/"]);
+    }
+
+    #[test]
+    fn a_name_that_is_insecure_by_its_address_is_connected_to_there() {
+        let inside = IpAddr::from([10, 1, 2, 3]);
+        let outside = IpAddr::from([192, 0, 2, 1]);
+        let pinned = |authority: &str, addresses: &[IpAddr]| {
+            policy().trust(authority, addresses, HostFiles::default()).addresses
+        };
+        assert_eq!(pinned("some.example", &[outside, inside]), [inside]);
+        assert!(pinned("some.example", &[outside]).is_empty());
+        assert!(pinned("plain.example", &[inside]).is_empty());
+        assert!(pinned("10.1.2.3:5000", &[inside]).is_empty());
     }
 
     #[test]

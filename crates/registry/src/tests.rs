@@ -120,6 +120,23 @@ fn paths(log: &Log) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn a_name_that_was_judged_by_its_address_is_not_looked_up_again() {
+    let (address, log) = serve(|_, _| reply(200, &[("content-type", "x/y")], "{}")).await;
+    let (_, port) = address.rsplit_once(':').unwrap();
+    // Nobody knows this name: RFC 6761, 6.4.
+    let authority = format!("registry.invalid:{port}");
+    let none = |_: &str| Ok::<_, Infallible>(HostFiles::default());
+    let judged = [std::net::IpAddr::from([127, 0, 0, 1])];
+    let mut endpoints =
+        Policy::default().endpoints(&authority, Work::Pull, &judged, &none).unwrap();
+    let plain = endpoints.pop().unwrap();
+    let (nobody, access) = (Credentials::default(), Access::Pull);
+    let opened = Client::open(Transport::default(), plain, "a/b", nobody, access, trusting()).await;
+    opened.unwrap().manifest("latest").await.unwrap();
+    assert!(!log.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_token_is_fetched_once_and_sent_to_the_registry() {
     let (address, log) = serve(|seen, own| match seen.path.split('?').next().unwrap() {
         "/token" if seen.authorization == "Basic bWU6c2VjcmV0" => {

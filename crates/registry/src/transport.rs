@@ -421,10 +421,11 @@ impl Transport {
             return dialer().await.map_err(|error| TransportError::Http(error.to_string()));
         }
         let stream = match proxy {
-            None => dial::connect(&origin.host, origin.port, origin.trust.dial_timeout).await?,
+            None => dial::connect(&origin.host, origin.port, &origin.trust).await?,
             Some(proxy) => {
                 let host = proxy.host().unwrap_or_default().trim_matches(['[', ']']);
-                let connected = dial::connect(host, proxy.port_u16().unwrap_or(80), None).await;
+                let port = proxy.port_u16().unwrap_or(80);
+                let connected = dial::connect(host, port, &Trust::default()).await;
                 let connected = connected
                     .map_err(|error| TransportError::Proxy(format!("proxyconnect tcp: {error}")))?;
                 match origin.is_tls {

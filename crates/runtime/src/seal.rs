@@ -17,7 +17,7 @@ use std::io::{self, Seek};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags};
+use rustix::fs::{AtFlags, MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags, StatxFlags};
 use sys::mount::{self, Attributes, Depth, Filesystem};
 
 /// A handle on our own binary that cannot be written through.
@@ -36,6 +36,9 @@ pub(crate) enum InitMount {
     /// A detached file system with the file in it under [`STAGED_NAME`].
     Staged(OwnedFd),
 }
+
+/// `OVERLAYFS_SUPER_MAGIC`, linux/magic.h.
+const OVERLAY_MAGIC: i64 = 0x794c_7630;
 
 pub(crate) const STAGED_NAME: &str = "tug";
 
@@ -89,21 +92,38 @@ impl AsFd for Sealed {
     }
 }
 
-/// Whether this process was executed from a sealed binary.
+/// Whether this process was executed from a binary that was sealed here. Any other place that is
+/// read-only for now, such as an immutable host's /usr, is written to by whoever remounts it.
 #[must_use]
 pub fn is_sealed() -> bool {
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let Ok(own) = rustix::fs::open("/proc/self/exe", flags, Mode::empty()) else { return false };
-    if rustix::fs::fstatvfs(&own).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY))
-    {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    rustix::fs::open("/proc/self/exe", flags, Mode::empty()).is_ok_and(|own| is_sealed_file(&own))
+}
+
+/// A copy in memory that nobody can write, or a file of a read-only overlay that is attached nowhere
+/// in our namespace: nothing names such a mount, so nothing remounts it.
+fn is_sealed_file(file: &OwnedFd) -> bool {
+    let needed = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    if rustix::fs::fcntl_get_seals(file).is_ok_and(|seals| seals.contains(needed)) {
         return true;
     }
-    let Ok(own) =
-        rustix::fs::open("/proc/self/exe", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-    else {
+    let overlay = rustix::fs::fstatfs(file).is_ok_and(|stat| stat.f_type as i64 == OVERLAY_MAGIC);
+    let read_only = rustix::fs::fstatvfs(file)
+        .is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY));
+    overlay && read_only && is_detached(file)
+}
+
+/// False also where the kernel does not say.
+fn is_detached(file: &OwnedFd) -> bool {
+    let Ok(stat) = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID) else {
         return false;
     };
-    rustix::fs::fcntl_get_seals(&own).is_ok_and(|seals| seals.contains(SealFlags::WRITE))
+    if stat.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
+        return false;
+    }
+    let own = stat.stx_mnt_id.to_string();
+    let Ok(mounts) = std::fs::read_to_string("/proc/thread-self/mountinfo") else { return false };
+    mounts.lines().all(|line| line.split(' ').next() != Some(&own))
 }
 
 fn open_overlay() -> io::Result<Sealed> {
@@ -137,4 +157,56 @@ fn open_copy() -> io::Result<OwnedFd> {
     let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
     rustix::fs::fcntl_add_seals(&copy, seals)?;
     Ok(copy.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(dir: impl AsFd, path: &Path) -> OwnedFd {
+        rustix::fs::openat(dir, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).unwrap()
+    }
+
+    #[test]
+    fn what_is_sealed_here_is_known_again() {
+        assert!(is_sealed_file(&Sealed::copy().unwrap().file));
+        if sys::testing::privileged("an overlay is mounted") {
+            assert!(is_sealed_file(&open_overlay().unwrap().file));
+        }
+    }
+
+    #[test]
+    fn a_read_only_mount_is_no_seal() {
+        let memory = rustix::fs::memfd_create("loose", MemfdFlags::ALLOW_SEALING).unwrap();
+        assert!(!is_sealed_file(&memory), "anybody can write it");
+        if !sys::testing::privileged("a file is mounted read-only") {
+            return;
+        }
+        let own = std::env::current_exe().unwrap();
+        let clone = mount::clone_tree(rustix::fs::CWD, &own, Depth::Only).unwrap();
+        let set = Attributes::READ_ONLY;
+        mount::change(&clone, Depth::Only, mount::Change { set, ..Default::default() }).unwrap();
+        let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&clone));
+        assert!(!is_sealed_file(&open(rustix::fs::CWD, Path::new(&link))), "no overlay of ours");
+    }
+
+    #[test]
+    fn an_overlay_that_is_attached_can_be_remounted() {
+        if !sys::testing::privileged("an overlay is attached in a mount namespace") {
+            return;
+        }
+        std::thread::spawn(|| {
+            sys::namespace::unshare(sys::namespace::Namespaces::MOUNT).unwrap();
+            mount::change_all(mount::Propagation::Private).unwrap();
+            let sealed = open_overlay().unwrap();
+            let name = std::env::current_exe().unwrap().file_name().unwrap().to_owned();
+            let overlay = sealed._overlay.as_ref().unwrap();
+            let target = open(rustix::fs::CWD, Path::new("/tmp"));
+            mount::attach(overlay, &target).unwrap();
+            assert!(!is_sealed_file(&open(overlay, Path::new(&name))));
+            assert!(!is_sealed_file(&sealed.file));
+        })
+        .join()
+        .unwrap();
+    }
 }

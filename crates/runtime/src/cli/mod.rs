@@ -166,10 +166,16 @@ fn fail(globals: &Globals, code: ExitCode, error: &str) -> ExitCode {
     code
 }
 
+/// Set in the sealed copy, so that one that cannot tell ends instead of sealing itself for ever.
+const SEALED: &str = "_TUG_RUNTIME_SEALED";
+
 /// Goes on in a copy of this process that runs from a sealed binary, unless it does already.
 fn seal(args: &[OsString]) -> std::io::Result<()> {
     if crate::seal::is_sealed() {
         return Ok(());
+    }
+    if std::env::var_os(SEALED).is_some() {
+        return Err(std::io::Error::other("the sealed binary is not known again"));
     }
     let sealed = crate::seal::Sealed::open()?;
     let string = |bytes: Vec<u8>| CString::new(bytes).map_err(|_| std::io::ErrorKind::InvalidInput);
@@ -178,7 +184,8 @@ fn seal(args: &[OsString]) -> std::io::Result<()> {
         argv.push(string(arg.as_bytes().to_vec())?);
     }
     let mut envp = Vec::new();
-    for (name, value) in std::env::vars_os() {
+    let marked = std::env::vars_os().chain([(SEALED.into(), "1".into())]);
+    for (name, value) in marked {
         envp.push(string([name.into_vec(), b"=".to_vec(), value.into_vec()].concat())?);
     }
     let argv: Vec<_> = argv.iter().map(CString::as_c_str).collect();
