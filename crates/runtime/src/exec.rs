@@ -14,6 +14,7 @@ use rustix::fs::{Mode, OFlags};
 use spec::runtime::Process;
 use sys::cgroup::{Cgroup, Entry};
 use sys::namespace::{self, Namespaces};
+use sys::placement::{self, Numbers};
 use sys::process::{self, Child, Dumpable, Parent, Pid, Preserved, SpawnOptions, Wait};
 
 use crate::channel::{Channel, Told};
@@ -68,17 +69,42 @@ pub fn exec(request: &ExecRequest<'_>) -> Result<ExecLaunched, LaunchError> {
         cgroup: entry.birthplace(),
         parent: Parent::Caller,
     };
-    let mut born = process::spawn(&options, || run(request, &entry, differing, &null, &theirs));
+    let affinity = crate::scheduling::affinity(process.exec_cpu_affinity.as_ref())?;
+    let _restore_cpus = match &affinity.first {
+        Some(cpus) => Some(run_on(cpus)?),
+        None => None,
+    };
+    let last = affinity.last.as_ref();
+    let body = || run(request, &entry, differing, &null, &theirs, last);
+    let mut born = process::spawn(&options, body);
     // cgroups(7), "no internal processes": a container that made groups of its own below (an init
     // system does) has emptied its top one, and its first process is in one of them.
     if born.as_ref().is_err_and(|error| error.raw_os_error() == Some(16)) {
         let below = group_of(request.pid)?;
         let options = SpawnOptions { cgroup: Some(below.as_fd()), ..options };
-        born = process::spawn(&options, || run(request, &entry, differing, &null, &theirs));
+        born = process::spawn(&options, body);
     }
     let child = born.map_err(at("clone the process"))?;
     drop(theirs);
     attend(child, &ours)
+}
+
+/// Puts our own CPUs back when dropped.
+struct RestoreCpus(Numbers);
+
+impl Drop for RestoreCpus {
+    fn drop(&mut self) {
+        // They were allowed a moment ago; CPUs that have gone since are left out by the kernel.
+        let _ = placement::set_affinity(&self.0);
+    }
+}
+
+/// A process is born on the CPUs of its parent.
+fn run_on(cpus: &Numbers) -> Result<RestoreCpus, LaunchError> {
+    let step = "error setting the initial CPU affinity";
+    let own = placement::affinity().map_err(at(step))?;
+    placement::set_affinity(cpus).map_err(at(step))?;
+    Ok(RestoreCpus(own))
 }
 
 /// The version 2 group that a process is in.
@@ -130,8 +156,9 @@ fn run(
     differing: Namespaces,
     null: &OwnedFd,
     channel: &Channel,
+    cpus: Option<&Numbers>,
 ) -> i32 {
-    match become_inside(request, entry, differing, null, channel) {
+    match become_inside(request, entry, differing, null, channel, cpus) {
         Ok(code) => code,
         Err(error) => inside::fail(channel, &error),
     }
@@ -143,6 +170,7 @@ fn become_inside(
     differing: Namespaces,
     null: &OwnedFd,
     channel: &Channel,
+    cpus: Option<&Numbers>,
 ) -> Result<i32, LaunchError> {
     let process = request.process;
     process::set_dumpable(Dumpable::No).map_err(at("prctl PR_SET_DUMPABLE"))?;
@@ -150,6 +178,9 @@ fn become_inside(
     rustix::process::setsid().map_err(at_raw("setsid"))?;
     inside::connect_streams(&request.stdio, null)?;
     entry.enter().map_err(at("error adding process to cgroup"))?;
+    if let Some(cpus) = cpus {
+        placement::set_affinity(cpus).map_err(at("error setting the final CPU affinity"))?;
+    }
     inside::close_all_but(&[channel.as_fd(), request.pidfd], request.preserved_fds)?;
     let joined = differing.without(Namespaces::PID);
     if !joined.is_empty() {

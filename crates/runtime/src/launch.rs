@@ -366,14 +366,41 @@ fn undo(launched: &Launched) {
 
 /// user_namespaces(7): maps are written once, by somebody with privileges outside.
 fn map_users(pid: Pid, linux: &Linux) -> Result<(), LaunchError> {
+    write_maps(pid, &linux.uid_mappings, &linux.gid_mappings)
+}
+
+/// A user namespace with these maps and no process in it.
+pub(crate) fn mapped_namespace(
+    users: &[IdMapping],
+    groups: &[IdMapping],
+) -> Result<OwnedFd, LaunchError> {
+    let step = "make a user namespace for a mount";
+    let options = SpawnOptions { namespaces: Namespaces::USER, ..SpawnOptions::default() };
+    let holder = process::spawn(&options, || {
+        loop {
+            rustix::event::pause();
+        }
+    })
+    .map_err(at(step))?;
+    let opened = write_maps(holder.pid, users, groups).and_then(|()| {
+        let path = format!("/proc/{}/ns/user", holder.pid.as_raw_nonzero());
+        rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(at_raw(step))
+    });
+    let _ = process::signal_process(&holder.pidfd, 9);
+    let _ = process::wait_process(&holder.pidfd, Wait::Block);
+    opened
+}
+
+fn write_maps(pid: Pid, users: &[IdMapping], groups: &[IdMapping]) -> Result<(), LaunchError> {
     let write = |file: &str, mappings: &[IdMapping]| -> Result<(), LaunchError> {
         let line = |map: &IdMapping| format!("{} {} {}\n", map.container_id, map.host_id, map.size);
         let text: String = mappings.iter().map(line).collect();
         let path = format!("/proc/{}/{file}", pid.as_raw_nonzero());
         put(&path, &text).map_err(at(format!("write {path}")))
     };
-    write("uid_map", &linux.uid_mappings)?;
-    write("gid_map", &linux.gid_mappings)
+    write("uid_map", users)?;
+    write("gid_map", groups)
 }
 
 fn put(path: &str, text: &str) -> io::Result<()> {

@@ -17,6 +17,8 @@ pub(crate) struct Options {
     pub clear_below: Attributes,
     pub propagation: Option<(Propagation, Depth)>,
     pub bind: Option<Depth>,
+    /// Owners are shown through mappings: those of the mount, or else the container's.
+    pub map_ids: Option<Depth>,
     pub copy_up: CopyUp,
     /// The rest: options of the file system itself.
     pub data: Vec<String>,
@@ -82,6 +84,8 @@ impl Options {
             "rshared" => self.propagation = Some((Propagation::Shared, Depth::Recursive)),
             "unbindable" => self.propagation = Some((Propagation::Unbindable, Depth::Only)),
             "runbindable" => self.propagation = Some((Propagation::Unbindable, Depth::Recursive)),
+            "idmap" => self.map_ids = Some(Depth::Only),
+            "ridmap" => self.map_ids = Some(Depth::Recursive),
             "tmpcopyup" => self.copy_up = CopyUp::Yes,
             // Defaults, and words for fstab and Docker that ask nothing of the kernel.
             "" | "defaults" | "async" | "loud" | "nomand" | "norelatime" | "nostrictatime"

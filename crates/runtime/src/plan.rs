@@ -102,7 +102,7 @@ impl<'a> Plan<'a> {
         check_sysctls(linux, &namespaces)?;
         let mut mounts = Vec::with_capacity(spec.mounts.len() + 1);
         for mount in &spec.mounts {
-            if let Some(planned) = plan_mount(mount, request.bundle, cgroup, &namespaces)? {
+            if let Some(planned) = plan_mount(mount, request.bundle, cgroup, &namespaces, linux)? {
                 mounts.push(planned);
             }
         }
@@ -316,13 +316,20 @@ fn plan_mount(
     bundle: &Path,
     cgroup: Option<&Cgroup>,
     namespaces: &Wanted,
+    linux: &Linux,
 ) -> Result<Option<Planned>, LaunchError> {
     let options = Options::parse(mount.options.iter().map(String::as_str));
     let destination = Path::new("/").join(&mount.destination);
     let name = if mount.source.is_empty() { mount.kind.clone() } else { mount.source.clone() };
     let source = match mount.kind.as_str() {
-        _ if options.bind.is_some() => plan_bind(mount, bundle, &options)?,
-        "bind" => plan_bind(mount, bundle, &options)?,
+        _ if options.bind.is_some() => plan_bind(mount, bundle, &options, linux)?,
+        "bind" => plan_bind(mount, bundle, &options, linux)?,
+        _ if maps_ids(mount, &options) => {
+            return Err(invalid(format!(
+                "id mappings of {:?}: only bind mounts can have them",
+                mount.destination
+            )));
+        }
         "cgroup" | "cgroup2" => match plan_cgroup(cgroup, namespaces, &options)? {
             Some(source) => source,
             None => return Ok(None),
@@ -332,7 +339,16 @@ fn plan_mount(
     Ok(Some(Planned { destination, source, options, name }))
 }
 
-fn plan_bind(mount: &Mount, bundle: &Path, options: &Options) -> Result<Source, LaunchError> {
+fn maps_ids(mount: &Mount, options: &Options) -> bool {
+    options.map_ids.is_some() || !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty()
+}
+
+fn plan_bind(
+    mount: &Mount,
+    bundle: &Path,
+    options: &Options,
+    linux: &Linux,
+) -> Result<Source, LaunchError> {
     let step = || format!("error mounting {:?} to rootfs at {:?}", mount.source, mount.destination);
     let source = bundle.join(&mount.source);
     let depth = options.bind.unwrap_or(Depth::Only);
@@ -341,9 +357,36 @@ fn plan_bind(mount: &Mount, bundle: &Path, options: &Options) -> Result<Source, 
         let text = format!("{}: stat {}: {}", step(), source.display(), words(&error));
         LaunchError::new(Kind::Other, text)
     })?;
+    if maps_ids(mount, options) {
+        map_ids(&tree, mount, options, linux)?;
+    }
     apply_to_tree(&tree, options).map_err(at(step()))?;
     let shape = shape(&tree).map_err(at(step()))?;
     Ok(Source::Tree { tree, shape })
+}
+
+/// Shows owners through the mount's own mappings, or through the container's where it has none.
+///
+/// Source: OCI runtime-spec `config.md`, "uidMappings" of mounts; mount_setattr(2), "ID-mapped mounts".
+fn map_ids(
+    tree: &OwnedFd,
+    mount: &Mount,
+    options: &Options,
+    linux: &Linux,
+) -> Result<(), LaunchError> {
+    let step = format!("error mapping the ids of {:?}", mount.destination);
+    let own = !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty();
+    let (users, groups) = match own {
+        true => (&mount.uid_mappings, &mount.gid_mappings),
+        false => (&linux.uid_mappings, &linux.gid_mappings),
+    };
+    if users.is_empty() || groups.is_empty() {
+        return Err(invalid(format!("{step}: both uidMappings and gidMappings are needed")));
+    }
+    let mapping = crate::launch::mapped_namespace(users, groups)?;
+    let depth = options.map_ids.unwrap_or(Depth::Only);
+    let change = Change { mapping: Some(mapping.as_fd()), ..Change::default() };
+    mount::change(tree, depth, change).map_err(at(step))
 }
 
 /// A detached mount that somebody holds open for us. One that was made in another mount namespace

@@ -1,9 +1,11 @@
-//! How the kernel schedules a process and its input and output.
+//! How the kernel schedules a process and its input and output, on which CPUs, and where its memory
+//! comes from.
 //!
-//! Source: OCI runtime-spec `config.md`, "scheduler" and "ioPriority"; sched_setattr(2),
-//! ioprio_set(2).
+//! Source: OCI runtime-spec `config.md`, "scheduler", "ioPriority" and "execCPUAffinity";
+//! `config-linux.md`, "memory policy"; sched_setattr(2), ioprio_set(2), set_mempolicy(2).
 
-use spec::runtime::{IoPriority, Process, Scheduler};
+use spec::runtime::{ExecCpuAffinity, IoPriority, MemoryPolicy, Process, Scheduler};
+use sys::placement::{self, Numbers};
 use sys::process::Scheduling;
 
 use crate::error::{Kind, LaunchError, at};
@@ -32,6 +34,32 @@ const FLAGS: [(&str, u64); 7] = [
 const CLASSES: [(&str, u8); 3] =
     [("IOPRIO_CLASS_RT", 1), ("IOPRIO_CLASS_BE", 2), ("IOPRIO_CLASS_IDLE", 3)];
 
+/// linux/mempolicy.h.
+const MEMORY_MODES: [(&str, u32); 7] = [
+    ("MPOL_DEFAULT", 0),
+    ("MPOL_PREFERRED", 1),
+    ("MPOL_BIND", 2),
+    ("MPOL_INTERLEAVE", 3),
+    ("MPOL_LOCAL", 4),
+    ("MPOL_PREFERRED_MANY", 5),
+    ("MPOL_WEIGHTED_INTERLEAVE", 6),
+];
+
+const MEMORY_FLAGS: [(&str, u32); 3] = [
+    ("MPOL_F_STATIC_NODES", 1 << 15),
+    ("MPOL_F_RELATIVE_NODES", 1 << 14),
+    ("MPOL_F_NUMA_BALANCING", 1 << 13),
+];
+
+/// The names that a document may use.
+pub(crate) fn memory_modes() -> impl Iterator<Item = &'static str> {
+    MEMORY_MODES.iter().map(|(name, _)| *name)
+}
+
+pub(crate) fn memory_flags() -> impl Iterator<Item = &'static str> {
+    MEMORY_FLAGS.iter().map(|(name, _)| *name)
+}
+
 fn invalid(message: String) -> LaunchError {
     LaunchError::new(Kind::Other, message)
 }
@@ -44,7 +72,52 @@ pub(crate) fn check(process: &Process) -> Result<(), LaunchError> {
     if let Some(wanted) = &process.io_priority {
         io_priority(wanted).map_err(invalid)?;
     }
-    Ok(())
+    affinity(process.exec_cpu_affinity.as_ref()).map(drop)
+}
+
+/// Where a process to be executed runs, before and after it is in the container's cgroup.
+#[derive(Debug, Default)]
+pub(crate) struct Affinity {
+    pub first: Option<Numbers>,
+    pub last: Option<Numbers>,
+}
+
+pub(crate) fn affinity(wanted: Option<&ExecCpuAffinity>) -> Result<Affinity, LaunchError> {
+    let Some(wanted) = wanted else { return Ok(Affinity::default()) };
+    let numbers = |name: &str, list: &str| match list {
+        "" => Ok(None),
+        list => {
+            let refused = || invalid(format!("invalid execCPUAffinity.{name}: {list:?}"));
+            Numbers::parse(list).map(Some).ok_or_else(refused)
+        }
+    };
+    Ok(Affinity {
+        first: numbers("initial", &wanted.initial)?,
+        last: numbers("final", &wanted.last)?,
+    })
+}
+
+/// Refuses a policy that names nothing.
+pub(crate) fn memory_policy(wanted: &MemoryPolicy) -> Result<(u32, Numbers), LaunchError> {
+    let mode = MEMORY_MODES.iter().find(|(name, _)| *name == wanted.mode);
+    let (_, mode) =
+        mode.ok_or_else(|| invalid(format!("invalid memory policy mode: {:?}", wanted.mode)))?;
+    let mut bits = *mode;
+    for name in &wanted.flags {
+        let flag = MEMORY_FLAGS.iter().find(|(known, _)| known == name);
+        bits |= flag.ok_or_else(|| invalid(format!("invalid memory policy flag: {name:?}")))?.1;
+    }
+    let nodes = match wanted.nodes.as_str() {
+        "" => Numbers::default(),
+        list => Numbers::parse(list)
+            .ok_or_else(|| invalid(format!("invalid memory policy nodes: {list:?}")))?,
+    };
+    Ok((bits, nodes))
+}
+
+pub(crate) fn apply_memory_policy(wanted: &MemoryPolicy) -> Result<(), LaunchError> {
+    let (mode, nodes) = memory_policy(wanted)?;
+    placement::set_memory_policy(mode, &nodes).map_err(at("error setting memory policy"))
 }
 
 /// Schedules the calling process as the document says.
@@ -137,5 +210,24 @@ mod tests {
             r#"{"ioPriority":{"class":"IOPRIO_CLASS_BE","priority":8}}"#,
             "invalid ioPriority.priority: 8",
         );
+        check(r#"{"execCPUAffinity":{"initial":"0-1","final":"1"}}"#, "");
+        check(r#"{"execCPUAffinity":{"final":"one"}}"#, "invalid execCPUAffinity.final: \"one\"");
+    }
+
+    #[test]
+    fn memory_policies_have_the_kernels_numbers() {
+        let policy = |document: &str| {
+            let policy = serde_json::from_str(document).unwrap();
+            memory_policy(&policy).map_err(|error| error.message)
+        };
+        let bound = r#"{"mode":"MPOL_BIND","nodes":"0","flags":["MPOL_F_STATIC_NODES"]}"#;
+        assert_eq!(policy(bound), Ok((0x8002, Numbers::parse("0").unwrap())));
+        for (document, word) in [
+            (r#"{"mode":"BIND"}"#, "mode"),
+            (r#"{"mode":"MPOL_BIND","nodes":"x"}"#, "nodes"),
+            (r#"{"mode":"MPOL_BIND","flags":["FAST"]}"#, "flag"),
+        ] {
+            assert!(policy(document).unwrap_err().contains(word), "{document}");
+        }
     }
 }

@@ -6,10 +6,6 @@ use spec::runtime::{Linux, Process, Spec};
 use crate::error::{Kind, LaunchError};
 
 pub(crate) fn check(spec: &Spec, process: &Process, linux: &Linux) -> Result<(), LaunchError> {
-    let mapped = |mount: &spec::runtime::Mount| {
-        let by_option = mount.options.iter().any(|option| option == "idmap" || option == "ridmap");
-        by_option || !mount.uid_mappings.is_empty() || !mount.gid_mappings.is_empty()
-    };
     let flags = linux.personality.as_ref().is_some_and(|wanted| !wanted.flags.is_empty());
     refuse(&[
         // Source of the words: runc `libcontainer/configs/validate`.
@@ -18,20 +14,21 @@ pub(crate) fn check(spec: &Spec, process: &Process, linux: &Linux) -> Result<(),
             "intelRdt is specified in config, but Intel RDT is not enabled",
         ),
         (!linux.net_devices.is_empty(), "linux.netDevices is not supported"),
-        (linux.memory_policy.is_some(), "linux.memoryPolicy is not supported"),
         (flags, "linux.personality.flags are not supported"),
         (!linux.mount_label.is_empty(), "SELinux labels are not supported: linux.mountLabel"),
-        (spec.mounts.iter().any(mapped), "id mappings of single mounts are not supported"),
         (spec.vm.is_some(), "virtual machines are not supported: vm"),
     ])?;
+    if let Some(policy) = &linux.memory_policy {
+        crate::scheduling::memory_policy(policy)?;
+    }
     check_process(process)
 }
 
 pub(crate) fn check_process(process: &Process) -> Result<(), LaunchError> {
-    refuse(&[
-        (process.exec_cpu_affinity.is_some(), "process.execCPUAffinity is not supported"),
-        (!process.selinux_label.is_empty(), "SELinux labels are not supported: selinuxLabel"),
-    ])?;
+    refuse(&[(
+        !process.selinux_label.is_empty(),
+        "SELinux labels are not supported: selinuxLabel",
+    )])?;
     crate::scheduling::check(process)
 }
 
@@ -51,12 +48,9 @@ mod tests {
         for (document, word) in [
             (r#"{"linux":{"intelRdt":{"closID":"x"}}}"#, "intelRdt"),
             (r#"{"linux":{"netDevices":{"eth9":{}}}}"#, "netDevices"),
-            (r#"{"linux":{"memoryPolicy":{"mode":"MPOL_BIND"}}}"#, "memoryPolicy"),
             (r#"{"linux":{"personality":{"domain":"LINUX","flags":["X"]}}}"#, "personality.flags"),
             (r#"{"linux":{"mountLabel":"l"}}"#, "mountLabel"),
             (r#"{"vm":{}}"#, "vm"),
-            (r#"{"mounts":[{"destination":"/x","options":["rbind","ridmap"]}]}"#, "id mappings"),
-            (r#"{"process":{"execCPUAffinity":{"initial":"0"}}}"#, "execCPUAffinity"),
             (r#"{"process":{"selinuxLabel":"l"}}"#, "selinuxLabel"),
         ] {
             let spec: Spec = serde_json::from_str(document).unwrap();

@@ -376,6 +376,12 @@ fn the_command_line_takes_a_container_through_its_life(bed: &Bed) {
     status("running");
     assert_eq!(tug(bed, &["exec", "life", "/bin/hostname"]), (0, "boat\n".to_owned()));
     assert_eq!(tug(bed, &["exec", "life", "/bin/sh", "-c", "exit 4"]).0, 4);
+    let (code, line) = tug(bed, &["events", "--stats", "life"]);
+    let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((code, &event["type"], &event["id"]), (0, &"stats".into(), &"life".into()));
+    assert_eq!(event["data"]["pids"]["current"], 1, "{line}");
+    assert!(event["data"]["memory"]["usage"]["usage"].as_u64().unwrap() > 0, "{line}");
+    assert_eq!(tug(bed, &["events", "--interval", "0s", "life"]).0, 1);
     done(&["pause", "life"]);
     status("paused");
     done(&["resume", "life"]);

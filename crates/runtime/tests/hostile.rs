@@ -284,6 +284,80 @@ fn processes_are_scheduled_as_the_document_says(bed: &Bed) {
     assert!(run(bed, &refused).err().unwrap().message.starts_with("intelRdt"));
 }
 
+fn owners_are_shown_through_the_mappings_of_a_mount(bed: &Bed) {
+    let directory = bed.path.join("owned");
+    std::fs::create_dir_all(&directory).unwrap();
+    std::fs::write(directory.join("file"), "x").unwrap();
+    std::os::unix::fs::chown(directory.join("file"), Some(7), Some(8)).unwrap();
+    let source = directory.to_str().unwrap();
+    let with = |more: &str| {
+        let mount = format!(
+            r#"{{"destination":"/tmp/owned","type":"bind","source":"{source}","options":["rbind"]{more}}}"#
+        );
+        let mut spec = shell("stat -c %u:%g /tmp/owned/file; touch /tmp/owned/mine");
+        spec.mounts.push(serde_json::from_str(&mount).unwrap());
+        spec
+    };
+    let map = r#"[{"containerID":0,"hostID":0,"size":1},{"containerID":7,"hostID":1007,"size":2}]"#;
+    let both = format!(r#","uidMappings":{map},"gidMappings":{map}"#);
+    check(bed, &with(&both), 0, "1007:1008");
+    check(bed, &with(""), 0, "7:8");
+    let one = run(bed, &with(&format!(r#","uidMappings":{map}"#))).err().unwrap();
+    assert!(one.message.contains("both uidMappings and gidMappings are needed"), "{one}");
+    let mut none = shell("true");
+    let tmpfs = r#"{"destination":"/tmp","type":"tmpfs","source":"tmpfs","options":["idmap"]}"#;
+    none.mounts.push(serde_json::from_str(tmpfs).unwrap());
+    assert!(run(bed, &none).err().unwrap().message.contains("only bind mounts"));
+}
+
+fn memory_and_cpus_are_those_of_the_document(bed: &Bed) {
+    let policy = r#"{"mode":"MPOL_BIND","nodes":"0"}"#;
+    let mut spec = shell("busybox grep -m 1 -o bind:0 /proc/self/numa_maps");
+    spec.linux.as_mut().unwrap().memory_policy = Some(serde_json::from_str(policy).unwrap());
+    check(bed, &spec, 0, "bind:0");
+    let launched = sleeping(bed, &mut shell("true"));
+    let own = sys::placement::affinity().unwrap();
+    let allowed = |affinity: &str| {
+        let mut inner = shell("grep Cpus_allowed_list /proc/self/status | busybox cut -f 2");
+        process(&mut inner).exec_cpu_affinity = Some(serde_json::from_str(affinity).unwrap());
+        bed::execute(&launched, process(&mut inner), None)
+    };
+    assert_eq!(allowed(r#"{"initial":"0","final":"0"}"#).unwrap(), (0, "0\n".to_owned()));
+    let error = allowed(r#"{"final":"4000"}"#).unwrap_err();
+    assert!(error.message.starts_with("error setting the final CPU affinity"), "{error}");
+    assert_eq!(sys::placement::affinity().unwrap(), own);
+    sys::process::signal_process(&launched.pidfd, 9).unwrap();
+    bed::end(&launched);
+}
+
+fn a_console_that_is_a_link_stays_inside(bed: &Bed) {
+    let dev = bed.path.join("linked-dev");
+    std::fs::create_dir_all(dev.join("pts")).unwrap();
+    let victim = bed.path.join("victim");
+    std::fs::write(&victim, "the host's").unwrap();
+    let _ = std::fs::remove_file(dev.join("console"));
+    std::os::unix::fs::symlink(&victim, dev.join("console")).unwrap();
+    let mut spec = shell("tty");
+    for mount in &mut spec.mounts {
+        if mount.destination == "/dev" {
+            mount.kind = "bind".to_owned();
+            mount.source = dev.to_str().unwrap().to_owned();
+            mount.options = vec!["rbind".to_owned()];
+        }
+    }
+    process(&mut spec).terminal = true;
+    let (rootfs, cgroup) = (bed.rootfs(), CgroupPlan::Path(cgroup_path()));
+    let stdio = Stdio::Terminal { size: None };
+    let request = LaunchRequest::new("test", &spec, &rootfs, stdio, cgroup);
+    let launched = runtime::launch(&request).unwrap();
+    let mut output = Vec::new();
+    let mut master = std::fs::File::from(launched.terminal.as_ref().unwrap().try_clone().unwrap());
+    let _ = std::io::Read::read_to_end(&mut master, &mut output);
+    assert_eq!(String::from_utf8_lossy(&output), "/dev/pts/0\r\n");
+    assert_eq!(bed::end(&launched), 0);
+    assert_eq!(std::fs::read_to_string(&victim).unwrap(), "the host's");
+}
+
 fn descriptors_that_were_not_handed_over_are_not_handed_on(bed: &Bed) {
     let (spec, rootfs) = (shell("true"), bed.rootfs());
     let cgroup = CgroupPlan::Path(cgroup_path());
@@ -361,6 +435,9 @@ const TESTS: &[Test] = tests![
     a_start_hook_has_no_more_than_the_program,
     every_hierarchy_has_the_container,
     processes_are_scheduled_as_the_document_says,
+    owners_are_shown_through_the_mappings_of_a_mount,
+    memory_and_cpus_are_those_of_the_document,
+    a_console_that_is_a_link_stays_inside,
     descriptors_that_were_not_handed_over_are_not_handed_on,
     a_mount_namespace_by_path_is_joined_unless_it_is_ours,
     the_command_line_answers_as_runcs_does,

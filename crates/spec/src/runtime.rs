@@ -64,7 +64,18 @@ pub struct Process {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub io_priority: Option<IoPriority>,
     #[serde(rename = "execCPUAffinity", skip_serializing_if = "Option::is_none")]
-    pub exec_cpu_affinity: Option<serde_json::Value>,
+    pub exec_cpu_affinity: Option<ExecCpuAffinity>,
+}
+
+/// CPUs of a process that is executed in a running container, in the list format of cpuset(7): those
+/// until it is in the container's cgroup, and those from then on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExecCpuAffinity {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub initial: String,
+    #[serde(rename = "final", skip_serializing_if = "String::is_empty")]
+    pub last: String,
 }
 
 /// `policy` is `SCHED_OTHER` and so on, `flags` are `SCHED_FLAG_RESET_ON_FORK` and so on; times are
@@ -255,7 +266,19 @@ pub struct Linux {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub net_devices: BTreeMap<String, serde_json::Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_policy: Option<serde_json::Value>,
+    pub memory_policy: Option<MemoryPolicy>,
+}
+
+/// `mode` is `MPOL_BIND` and so on, `flags` are `MPOL_F_STATIC_NODES` and so on; `nodes` in the list
+/// format of cpuset(7).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MemoryPolicy {
+    pub mode: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub nodes: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

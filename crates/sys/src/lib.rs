@@ -11,6 +11,7 @@ pub mod namespace;
 pub mod netlink;
 pub mod overlay;
 pub mod path;
+pub mod placement;
 pub mod probe;
 pub mod process;
 pub mod rlimit;

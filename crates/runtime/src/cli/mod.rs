@@ -9,6 +9,7 @@
 
 mod args;
 mod document;
+mod events;
 mod verbs;
 
 use std::ffi::{CString, OsString};
@@ -93,7 +94,7 @@ pub(crate) type Failure = String;
 
 const USAGE: &str = "usage: tug runtime [--root DIR] [--log FILE] [--log-format json|text] [--systemd-cgroup] VERB [FLAG...] [ARG...]
 
-verbs: create start state kill delete run exec list ps pause resume update features spec
+verbs: create start state kill delete run exec list ps pause resume update events features spec
 ";
 
 /// Runs one verb; `args` are those after `runtime`.
@@ -138,6 +139,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         "resume" => verbs::resume,
         "update" => verbs::update,
         "features" => verbs::features,
+        "events" => events::events,
         "spec" => verbs::spec,
         "checkpoint" | "restore" => {
             return fail(&globals, failed, "checkpoint and restore are not supported");

@@ -23,7 +23,7 @@ use crate::rootfs::RootfsMount;
 use crate::state::{Directory, State, Status, now, start_ticks};
 use crate::{LaunchError, console, exec as execute, launch, resources};
 
-type Verdict = Result<ExitCode, Failure>;
+pub(super) type Verdict = Result<ExitCode, Failure>;
 
 const CREATE: &[Flag] = &[
     value(&["bundle", "b"]),
@@ -84,7 +84,7 @@ fn told<E: std::error::Error>(error: E) -> Failure {
     text
 }
 
-fn at(step: impl Display) -> impl FnOnce(std::io::Error) -> Failure {
+pub(super) fn at(step: impl Display) -> impl FnOnce(std::io::Error) -> Failure {
     move |error| format!("{step}: {}", words(&error))
 }
 
@@ -268,7 +268,7 @@ pub(super) fn create(globals: &Globals, args: &[String]) -> Verdict {
 }
 
 /// A container that exists.
-fn find(globals: &Globals, id: &str) -> Result<(Directory, State), Failure> {
+pub(super) fn find(globals: &Globals, id: &str) -> Result<(Directory, State), Failure> {
     let directory = Directory::find(&globals.root, id).map_err(told)?;
     let state = directory.load().map_err(told)?;
     Ok((directory, state))
@@ -737,8 +737,8 @@ pub(super) fn features(_: &Globals, args: &[String]) -> Verdict {
         "ociVersionMax": spec::runtime::VERSION,
         "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
         "mountOptions": [
-            "async", "atime", "bind", "defaults", "dev", "diratime", "exec", "noatime", "nodev", "nodiratime", "noexec",
-            "nosuid", "nosymfollow", "private", "ratime", "rbind", "rdev", "rdiratime", "relatime", "rexec",
+            "async", "atime", "bind", "defaults", "dev", "diratime", "exec", "idmap", "noatime", "nodev", "nodiratime", "noexec",
+            "nosuid", "nosymfollow", "private", "ratime", "rbind", "rdev", "rdiratime", "relatime", "rexec", "ridmap",
             "rnoatime", "rnodev", "rnodiratime", "rnoexec", "rnosuid", "rnosymfollow", "ro", "rprivate", "rrelatime",
             "rro", "rrw", "rshared", "rslave", "rstrictatime", "rsuid", "rsymfollow", "runbindable", "rw", "shared",
             "slave", "strictatime", "suid", "symfollow", "tmpcopyup", "unbindable"
@@ -746,7 +746,7 @@ pub(super) fn features(_: &Globals, args: &[String]) -> Verdict {
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": sys::capability::names().collect::<Vec<_>>(),
-            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
+            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": true},
             "seccomp": {
                 "enabled": true,
                 "actions": ["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS",
@@ -757,8 +757,11 @@ pub(super) fn features(_: &Globals, args: &[String]) -> Verdict {
             "apparmor": {"enabled": true},
             "selinux": {"enabled": false},
             "intelRdt": {"enabled": false},
-            "memoryPolicy": {},
-            "mountExtensions": {"idmap": {"enabled": false}},
+            "memoryPolicy": {
+                "modes": crate::scheduling::memory_modes().collect::<Vec<_>>(),
+                "flags": crate::scheduling::memory_flags().collect::<Vec<_>>()
+            },
+            "mountExtensions": {"idmap": {"enabled": true}},
             "netDevices": {"enabled": false}
         }
     }))

@@ -14,6 +14,7 @@ use sys::mount::{self, Attributes, Change, Depth, Filesystem};
 use sys::namespace::Namespaces;
 use sys::path::Root;
 
+use super::copy_up::copy_up;
 use crate::error::{Kind, LaunchError, at};
 use crate::plan::{Plan, Planned, Shape, Source};
 use crate::seal::STAGED_NAME;
@@ -225,89 +226,6 @@ fn make(kind: &str, plan: &Plan<'_>, planned: &Planned) -> io::Result<OwnedFd> {
         )?;
     }
     Ok(mounted)
-}
-
-/// Fills a tmpfs with what it is about to cover.
-fn copy_up(covered: &OwnedFd, mounted: &OwnedFd) -> io::Result<()> {
-    let open = |fd: &OwnedFd| {
-        rustix::fs::openat(
-            fd,
-            ".",
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-    };
-    let (from, to) = (open(covered)?, open(mounted)?);
-    let stat = rustix::fs::fstat(&from)?;
-    copy_attributes(&to, &stat)?;
-    copy_directory(&from, &to)
-}
-
-fn copy_directory(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
-    for entry in rustix::fs::Dir::read_from(from)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        if name == c"." || name == c".." {
-            continue;
-        }
-        let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => {
-                rustix::fs::mkdirat(to, name, mode)?;
-                let from =
-                    rustix::fs::openat(from, name, flags | OFlags::DIRECTORY, Mode::empty())?;
-                let to = rustix::fs::openat(to, name, flags | OFlags::DIRECTORY, Mode::empty())?;
-                copy_directory(&from, &to)?;
-                copy_attributes(&to, &stat)?;
-            }
-            FileType::Symlink => {
-                let target = rustix::fs::readlinkat(from, name, Vec::new())?;
-                rustix::fs::symlinkat(&target, to, name)?;
-                let (uid, gid) = owner(&stat);
-                rustix::fs::chownat(to, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
-            }
-            FileType::RegularFile => {
-                let from = rustix::fs::openat(from, name, flags, Mode::empty())?;
-                let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-                let to = rustix::fs::openat(to, name, create, mode)?;
-                io::copy(
-                    &mut std::fs::File::from(from),
-                    &mut std::fs::File::from(to.try_clone()?),
-                )?;
-                copy_attributes(&to, &stat)?;
-            }
-            FileType::Fifo
-            | FileType::Socket
-            | FileType::CharacterDevice
-            | FileType::BlockDevice => {
-                rustix::fs::mknodat(
-                    to,
-                    name,
-                    FileType::from_raw_mode(stat.st_mode),
-                    mode,
-                    stat.st_rdev,
-                )?;
-                let (uid, gid) = owner(&stat);
-                rustix::fs::chownat(to, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
-            }
-            FileType::Unknown => {}
-        }
-    }
-    Ok(())
-}
-
-fn owner(stat: &rustix::fs::Stat) -> (Option<rustix::fs::Uid>, Option<rustix::fs::Gid>) {
-    (Some(rustix::fs::Uid::from_raw(stat.st_uid)), Some(rustix::fs::Gid::from_raw(stat.st_gid)))
-}
-
-fn copy_attributes(to: &OwnedFd, stat: &rustix::fs::Stat) -> io::Result<()> {
-    let (uid, gid) = owner(stat);
-    rustix::fs::fchown(to, uid, gid)?;
-    // chown(2) clears the set-user-ID bits, so the mode comes last.
-    rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
-    Ok(())
 }
 
 fn cgroup_view(

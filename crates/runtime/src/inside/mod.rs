@@ -15,6 +15,7 @@
 //!   therefore held until execve; execve computes the program's capabilities from the bounding, the
 //!   inheritable and the ambient set (capabilities(7)), and it is in none of them that was not asked.
 
+mod copy_up;
 pub(crate) mod filesystem;
 pub(crate) mod identity;
 pub(crate) mod procfs;
@@ -246,6 +247,9 @@ fn set_kernel_settings(plan: &Plan<'_>, proc: &Procfs) -> Result<(), LaunchError
         let change = Change { propagation, ..Change::default() };
         mount::change(container_root()?, Depth::Only, change)
             .map_err(at("set the root's propagation"))?;
+    }
+    if let Some(policy) = &plan.linux.memory_policy {
+        crate::scheduling::apply_memory_policy(policy)?;
     }
     if let Some(personality) = plan.personality {
         sys::process::set_personality(personality).map_err(at("personality"))?;

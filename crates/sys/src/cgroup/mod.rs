@@ -32,7 +32,7 @@ pub use oom::OomWatch;
 pub use stats::{BlockIo, BlockIoEntry, Cpu, Memory, Pids, Stats, Throttling};
 
 /// Version 2 controllers that are handed down to containers where the kernel has them.
-const DELEGATED: [&str; 6] = ["cpu", "memory", "pids", "io", "cpuset", "hugetlb"];
+const DELEGATED: [&str; 7] = ["cpu", "memory", "pids", "io", "cpuset", "hugetlb", "rdma"];
 
 /// How this host mounts its control groups.
 #[derive(Debug, Clone, PartialEq, Eq)]
