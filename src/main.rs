@@ -1,11 +1,10 @@
 //! `tug`: one binary, many roles. The role is argv[0] (`docker`, `dockerd`, `docker-init`), else
 //! the first word.
 //!
-//! Every role but the command line is named by its first word: `daemon`, `monitor`, `runtime`.
+//! Every role but the command line is named by its first word: `daemon`, `launcher`, `runtime`.
 //! All else is the command line's, so that `tug` and `docker` are the same program; `init` is a
 //! plugin's name there, and so the reaper of containers goes by its own name or a hidden word.
-//! A monitor or an init starts with every container, so nothing happens here before the role is
-//! known.
+//! An init starts with every container, so nothing happens here before the role is known.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -14,7 +13,7 @@ use std::process::ExitCode;
 enum Role {
     Cli,
     Daemon,
-    Monitor,
+    Launcher,
     Runtime,
     Init,
 }
@@ -40,7 +39,7 @@ fn main() -> ExitCode {
         other => format!("{} daemon", other.unwrap_or("tug")),
     };
     match role {
-        Role::Monitor => monitor::main(args),
+        Role::Launcher => monitor::main(args),
         Role::Init => runtime::init::main(args),
         Role::Runtime => runtime::cli::main(args),
         Role::Daemon => match words(args) {
@@ -57,7 +56,7 @@ fn main() -> ExitCode {
 fn named(word: &str) -> Option<Role> {
     match word {
         "daemon" => Some(Role::Daemon),
-        "monitor" => Some(Role::Monitor),
+        "launcher" => Some(Role::Launcher),
         "runtime" => Some(Role::Runtime),
         "__init" => Some(Role::Init),
         _ => None,

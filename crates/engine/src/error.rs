@@ -93,6 +93,25 @@ impl Error {
     }
 }
 
+impl From<runs::Error> for Error {
+    fn from(error: runs::Error) -> Self {
+        let kind = match &error {
+            runs::Error::Silent | runs::Error::Launcher { .. } => Kind::Unavailable,
+            runs::Error::NotRunning => Kind::Conflict,
+            runs::Error::Ended
+            | runs::Error::Refused(_)
+            | runs::Error::Unexpected(_)
+            | runs::Error::Connection { .. }
+            | runs::Error::Watch { .. }
+            | runs::Error::Streams { .. }
+            | runs::Error::Filter { .. }
+            | runs::Error::Process { .. }
+            | runs::Error::Abandoned => Kind::Internal,
+        };
+        Error::caused(kind, error)
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str(&self.message)

@@ -37,7 +37,8 @@ pub(crate) fn open(mut config: EngineConfig) -> Result<Inner> {
     let (program, sealed) = program(&config);
     Ok(Inner {
         host: facts(),
-        monitors: monitors_group(),
+        launchers: std::sync::Arc::new(runs::Launchers::new(program, monitors_group())),
+        filters: containers::filters::Filters::default(),
         live: std::sync::RwLock::new(std::sync::Arc::new(config.live.clone())),
         config,
         events,
@@ -54,7 +55,6 @@ pub(crate) fn open(mut config: EngineConfig) -> Result<Inner> {
         pruning_images: tokio::sync::Mutex::default(),
         volume_holders: containers::volume_mounts::Holders::default(),
         pruning_volumes: tokio::sync::Mutex::default(),
-        program,
         _sealed: sealed,
     })
 }

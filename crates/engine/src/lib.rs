@@ -29,7 +29,6 @@ pub mod times;
 pub mod volumes;
 pub mod words;
 
-use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 pub use config::{EngineConfig, Live};
@@ -67,11 +66,10 @@ pub(crate) struct Inner {
     pub pruning_images: tokio::sync::Mutex<()>,
     pub pruning_volumes: tokio::sync::Mutex<()>,
     pub volume_holders: containers::volume_mounts::Holders,
-    /// What monitors are started from, and what keeps that path valid.
-    pub program: PathBuf,
+    pub launchers: Arc<runs::Launchers>,
+    /// Keeps the path valid that launchers are started from.
     pub _sealed: Option<runtime::seal::Sealed>,
-    /// The control group of the monitors, on version 2.
-    pub monitors: Option<PathBuf>,
+    pub filters: containers::filters::Filters,
 }
 
 impl Inner {
@@ -100,6 +98,9 @@ impl Engine {
     pub async fn open(config: EngineConfig) -> Result<Self> {
         let inner = containers::world::blocking(move || host::open(config)).await?;
         let inner = Arc::new(inner);
+        if let Err(error) = inner.launchers.fill() {
+            return Err(Error::because(Kind::Internal, "cannot start the launchers", error));
+        }
         let found = containers::reconcile::look(&inner).await?;
         let running = found
             .iter()

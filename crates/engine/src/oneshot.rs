@@ -12,25 +12,27 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
-use monitor::settings::{Durability, LogSettings, MonitorSettings, Rootfs};
-use monitor::wire::{AttachOptions, Framing, Request, Target};
+use runs::{
+    AttachOptions, Durability, Framing, LogSettings, MonitorSettings, Notice, Rootfs, RuntimeChoice, Target,
+};
 use spec::Id;
 use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use crate::containers::derive::{self, HostMount, Inputs, ManagedFiles};
-use crate::containers::link::{Link, News};
 use crate::containers::mounts::Mount;
 use crate::containers::spec::{ContainerSpec, MountKind, NetworkMode, Resources, TmpfsOptions};
-use crate::containers::task::PendingAttach;
+use crate::containers::step::StartFailure;
 use crate::containers::views::LogSource;
-use crate::containers::world::{self, Ready, blocking, fd_path};
+use crate::containers::world::{self, blocking, fd_path};
 use crate::error::{Error, Kind, Result, chain};
 use crate::{Engine, Inner, networks, words};
 
 /// Chunks of output that wait for a slow reader; beyond them the command waits.
 const CHUNKS_MAX: usize = 64;
+/// Names the step's control group in its run directory.
+const CGROUP_FILE: &str = "cgroup";
 /// What BuildKit calls its sandbox; commands see it as their host's name.
 const HOSTNAME: &str = "buildkitsandbox";
 
@@ -125,7 +127,7 @@ impl Engine {
         let (ours, theirs) = UnixStream::pair()
             .map_err(|source| Error::because(Kind::Internal, "cannot make a socket", source))?;
         let started = start(&engine, id, request, theirs.into()).await;
-        let (link, news) = match started {
+        let (run, notices) = match started {
             Ok(started) => started,
             Err(error) => {
                 blocking(move || clean_up(&engine, &id)).await;
@@ -137,7 +139,7 @@ impl Engine {
         let (finish, end) = oneshot::channel();
         let (cancel, cancelled) = oneshot::channel();
         tokio::spawn(async move {
-            let outcome = supervise(&link, news, cancelled).await;
+            let outcome = supervise(&run, notices, cancelled).await;
             blocking(move || clean_up(&engine, &id)).await;
             // Whoever dropped the handle does not want to know.
             let _ = finish.send(outcome);
@@ -166,26 +168,26 @@ impl RunningStep {
 
 /// Waits for the end, and brings it about when cancelled.
 async fn supervise(
-    link: &Link,
-    mut news: mpsc::UnboundedReceiver<News>,
+    run: &runs::Run,
+    mut notices: mpsc::UnboundedReceiver<Notice>,
     mut cancelled: oneshot::Receiver<()>,
 ) -> Result<i32> {
     let mut asked = false;
     loop {
         tokio::select! {
-            piece = news.recv() => match piece {
-                Some(News::Exited(record)) => {
+            notice = notices.recv() => match notice {
+                Some(Notice::Exited(record)) => {
                     // Its output may end now.
-                    link.hang_up();
+                    run.hang_up();
                     return Ok(record.exit_code);
                 }
-                Some(News::Lost) | None => return Err(Error::internal("the command's monitor was lost")),
-                Some(News::Oom | News::ExecExited { .. } | News::Detached { .. }) => {}
+                Some(Notice::Lost) | None => return Err(Error::internal("the command's monitor was lost")),
+                Some(Notice::Oom | Notice::ExecExited { .. } | Notice::Detached { .. }) => {}
             },
             _ = &mut cancelled, if !asked => {
                 asked = true;
-                let kill = Request::Signal { target: Target::Main, signal: crate::containers::step::SIGKILL };
-                link.tell(&kill)?;
+                // One that ended at this very moment needs no signal.
+                let _gone = run.signal(Target::Main, crate::containers::step::SIGKILL).await;
             }
         }
     }
@@ -196,9 +198,9 @@ async fn start(
     id: Id,
     request: OneShot,
     client: OwnedFd,
-) -> Result<(Arc<Link>, mpsc::UnboundedReceiver<News>)> {
+) -> Result<(Arc<runs::Run>, mpsc::UnboundedReceiver<Notice>)> {
     let inner = Arc::clone(engine);
-    let ready = blocking(move || prepare(&inner, &id, request)).await?;
+    let plan = blocking(move || prepare(&inner, &id, request)).await?;
     let options = AttachOptions {
         stdin: false,
         stdout: true,
@@ -207,14 +209,16 @@ async fn start(
         framing: Framing::Multiplexed,
         prelude: Vec::new(),
     };
-    let pending = vec![PendingAttach { socket: client, options, run: None }];
-    let handed = world::hand_over(ready, pending, &tokio::sync::Notify::new()).await;
-    handed.map(|handed| (handed.link, handed.news)).map_err(|failure| {
-        Error::new(
-            if failure.users_fault { Kind::Invalid } else { Kind::Internal },
-            failure.message,
-        )
-    })
+    let clients = vec![runs::Client { options, socket: client }];
+    let never = tokio::sync::Notify::new();
+    match runs::start(&engine.launchers, plan, clients, &never).await? {
+        Ok(started) => Ok((started.run, started.notices)),
+        Err(refusal) => {
+            let failure = StartFailure::from(refusal);
+            let kind = if failure.users_fault { Kind::Invalid } else { Kind::Internal };
+            Err(Error::new(kind, failure.message))
+        }
+    }
 }
 
 /// A wish for a container that comes nearest to the step.
@@ -264,7 +268,7 @@ fn joined(engine: &Inner, network: &OneShotNetwork) -> Result<Option<(i32, Manag
 }
 
 /// Blocking.
-fn prepare(engine: &Inner, id: &Id, mut request: OneShot) -> Result<Ready> {
+fn prepare(engine: &Inner, id: &Id, mut request: OneShot) -> Result<runs::Plan> {
     let run = engine.config.run_dir(id);
     world::make_dir(&run)?;
     let spec = wish(&request);
@@ -288,8 +292,11 @@ fn prepare(engine: &Inner, id: &Id, mut request: OneShot) -> Result<Ready> {
     if request.privileged {
         devices.insert(String::new(), crate::containers::devices::under(Path::new("/dev")));
     }
+    let runtime = world::runtime_choice(engine, "", &run)?;
+    let (filter, section) = world::filter(engine, &spec, &runtime)?;
     let document = derive::derive(&Inputs {
         id,
+        seccomp: section,
         spec: &spec,
         config: &engine.config,
         default_shm_size: engine.live().default_shm_size,
@@ -302,19 +309,21 @@ fn prepare(engine: &Inner, id: &Id, mut request: OneShot) -> Result<Ready> {
         shm: None,
         link_env: &[],
     })?;
-    let settings = settings(engine, id, &run, &spec, &request)?;
-    world::write_bundle(&run, &document, &settings)?;
-    let spawned = world::spawn_monitor(engine, &run)?;
-    let networks::Prepared { netns, listeners, attachment, .. } = network;
-    Ok(Ready { spawned, netns, listeners, attachment, held })
+    let cgroup = derive::cgroup_path(id, &spec, &engine.config);
+    // For whoever finds the directory after a crash.
+    write(&run.join(CGROUP_FILE), &cgroup)?;
+    let settings = settings(engine, id, &run, cgroup.into(), (&request, runtime))?;
+    let networks::Prepared { netns, listeners, .. } = network;
+    let launch = world::launch(run, settings, document);
+    Ok(runs::Plan { launch, netns, filter, ports: world::proxied(listeners), held })
 }
 
 fn settings(
     engine: &Inner,
     id: &Id,
     run: &Path,
-    spec: &ContainerSpec,
-    request: &OneShot,
+    cgroup: PathBuf,
+    (request, runtime): (&OneShot, RuntimeChoice),
 ) -> Result<MonitorSettings> {
     let snapshot = engine
         .store
@@ -322,7 +331,6 @@ fn settings(
         .map_err(|source| Error::caused(Kind::Internal, source))?;
     Ok(MonitorSettings {
         container: *id,
-        config: run.join("config.json"),
         rootfs: Rootfs::Overlay {
             lowers: snapshot.lowers,
             upper: snapshot.upper,
@@ -337,11 +345,12 @@ fn settings(
         log: LogSettings::default(),
         exit_record: run.join("exit.json"),
         durability: Durability::Lazy,
-        runtime: world::runtime_choice(engine, "", run)?,
-        cgroup: Some(PathBuf::from(derive::cgroup_path(id, spec, &engine.config))),
+        runtime,
+        cgroup: Some(cgroup),
         init: false,
         resolver: matches!(request.network, OneShotNetwork::Named(_))
             .then(|| run.join(net::zone::RESOLVER_FILE)),
+        zones: Some(engine.config.exec_root.join("networks")),
     })
 }
 
@@ -369,11 +378,15 @@ fn write_files(files: &ManagedFiles, hostname: &str, network: &networks::Prepare
         (&files.hostname, &hostname),
         (&files.resolv_conf, &network.resolv_conf),
     ] {
-        fs::write(path, text).map_err(|source| {
-            Error::because(Kind::Internal, format!("cannot write {}", path.display()), source)
-        })?;
+        write(path, text)?;
     }
     Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).map_err(|source| {
+        Error::because(Kind::Internal, format!("cannot write {}", path.display()), source)
+    })
 }
 
 fn host_mount(mount: OneShotMount, held: &mut Vec<OwnedFd>) -> HostMount {
@@ -407,16 +420,13 @@ fn host_mount(mount: OneShotMount, held: &mut Vec<OwnedFd>) -> HostMount {
 /// Gives up everything but the snapshot. Blocking.
 pub(crate) fn clean_up(engine: &Inner, id: &Id) {
     engine.networks.release(id);
-    // The monitor's settings know the group, whoever asked for which parent.
-    let told = MonitorSettings::read(&engine.config.run_dir(id)).ok();
-    let group = told.and_then(|settings| settings.cgroup).unwrap_or_else(|| {
-        derive::cgroup_path(id, &ContainerSpec::default(), &engine.config).into()
-    });
-    let group = sys::cgroup::Cgroup::find(&group);
-    if let Err(error) = group.try_remove() {
-        tracing::debug!(step = %id, error = chain(&error), "control group stays for its monitor");
-    }
     let run = engine.config.run_dir(id);
+    let group = fs::read_to_string(run.join(CGROUP_FILE)).unwrap_or_else(|_| {
+        derive::cgroup_path(id, &ContainerSpec::default(), &engine.config)
+    });
+    let group = sys::cgroup::Cgroup::find(Path::new(&group));
+    let runtime = world::runtime_choice(engine, "", &run).unwrap_or_default();
+    world::end_run(engine, id, &group, runtime);
     if let Err(error) = fs::remove_dir_all(&run)
         && error.kind() != std::io::ErrorKind::NotFound
     {

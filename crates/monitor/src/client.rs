@@ -1,20 +1,32 @@
-//! The daemon's half: spawning monitors, asking them, hearing from them.
+//! The daemon's half: launchers, requests, events.
 //!
-//! Nothing here waits unless told to. [`Connection`] is a plain socket with a decoder: put its
+//! ```text
+//! daemon ──socket──▶ tug launcher ──fork──▶ launcher ──Launch──▶ supervisor of one container
+//!    └──────────── one socket each ────────────┘   └──Enter───▶ waits for one exec
+//! ```
+//!
+//! The process `tug launcher` does nothing but fork, so a launcher costs no exec of a program. A few
+//! wait ahead; each has said [`Event::Ready`] before it is used, so that a launcher that hangs is met
+//! before anything depends on it.
+//!
+//! Nothing in [`Connection`] waits unless told to: it is a plain socket with a decoder. Put its
 //! descriptor into any event loop, call [`Connection::receive`] when it is readable.
 //!
-//! Always true: dropping a connection, or dying, changes nothing for the container.
+//! Always true: dropping a connection to a supervisor, or dying, changes nothing for the container;
+//! launchers end with their daemon.
 
-use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::process::{Pid, PidfdFlags};
 
-use crate::wire::{self, Decoder, Request, Told, WireError};
+use crate::wire::{self, Decoder, Event, ReceivedEvent, Request, WireError};
 
 /// Name of the control socket inside the bundle directory.
 pub const SOCKET_NAME: &str = "monitor.sock";
@@ -22,74 +34,213 @@ pub const SOCKET_NAME: &str = "monitor.sock";
 /// Name of the file in the bundle directory that takes what a monitor says on stderr.
 pub const STDERR_NAME: &str = "monitor.log";
 
-/// How to start a monitor.
+/// Launchers that wait ahead. More are made as they are wanted.
+const IDLE: usize = 4;
+/// How long a launcher may take to say that it is there; then all are given up and made anew.
+const READY_MAX: Duration = Duration::from_secs(2);
+/// Room for the words that a supervisor shows as its command line, bytes.
+const COMMAND_LINE_BYTES: usize = 256;
+
+/// The launchers of one daemon.
 #[derive(Debug)]
-pub struct SpawnOptions<'a> {
+pub struct Launchers {
     /// The engine's own program, as `/proc/self/exe`.
-    pub program: &'a Path,
-    /// Holds `monitor.json`.
-    pub bundle: &'a Path,
+    program: PathBuf,
     /// A cgroup directory that is not the daemon's, so that killing the daemon's cgroup spares
     /// containers; on cgroup v2 only, since moving a process on v1 costs milliseconds.
-    pub cgroup: Option<&'a Path>,
+    cgroup: Option<PathBuf>,
+    parent: Mutex<Option<ForkServer>>,
+    idle: Mutex<Vec<Connection>>,
 }
 
-/// A monitor that was just started; it is the caller's child.
+/// The process that forks launchers.
 #[derive(Debug)]
-pub struct Spawned {
-    pub pid: Pid,
-    /// Readable when the monitor has ended; reap it with waitid(P_PIDFD).
-    pub pidfd: OwnedFd,
+struct ForkServer {
+    socket: OwnedFd,
+    child: Child,
+    pidfd: OwnedFd,
+}
+
+/// A launcher that is ready.
+#[derive(Debug)]
+pub struct Launcher {
     pub connection: Connection,
+    pub pidfd: OwnedFd,
 }
 
-/// Why a monitor could not be started.
+/// Why there is no launcher.
 #[derive(Debug, thiserror::Error)]
-pub enum SpawnError {
-    #[error("cannot make the monitor's control socket")]
+pub enum LauncherError {
+    #[error("cannot make a launcher's socket")]
     Socket { source: io::Error },
-    #[error("cannot open the monitor's error log {path:?}")]
-    Stderr { path: PathBuf, source: io::Error },
-    #[error("cannot start the monitor {program:?}")]
+    #[error("cannot start the launcher {program:?}")]
     Exec { program: PathBuf, source: io::Error },
-    #[error("cannot get a handle on the monitor")]
-    Pidfd { source: io::Error },
+    #[error("no launcher gets ready")]
+    Late,
 }
 
-/// Starts `tug monitor BUNDLE`. Does not wait for it.
-///
-/// # Errors
-/// When the system lacks processes, memory or descriptors, or the program is gone.
-pub fn spawn(options: &SpawnOptions<'_>) -> Result<Spawned, SpawnError> {
-    let (ours, theirs) = UnixStream::pair().map_err(|source| SpawnError::Socket { source })?;
-    ours.set_nonblocking(true).map_err(|source| SpawnError::Socket { source })?;
-    let path = options.bundle.join(STDERR_NAME);
-    let stderr = match OpenOptions::new().create(true).append(true).open(&path) {
-        Ok(file) => file,
-        Err(source) => return Err(SpawnError::Stderr { path, source }),
-    };
-    let mut command = Command::new(options.program);
-    command.arg("monitor").arg(options.bundle);
-    if let Some(cgroup) = options.cgroup {
-        command.arg("--cgroup").arg(cgroup);
+impl Launchers {
+    /// No process is started yet.
+    #[must_use]
+    pub fn new(program: PathBuf, cgroup: Option<PathBuf>) -> Launchers {
+        Launchers { program, cgroup, parent: Mutex::default(), idle: Mutex::default() }
     }
-    // The control socket is stdin: no other descriptor can be handed on without code between
-    // fork and exec, which would cost std its posix_spawn (vfork) path; a static libc loses it by a
-    // working directory too. The monitor makes its own session and goes to / itself.
-    command
-        .env_clear()
-        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
-        .stderr(stderr);
-    let child = command
-        .spawn()
-        .map_err(|source| SpawnError::Exec { program: options.program.to_owned(), source })?;
-    let pid = Pid::from_child(&child);
-    // The child is ours and not reaped, so its pid cannot have been reused.
-    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
-        .map_err(|error| SpawnError::Pidfd { source: error.into() })?;
-    Ok(Spawned { pid, pidfd, connection: Connection::from(ours) })
+
+    /// Makes launchers ahead, so that as many as usual wait. Does not wait for them.
+    ///
+    /// # Errors
+    /// When the system lacks processes, memory or descriptors, or the program is gone.
+    pub fn fill(&self) -> Result<(), LauncherError> {
+        while lock(&self.idle).len() < IDLE {
+            let launcher = self.fork()?;
+            lock(&self.idle).push(launcher);
+        }
+        Ok(())
+    }
+
+    /// A launcher that is ready now, if there is one. Never waits.
+    pub fn try_take(&self) -> Option<Launcher> {
+        let mut idle = lock(&self.idle);
+        if idle.is_empty() {
+            return None;
+        }
+        let mut connection = idle.remove(0);
+        match connection.receive() {
+            Ok(Received::Events(events)) => match is_ready(events) {
+                Some(pidfd) => Some(Launcher { connection, pidfd }),
+                None => {
+                    idle.insert(0, connection);
+                    None
+                }
+            },
+            // Whoever waits for one finds out why.
+            Ok(Received::Closed(_)) | Err(_) => None,
+        }
+    }
+
+    /// A launcher that is ready; waits for one that was not made ahead. Blocking.
+    ///
+    /// # Errors
+    /// As [`Launchers::fill`]; [`LauncherError::Late`] when none gets ready in time.
+    pub fn take(&self) -> Result<Launcher, LauncherError> {
+        loop {
+            let oldest = {
+                let mut idle = lock(&self.idle);
+                if idle.is_empty() { None } else { Some(idle.remove(0)) }
+            };
+            let Some(connection) = oldest else { break };
+            match ready(connection) {
+                Some(launcher) => return Ok(launcher),
+                // All of them have the same parent and the same fate.
+                None => self.give_up(),
+            }
+        }
+        if let Some(launcher) = ready(self.fork()?) {
+            return Ok(launcher);
+        }
+        self.give_up();
+        ready(self.fork()?).ok_or(LauncherError::Late)
+    }
+
+    /// Ends launchers that hang.
+    fn give_up(&self) {
+        lock(&self.idle).clear();
+        if let Some(parent) = lock(&self.parent).take() {
+            parent.end();
+        }
+    }
+
+    /// Orders a launcher.
+    fn fork(&self) -> Result<Connection, LauncherError> {
+        let socket = |source| LauncherError::Socket { source };
+        let (ours, theirs) = UnixStream::pair().map_err(socket)?;
+        ours.set_nonblocking(true).map_err(socket)?;
+        let mut parent = lock(&self.parent);
+        for _ in 0..2 {
+            let server = match parent.take() {
+                Some(server) => server,
+                None => ForkServer::start(&self.program, self.cgroup.as_deref())?,
+            };
+            match sys::socket::send_with_fds(&server.socket, b"F", &[theirs.as_fd()]) {
+                Ok(_) => {
+                    *parent = Some(server);
+                    return Ok(Connection::from(ours));
+                }
+                // It died, or takes nothing any more: another one does.
+                Err(_) => server.end(),
+            }
+        }
+        Err(LauncherError::Late)
+    }
+}
+
+impl Drop for Launchers {
+    fn drop(&mut self) {
+        self.give_up();
+    }
+}
+
+impl ForkServer {
+    fn start(program: &Path, cgroup: Option<&Path>) -> Result<ForkServer, LauncherError> {
+        let failed = |source| LauncherError::Exec { program: program.to_owned(), source };
+        let (ours, theirs) = rustix::net::socketpair(
+            rustix::net::AddressFamily::UNIX,
+            rustix::net::SocketType::SEQPACKET,
+            rustix::net::SocketFlags::CLOEXEC,
+            None,
+        )
+        .map_err(|error| LauncherError::Socket { source: error.into() })?;
+        rustix::io::ioctl_fionbio(&ours, true)
+            .map_err(|error| LauncherError::Socket { source: error.into() })?;
+        let mut command = Command::new(program);
+        command.arg("launcher");
+        if let Some(cgroup) = cgroup {
+            command.arg("--cgroup").arg(cgroup);
+        }
+        // The socket is stdin: no other descriptor can be handed on without code between fork and
+        // exec, which would cost std its posix_spawn (vfork) path.
+        command
+            .arg("-".repeat(COMMAND_LINE_BYTES))
+            .env_clear()
+            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+            .stdin(Stdio::from(theirs))
+            .stdout(Stdio::null());
+        let child = command.spawn().map_err(failed)?;
+        // The child is ours and not reaped, so its pid cannot have been reused.
+        let pidfd = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty())
+            .map_err(|error| failed(error.into()))?;
+        Ok(ForkServer { socket: ours, child, pidfd })
+    }
+
+    fn end(mut self) {
+        // One that has ended needs no signal.
+        let _gone = sys::process::signal_process(&self.pidfd, SIGKILL);
+        let _reaped = self.child.wait();
+    }
+}
+
+const SIGKILL: i32 = rustix::process::Signal::KILL.as_raw();
+
+/// Waits until the launcher at the other end is there; `None` when it ended or takes too long.
+fn ready(mut connection: Connection) -> Option<Launcher> {
+    let until = std::time::Instant::now() + READY_MAX;
+    loop {
+        let Ok(Received::Events(events)) = connection.receive() else { return None };
+        if let Some(pidfd) = is_ready(events) {
+            return Some(Launcher { connection, pidfd });
+        }
+        let left = until.checked_duration_since(std::time::Instant::now())?;
+        wait(&connection.stream, PollFlags::IN, Some(left)).ok()?;
+    }
+}
+
+/// A launcher says this once, before anything else.
+fn is_ready(events: Vec<ReceivedEvent>) -> Option<OwnedFd> {
+    events.into_iter().find(|received| received.event == Event::Ready)?.fds.pop()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A control connection.
@@ -119,12 +270,12 @@ pub enum ConnectionError {
 }
 
 /// What [`Connection::receive`] found.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub enum Received {
     /// Possibly none yet.
-    Events(Vec<Told>),
+    Events(Vec<ReceivedEvent>),
     /// The monitor closed the connection after these.
-    Closed(Vec<Told>),
+    Closed(Vec<ReceivedEvent>),
 }
 
 impl From<UnixStream> for Connection {
@@ -234,35 +385,30 @@ impl Connection {
         let mut bytes = [0; 16 << 10];
         let mut closed = false;
         loop {
-            match rustix::io::read(&self.stream, &mut bytes) {
+            let mut fds = Vec::new();
+            match sys::socket::recv_with_fds(&self.stream, &mut bytes, &mut fds) {
                 Ok(0) => {
                     closed = true;
                     break;
                 }
-                Ok(count) => {
-                    self.decoder.feed(&bytes[..count], []);
-                    // A short read emptied the socket; level-triggered loops come back anyway.
-                    if count < bytes.len() {
-                        break;
-                    }
-                }
-                Err(rustix::io::Errno::INTR) => {}
-                Err(rustix::io::Errno::AGAIN) => break,
+                // A read ends before descriptors that came later, so a short one does not mean that the
+                // socket is empty.
+                Ok(count) => self.decoder.feed(&bytes[..count], fds),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // A monitor that ends with requests unread resets the connection.
-                Err(rustix::io::Errno::CONNRESET) => {
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
                     closed = true;
                     break;
                 }
-                Err(error) => {
-                    return Err(ConnectionError::Receive { source: error.into() });
-                }
+                Err(source) => return Err(ConnectionError::Receive { source }),
             }
         }
         let mut events = Vec::new();
-        while let Some(told) =
+        while let Some(event) =
             self.decoder.next_event().map_err(|source| ConnectionError::Wire { source })?
         {
-            events.push(told);
+            events.push(event);
         }
         Ok(if closed { Received::Closed(events) } else { Received::Events(events) })
     }
@@ -275,7 +421,7 @@ impl Connection {
         loop {
             match self.receive()? {
                 Received::Events(events) if events.is_empty() => {
-                    wait(&self.stream, rustix::event::PollFlags::IN)
+                    wait(&self.stream, PollFlags::IN, None)
                         .map_err(|source| ConnectionError::Receive { source })?;
                 }
                 received @ (Received::Events(_) | Received::Closed(_)) => return Ok(received),
@@ -284,9 +430,9 @@ impl Connection {
     }
 }
 
-fn wait(stream: &UnixStream, flags: rustix::event::PollFlags) -> io::Result<()> {
-    let mut fds = [rustix::event::PollFd::new(stream, flags)];
-    match rustix::event::poll(&mut fds, None) {
+fn wait(stream: &UnixStream, flags: PollFlags, limit: Option<Duration>) -> io::Result<()> {
+    let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+    match rustix::event::poll(&mut [PollFd::new(stream, flags)], limit.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
     }

@@ -1,14 +1,15 @@
-//! The monitor: one small process for each running container, which outlives the daemon.
+//! The launcher and the supervisor of a container, which outlives the daemon.
 //!
-//! It starts the container through `runtime`, keeps its stdio and terminal, writes its log and
-//! exit record, serves attach and exec, answers its DNS questions and forwards ports in user mode.
-//! One thread around epoll, no tokio. [`main`] is the process; everything else here is what the
-//! daemon uses of it.
+//! A launcher starts the container through `runtime`, with privileges, and then gives them all up: what
+//! stays is the supervisor. It keeps the container's stdio and terminal, writes its log and exit record,
+//! serves attached clients, answers its DNS questions and forwards ports in user mode. An exec has a
+//! launcher of its own, whose streams the supervisor serves. One thread around epoll, no tokio.
+//! [`main`] is the process that forks launchers; everything else here is what the daemon uses.
 //!
 //! ```text
-//! daemon ──spawn──▶ tug monitor DIR     DIR/monitor.json   [`settings::MonitorSettings`]
-//!   │  control socket: its stdin        DIR/monitor.sock   the same protocol, for later daemons
-//!   └──[`wire`] requests, events──▶     exit record        [`exit::ExitRecord`]
+//! daemon ──[`client::Launchers`]──▶ tug launcher ──fork──▶ launcher, later "tug monitor DIR"
+//!   └──[`wire`] requests, events──▶                        DIR/monitor.sock   for later daemons
+//!                                                          exit record        [`exit::ExitRecord`]
 //! ```
 //!
 //! Always true: losing every control connection changes nothing; a full disk loses log lines but
@@ -16,13 +17,15 @@
 //! Elsewhere: what to start and whether to restart it (`engine`), how to start it (`runtime`).
 
 pub mod client;
+mod confine;
 mod detach;
 pub mod exit;
+mod launcher;
 pub mod logs;
 mod proxy;
-mod resolver;
+pub mod resolver;
 mod run;
 pub mod settings;
 pub mod wire;
 
-pub use run::main;
+pub use launcher::main;

@@ -1,28 +1,18 @@
-//! `monitor.json`: everything a monitor must know about its container before it starts it.
-//!
-//! The engine writes it into the bundle directory beside `config.json`; the monitor reads it once.
-//! Unknown fields are ignored and new ones have defaults, since the file may outlive the program
-//! that wrote it.
+//! Everything that a launcher and the supervisor it becomes must know about their container, beside
+//! its OCI document.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use spec::id::Id;
 use spec::runtime::ConsoleSize;
 
-/// Name of the settings inside the bundle directory.
-pub const FILE_NAME: &str = "monitor.json";
-
 /// What one monitor is for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MonitorSettings {
     pub container: Id,
-    /// The OCI `config.json`.
-    pub config: PathBuf,
     pub rootfs: Rootfs,
     /// Who the process is to be, in Docker's words (`name`, `uid:gid`, `name:group`): looked up in
     /// the container's own passwd and group. `None` takes `process.user` of the configuration.
@@ -60,6 +50,9 @@ pub struct MonitorSettings {
     /// there: from the start, or from a later `Request::Resolve` on.
     #[serde(default)]
     pub resolver: Option<PathBuf>,
+    /// Where the zones are that the resolver may read.
+    #[serde(default)]
+    pub zones: Option<PathBuf>,
 }
 
 /// Where the root file system comes from.
@@ -163,42 +156,4 @@ pub struct ProxyPort {
 pub enum Protocol {
     Tcp,
     Udp,
-}
-
-/// Why `monitor.json` cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum SettingsError {
-    #[error("cannot read the monitor's settings {path:?}")]
-    Read { path: PathBuf, source: io::Error },
-    #[error("the monitor's settings {path:?} are malformed")]
-    Parse { path: PathBuf, source: serde_json::Error },
-    #[error("cannot write the monitor's settings {path:?}")]
-    Write { path: PathBuf, source: io::Error },
-}
-
-impl MonitorSettings {
-    /// Reads the settings from the bundle directory.
-    ///
-    /// # Errors
-    /// When the file is missing or malformed.
-    pub fn read(bundle: &Path) -> Result<MonitorSettings, SettingsError> {
-        let path = bundle.join(FILE_NAME);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(source) => return Err(SettingsError::Read { path, source }),
-        };
-        serde_json::from_slice(&bytes).map_err(|source| SettingsError::Parse { path, source })
-    }
-
-    /// Writes the settings into the bundle directory, before the monitor is spawned.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn write(&self, bundle: &Path) -> Result<(), SettingsError> {
-        let path = bundle.join(FILE_NAME);
-        let written = serde_json::to_vec(self)
-            .map_err(io::Error::from)
-            .and_then(|bytes| fs::write(&path, bytes));
-        written.map_err(|source| SettingsError::Write { path, source })
-    }
 }

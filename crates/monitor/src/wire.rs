@@ -2,28 +2,34 @@
 //!
 //! ```text
 //! frame    = length (u32, little-endian) body
-//! body     = {"v":1,"seq":N,"fds":N,"request":{…}}  daemon → monitor; "fds" only if there are any
-//!          | {"v":1,"re":N,"event":{…}}             monitor → daemon; "re" only in an answer
+//! body     = {"v":1,"seq":N,"fds":N,"request":{…}}         daemon → monitor
+//!          | {"v":1,"re":N,"fds":N,"event":{…}}            monitor → daemon; "re" only in a reply
 //! ```
 //!
-//! Descriptors ride on the first byte of the frame that names them, by SCM_RIGHTS. Each request
-//! gets exactly one answer, whose `re` is the request's `seq`; other events are pushed on every
-//! control connection.
+//! Descriptors ride on the first byte of the frame that names them, by SCM_RIGHTS; "fds" is there
+//! only if there are any. Each request gets exactly one reply, whose `re` is the request's `seq`;
+//! other events are pushed on every control connection.
 //!
-//! Always true: monitors outlive daemons, so a released version's frames never change their
+//! A process speaks it in two roles. A launcher waits with privileges for one of [`Request::Launch`],
+//! [`Request::Enter`] and [`Request::Delete`]; it is forked by the daemon that uses it, so these may
+//! change with every version. A supervisor, which a launcher becomes, has none, and outlives daemons.
+//!
+//! Always true: a released version's frames between daemon and supervisor never change their
 //! meaning. Fields are only added, with defaults, and unknown ones ignored; golden bytes in the
-//! tests hold every version released.
+//! tests hold every version released. Monitors from before the launchers
+//! ([`State::supervisor`] is false) still take `Exec` and `Signal`.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use spec::id::Id;
-use spec::runtime::{ConsoleSize, Process};
+use spec::runtime::{ConsoleSize, Process, Spec};
 
 use crate::exit::ExitRecord;
-use crate::settings::ProxyPort;
+use crate::settings::{MonitorSettings, ProxyPort, RuntimeChoice};
 
 /// The version that this program speaks.
 pub const VERSION: u32 = 1;
@@ -31,12 +37,33 @@ pub const VERSION: u32 = 1;
 /// Longest body accepted; beyond it the peer is no monitor and no daemon.
 pub const BODY_BYTES_MAX: usize = 4 << 20;
 
-/// Asked by the daemon.
+/// From the daemon.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Request {
-    /// Makes and starts the container. Descriptors: the network namespace if `netns`, then one
-    /// socket for each of `attach`. Answered by `Started` or `StartFailed`.
+    /// To a launcher: makes and starts a container and becomes its supervisor. Descriptors: the
+    /// network namespace if `netns`, the filter if `seccomp`, then one socket for each of `attach`.
+    /// Answered by `Started`, with the first process's pidfd, or `StartFailed`.
+    Launch(Box<Launch>),
+    /// To a launcher: starts another process in a container, and stays until that ends. Descriptors:
+    /// the pidfd of the container's first process, the filter if `seccomp`, a socket that takes the
+    /// exit code, and without a terminal the process's streams: stdin if `stdin`, stdout, stderr.
+    /// Answered by `ExecStarted`, with the pidfd and a terminal's master, or `ExecFailed`.
+    Enter(Box<Enter>),
+    /// To a launcher: removes what another OCI runtime keeps of a container that ended. Answered by
+    /// `Done` or `Failed`.
+    Delete { bundle: PathBuf, container: Id, runtime: RuntimeChoice },
+    /// To a supervisor: takes over a process that a launcher has started. Descriptors: the pidfd, the
+    /// socket that brings the exit code, then a terminal's master, or our ends of the streams that
+    /// `streams` names; at last a client's socket for `attach`.
+    Adopt {
+        exec: Id,
+        pid: i32,
+        streams: Streams,
+        #[serde(default)]
+        attach: Option<AttachOptions>,
+    },
+    /// Of monitors before the launchers: makes and starts the container.
     Start {
         netns: bool,
         #[serde(default)]
@@ -47,24 +74,73 @@ pub enum Request {
     Publish { ports: Vec<ProxyPort> },
     /// Stops forwarding to these addresses of the container.
     Unpublish { to: Vec<std::net::IpAddr> },
-    /// Starts the resolver, if it does not run yet: its settings are there now.
-    Resolve,
+    /// Starts the resolver, if it does not run yet: its settings are there now. Descriptors: its
+    /// sockets in the container's network namespace, as [`crate::resolver::Sockets`] lists them.
+    Resolve {
+        #[serde(default)]
+        sockets: usize,
+    },
     /// Hands a client's own socket over. Descriptors: that socket. Answered by `Done` or `Failed`.
     Attach { target: Target, options: AttachOptions },
-    /// Starts another process in the container. Descriptors: a client's socket for `attach`.
-    /// Answered by `ExecStarted` or `ExecFailed`.
+    /// Of monitors before the launchers: starts another process in the container. Descriptors: a
+    /// client's socket for `attach`. Answered by `ExecStarted` or `ExecFailed`.
     Exec(Box<ExecRequest>),
     /// Sets a terminal's size.
     Resize { target: Target, size: ConsoleSize },
-    /// Sends a signal to one process.
+    /// Of monitors before the launchers: sends a signal to one process. A supervisor may not.
     Signal { target: Target, signal: i32 },
     /// Ends a process's stdin.
     CloseStdin { target: Target },
     /// Answered by `State`.
     State,
-    /// Asked by a newer daemon than this program knows; answered by `Failed`.
+    /// From a newer daemon than this program knows; answered by `Failed`.
     #[serde(other)]
     Unknown,
+}
+
+/// A container to be made and started.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Launch {
+    /// The run directory: the control socket and what is said on stderr go there.
+    pub bundle: PathBuf,
+    pub settings: MonitorSettings,
+    pub document: Spec,
+    pub netns: bool,
+    /// Whether a compiled filter comes along, which replaces the document's section.
+    pub seccomp: bool,
+    pub attach: Vec<AttachOptions>,
+}
+
+/// A further process to be started in a container.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Enter {
+    pub container: Id,
+    pub bundle: PathBuf,
+    pub exec: Id,
+    /// The container's first process, whose pidfd comes along.
+    pub pid: i32,
+    /// `terminal` and `console_size` count.
+    pub process: Process,
+    /// As [`crate::settings::MonitorSettings::user`].
+    pub user: Option<String>,
+    /// As [`crate::settings::MonitorSettings::groups`].
+    pub groups: Vec<String>,
+    pub cgroup: Option<PathBuf>,
+    pub runtime: RuntimeChoice,
+    pub seccomp: bool,
+    pub stdin: bool,
+}
+
+/// Which of a process's streams are handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Streams {
+    /// Its terminal's master.
+    Terminal,
+    /// Pipes.
+    Pipes { stdin: bool },
+    /// None: it has /dev/null.
+    Nothing,
 }
 
 /// Which process of the container.
@@ -116,11 +192,13 @@ pub struct ExecRequest {
     pub attach: Option<AttachOptions>,
 }
 
-/// Told by the monitor.
+/// From the monitor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Event {
-    /// The container runs. Pid in the host's eyes.
+    /// A launcher is there. Descriptor: its own pidfd.
+    Ready,
+    /// The container runs. Pid in the host's eyes. Descriptor: its pidfd.
     Started {
         pid: i32,
         started_at: Timestamp,
@@ -132,6 +210,7 @@ pub enum Event {
     },
     /// The container ended; its record is on disk. The last event.
     Exited(ExitRecord),
+    /// Descriptors: its pidfd, and its terminal's master if it has one.
     ExecStarted {
         exec: Id,
         pid: i32,
@@ -170,9 +249,13 @@ pub enum DetachCause {
     HungUp,
 }
 
-/// All that a daemon must learn again after a restart.
+/// All that a daemon must learn again after a restart. Descriptors: the pidfds of `main` and of the
+/// execs that run, in their order, as many as one message may carry.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
+    /// Whether this is a supervisor, without privileges. Of monitors before the launchers: false.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub supervisor: bool,
     /// `None` before `Start`.
     pub main: Option<Running>,
     pub oom_killed: bool,
@@ -211,6 +294,8 @@ struct EventBody {
     v: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     re: Option<u64>,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    fds: usize,
     event: Event,
 }
 
@@ -227,31 +312,48 @@ pub enum WireError {
     Descriptors { wanted: usize, present: usize },
 }
 
-/// A request with its descriptors.
+/// A request as it arrived, with its descriptors.
 #[derive(Debug)]
-pub struct Asked {
+pub struct ReceivedRequest {
     pub seq: u64,
     pub request: Request,
     pub fds: Vec<OwnedFd>,
 }
 
-/// An event, and the `seq` of the request it answers.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Told {
+/// An event as it arrived, with its descriptors and the `seq` of the request it answers.
+#[derive(Debug)]
+pub struct ReceivedEvent {
     pub re: Option<u64>,
     pub event: Event,
+    pub fds: Vec<OwnedFd>,
 }
 
 impl Request {
     /// How many descriptors come with the request.
     pub fn fd_count(&self) -> usize {
         match self {
+            Request::Launch(launch) => {
+                usize::from(launch.netns) + usize::from(launch.seccomp) + launch.attach.len()
+            }
+            Request::Enter(enter) => {
+                let streams = if enter.process.terminal { 0 } else { 2 + usize::from(enter.stdin) };
+                2 + usize::from(enter.seccomp) + streams
+            }
+            Request::Adopt { streams, attach, .. } => {
+                let streams = match streams {
+                    Streams::Terminal => 1,
+                    Streams::Pipes { stdin } => 2 + usize::from(*stdin),
+                    Streams::Nothing => 0,
+                };
+                2 + streams + usize::from(attach.is_some())
+            }
+            Request::Resolve { sockets } => *sockets,
             Request::Start { netns, attach } => usize::from(*netns) + attach.len(),
             Request::Publish { ports } => ports.len(),
             Request::Attach { .. } => 1,
             Request::Exec(exec) => usize::from(exec.attach.is_some()),
             Request::Unpublish { .. }
-            | Request::Resolve
+            | Request::Delete { .. }
             | Request::Resize { .. }
             | Request::Signal { .. }
             | Request::CloseStdin { .. }
@@ -271,9 +373,13 @@ fn is_zero(number: &usize) -> bool {
     *number == 0
 }
 
-/// The frame of an event.
-pub fn encode_event(re: Option<u64>, event: &Event) -> Vec<u8> {
-    encode(&EventBody { v: VERSION, re, event: event.clone() })
+fn is_false(value: &bool) -> bool {
+    !value
+}
+
+/// The frame of an event that `fds` descriptors ride on.
+pub fn encode_event(re: Option<u64>, event: &Event, fds: usize) -> Vec<u8> {
+    encode(&EventBody { v: VERSION, re, fds, event: event.clone() })
 }
 
 fn encode(body: &impl Serialize) -> Vec<u8> {
@@ -303,7 +409,7 @@ impl Decoder {
     ///
     /// # Errors
     /// When the peer cannot be understood; the connection is then of no further use.
-    pub fn next_request(&mut self) -> Result<Option<Asked>, WireError> {
+    pub fn next_request(&mut self) -> Result<Option<ReceivedRequest>, WireError> {
         let Some(body) = self.next_body()? else {
             return Ok(None);
         };
@@ -313,19 +419,24 @@ impl Decoder {
             return Err(WireError::Descriptors { wanted, present });
         }
         let fds = self.fds.drain(..wanted).collect();
-        Ok(Some(Asked { seq: body.seq, request: body.request, fds }))
+        Ok(Some(ReceivedRequest { seq: body.seq, request: body.request, fds }))
     }
 
     /// The next event, once it is complete.
     ///
     /// # Errors
     /// As [`Decoder::next_request`].
-    pub fn next_event(&mut self) -> Result<Option<Told>, WireError> {
+    pub fn next_event(&mut self) -> Result<Option<ReceivedEvent>, WireError> {
         let Some(body) = self.next_body()? else {
             return Ok(None);
         };
         let body: EventBody = parse(&body)?;
-        Ok(Some(Told { re: body.re, event: body.event }))
+        let (wanted, present) = (body.fds, self.fds.len());
+        if wanted > present {
+            return Err(WireError::Descriptors { wanted, present });
+        }
+        let fds = self.fds.drain(..wanted).collect();
+        Ok(Some(ReceivedEvent { re: body.re, event: body.event, fds }))
     }
 
     fn next_body(&mut self) -> Result<Option<Vec<u8>>, WireError> {

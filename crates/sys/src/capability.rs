@@ -237,6 +237,27 @@ pub fn set_ambient(ambient: Set) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives up every capability, now and for whatever is executed later.
+///
+/// # Errors
+/// `EPERM` without CAP_SETPCAP.
+pub fn drop_all() -> io::Result<()> {
+    for number in 0_u32..64 {
+        // SAFETY: PR_CAPBSET_DROP takes an integer.
+        let dropped = check(i64::from(unsafe {
+            libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0)
+        }));
+        match dropped {
+            Ok(_) => {}
+            // Beyond the kernel's highest capability.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    set_ambient(Set::EMPTY)?;
+    set(Set::EMPTY, Set::EMPTY, Set::EMPTY)
+}
+
 /// Whether a change of user keeps the permitted capabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnUserChange {

@@ -280,6 +280,51 @@ pub fn reset_signals() {
     }
 }
 
+/// Who reaps the children of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reaping {
+    /// The kernel, as they end: nobody learns how.
+    Kernel,
+    /// This process itself.
+    Own,
+}
+
+/// Sets who reaps the children of this process. What it spawns inherits that.
+pub fn set_reaping(reaping: Reaping) {
+    let action = match reaping {
+        Reaping::Kernel => libc::SIG_IGN,
+        Reaping::Own => libc::SIG_DFL,
+    };
+    // SAFETY: neither disposition runs code of ours.
+    unsafe { libc::signal(libc::SIGCHLD, action) };
+}
+
+/// Shows `words` as this process's command line, as far as they fit into what it was started with.
+/// For people who look at `ps`: where it fails, the old words stay.
+///
+/// # Errors
+/// When /proc cannot be read or written.
+pub fn set_command_line(words: &[&std::ffi::OsStr]) -> io::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::FileExt;
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // proc(5): the fields after the name in parentheses count from 3; arg_start and arg_end are 48
+    // and 49.
+    let fields = stat.rsplit(')').next().unwrap_or("").split_whitespace();
+    let place: Vec<u64> = fields.skip(45).take(2).filter_map(|field| field.parse().ok()).collect();
+    let [start, end] = place[..] else { return Err(io::ErrorKind::InvalidData.into()) };
+    let room = usize::try_from(end.saturating_sub(start)).unwrap_or(0);
+    let mut line: Vec<u8> =
+        words.iter().flat_map(|word| word.as_bytes().iter().copied().chain([0])).collect();
+    line.resize(room, 0);
+    if let Some(last) = line.last_mut() {
+        *last = 0;
+    }
+    // By way of the kernel, which checks the range. The bytes stay strings that end with a zero, should
+    // anybody ask for the arguments again.
+    std::fs::File::options().write(true).open("/proc/self/mem")?.write_all_at(&line, start)
+}
+
 /// Blocks every signal for this thread, so that [`wait_signal`] can take them one by one.
 pub fn block_signals() {
     // SAFETY: the set lives on our stack and is initialised by sigfillset before it is used.

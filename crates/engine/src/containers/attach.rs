@@ -7,7 +7,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use monitor::wire::{AttachOptions, Event, ExecRequest, Framing, Request, Target};
+use runs::{AttachOptions, Framing, Target};
 use spec::Id;
 use spec::runtime::{Capabilities, Process};
 use tokio::sync::oneshot;
@@ -56,7 +56,7 @@ impl Attaching {
         } else {
             let socket = client.socket;
             // What does not run yet is started by a client that has its answer.
-            if view.link.is_some() {
+            if view.supervised.is_some() {
                 blocking(move || {
                     await_head_read(&socket);
                     socket
@@ -230,18 +230,18 @@ impl ExecStarting {
             socket
         })
         .await;
-        let Err(failure) = self.run(Some((options, &socket))).await else { return Ok(()) };
-        if let ExecFailure::Untold(error) = &failure {
-            let text = format!("{}\r\n", error.message);
-            let bytes = if tty { text.into_bytes() } else { frame(1, text.as_bytes()) };
-            blocking(move || {
-                // A client that has gone needs no words.
-                let _gone = write_all(&socket, &bytes);
-                end_stream(&socket);
-            })
-            .await;
-        }
-        Err(failure.into())
+        let Err(error) = self.run(Some((options, &socket))).await else { return Ok(()) };
+        // The client's answer was a good one already, so the stream says what failed:
+        // moby `daemon/exec.go` and the router's `postContainerExecStart`.
+        let text = format!("{}\r\n", error.message);
+        let bytes = if tty { text.into_bytes() } else { frame(1, text.as_bytes()) };
+        blocking(move || {
+            // A client that has gone needs no words.
+            let _gone = write_all(&socket, &bytes);
+            end_stream(&socket);
+        })
+        .await;
+        Err(error)
     }
 
     /// Starts the process without a client.
@@ -249,73 +249,70 @@ impl ExecStarting {
     /// # Errors
     /// When the process could not be started.
     pub async fn detached(self) -> Result<()> {
-        Ok(self.run(None).await?)
+        self.run(None).await
     }
 
-    async fn run(
-        self,
-        client: Option<(AttachOptions, &OwnedFd)>,
-    ) -> std::result::Result<(), ExecFailure> {
+    async fn run(self, client: Option<(AttachOptions, &OwnedFd)>) -> Result<()> {
         let view = self.container.now();
         tell_exec(&self.engine.inner, &view.record, "exec_start", &self.exec, &self.spec.argv);
-        let Some(link) = &view.link else {
-            self.container.execs.ended(&self.exec, 126);
-            return Err(words::not_running(self.container.id).into());
+        let outcome = self.start(&view, client).await;
+        if let Err((exit_code, _)) = &outcome {
+            self.container.execs.ended(&self.exec, *exit_code);
+        }
+        outcome.map_err(|(_, error)| error)
+    }
+
+    /// A failure comes with the exit code that the exec has then.
+    async fn start(
+        &self,
+        view: &View,
+        client: Option<(AttachOptions, &OwnedFd)>,
+    ) -> std::result::Result<(), (i32, Error)> {
+        /// Source: moby `daemon/exec.go`: what could not be invoked.
+        const NOT_INVOKED: i32 = 126;
+        let failed = |error: Error| (NOT_INVOKED, error);
+        let Some(run) = &view.supervised else {
+            return Err(failed(words::not_running(self.container.id)));
         };
-        let attach = client.as_ref().map(|(options, _)| options.clone());
-        let request = ExecRequest {
-            exec: self.exec,
-            process: exec_process(&self.engine, &view, &self.spec)?,
-            user: Some(if self.spec.user.is_empty() {
-                view.record.spec.config.user.clone()
-            } else {
-                self.spec.user.clone()
-            }),
-            stdin: self.spec.attach_stdin,
-            attach,
-        };
-        let fds: Vec<_> = client.iter().map(|(_, socket)| socket.as_fd()).collect();
-        let answer = link.ask(&Request::Exec(Box::new(request)), &fds).await;
-        match answer {
-            Ok(Event::ExecStarted { pid, .. }) => {
-                self.container.execs.started(&self.exec, pid);
-                Ok(())
+        let plan = exec_plan(&self.engine, view, &self.spec, self.exec).map_err(failed)?;
+        let started = run.exec(&self.engine.inner.launchers, plan, client.is_some()).await;
+        match started.map_err(|error| failed(error.into()))? {
+            Ok(started) => {
+                self.container.execs.started(&self.exec, started.pid);
+                let client = client.map(|(options, socket)| (options, socket.as_fd()));
+                run.adopt(started, client).await.map_err(|error| failed(error.into()))
             }
-            Ok(Event::ExecFailed { exit_code, message, .. }) => {
-                self.container.execs.ended(&self.exec, exit_code);
-                Err(ExecFailure::Told(Error::new(Kind::Invalid, message)))
-            }
-            Ok(other) => {
-                self.container.execs.ended(&self.exec, 126);
-                Err(Error::internal(format!("the monitor answered {other:?} to an exec")).into())
-            }
-            Err(error) => {
-                self.container.execs.ended(&self.exec, 126);
-                Err(error.into())
+            Err(refusal) => {
+                Err((refusal.exit_code, Error::new(Kind::Invalid, refusal.message)))
             }
         }
     }
 }
 
-/// Why an exec does not run, and whether its client has been told in its stream: by its monitor,
-/// which is asked for that together with the process.
-enum ExecFailure {
-    Told(Error),
-    Untold(Error),
-}
-
-impl From<Error> for ExecFailure {
-    fn from(error: Error) -> Self {
-        Self::Untold(error)
-    }
-}
-
-impl From<ExecFailure> for Error {
-    fn from(failure: ExecFailure) -> Self {
-        match failure {
-            ExecFailure::Told(error) | ExecFailure::Untold(error) => error,
-        }
-    }
+/// An exec as the launcher gets it.
+pub(crate) fn exec_plan(
+    engine: &Engine,
+    view: &View,
+    spec: &ExecSpec,
+    exec: Id,
+) -> Result<runs::ExecPlan> {
+    let (inner, record) = (&engine.inner, &view.record);
+    let bundle = inner.config.run_dir(&record.id);
+    let runtime = world::runtime_choice(inner, &record.spec.host.runtime, &bundle)?;
+    let (filter, _) = world::filter(inner, &record.spec, &runtime)?;
+    let user = if spec.user.is_empty() { &record.spec.config.user } else { &spec.user };
+    Ok(runs::ExecPlan {
+        exec,
+        process: exec_process(engine, view, spec)?,
+        user: Some(user.clone()),
+        // `--group-add` counts for every exec too: moby `daemon/exec_linux.go`.
+        groups: record.spec.host.group_add.clone(),
+        cgroup: Some(world::cgroup(inner, record).path()),
+        runtime,
+        filter,
+        stdin: spec.attach_stdin,
+        bundle,
+    })
 }
 
 /// The OCI process of an exec: the container's environment, directory and rights, unless it says
@@ -414,9 +411,9 @@ impl Engine {
     pub async fn resize_container(&self, asked: &str, height: u16, width: u16) -> Result<()> {
         let container = self.container(asked)?;
         let view = container.now();
-        let Some(link) = &view.link else { return Err(words::not_running(container.id)) };
+        let Some(run) = &view.supervised else { return Err(words::not_running(container.id)) };
         let size = spec::runtime::ConsoleSize { height, width };
-        link.demand(&Request::Resize { target: Target::Main, size }, &[]).await?;
+        run.resize(Target::Main, size).await?;
         let more = [("height", height.to_string()), ("width", width.to_string())];
         world::tell(&self.inner, &view.record, "resize", &more);
         Ok(())
@@ -486,9 +483,9 @@ impl Engine {
     pub async fn resize_exec(&self, exec: &str, height: u16, width: u16) -> Result<()> {
         let (container, id) = self.find_exec(exec)?;
         let view = container.now();
-        let Some(link) = &view.link else { return Err(words::not_running(container.id)) };
+        let Some(run) = &view.supervised else { return Err(words::not_running(container.id)) };
         let size = spec::runtime::ConsoleSize { height, width };
-        link.demand(&Request::Resize { target: Target::Exec(id), size }, &[]).await
+        Ok(run.resize(Target::Exec(id), size).await?)
     }
 
     /// # Errors
@@ -500,8 +497,8 @@ impl Engine {
         // A client asks as soon as its stream has ended, and the news of the exit may still be on
         // its way; the monitor knew before it ended the stream.
         if container.execs.is_under_way(&id)
-            && let Some(link) = container.now().link.clone()
-            && let Ok(state) = link.state().await
+            && let Some(run) = container.now().supervised.clone()
+            && let Ok(state) = run.state().await
             && let Some(code) =
                 state.execs.iter().find(|found| found.exec == id).and_then(|found| found.exit_code)
         {

@@ -18,13 +18,13 @@ use spec::runtime::{
 
 use super::capabilities;
 use super::mounts::Mount;
-use super::security::{self, SecurityOptions};
+use super::security::SecurityOptions;
 use super::spec::{
     CgroupnsMode, ContainerSpec, HostSpec, IpcMode, MountKind, NetworkMode, PidMode, Resources,
     TmpfsOptions, Ulimit, UtsMode,
 };
-use crate::config::{EngineConfig, SeccompDefault};
-use crate::error::{Error, Kind, Result};
+use crate::config::EngineConfig;
+use crate::error::{Error, Result};
 
 const PATH_DEFAULT: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Microseconds; the period that `--cpus` is counted in.
@@ -96,6 +96,8 @@ pub struct HostMount {
 /// Everything that the document depends on.
 pub struct Inputs<'a> {
     pub id: &'a Id,
+    /// For another runtime, which compiles it; our own gets the filter.
+    pub seccomp: Option<Seccomp>,
     pub spec: &'a ContainerSpec,
     pub config: &'a EngineConfig,
     /// Bytes.
@@ -129,7 +131,6 @@ pub fn derive(inputs: &Inputs<'_>) -> Result<Spec> {
         &spec.host.cap_drop,
         inputs.host.last_capability,
     )?;
-    let seccomp = seccomp(inputs, &security, &capabilities)?;
     let uts_private = spec.host.uts == UtsMode::Private;
     Ok(Spec {
         oci_version: spec::runtime::VERSION.to_owned(),
@@ -140,7 +141,7 @@ pub fn derive(inputs: &Inputs<'_>) -> Result<Spec> {
         mounts: mounts(inputs, &security),
         hooks: None,
         annotations: spec.host.annotations.clone(),
-        linux: Some(linux(inputs, &security, seccomp)?),
+        linux: Some(linux(inputs, &security)?),
         vm: None,
     })
 }
@@ -232,35 +233,6 @@ pub(crate) fn rlimits(defaults: &[Ulimit], wishes: &[Ulimit]) -> Vec<Rlimit> {
     all.into_values().collect()
 }
 
-fn seccomp(
-    inputs: &Inputs<'_>,
-    security: &SecurityOptions,
-    capabilities: &[String],
-) -> Result<Option<Seccomp>> {
-    // moby `daemon/seccomp_linux.go`: what was asked for counts, the daemon's own profile does not.
-    if inputs.spec.host.privileged && security.seccomp.is_none() {
-        return Ok(None);
-    }
-    let host = spec::seccomp::Host {
-        architecture: &inputs.host.architecture,
-        kernel: inputs.host.kernel,
-        capabilities,
-    };
-    let load = |json: &str| match spec::seccomp::load(json, &host) {
-        Ok(profile) => Ok(Some(profile)),
-        Err(source) => Err(Error::caused(Kind::Invalid, source)),
-    };
-    match (&security.seccomp, &inputs.config.seccomp_profile) {
-        (Some(security::Seccomp::Unconfined), _) | (None, SeccompDefault::Unconfined) => Ok(None),
-        (Some(security::Seccomp::Profile(json)), _) | (None, SeccompDefault::Profile(json)) => {
-            load(json)
-        }
-        (Some(security::Seccomp::Builtin), _) | (None, SeccompDefault::Builtin) => {
-            Ok(Some(spec::seccomp::default_profile(&host)))
-        }
-    }
-}
-
 /// The paths that are hidden, as inspect shows them too.
 #[must_use]
 pub fn masked_paths(spec: &ContainerSpec, host: &Host, security: &SecurityOptions) -> Vec<String> {
@@ -283,11 +255,7 @@ pub fn readonly_paths(spec: &ContainerSpec, security: &SecurityOptions) -> Vec<S
     spec.host.readonly_paths.clone().unwrap_or_else(default)
 }
 
-fn linux(
-    inputs: &Inputs<'_>,
-    security: &SecurityOptions,
-    seccomp: Option<Seccomp>,
-) -> Result<Linux> {
+fn linux(inputs: &Inputs<'_>, security: &SecurityOptions) -> Result<Linux> {
     let spec = inputs.spec;
     let devices = devices(inputs);
     let shared = inputs.mounts.iter().any(|host| host.mount.propagation.ends_with("shared"));
@@ -301,7 +269,7 @@ fn linux(
         cgroups_path: cgroup_path(inputs.id, spec, inputs.config),
         namespaces: namespaces(inputs)?,
         devices,
-        seccomp,
+        seccomp: inputs.seccomp.clone(),
         rootfs_propagation: match (shared, slave) {
             (true, _) => "shared".to_owned(),
             (false, true) => "rslave".to_owned(),

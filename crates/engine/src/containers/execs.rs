@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use monitor::wire::ExecState;
+use runs::ExecState;
 use spec::Id;
 use tokio::sync::oneshot;
 

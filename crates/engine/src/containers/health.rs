@@ -5,12 +5,12 @@
 //!
 //! Source: moby `daemon/health.go`.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use monitor::wire::{AttachOptions, Event, ExecRequest, Framing, Request, Target};
+use runs::{AttachOptions, Framing, Target};
 use serde::{Deserialize, Serialize};
 use spec::Id;
 use spec::image::{Config, Healthcheck};
@@ -18,8 +18,7 @@ use store::records::Durability;
 use tokio::io::AsyncReadExt;
 use tokio::sync::oneshot;
 
-use super::attach::{exec_process, tell_exec};
-use super::link::Link;
+use super::attach::{exec_plan, tell_exec};
 use super::registry::Container;
 use super::step::{Phase, SIGKILL};
 use super::task::{Message, View};
@@ -160,9 +159,9 @@ pub(crate) async fn probe_forever(
         let since = SystemTime::now().duration_since(began).unwrap_or_default();
         tokio::time::sleep(pause(status, since, &check)).await;
         let view = container.now();
-        let (Phase::Running { .. }, Some(link)) = (&view.phase, &view.link) else { continue };
+        let (Phase::Running { .. }, Some(run)) = (&view.phase, &view.supervised) else { continue };
         let start = SystemTime::now();
-        let (exit_code, output) = match probe(&engine, &container, &view, link, &check).await {
+        let (exit_code, output) = match probe(&engine, &container, &view, run, &check).await {
             Ok(outcome) => outcome,
             Err(error) => (-1, error.message),
         };
@@ -181,7 +180,7 @@ async fn probe(
     engine: &Arc<Inner>,
     container: &Container,
     view: &View,
-    link: &Link,
+    run: &runs::Run,
     check: &Check,
 ) -> Result<(i32, String)> {
     let engine = Engine { inner: Arc::clone(engine) };
@@ -196,32 +195,16 @@ async fn probe(
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     ours.set_nonblocking(true).map_err(failed)?;
     let mut ours = tokio::net::UnixStream::from_std(ours).map_err(failed)?;
-    let request = exec_request(&engine, view, &spec, exec)?;
+    let plan = exec_plan(&engine, view, &spec, exec)?;
     container.execs.insert(exec, spec);
     let mut ended = container.execs.on_end(&exec);
     for action in ["exec_create", "exec_start"] {
         tell_exec(&engine.inner, &view.record, action, &exec, &check.argv);
     }
-    let answer = link.ask(&Request::Exec(Box::new(request)), &[theirs.as_fd()]).await;
-    drop(theirs);
-    let answer = match answer {
-        Ok(answer) => answer,
-        Err(error) => {
-            container.execs.remove(&exec);
-            return Err(error);
-        }
-    };
-    match answer {
-        Event::ExecStarted { pid, .. } => container.execs.started(&exec, pid),
-        Event::ExecFailed { message, .. } => {
-            container.execs.remove(&exec);
-            return Err(Error::internal(message));
-        }
-        other => {
-            return Err(Error::internal(format!(
-                "the monitor answered {other:?} to a health check"
-            )));
-        }
+    let started = start_probe(&engine, run, plan, theirs.into(), container).await;
+    if let Err(error) = started {
+        container.execs.remove(&exec);
+        return Err(error);
     }
     let mut output = Output::default();
     let whole = async {
@@ -231,7 +214,8 @@ async fn probe(
     let outcome = match tokio::time::timeout(check.timeout, whole).await {
         Ok(code) => (code, output.text()),
         Err(_) => {
-            let _ = link.tell(&Request::Signal { target: Target::Exec(exec), signal: SIGKILL });
+            // One that ended at this very moment needs no signal.
+            let _gone = run.signal(Target::Exec(exec), SIGKILL).await;
             // Dying probes must not pile up.
             let _ = tokio::time::timeout(KILL_PATIENCE, ended).await;
             (-1, exceeded(check.timeout, &output.text()))
@@ -241,9 +225,15 @@ async fn probe(
     Ok(outcome)
 }
 
-/// The probe as an exec whose output comes unframed.
-fn exec_request(engine: &Engine, view: &View, spec: &ExecSpec, exec: Id) -> Result<ExecRequest> {
-    let attach = AttachOptions {
+/// Starts the probe's process, whose output comes unframed.
+async fn start_probe(
+    engine: &Engine,
+    run: &runs::Run,
+    plan: runs::ExecPlan,
+    client: OwnedFd,
+    container: &Container,
+) -> Result<()> {
+    let options = AttachOptions {
         stdin: false,
         stdout: true,
         stderr: true,
@@ -251,13 +241,13 @@ fn exec_request(engine: &Engine, view: &View, spec: &ExecSpec, exec: Id) -> Resu
         framing: Framing::Raw,
         prelude: Vec::new(),
     };
-    Ok(ExecRequest {
-        exec,
-        process: exec_process(engine, view, spec)?,
-        user: Some(view.record.spec.config.user.clone()),
-        stdin: false,
-        attach: Some(attach),
-    })
+    match run.exec(&engine.inner.launchers, plan, true).await? {
+        Ok(started) => {
+            container.execs.started(&started.exec, started.pid);
+            Ok(run.adopt(started, Some((options, client.as_fd()))).await?)
+        }
+        Err(refusal) => Err(Error::internal(refusal.message)),
+    }
 }
 
 /// What a probe says, of which only the beginning is kept.

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use monitor::settings::{LogDriver, LogSettings};
+use runs::{LogDriver, LogSettings};
 
 use super::log_tag::{self, Subject};
 use super::record::Record;

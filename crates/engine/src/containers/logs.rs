@@ -1,7 +1,7 @@
 //! Reading logs. The drivers' options are in [`super::log_options`].
 
 use jiff::Timestamp;
-use monitor::logs::{LogReader, ReadOptions, Stream};
+use runs::logs::{LogReader, ReadOptions, Stream};
 use tokio::sync::mpsc;
 
 use super::task::View;

@@ -4,9 +4,9 @@
 //! `asked` is always what the user typed: a full id, a name, or an id's prefix.
 //!
 //! ```text
-//! spec ──merge, validate, mounts──→ record ──derive──→ OCI document ──world──→ monitor
+//! spec ──merge, validate, mounts──→ record ──derive──→ OCI document ──world──→ runs::start
 //!                                     ↑                                          │
-//!   methods of Engine ──messages──→ task (step) ←──────────── link (news) ←──────┘
+//!   methods of Engine ──messages──→ task (step) ←────────── notices of the run ←─┘
 //! ```
 
 mod assemble;
@@ -19,12 +19,12 @@ pub mod derive;
 pub mod devices;
 mod execs;
 mod files;
+pub(crate) mod filters;
 pub mod health;
 pub mod inspect;
 pub(crate) mod joined;
 pub(crate) mod lifecycle;
 pub mod limits;
-pub(crate) mod link;
 mod link_env;
 mod links;
 mod list;

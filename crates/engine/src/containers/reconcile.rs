@@ -10,11 +10,9 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use monitor::exit::ExitRecord;
-use monitor::wire::State;
+use runs::{ExitRecord, State};
 use tracing::{info, warn};
 
-use super::link::Link;
 use super::record::{LIFE_FILE, Life, RECORD_FILE, Record};
 use super::registry::Container;
 use super::step::{End, Input, Phase, Run, StartFailure};
@@ -161,18 +159,18 @@ async fn observe(engine: &Arc<Inner>, record: Record, life: Life) -> Found {
     let mut found =
         Found { record, life, inputs: Vec::new(), adopted: None, monitor: Asked::Nobody };
     let mut observed = Observed::Nothing;
-    match Link::find(&run_dir).map(|connection| Link::start(connection, None)) {
-        Ok(Ok((link, news))) => {
-            observed = ask(engine, &mut found, &link).await;
+    match runs::Run::find(found.record.id, &run_dir) {
+        Ok(Some(runs::Found { run, notices })) => {
+            observed = ask(engine, &mut found, &run).await;
             if observed != Observed::Nothing || matches!(found.monitor, Asked::Silent) {
-                found.adopted = Some(Adopted { link, news });
+                found.adopted = Some(Adopted { supervised: run, notices });
             }
         }
-        Ok(Err(error)) => {
+        Err(error) => {
             warn!(container = %found.record.id, error = chain(&error), "monitor not heard")
         }
         // Nobody listens: there is no monitor.
-        Err(_) => {}
+        Ok(None) => {}
     }
     if observed == Observed::Nothing
         && let Some(end) = world::exit_record(engine, &found.record.id, found.life.phase.run())
@@ -190,7 +188,7 @@ async fn observe(engine: &Arc<Inner>, record: Record, life: Life) -> Found {
     let at_rest = at_rest(&found.life.phase);
     if at_rest && let (Asked::Silent, Some(adopted)) = (&found.monitor, found.adopted.take()) {
         // What it had to tell is recorded.
-        adopted.link.end_monitor(Duration::ZERO);
+        adopted.supervised.end_supervisor(Duration::ZERO);
     }
     if at_rest && found.adopted.is_none() {
         // An end is recorded before it is cleaned up after, and the daemon may have died between.
@@ -216,14 +214,14 @@ fn at_rest(phase: &Phase) -> bool {
 }
 
 /// Asks a monitor how its container is.
-async fn ask(engine: &Arc<Inner>, found: &mut Found, link: &Link) -> Observed {
-    match link.state().await {
+async fn ask(engine: &Arc<Inner>, found: &mut Found, run: &runs::Run) -> Observed {
+    match run.state().await {
         Ok(state) => {
             let main = state.main;
             found.monitor = Asked::Answered(state);
             let Some(main) = main else {
                 // It waits for somebody to have recorded the end, which its record tells.
-                link.hang_up();
+                run.hang_up();
                 return Observed::Nothing;
             };
             let frozen = world::cgroup(engine, &found.record).is_frozen().unwrap_or(false);
@@ -231,7 +229,7 @@ async fn ask(engine: &Arc<Inner>, found: &mut Found, link: &Link) -> Observed {
         }
         Err(error) => {
             warn!(container = %found.record.id, error = chain(&error), "monitor does not answer");
-            if link.is_silent() {
+            if run.is_silent() {
                 found.monitor = Asked::Silent;
             }
             Observed::Nothing
@@ -259,15 +257,15 @@ pub(crate) fn adopt(engine: &Arc<Inner>, found: Vec<Found>) {
             }
         }
         let (live, pid) = (adopted.is_some(), life.phase.run().map(|run| run.pid));
-        let link = adopted.as_ref().map(|adopted| Arc::clone(&adopted.link));
+        let supervised = adopted.as_ref().map(|adopted| Arc::clone(&adopted.supervised));
         let container = task::launch(engine, record, life, adopted, inputs);
         if live {
             let mut all = engine.adopted.lock().unwrap_or_else(PoisonError::into_inner);
             all.push(Arc::downgrade(&container));
         }
-        match (monitor, link) {
+        match (monitor, supervised) {
             (Asked::Answered(state), _) => container.execs.adopt(&state.execs),
-            (Asked::Silent, Some(link)) => drop(tokio::spawn(look_after(container.clone(), link))),
+            (Asked::Silent, Some(run)) => drop(tokio::spawn(look_after(container.clone(), run))),
             (Asked::Nobody | Asked::Silent, _) => {}
         }
         tracing::debug!(container = %container.id, live, pid, "container adopted");
@@ -275,9 +273,9 @@ pub(crate) fn adopt(engine: &Arc<Inner>, found: Vec<Found>) {
 }
 
 /// Waits for a monitor that did not answer, and catches up on what it knows.
-async fn look_after(container: Arc<Container>, link: Arc<Link>) {
-    while link.speaks().await {
-        if let Ok(state) = link.state().await {
+async fn look_after(container: Arc<Container>, run: Arc<runs::Run>) {
+    while run.speaks().await {
+        if let Ok(state) = run.state().await {
             container.execs.adopt(&state.execs);
             // A container that is gone needs no news.
             let _ = container.inbox.send(Message::Known(state));
@@ -318,11 +316,6 @@ fn sweep_runs(engine: &Inner, known: &BTreeSet<String>) {
         let Some(name) = name.to_str().filter(|name| !known.contains(*name)) else { continue };
         let Ok(id) = name.parse::<spec::Id>() else { continue };
         info!(step = name, "ending what an earlier daemon left running");
-        let path =
-            super::derive::cgroup_path(&id, &super::spec::ContainerSpec::default(), &engine.config);
-        if let Err(error) = sys::cgroup::Cgroup::find(Path::new(&path)).kill() {
-            tracing::debug!(step = name, error = chain(&error), "nothing to kill");
-        }
         crate::oneshot::clean_up(engine, &id);
     }
 }

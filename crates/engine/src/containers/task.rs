@@ -10,14 +10,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use monitor::exit::ExitRecord;
-use monitor::wire::{AttachOptions, DetachCause, Request, State, Target};
+use runs::{AttachOptions, DetachCause, ExitRecord, Notice, State, Target};
 use store::records::Durability;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::{debug, warn};
 
 use super::health::{self, Check};
-use super::link::{Link, News};
 use super::links;
 use super::record::{Life, Record};
 use super::registry::Container;
@@ -43,7 +41,8 @@ pub(crate) struct View {
     pub record: Arc<Record>,
     pub phase: Phase,
     pub attachment: Option<Attachment>,
-    pub link: Option<Arc<Link>>,
+    /// The run, for as long as there is one.
+    pub supervised: Option<Arc<runs::Run>>,
     /// How many runs have ended since this daemon started.
     pub exits: u64,
     /// The latest end that this daemon knows of.
@@ -132,8 +131,8 @@ pub(crate) struct Task {
     record: Arc<Record>,
     phase: Phase,
     attachment: Option<Attachment>,
-    link: Option<Arc<Link>>,
-    news: Option<mpsc::UnboundedReceiver<News>>,
+    supervised: Option<Arc<runs::Run>>,
+    notices: Option<mpsc::UnboundedReceiver<Notice>>,
     exits: u64,
     last: Option<Exit>,
     failure: Option<StartFailure>,
@@ -157,8 +156,8 @@ pub(crate) struct Task {
 
 /// What a daemon found alive.
 pub(crate) struct Adopted {
-    pub link: Arc<Link>,
-    pub news: mpsc::UnboundedReceiver<News>,
+    pub supervised: Arc<runs::Run>,
+    pub notices: mpsc::UnboundedReceiver<Notice>,
 }
 
 /// Starts a container's task and enters it into the registry. `inputs` are stepped first.
@@ -170,8 +169,8 @@ pub(crate) fn launch(
     inputs: Vec<Input>,
 ) -> Arc<Container> {
     let (inbox, mailbox) = mpsc::unbounded_channel();
-    let (link, news) = match adopted {
-        Some(Adopted { link, news }) => (Some(link), Some(news)),
+    let (supervised, notices) = match adopted {
+        Some(Adopted { supervised, notices }) => (Some(supervised), Some(notices)),
         None => (None, None),
     };
     let record = Arc::new(record);
@@ -179,7 +178,7 @@ pub(crate) fn launch(
         record: Arc::clone(&record),
         phase: life.phase.clone(),
         attachment: life.attachment.clone(),
-        link: link.clone(),
+        supervised: supervised.clone(),
         exits: 0,
         last: life.phase.exit().cloned(),
         failure: None,
@@ -200,8 +199,8 @@ pub(crate) fn launch(
         record,
         phase: life.phase,
         attachment: life.attachment,
-        link,
-        news,
+        supervised,
+        notices,
         exits: 0,
         last,
         failure: None,
@@ -224,7 +223,7 @@ pub(crate) fn launch(
 
 enum Heard {
     Message(Message),
-    News(News),
+    Notice(Notice),
 }
 
 impl Task {
@@ -239,7 +238,7 @@ impl Task {
         while self.phase != Phase::Gone {
             match self.hear().await {
                 Heard::Message(message) => self.handle(message).await,
-                Heard::News(news) => self.hear_news(news).await,
+                Heard::Notice(notice) => self.noticed(notice).await,
             }
         }
         for waiting in self.waiting.drain(..) {
@@ -250,18 +249,18 @@ impl Task {
     /// The next thing to deal with. The task holds a sender of its own mailbox, so that never ends.
     async fn hear(&mut self) -> Heard {
         loop {
-            let Some(news) = &mut self.news else {
+            let Some(notices) = &mut self.notices else {
                 match self.mailbox.recv().await {
                     Some(message) => return Heard::Message(message),
                     None => continue,
                 }
             };
             tokio::select! {
-                // In order: news of a run come before requests that were made later.
+                // In order: what a run says comes before requests that were made later.
                 biased;
-                piece = news.recv() => match piece {
-                    Some(piece) => return Heard::News(piece),
-                    None => self.news = None,
+                notice = notices.recv() => match notice {
+                    Some(notice) => return Heard::Notice(notice),
+                    None => self.notices = None,
                 },
                 Some(message) = self.mailbox.recv() => return Heard::Message(message),
             }
@@ -318,11 +317,11 @@ impl Task {
     async fn spawned(&mut self, outcome: std::result::Result<Started, StartFailure>) {
         match outcome {
             Ok(started) => {
-                self.link = Some(started.link);
-                self.news = Some(started.news);
+                self.supervised = Some(started.supervised);
+                self.notices = Some(started.notices);
                 self.attachment = started.attachment;
                 self.failure = None;
-                for client in std::mem::take(&mut self.pending) {
+                for client in started.left.into_iter().chain(std::mem::take(&mut self.pending)) {
                     let (reply, _) = oneshot::channel();
                     self.hand_over(client, reply);
                 }
@@ -350,33 +349,33 @@ impl Task {
         }
     }
 
-    async fn hear_news(&mut self, news: News) {
-        match news {
-            News::Exited(record) => self.exited(&record).await,
-            News::Lost => {
+    async fn noticed(&mut self, notice: Notice) {
+        match notice {
+            Notice::Exited(record) => self.exited(&record).await,
+            Notice::Lost => {
                 let found = world::exit_record(&self.engine, &self.record.id, self.phase.run());
                 match found {
                     Some(record) => self.exited(&record).await,
                     None => self.lost().await,
                 }
             }
-            News::Oom => {
+            Notice::Oom => {
                 self.feed(Input::Oom).await;
             }
-            News::ExecExited { exec, code } => {
+            Notice::ExecExited { exec, code } => {
                 if self.container.execs.ended(&exec, code) {
                     let more = [("execID", exec.to_string()), ("exitCode", code.to_string())];
                     world::tell(&self.engine, &self.record, "exec_die", &more);
                 }
             }
-            News::Detached { target, cause: DetachCause::Keys } => {
+            Notice::Detached { target, cause: DetachCause::Keys } => {
                 let (action, more) = match target {
                     Target::Main => ("detach", Vec::new()),
                     Target::Exec(exec) => ("exec_detach", vec![("execID", exec.to_string())]),
                 };
                 world::tell(&self.engine, &self.record, action, &more);
             }
-            News::Detached { cause: DetachCause::HungUp, .. } => {}
+            Notice::Detached { cause: DetachCause::HungUp, .. } => {}
         }
     }
 
@@ -423,7 +422,7 @@ impl Task {
         if std::mem::discriminant(&next) != std::mem::discriminant(&self.phase) {
             self.generation += 1;
         }
-        let link = if ending { self.link.clone() } else { None };
+        let ended = if ending { self.supervised.clone() } else { None };
         if ending && self.phase.run().is_some() {
             self.note_exit(&next, &effects);
         }
@@ -447,9 +446,9 @@ impl Task {
             }
         }
         self.forget_signal().await;
-        if let Some(link) = link {
+        if let Some(run) = ended {
             // Only now do attached clients see the end.
-            link.hang_up();
+            run.hang_up();
         }
         self.answer_waiting();
         Fed::Taken(outcome)
@@ -481,8 +480,8 @@ impl Task {
     /// Keeps the end for waiters, also where the next phase does not.
     fn note_exit(&mut self, next: &Phase, effects: &[Effect]) {
         self.exits += 1;
-        self.link = None;
-        self.news = None;
+        self.supervised = None;
+        self.notices = None;
         self.container.execs.run_ended();
         if let Some(prober) = self.prober.take() {
             prober.abort();
@@ -546,7 +545,7 @@ impl Task {
             record: Arc::clone(&self.record),
             phase: self.phase.clone(),
             attachment: self.attachment.clone(),
-            link: self.link.clone(),
+            supervised: self.supervised.clone(),
             exits: self.exits,
             last: self.last.clone(),
             failure: self.failure.clone(),
@@ -610,36 +609,37 @@ impl Task {
     }
 
     async fn signal(&self, signal: i32) -> Result<()> {
-        let request = Request::Signal { target: Target::Main, signal };
-        let sent = match &self.link {
-            Some(link) => link.demand(&request, &[]).await,
+        let sent = match &self.supervised {
+            Some(run) => run.signal(Target::Main, signal).await.map_err(Error::from),
             None => Err(Error::internal("the container has no monitor")),
         };
-        let Err(error) = sent else { return Ok(()) };
-        debug!(container = %self.record.id, error = chain(&error), "signal not sent by the monitor");
-        let silent = self.link.as_ref().filter(|link| link.is_silent());
-        match (silent, self.phase.run()) {
-            (_, _) if signal == super::step::SIGKILL => {
+        if let Err(error) = sent {
+            debug!(container = %self.record.id, error = chain(&error), "signal not sent");
+            if signal == super::step::SIGKILL {
                 world::kill_group(&self.engine, &self.record).await;
-                if let Some(link) = silent {
-                    link.end_monitor(END_MAX);
+            }
+        }
+        if signal == super::step::SIGKILL
+            && let Some(run) = self.supervised.clone()
+        {
+            // The process ends at once; whether that will be told is another question.
+            tokio::spawn(async move {
+                if run.state().await.is_err() {
+                    run.end_supervisor(END_MAX);
                 }
-            }
-            (Some(_), Some(run)) => {
-                world::signal_past(&self.engine, &self.record, run.pid, signal).await;
-            }
-            (Some(_), None) | (None, _) => {}
+            });
         }
         Ok(())
     }
 
-    /// Ends what asking did not end: the processes, a monitor that does not answer, a start that
+    /// Ends what asking did not end: the processes, a supervisor that does not answer, a start that
     /// hangs.
     async fn kill_directly(&self) {
         world::kill_group(&self.engine, &self.record).await;
         self.abandoned.notify_one();
-        if let Some(link) = self.link.as_ref().filter(|link| link.is_silent()) {
-            link.end_monitor(Duration::ZERO);
+        if let Some(run) = &self.supervised {
+            // It may have let no request pass, since none was sent: a signal needs no supervisor.
+            run.end_supervisor(if run.is_silent() { Duration::ZERO } else { END_MAX });
         }
     }
 
@@ -690,7 +690,7 @@ impl Task {
     }
 
     fn attach(&mut self, client: PendingAttach, reply: oneshot::Sender<Result<()>>) {
-        if self.link.is_some() {
+        if self.supervised.is_some() {
             self.hand_over(client, reply);
         } else if client.run.is_some_and(|run| run != self.exits) {
             // What it wanted to see ended on the way here; the next run is another.
@@ -704,15 +704,16 @@ impl Task {
 
     /// Gives a client to the monitor.
     fn hand_over(&self, client: PendingAttach, reply: oneshot::Sender<Result<()>>) {
-        let Some(link) = self.link.clone() else { return };
+        let Some(run) = self.supervised.clone() else { return };
         tokio::spawn(async move {
             use std::os::fd::AsFd;
-            let request = Request::Attach { target: Target::Main, options: client.options };
-            let outcome = link.demand(&request, &[client.socket.as_fd()]).await;
+            let PendingAttach { socket, options, .. } = client;
+            let outcome = run.attach(Target::Main, options, socket.as_fd()).await;
             if outcome.is_err() {
-                // The monitor may get the socket yet.
-                super::attach::end_stream(&client.socket);
+                // The supervisor may get the socket yet.
+                super::attach::end_stream(&socket);
             }
+            let outcome = outcome.map_err(Error::from);
             let _ = reply.send(outcome);
         });
     }

@@ -5,17 +5,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use monitor::client::{SpawnOptions, Spawned, spawn};
-use monitor::exit::ExitRecord;
-use monitor::settings::{
-    Durability as ExitDurability, MonitorSettings, ProxyPort, Rootfs, RuntimeChoice,
+use runs::{
+    Durability as ExitDurability, ExitRecord, Launch, MonitorSettings, Notice, ProxyPort, Rootfs,
+    RuntimeChoice,
 };
-use monitor::wire::{Event, Request};
 use spec::Id;
 use store::records::Durability;
 use sys::cgroup::{Cgroup, Freeze};
@@ -24,14 +22,14 @@ use tracing::warn;
 
 use super::derive::{self, DeviceNode, HostMount, Inputs, ManagedFiles};
 use super::joined::{joined_hostname, joined_pids, joined_shm, network_owner};
-use super::link::{Link, News};
 use super::link_env::{self, Linked};
 use super::links;
 use super::log_tag::Subject;
 use super::mounts::Mount;
 use super::propagation;
 use super::record::{EXIT_FILE, Life, Record};
-use super::spec::{LogSpec, MountKind, NetworkMode, Protocol};
+use super::security::SecurityOptions;
+use super::spec::{ContainerSpec, LogSpec, MountKind, NetworkMode, Protocol};
 use super::step::{Run, StartFailure};
 use super::task::{PendingAttach, event_attributes};
 use super::volume_mounts;
@@ -46,13 +44,13 @@ use crate::words;
 pub(crate) struct Started {
     pub pid: i32,
     pub at: Timestamp,
-    pub link: Arc<Link>,
-    pub news: mpsc::UnboundedReceiver<News>,
+    pub supervised: Arc<runs::Run>,
+    pub notices: mpsc::UnboundedReceiver<Notice>,
     pub attachment: Option<Attachment>,
+    /// Clients that did not come with the start.
+    pub left: Vec<PendingAttach>,
 }
 
-/// Most descriptors that one message may carry, with room to spare: unix(7), SCM_MAX_FD is 253.
-const FDS_MAX: usize = 200;
 /// Exit code of a container that could not be started for reasons of the host's.
 ///
 /// Source: moby `daemon/start.go`.
@@ -135,26 +133,6 @@ pub(crate) fn cgroup(engine: &Inner, record: &Record) -> Cgroup {
     if !there(&group) && there(&former) { former } else { group }
 }
 
-/// Sends a signal past a monitor that does not answer. It is the parent of the process and has not
-/// reaped it, so the number is still that process's; the control group tells that it was ever ours.
-pub(crate) async fn signal_past(engine: &Arc<Inner>, record: &Arc<Record>, pid: i32, signal: i32) {
-    let (engine, record) = (Arc::clone(engine), Arc::clone(record));
-    blocking(move || {
-        let Some(pid) = rustix::process::Pid::from_raw(pid) else { return };
-        let send = || {
-            let process = sys::process::open_process(pid)?;
-            if cgroup(&engine, &record).processes()?.contains(&pid) {
-                sys::process::signal_process(&process, signal)?;
-            }
-            io::Result::Ok(())
-        };
-        if let Err(error) = send() {
-            warn!(container = %record.id, error = chain(&error), "signal not sent");
-        }
-    })
-    .await;
-}
-
 /// Kills everything in the container's control group, past its monitor.
 pub(crate) async fn kill_group(engine: &Arc<Inner>, record: &Arc<Record>) {
     let (engine, record) = (Arc::clone(engine), Arc::clone(record));
@@ -202,106 +180,58 @@ pub(crate) async fn start(
     pending: Vec<PendingAttach>,
     abandoned: &Notify,
 ) -> std::result::Result<Started, StartFailure> {
-    let (inner, wish) = (Arc::clone(engine), Arc::clone(record));
-    let ready = blocking(move || prepare(&inner, &wish)).await?;
-    hand_over(ready, pending, abandoned).await
+    let (inner, prepared) = (Arc::clone(engine), Arc::clone(record));
+    let (plan, attachment) = blocking(move || prepare(&inner, &prepared)).await?;
+    let mut waiting = Vec::with_capacity(pending.len());
+    let clients = pending.into_iter().map(|client| {
+        waiting.push(client.run);
+        runs::Client { options: client.options, socket: client.socket }
+    });
+    let clients = clients.collect();
+    let started = runs::start(&engine.launchers, plan, clients, abandoned).await;
+    let runs::Started { run, notices, pid, at, left } = started.map_err(Error::from)??;
+    let left = left.into_iter().map(|client| PendingAttach {
+        socket: client.socket,
+        options: client.options,
+        run: None,
+    });
+    let left = left.collect();
+    Ok(Started { pid, at, supervised: run, notices, attachment: Some(attachment), left })
 }
 
-/// Lets a monitor that is ready start its container, unless that is `abandoned`.
-pub(crate) async fn hand_over(
-    ready: Ready,
-    pending: Vec<PendingAttach>,
-    abandoned: &Notify,
-) -> std::result::Result<Started, StartFailure> {
-    let Ready { spawned, netns, listeners, attachment, held } = ready;
-    let Spawned { pidfd, connection, .. } = spawned;
-    let watched = pidfd.try_clone().map_err(|source| lost("cannot watch the monitor", source))?;
-    let (link, news) = Link::start(connection, Some(watched))
-        .map_err(|source| lost("cannot hear the monitor", source))?;
-    let outcome = tokio::select! {
-        outcome = hand_start(&link, netns, &listeners, pending) => outcome,
-        () = abandoned.notified() => Err(StartFailure::from(Error::internal("the start was broken off"))),
-    };
-    drop(held);
-    match outcome {
-        Ok((pid, at)) => Ok(Started { pid, at, link, news, attachment: Some(attachment) }),
-        Err(failure) => {
-            // A monitor that has not started anything has nothing to lose.
-            let _ = sys::process::signal_process(&pidfd, super::step::SIGKILL);
-            Err(failure)
-        }
+impl From<runs::Refusal> for StartFailure {
+    fn from(refusal: runs::Refusal) -> Self {
+        let runs::Refusal { exit_code, message } = refusal;
+        let users_fault = exit_code != START_FAILED;
+        // A user that is not there has words without a prefix.
+        let is_whole =
+            ["failed to create", "unable to find "].iter().any(|start| message.starts_with(start));
+        let message = if is_whole { message } else { words::start_failed(message).message };
+        StartFailure { code: exit_code, message, users_fault }
     }
 }
 
-fn lost(what: &str, source: io::Error) -> StartFailure {
-    StartFailure::from(Error::because(Kind::Internal, what, source))
-}
-
-/// Gives the monitor its ports and clients and lets it go.
-async fn hand_start(
-    link: &Link,
-    netns: Option<OwnedFd>,
-    listeners: &[Listener],
-    pending: Vec<PendingAttach>,
-) -> std::result::Result<(i32, Timestamp), StartFailure> {
-    hand_ports(link, listeners).await?;
-    let attach = pending.iter().map(|client| client.options.clone()).collect();
-    let fds: Vec<_> = netns
-        .iter()
-        .map(AsFd::as_fd)
-        .chain(pending.iter().map(|client| client.socket.as_fd()))
-        .collect();
-    match link.ask(&Request::Start { netns: netns.is_some(), attach }, &fds).await? {
-        Event::Started { pid, started_at } => Ok((pid, started_at)),
-        Event::StartFailed { exit_code, message } => {
-            let users_fault = exit_code != START_FAILED;
-            // A user that is not there has words without a prefix.
-            let is_whole = ["failed to create", "unable to find "]
-                .iter()
-                .any(|start| message.starts_with(start));
-            let message = if is_whole { message } else { words::start_failed(message).message };
-            Err(StartFailure { code: exit_code, message, users_fault })
-        }
-        other => {
-            let text = format!("the monitor answered {other:?} to a start");
-            Err(StartFailure { code: START_FAILED, message: text, users_fault: false })
-        }
-    }
-}
-
-/// Gives a monitor the sockets of published ports.
-pub(crate) async fn hand_ports(link: &Link, listeners: &[Listener]) -> Result<()> {
-    for some in listeners.chunks(FDS_MAX) {
-        let ports = some.iter().filter_map(proxy_port).collect::<Vec<_>>();
-        let fds = some.iter().filter(|listener| proxy_port(listener).is_some());
-        let fds = fds.map(|listener| listener.socket.as_fd()).collect::<Vec<_>>();
-        link.demand(&Request::Publish { ports }, &fds).await?;
-    }
-    Ok(())
+/// The sockets of published ports, for those that a supervisor forwards.
+pub(crate) fn proxied(listeners: Vec<Listener>) -> Vec<(ProxyPort, OwnedFd)> {
+    let port = |listener: Listener| Some((proxy_port(&listener)?, listener.socket));
+    listeners.into_iter().filter_map(port).collect()
 }
 
 fn proxy_port(listener: &Listener) -> Option<ProxyPort> {
     let protocol = match listener.port.container.protocol {
-        Protocol::Tcp => monitor::settings::Protocol::Tcp,
-        Protocol::Udp => monitor::settings::Protocol::Udp,
+        Protocol::Tcp => runs::Protocol::Tcp,
+        Protocol::Udp => runs::Protocol::Udp,
         // No user-mode proxy speaks it; the kernel forwards it alone.
         Protocol::Sctp => return None,
     };
     Some(ProxyPort { protocol, to: listener.target })
 }
 
-/// Everything that a monitor needs to start its container.
-pub(crate) struct Ready {
-    pub spawned: Spawned,
-    pub netns: Option<OwnedFd>,
-    pub listeners: Vec<Listener>,
-    pub attachment: Attachment,
-    /// Descriptors that the document names by path.
-    pub held: Vec<OwnedFd>,
-}
-
 /// Blocking.
-fn prepare(engine: &Inner, record: &Record) -> std::result::Result<Ready, StartFailure> {
+fn prepare(
+    engine: &Inner,
+    record: &Record,
+) -> std::result::Result<(runs::Plan, Attachment), StartFailure> {
     let (dir, run) = (engine.config.container_dir(&record.id), engine.config.run_dir(&record.id));
     super::limits::check_shares(&record.spec.host.resources, engine.host.cgroup_v2).map_err(
         |error| {
@@ -334,8 +264,11 @@ fn prepare(engine: &Inner, record: &Record) -> std::result::Result<Ready, StartF
         path
     });
     let links = link_env(engine, record);
+    let runtime = runtime_choice(engine, &record.spec.host.runtime, &run)?;
+    let (filter, section) = filter(engine, &record.spec, &runtime)?;
     let document = derive::derive(&Inputs {
         id: &record.id,
+        seccomp: section,
         spec: &record.spec,
         config: &engine.config,
         default_shm_size: engine.live().default_shm_size,
@@ -348,31 +281,35 @@ fn prepare(engine: &Inner, record: &Record) -> std::result::Result<Ready, StartF
         shm: shm.as_deref(),
         link_env: &links,
     })?;
-    let settings = settings(engine, record, &run)?;
-    write_bundle(&run, &document, &settings)?;
-    let spawned = spawn_monitor(engine, &run)?;
+    let settings = settings(engine, record, &run, runtime)?;
     let networks::Prepared { netns, listeners, attachment, .. } = network;
-    Ok(Ready { spawned, netns, listeners, attachment, held })
+    let launch = launch(run, settings, document);
+    let plan = runs::Plan { launch, netns, filter, ports: proxied(listeners), held };
+    Ok((plan, attachment))
 }
 
-/// Writes `config.json` and `monitor.json`.
-pub(crate) fn write_bundle(
-    run: &Path,
-    document: &spec::runtime::Spec,
-    settings: &MonitorSettings,
-) -> Result<()> {
-    let path = run.join("config.json");
-    let bytes =
-        serde_json::to_vec(document).map_err(|source| Error::caused(Kind::Internal, source))?;
-    fs::write(&path, bytes).map_err(|source| file_error("write", &path, source))?;
-    settings.write(run).map_err(|source| Error::caused(Kind::Internal, source))
+/// What descriptors come along is filled in by whoever sends it.
+pub(crate) fn launch(
+    bundle: PathBuf,
+    settings: MonitorSettings,
+    document: spec::runtime::Spec,
+) -> Launch {
+    Launch { bundle, settings, document, netns: false, seccomp: false, attach: Vec::new() }
 }
 
-/// Starts a monitor from the sealed copy of our own program.
-pub(crate) fn spawn_monitor(engine: &Inner, run: &Path) -> Result<Spawned> {
-    let options =
-        SpawnOptions { program: &engine.program, bundle: run, cgroup: engine.monitors.as_deref() };
-    spawn(&options).map_err(|source| Error::caused(Kind::Internal, source))
+/// The seccomp filter of a run: compiled for our own runtime, as a section of the document for another.
+pub(crate) fn filter(
+    engine: &Inner,
+    spec: &ContainerSpec,
+    runtime: &RuntimeChoice,
+) -> Result<(Option<runs::Filter>, Option<spec::runtime::Seccomp>)> {
+    let security = SecurityOptions::parse(&spec.host.security_opt)?;
+    match runtime {
+        RuntimeChoice::Builtin => Ok((engine.filters.filter(engine, spec, &security)?, None)),
+        RuntimeChoice::External { .. } => {
+            Ok((None, super::filters::section(engine, spec, &security)?))
+        }
+    }
 }
 
 fn file_error(what: &str, path: &Path, source: io::Error) -> Error {
@@ -573,7 +510,12 @@ fn devices(record: &Record) -> Result<BTreeMap<String, Vec<DeviceNode>>> {
     Ok(found)
 }
 
-fn settings(engine: &Inner, record: &Record, run: &Path) -> Result<MonitorSettings> {
+fn settings(
+    engine: &Inner,
+    record: &Record,
+    run: &Path,
+    runtime: RuntimeChoice,
+) -> Result<MonitorSettings> {
     let spec = &record.spec;
     let snapshot = engine
         .store
@@ -581,7 +523,6 @@ fn settings(engine: &Inner, record: &Record, run: &Path) -> Result<MonitorSettin
         .map_err(|source| Error::caused(Kind::Internal, source))?;
     Ok(MonitorSettings {
         container: record.id,
-        config: run.join("config.json"),
         rootfs: Rootfs::Overlay {
             lowers: snapshot.lowers,
             upper: snapshot.upper,
@@ -605,10 +546,11 @@ fn settings(engine: &Inner, record: &Record, run: &Path) -> Result<MonitorSettin
         } else {
             ExitDurability::Fsync
         },
-        runtime: runtime_choice(engine, &spec.host.runtime, run)?,
+        runtime,
         cgroup: Some(PathBuf::from(derive::cgroup_path(&record.id, spec, &engine.config))),
         init: spec.host.init.unwrap_or(engine.config.init),
         resolver: may_resolve(&spec.host.network).then(|| run.join(net::zone::RESOLVER_FILE)),
+        zones: Some(engine.config.exec_root.join("networks")),
     })
 }
 
@@ -695,17 +637,37 @@ pub(crate) async fn take_back(engine: &Arc<Inner>, record: &Arc<Record>) -> Vec<
     .await
 }
 
-/// Removes what a run has on the host beside its network.
+/// Removes what a run has on the host beside its network: processes that outlived the first one, what
+/// another runtime keeps, the control group, the run directory. Blocking.
 pub(crate) fn remove_run(engine: &Inner, record: &Record) {
     let run = engine.config.run_dir(&record.id);
+    let group = cgroup(engine, record);
+    let runtime = runtime_choice(engine, &record.spec.host.runtime, &run);
+    end_run(engine, &record.id, &group, runtime.unwrap_or_default());
     if let Err(error) = fs::remove_dir_all(&run)
         && error.kind() != io::ErrorKind::NotFound
     {
         warn!(container = %record.id, path = %run.display(), error = chain(&error), "run directory left behind");
     }
-    // The monitor removes its group; this is for one that could not.
-    if let Err(error) = cgroup(engine, record).try_remove() {
-        tracing::debug!(container = %record.id, error = chain(&error), "control group stays for its monitor");
+}
+
+/// Kills what outlived a run's first process and removes the control group. Blocking.
+pub(crate) fn end_run(engine: &Inner, id: &Id, group: &Cgroup, runtime: RuntimeChoice) {
+    // Without a pid namespace there may be processes that outlived the first one.
+    if !group.processes().unwrap_or_default().is_empty()
+        && let Err(error) = group.kill()
+    {
+        warn!(run = %id, error = chain(&error), "processes left behind");
+    }
+    if runtime != RuntimeChoice::Builtin {
+        let bundle = engine.config.run_dir(id);
+        let delete = runs::Run::delete(&engine.launchers, *id, &bundle, runtime);
+        if let Err(error) = tokio::runtime::Handle::current().block_on(delete) {
+            warn!(run = %id, error = chain(&error), "the runtime's own state left behind");
+        }
+    }
+    if let Err(error) = group.remove() {
+        warn!(run = %id, error = chain(&error), "control group left behind");
     }
 }
 

@@ -8,7 +8,6 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use monitor::wire::Request;
 
 use super::{Attachment, Connected, Container, CreatedNetwork, NetworkInfo, NetworkRequest, words};
 use crate::Engine;
@@ -18,7 +17,7 @@ use crate::containers::resolv;
 use crate::containers::spec::EndpointSpec;
 use crate::containers::step::Phase;
 use crate::containers::task::View;
-use crate::containers::world::{blocking, files_in, hand_ports};
+use crate::containers::world::{blocking, files_in, proxied};
 use crate::error::{Error, Kind, Result};
 use crate::filters::Filters;
 
@@ -120,8 +119,8 @@ impl Engine {
             })
         })
         .await?;
-        match &view.link {
-            Some(link) if resolves => link.demand(&Request::Resolve, &[]).await,
+        match &view.supervised {
+            Some(run) if resolves => Ok(run.resolve().await?),
             Some(_) | None => Ok(()),
         }
     }
@@ -189,9 +188,9 @@ impl Engine {
         let old = view.attachment.clone().unwrap_or_default();
         let (was, is) =
             (networks.targets(&record.spec, &old)?, networks.targets(&record.spec, &now)?);
-        let Some(link) = view.link.as_ref().filter(|_| was != is) else { return Ok(now) };
+        let Some(run) = view.supervised.as_ref().filter(|_| was != is) else { return Ok(now) };
         if !was.addresses().is_empty() {
-            link.demand(&Request::Unpublish { to: was.addresses() }, &[]).await?;
+            run.unpublish(was.addresses()).await?;
         }
         let republish = move || {
             let hostname = &record.hostname;
@@ -199,7 +198,7 @@ impl Engine {
             networks.republish(&Container { id, name, spec, hostname })
         };
         let (attachment, listeners) = blocking(republish).await?;
-        hand_ports(link, &listeners).await?;
+        run.publish(&proxied(listeners)).await?;
         Ok(attachment)
     }
 
@@ -215,8 +214,10 @@ impl Engine {
             let (name, spec, hostname) = (record.name.as_str(), &record.spec, &record.hostname);
             networks.republish(&Container { id: record.id, name, spec, hostname })
         };
-        let outcome = match (blocking(back).await, &view.link) {
-            (Ok((_, listeners)), Some(link)) => hand_ports(link, &listeners).await,
+        let outcome = match (blocking(back).await, &view.supervised) {
+            (Ok((_, listeners)), Some(run)) => {
+                run.publish(&proxied(listeners)).await.map_err(Error::from)
+            }
             (outcome, _) => outcome.map(drop),
         };
         if let Err(error) = outcome {

@@ -14,26 +14,26 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use net::zone::Upstream;
+use rustix::net::{RecvFlags, SendFlags, SocketType};
 use sys::epoll::{Interest, Poller, Ready};
-use sys::namespace::Namespaces;
 
 mod message;
+mod sockets;
 mod tcp;
 mod zones;
 
+pub use self::sockets::Sockets;
+
 use self::message::{Code, Query, UDP_BYTES_MAX};
+use self::sockets::Far;
 use self::tcp::TcpClient;
 use self::zones::{Found, Zones};
 use crate::run::watch::{Kind, Watch};
-
-/// Where containers believe their name server to be.
-const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
 /// Servers tried for one question. Source: moby `libnetwork/resolver.go`, as are the next two.
 const UPSTREAMS_MAX: usize = 3;
@@ -58,19 +58,12 @@ const TCP: u32 = 1;
 #[derive(Debug)]
 pub struct Resolver {
     zones: Zones,
-    namespaces: Spaces,
+    far: Far,
     udp: Watch,
     tcp: Watch,
     questions: BTreeMap<u32, Question>,
     clients: BTreeMap<u32, TcpClient>,
     next_id: u32,
-}
-
-/// The container's network namespace and the host's.
-#[derive(Debug)]
-struct Spaces {
-    container: OwnedFd,
-    host: OwnedFd,
 }
 
 /// A question that an upstream server has over UDP.
@@ -82,8 +75,9 @@ struct Question {
     message: Vec<u8>,
     socket: Watch,
     sent_id: u16,
-    /// Which upstream has it.
+    /// Which upstream has it, and that one.
     upstream: usize,
+    server: Upstream,
     until: Instant,
 }
 
@@ -99,36 +93,25 @@ pub enum ResolverError {
 }
 
 impl Resolver {
-    /// Starts a name server in the network namespace `container`.
+    /// Starts a name server on `sockets`.
     ///
     /// # Errors
-    /// When its settings, its sockets or the redirection fail.
+    /// When its settings cannot be read or its sockets not be watched.
     pub fn open(
         settings: &Path,
-        container: OwnedFd,
+        sockets: Sockets,
         poller: &Poller,
     ) -> Result<Resolver, ResolverError> {
-        let sockets = |source| ResolverError::Sockets { source };
+        let failed = |source| ResolverError::Sockets { source };
         let zones = Zones::open(settings).map_err(|source| ResolverError::Settings { source })?;
-        let host = std::fs::File::open("/proc/thread-self/ns/net").map_err(sockets)?.into();
-        let namespaces = Spaces { container, host };
-        let (udp, tcp) = namespaces
-            .inside(|| {
-                let opened = open_sockets().map_err(sockets)?;
-                let (udp, tcp) =
-                    (port(&opened.0).map_err(sockets)?, port(&opened.1).map_err(sockets)?);
-                net::redirect::resolver(udp, tcp)
-                    .map_err(|source| ResolverError::Redirect { source })?;
-                Ok(opened)
-            })
-            .map_err(sockets)??;
+        let (udp, tcp, far) = sockets.into_parts();
         let mut udp = Watch::new(udp, Kind::Resolver, UDP);
         let mut tcp = Watch::new(tcp, Kind::Resolver, TCP);
-        udp.set(poller, Some(Interest::Read)).map_err(sockets)?;
-        tcp.set(poller, Some(Interest::Read)).map_err(sockets)?;
+        udp.set(poller, Some(Interest::Read)).map_err(failed)?;
+        tcp.set(poller, Some(Interest::Read)).map_err(failed)?;
         Ok(Resolver {
             zones,
-            namespaces,
+            far,
             udp,
             tcp,
             questions: BTreeMap::new(),
@@ -211,7 +194,7 @@ impl Resolver {
 
     /// Sends the question to the first server from `upstream` on that can be sent to.
     fn ask_from(
-        &self,
+        &mut self,
         id: u32,
         upstream: usize,
         client: SocketAddr,
@@ -219,21 +202,22 @@ impl Resolver {
         message: Vec<u8>,
         poller: &Poller,
     ) -> Option<Question> {
-        let servers = self.zones.settings.upstreams.iter().take(UPSTREAMS_MAX).enumerate();
-        for (upstream, server) in servers.skip(upstream) {
+        let servers: Vec<Upstream> =
+            self.zones.settings.upstreams.iter().take(UPSTREAMS_MAX).copied().collect();
+        for (upstream, server) in servers.into_iter().enumerate().skip(upstream) {
             let sent_id = random();
             let mut sent = message.clone();
             message::set_id(&mut sent, sent_id);
-            let opened = self.namespaces.connect(*server, SocketType::DGRAM).and_then(|socket| {
-                let mut socket = Watch::new(socket, Kind::Resolver, id);
-                socket.set(poller, Some(Interest::Read))?;
-                rustix::net::send(&socket, &sent, SendFlags::DONTWAIT)?;
-                Ok(socket)
-            });
-            if let Ok(socket) = opened {
+            let Ok(socket) = self.far.connect(server, SocketType::DGRAM) else { continue };
+            let mut socket = Watch::new(socket, Kind::Resolver, id);
+            let watched = socket.set(poller, Some(Interest::Read));
+            if watched.is_ok() && rustix::net::send(&socket, &sent, SendFlags::DONTWAIT).is_ok() {
                 let until = Instant::now() + UPSTREAM_PATIENCE;
-                return Some(Question { client, query, message, socket, sent_id, upstream, until });
+                let question =
+                    Question { client, query, message, socket, sent_id, upstream, server, until };
+                return Some(question);
             }
+            self.far.give_back(socket.take(poller), server, SocketType::DGRAM);
         }
         None
     }
@@ -241,8 +225,8 @@ impl Resolver {
     /// Gives the question to the next server; if there is none, the client gets `last`.
     fn ask_next(&mut self, id: u32, last: Option<&[u8]>, poller: &Poller) {
         let Some(question) = self.questions.remove(&id) else { return };
-        let Question { client, query, message, socket, upstream, .. } = question;
-        socket.close(poller);
+        let Question { client, query, message, socket, upstream, server, .. } = question;
+        self.far.give_back(socket.take(poller), server, SocketType::DGRAM);
         let new_id = self.take_id();
         match self.ask_from(new_id, upstream + 1, client, query.clone(), message, poller) {
             Some(question) => drop(self.questions.insert(new_id, question)),
@@ -271,8 +255,8 @@ impl Resolver {
             Code::ServerFailure | Code::Refused => self.ask_next(id, Some(message), poller),
             Code::Success | Code::Other => {
                 self.send(message, &question.client);
-                if let Some(question) = self.questions.remove(&id) {
-                    question.socket.close(poller);
+                if let Some(Question { socket, server, .. }) = self.questions.remove(&id) {
+                    self.far.give_back(socket.take(poller), server, SocketType::DGRAM);
                 }
             }
         }
@@ -283,52 +267,6 @@ impl Resolver {
         self.next_id += 1;
         id
     }
-}
-
-impl Spaces {
-    /// Runs `work` with the thread in the container's namespace.
-    fn inside<T>(&self, work: impl FnOnce() -> T) -> io::Result<T> {
-        sys::namespace::join(&self.container, Namespaces::NET)?;
-        let result = work();
-        sys::namespace::join(&self.host, Namespaces::NET)?;
-        Ok(result)
-    }
-
-    /// A socket on its way to a server, from where that is to be reached.
-    fn connect(&self, server: net::zone::Upstream, kind: SocketType) -> io::Result<OwnedFd> {
-        let open = || {
-            let family =
-                if server.server.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let socket = rustix::net::socket_with(family, kind, flags, None)?;
-            match rustix::net::connect(&socket, &server.server) {
-                Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(socket),
-                Err(error) => Err(error.into()),
-            }
-        };
-        match server.from {
-            net::zone::From::Host => open(),
-            net::zone::From::Container => self.inside(open)?,
-        }
-    }
-}
-
-fn open_sockets() -> io::Result<(OwnedFd, OwnedFd)> {
-    let open = |kind| -> io::Result<OwnedFd> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = rustix::net::socket_with(AddressFamily::INET, kind, flags, None)?;
-        rustix::net::bind(&socket, &SocketAddr::from((ADDRESS, 0)))?;
-        Ok(socket)
-    };
-    let (udp, tcp) = (open(SocketType::DGRAM)?, open(SocketType::STREAM)?);
-    rustix::net::listen(&tcp, 16)?;
-    Ok((udp, tcp))
-}
-
-fn port(socket: impl AsFd) -> io::Result<u16> {
-    let address = SocketAddr::try_from(rustix::net::getsockname(socket)?)?;
-    debug_assert_eq!(address.ip(), IpAddr::from(ADDRESS));
-    Ok(address.port())
 }
 
 /// Bits that an outsider cannot guess.

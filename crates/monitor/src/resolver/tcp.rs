@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use net::zone::Upstream;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, SocketType};
 use sys::epoll::{Interest, Poller, Ready};
@@ -25,17 +26,18 @@ const IDLE_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct TcpClient {
     near: Stream,
-    far: Option<Asked>,
+    far: Option<Question>,
     until: Instant,
 }
 
 #[derive(Debug)]
-struct Asked {
+struct Question {
     stream: Stream,
     query: Query,
     /// The length-prefixed query.
     frame: Vec<u8>,
     upstream: usize,
+    server: Upstream,
 }
 
 /// A connection that carries length-prefixed messages.
@@ -74,7 +76,7 @@ impl Resolver {
     /// A client's socket, or the upstream one of its question, has news.
     pub(super) fn client(&mut self, id: u32, news: Ready, poller: &Poller, scratch: &mut [u8]) {
         let owner = self.clients.iter().find_map(|(&owner, client)| {
-            let far = client.far.as_ref().is_some_and(|asked| asked.stream.id == id);
+            let far = client.far.as_ref().is_some_and(|question| question.stream.id == id);
             (owner == id || far).then_some(owner)
         });
         let Some(owner) = owner else { return };
@@ -86,7 +88,7 @@ impl Resolver {
         };
         match result {
             Ok(()) => drop(self.clients.insert(owner, client)),
-            Err(Over) => client.close(poller),
+            Err(Over) => self.close_client(client, poller),
         }
     }
 
@@ -96,7 +98,14 @@ impl Resolver {
         if client.far.is_some() && self.ask_next_tcp(&mut client, poller).is_ok() {
             self.clients.insert(id, client);
         } else {
-            client.close(poller);
+            self.close_client(client, poller);
+        }
+    }
+
+    fn close_client(&mut self, client: TcpClient, poller: &Poller) {
+        client.near.socket.close(poller);
+        if let Some(Question { stream, server, .. }) = client.far {
+            self.far.give_back(stream.socket.take(poller), server, SocketType::STREAM);
         }
     }
 
@@ -146,12 +155,12 @@ impl Resolver {
         let servers = self.zones.settings.upstreams.iter().take(UPSTREAMS_MAX).copied().enumerate();
         let servers: Vec<_> = servers.skip(upstream).collect();
         for (upstream, server) in servers {
-            let Ok(socket) = self.namespaces.connect(server, SocketType::STREAM) else { continue };
+            let Ok(socket) = self.far.connect(server, SocketType::STREAM) else { continue };
             let id = self.take_id();
             let Ok(mut stream) = Stream::open(socket, id, poller) else { continue };
             stream.unsent.extend_from_slice(&frame);
             if stream.watch(poller, true).is_ok() {
-                client.far = Some(Asked { stream, query, frame, upstream });
+                client.far = Some(Question { stream, query, frame, upstream, server });
                 client.until = Instant::now() + UPSTREAM_PATIENCE;
                 return Ok(());
             }
@@ -160,10 +169,10 @@ impl Resolver {
     }
 
     fn ask_next_tcp(&mut self, client: &mut TcpClient, poller: &Poller) -> Result<(), Over> {
-        let Some(Asked { stream, query, frame, upstream }) = client.far.take() else {
+        let Some(Question { stream, query, frame, upstream, server }) = client.far.take() else {
             return Ok(());
         };
-        stream.socket.close(poller);
+        self.far.give_back(stream.socket.take(poller), server, SocketType::STREAM);
         self.ask_tcp(client, query, frame, upstream + 1, poller)?;
         self.next_question(client, poller)
     }
@@ -175,20 +184,20 @@ impl Resolver {
         poller: &Poller,
         scratch: &mut [u8],
     ) -> Result<(), Over> {
-        let Some(asked) = &mut client.far else { return Ok(()) };
+        let Some(question) = &mut client.far else { return Ok(()) };
         let mut alive = Ok(());
         if news.writable {
-            alive = asked.stream.flush();
+            alive = question.stream.flush();
         }
         if alive.is_ok() && (news.readable || news.hung_up) {
-            alive = asked.stream.receive(scratch);
+            alive = question.stream.receive(scratch);
         }
-        let answer = asked.stream.take_frame();
+        let answer = question.stream.take_frame();
         if let Some(answer) =
-            answer.filter(|frame| asked.query.is_answered_by(asked.query.id, &frame[2..]))
+            answer.filter(|frame| question.query.is_answered_by(question.query.id, &frame[2..]))
         {
-            if let Some(asked) = client.far.take() {
-                asked.stream.socket.close(poller);
+            if let Some(Question { stream, server, .. }) = client.far.take() {
+                self.far.give_back(stream.socket.take(poller), server, SocketType::STREAM);
             }
             client.until = Instant::now() + IDLE_MAX;
             client.near.send(&answer[2..])?;
@@ -197,16 +206,7 @@ impl Resolver {
         if alive.is_err() {
             return self.ask_next_tcp(client, poller);
         }
-        asked.stream.watch(poller, true)
-    }
-}
-
-impl TcpClient {
-    fn close(self, poller: &Poller) {
-        self.near.socket.close(poller);
-        if let Some(asked) = self.far {
-            asked.stream.socket.close(poller);
-        }
+        question.stream.watch(poller, true)
     }
 }
 

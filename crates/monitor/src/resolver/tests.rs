@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::mpsc;
 
@@ -51,7 +51,10 @@ impl Fixture {
         let inside = netns.try_clone().unwrap();
         let thread = std::thread::spawn(move || {
             let poller = Poller::new().unwrap();
-            let mut resolver = Resolver::open(&settings_path, inside, &poller).unwrap();
+            let mut resolver = {
+                let sockets = Sockets::open(inside.as_fd()).unwrap();
+                Resolver::open(&settings_path, sockets, &poller).unwrap()
+            };
             started.send(()).unwrap();
             let (mut news, mut scratch) = (Vec::new(), vec![0; 64 << 10]);
             while stopped.try_recv().is_err() {

@@ -1,33 +1,24 @@
 //! Starting processes, by the `runtime` crate or another OCI runtime, behind one interface.
 
-use std::fs;
+use std::io::{Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use runtime::external::{External, Force};
 use runtime::{Cgroup, CgroupPlan, Init, LaunchRequest, OomWatch, RootfsMount, Stdio, UserRequest};
-use spec::runtime::{ConsoleSize, Spec};
+use spec::id::Id;
+use spec::runtime::ConsoleSize;
 use sys::process::Pid;
+use sys::seccomp::Program;
 
 use super::process::ChildEnds;
-use crate::settings::{MonitorSettings, Rootfs, RuntimeChoice};
-use crate::wire::ExecRequest;
+use crate::settings::{Rootfs, RuntimeChoice};
+use crate::wire::{Enter, Launch};
 
-/// How containers of this monitor are made.
+/// What is watched of a container's control group.
 #[derive(Debug)]
 pub struct Container {
-    maker: Maker,
     cgroup: Option<Cgroup>,
-    /// Compiled once, for the container and every exec in it.
-    seccomp: Option<sys::seccomp::Program>,
-    /// `--group-add`, which counts for every exec too: moby `daemon/exec_linux.go`.
-    groups: Vec<String>,
-}
-
-#[derive(Debug)]
-enum Maker {
-    Builtin,
-    External { runtime: External, id: String },
 }
 
 /// A process that runs.
@@ -48,13 +39,12 @@ pub struct Failure {
 
 /// Makes and starts the container. Without `ends` it gets a terminal.
 pub fn start(
-    settings: &MonitorSettings,
-    bundle: &Path,
+    launch: &Launch,
     netns: Option<BorrowedFd<'_>>,
+    seccomp: Option<&Program>,
     ends: Option<&ChildEnds>,
 ) -> Result<(Container, Started), Failure> {
-    let spec = read_spec(&settings.config)?;
-    let seccomp = compile_seccomp(&spec)?;
+    let Launch { bundle, settings, document: spec, .. } = launch;
     let rootfs = match &settings.rootfs {
         Rootfs::Overlay { lowers, upper, work } => RootfsMount::Overlay {
             lowers: lowers.clone(),
@@ -77,92 +67,83 @@ pub fn start(
         netns,
         user: user.as_ref(),
         init: sealed.as_ref().map_or(Init::Program, Init::Engine),
-        seccomp: seccomp.as_ref(),
-        ..LaunchRequest::new(&id, &spec, &rootfs, stdio, cgroup)
+        seccomp,
+        ..LaunchRequest::new(&id, spec, &rootfs, stdio, cgroup)
     };
-    let (maker, launched) = match &settings.runtime {
-        RuntimeChoice::Builtin => (Maker::Builtin, runtime::launch(&request)),
-        RuntimeChoice::External { program, args, root } => {
-            let runtime = External {
-                program: program.clone(),
-                arguments: args.clone(),
-                root: root.clone(),
-                scratch: bundle.join("external"),
-            };
-            let launched = runtime.launch(&request);
-            (Maker::External { runtime, id: id.clone() }, launched)
-        }
+    let launched = match external(&settings.runtime, bundle, "external") {
+        None => runtime::launch(&request),
+        Some(runtime) => runtime.launch(&request),
     };
     let launched =
         launched.map_err(|error| failure(error.kind.exit_code(), error.docker_text()))?;
     for warning in &launched.warnings {
         eprintln!("{warning}");
     }
-    let groups = settings.groups.clone();
-    let container = Container { maker, cgroup: launched.cgroup, seccomp, groups };
+    let container = Container { cgroup: launched.cgroup };
     let started = Started { pid: launched.pid, pidfd: launched.pidfd, terminal: launched.terminal };
     Ok((container, started))
 }
 
-impl Container {
-    /// Starts a further process beside the first one, which is `main`. Without `ends` it gets a
-    /// terminal.
-    pub fn exec(
-        &self,
-        main: (Pid, BorrowedFd<'_>),
-        exec: &ExecRequest,
-        ends: Option<&ChildEnds>,
-    ) -> Result<Started, Failure> {
-        let user = user_request(exec.user.as_ref(), &self.groups);
-        let request = runtime::ExecRequest {
-            pid: main.0,
-            pidfd: main.1,
-            process: &exec.process,
-            stdio: stdio(ends, exec.process.console_size),
-            cgroup: self.cgroup.as_ref(),
-            user: user.as_ref(),
-            seccomp: self.seccomp.as_ref(),
-            preserved_fds: 0,
-        };
-        let launched = match &self.maker {
-            Maker::Builtin => runtime::exec(&request),
-            Maker::External { runtime, id } => runtime.exec(id, &request),
-        };
-        let launched = launched
-            .map_err(|error| failure(error.kind.exec_exit_code(), error.docker_exec_text()))?;
-        Ok(Started { pid: launched.pid, pidfd: launched.pidfd, terminal: launched.terminal })
-    }
+/// Starts a further process in a container, whose first process is behind `pidfd`. Without `ends` it
+/// gets a terminal.
+pub fn exec(
+    enter: &Enter,
+    pidfd: BorrowedFd<'_>,
+    seccomp: Option<&Program>,
+    ends: Option<&ChildEnds>,
+) -> Result<Started, Failure> {
+    let other = |message: &str| Failure { exit_code: 128, message: message.to_owned() };
+    let user = user_request(enter.user.as_ref(), &enter.groups);
+    let cgroup = enter.cgroup.as_deref().map(Cgroup::find);
+    let request = runtime::ExecRequest {
+        pid: Pid::from_raw(enter.pid).ok_or_else(|| other("the container is not running"))?,
+        pidfd,
+        process: &enter.process,
+        stdio: stdio(ends, enter.process.console_size),
+        cgroup: cgroup.as_ref(),
+        user: user.as_ref(),
+        seccomp,
+        preserved_fds: 0,
+    };
+    let launched = match external(&enter.runtime, &enter.bundle, &format!("exec-{}", enter.exec)) {
+        None => runtime::exec(&request),
+        Some(runtime) => runtime.exec(&enter.container.to_string(), &request),
+    };
+    let launched = launched
+        .map_err(|error| failure(error.kind.exec_exit_code(), error.docker_exec_text()))?;
+    Ok(Started { pid: launched.pid, pidfd: launched.pidfd, terminal: launched.terminal })
+}
 
+/// Removes what another runtime keeps of a container that ended.
+///
+/// # Errors
+/// In that runtime's words.
+pub fn delete(bundle: &Path, container: &Id, runtime: &RuntimeChoice) -> Result<(), String> {
+    match external(runtime, bundle, "external") {
+        None => Ok(()),
+        Some(runtime) => {
+            runtime.delete(&container.to_string(), Force::Yes).map_err(|error| error.message)
+        }
+    }
+}
+
+/// `scratch` is a place of the caller's own in the bundle.
+fn external(runtime: &RuntimeChoice, bundle: &Path, scratch: &str) -> Option<External> {
+    match runtime {
+        RuntimeChoice::Builtin => None,
+        RuntimeChoice::External { program, args, root } => Some(External {
+            program: program.clone(),
+            arguments: args.clone(),
+            root: root.clone(),
+            scratch: bundle.join(scratch),
+        }),
+    }
+}
+
+impl Container {
     /// A watch for the out-of-memory killer, where the host has one.
     pub fn watch_oom(&self) -> Option<OomWatch> {
         self.cgroup.as_ref()?.watch_oom().ok()
-    }
-
-    /// Kills what is left and removes what the container had on the host.
-    pub fn remove(self) -> Result<(), String> {
-        let mut failures = Vec::new();
-        if let Some(cgroup) = &self.cgroup {
-            // Without a pid namespace there may be processes that outlived the first one.
-            if !cgroup.processes().unwrap_or_default().is_empty()
-                && let Err(error) = cgroup.kill()
-            {
-                failures.push(format!("cannot kill what is left: {error}"));
-            }
-        }
-        match &self.maker {
-            Maker::Builtin => {}
-            Maker::External { runtime, id } => {
-                if let Err(error) = runtime.delete(id, Force::Yes) {
-                    failures.push(error.message);
-                }
-            }
-        }
-        if let Some(cgroup) = &self.cgroup
-            && let Err(error) = cgroup.remove()
-        {
-            failures.push(format!("cannot remove the control group: {error}"));
-        }
-        if failures.is_empty() { Ok(()) } else { Err(failures.join("; ")) }
     }
 }
 
@@ -186,24 +167,14 @@ fn user_request(user: Option<&String>, groups: &[String]) -> Option<UserRequest>
     Some(UserRequest { user: user.cloned().unwrap_or_default(), groups: groups.to_vec() })
 }
 
-fn read_spec(path: &Path) -> Result<Spec, Failure> {
-    let other = |message| Failure { exit_code: 128, message };
-    let bytes = fs::read(path).map_err(|error| {
-        other(format!("cannot read the container's configuration {path:?}: {error}"))
-    })?;
-    serde_json::from_slice(&bytes).map_err(|error| {
-        other(format!("the container's configuration {path:?} is malformed: {error}"))
-    })
-}
-
-fn compile_seccomp(spec: &Spec) -> Result<Option<sys::seccomp::Program>, Failure> {
-    let Some(seccomp) = spec.linux.as_ref().and_then(|linux| linux.seccomp.as_ref()) else {
-        return Ok(None);
-    };
-    match runtime::seccomp::compile(seccomp) {
-        Ok(program) => Ok(Some(program)),
-        Err(error) => Err(Failure { exit_code: 128, message: error.to_string() }),
-    }
+/// The compiled filter that another process wrote into a file.
+pub fn read_program(file: &OwnedFd) -> Result<Program, Failure> {
+    let other = |message: String| Failure { exit_code: 128, message };
+    let mut bytes = Vec::new();
+    let mut file = std::fs::File::from(file.try_clone().map_err(|error| other(error.to_string()))?);
+    let read = file.rewind().and_then(|()| file.read_to_end(&mut bytes));
+    read.map_err(|error| other(format!("cannot read the seccomp filter: {error}")))?;
+    Program::from_bytes(&bytes).ok_or_else(|| other("the seccomp filter is malformed".to_owned()))
 }
 
 fn seal() -> Result<runtime::seal::Sealed, Failure> {

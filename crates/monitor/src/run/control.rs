@@ -1,14 +1,14 @@
 //! One control connection: requests in, events out, none of it waiting.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use sys::epoll::{Interest, Poller};
 
 use super::watch::{Kind, Watch};
-use crate::wire::{self, Asked, Decoder, Event};
+use crate::wire::{self, Decoder, Event, ReceivedRequest};
 
 /// A daemon that leaves this much unread is cut off; it finds everything again by `State`.
 const UNSENT_BYTES_MAX: usize = 1 << 20;
@@ -34,7 +34,7 @@ impl Control {
     }
 
     /// Takes what has arrived; the requests that came before an end still count.
-    pub fn receive(&mut self) -> (Vec<Asked>, Result<(), Closed>) {
+    pub fn receive(&mut self) -> (Vec<ReceivedRequest>, Result<(), Closed>) {
         let mut bytes = [0; 16 << 10];
         let mut end = Ok(());
         loop {
@@ -53,22 +53,44 @@ impl Control {
                 }
             }
         }
-        let mut asked = Vec::new();
+        let mut requests = Vec::new();
         loop {
             match self.decoder.next_request() {
-                Ok(Some(request)) => asked.push(request),
-                Ok(None) => return (asked, end),
+                Ok(Some(request)) => requests.push(request),
+                Ok(None) => return (requests, end),
                 Err(error) => {
                     eprintln!("a control connection is cut off: {error}");
-                    return (asked, Err(Closed));
+                    return (requests, Err(Closed));
                 }
             }
         }
     }
 
-    /// Sends an event, or keeps it for [`Control::flush`].
-    pub fn send(&mut self, re: Option<u64>, event: &Event, poller: &Poller) -> Result<(), Closed> {
-        self.unsent.extend_from_slice(&wire::encode_event(re, event));
+    /// Sends an event, or keeps it for [`Control::flush`]; one with descriptors goes now or not at all.
+    pub fn send(
+        &mut self,
+        re: Option<u64>,
+        event: &Event,
+        fds: &[BorrowedFd<'_>],
+        poller: &Poller,
+    ) -> Result<(), Closed> {
+        let frame = wire::encode_event(re, event, fds.len());
+        if fds.is_empty() {
+            self.unsent.extend_from_slice(&frame);
+            return self.flush(poller);
+        }
+        // They ride on the first byte of their own frame.
+        self.flush(poller)?;
+        if !self.unsent.is_empty() {
+            return Err(Closed);
+        }
+        let sent = loop {
+            match sys::socket::send_with_fds(&self.socket, &frame, fds) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                sent => break sent.map_err(|_| Closed)?,
+            }
+        };
+        self.unsent.extend_from_slice(&frame[sent..]);
         self.flush(poller)
     }
 

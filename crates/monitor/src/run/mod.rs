@@ -1,26 +1,29 @@
-//! The process `tug monitor DIR`: one thread, one loop.
+//! A launcher that becomes the supervisor of a container: one thread, one loop.
 //!
 //! ```text
-//! Waiting ──Start──▶ Running ──exit──▶ Draining ──streams ended, or 2 s──▶ Told ──▶ Leaving ──▶ gone
-//!    │                                 exit record, control   the daemon has
-//!    │                                 group removed, events  hung up, or 5 s
-//!    └─ start failed, or the daemon died before Start ─▶ Leaving
+//! Waiting ──Launch──▶ Running ──exit──▶ Draining ──streams ended, or 2 s──▶ Told ──▶ Leaving ──▶ gone
+//!    │     rights are                   exit record, event     the daemon has
+//!    │     given up                                            hung up, or 5 s
+//!    ├─ Enter ─▶ an exec is waited for: [`crate::launcher::enter`]
+//!    └─ start failed, or the daemon died before Launch ─▶ Leaving
 //! ```
 //!
 //! While Told, clients' streams stay open: whoever sees one end and asks the daemon finds the end
 //! recorded, for a daemon hangs up once it has. While Leaving, clients get the rest of the output,
 //! for as long as they keep reading it.
 //!
+//! From Running on the process is confined ([`crate::confine`]): it sees its own two directories and the
+//! zones, and has no right to signal, to enter or to remove anything. What is left of a container when
+//! it has ended (its control group, processes that outlived the first one) is the daemon's to remove.
+//!
 //! Always true: losing control connections changes nothing once the container runs; signals end
 //! nothing here but zombies; one slow client holds back its own process only.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -29,20 +32,22 @@ use sys::epoll::{Interest, Poller, Ready};
 use sys::process::{Exit, Pid};
 
 mod attached;
-mod container;
+pub(crate) mod container;
 mod control;
+mod launch;
 pub mod process;
 mod requests;
 mod streams;
 pub mod watch;
 
 use self::attached::Attached;
-use self::container::Container;
 use self::control::Control;
 use self::process::Process;
 use self::watch::{Kind, source, token};
 use crate::client::SOCKET_NAME;
 use crate::exit::{self, ExitRecord};
+use crate::launcher::Heirloom;
+use crate::launcher::enter::Entered;
 use crate::logs::LogWriter;
 use crate::proxy::Proxy;
 use crate::resolver::Resolver;
@@ -67,9 +72,13 @@ const FINISHED_MAX: usize = 500;
 /// The first process's id in [`Monitor::processes`].
 const MAIN: u32 = 0;
 
-struct Monitor {
-    settings: MonitorSettings,
+struct Monitor<'a> {
+    heirloom: &'a Heirloom,
+    /// Of the container that was launched.
+    settings: Option<MonitorSettings>,
     bundle: PathBuf,
+    /// The exec that was started instead.
+    entered: Option<Entered>,
     poller: Poller,
     phase: Phase,
     listener: Option<UnixListener>,
@@ -82,10 +91,8 @@ struct Monitor {
     /// Given to connections, clients and processes; never twice.
     next_id: u32,
     log: Option<LogWriter>,
-    container: Option<Container>,
     oom: Option<OomWatch>,
     oom_killed: bool,
-    netns: Option<OwnedFd>,
     resolver: Option<Resolver>,
     proxy: Proxy,
     scratch: Vec<u8>,
@@ -114,32 +121,23 @@ enum Phase {
     },
 }
 
-/// The monitor process; `args` are what follows the word `monitor`. Its stdin is the control
-/// connection of whoever spawned it.
-pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match Monitor::open(args).and_then(|mut monitor| monitor.run()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            eprintln!("{message}");
-            ExitCode::FAILURE
+/// Serves the daemon at the other end of `control`, until what it asked for is over.
+pub(crate) fn serve(control: OwnedFd, heirloom: &Heirloom) -> Result<(), String> {
+    let mut monitor = Monitor::open(control, heirloom)?;
+    monitor.run()?;
+    match monitor.entered.take() {
+        None => Ok(()),
+        Some(entered) => {
+            // Its descriptors are of no use any more.
+            drop(monitor);
+            entered.wait(heirloom)
         }
     }
 }
 
-impl Monitor {
-    fn open(args: impl IntoIterator<Item = OsString>) -> Result<Monitor, String> {
-        let (bundle, cgroup) = parse(args)?;
+impl Monitor<'_> {
+    fn open(control: OwnedFd, heirloom: &Heirloom) -> Result<Monitor<'_>, String> {
         let said = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
-        // Fails only for the leader of a group, who has left its terminal's session already.
-        let _leader = rustix::process::setsid();
-        // What the daemon's directory is on may be unmounted while we live.
-        rustix::process::chdir("/").map_err(|error| said("cannot go to /")(error.into()))?;
-        if let Some(cgroup) = cgroup
-            && let Err(error) = std::fs::write(cgroup.join("cgroup.procs"), "0")
-        {
-            eprintln!("cannot move to the monitors' control group {cgroup:?}: {error}");
-        }
-        let control = take_stdin().map_err(said("cannot take the control connection"))?;
         let signals = sys::epoll::signals(&[
             libc_signal::HUP,
             libc_signal::INT,
@@ -149,14 +147,16 @@ impl Monitor {
             libc_signal::WINCH,
         ])
         .map_err(said("cannot block signals"))?;
-        sys::process::set_subreaper().map_err(said("cannot become a reaper"))?;
-        let settings = MonitorSettings::read(&bundle).map_err(|error| chain(&error))?;
         let poller = Poller::new().map_err(said("cannot make an epoll set"))?;
-        let listener = listen(&bundle).map_err(said("cannot listen on the control socket"))?;
+        poller
+            .add(&signals, token(Kind::Signals, 0), Interest::Read)
+            .map_err(said("cannot watch signals"))?;
         let mut monitor = Monitor {
+            heirloom,
             proxy: Proxy::new(),
-            settings,
-            bundle,
+            settings: None,
+            bundle: PathBuf::new(),
+            entered: None,
             poller,
             phase: Phase::Waiting,
             listener: None,
@@ -167,24 +167,16 @@ impl Monitor {
             finished: VecDeque::new(),
             next_id: MAIN + 1,
             log: None,
-            container: None,
             oom: None,
             oom_killed: false,
-            netns: None,
             resolver: None,
             scratch: vec![0; SCRATCH_BYTES],
         };
-        monitor
-            .watch_all(listener, control)
-            .map_err(said("cannot watch the control connection"))?;
+        monitor.add_control(control).map_err(said("cannot watch the control connection"))?;
+        let own = sys::process::open_process(rustix::process::getpid())
+            .map_err(said("cannot open a handle on itself"))?;
+        monitor.push(&Event::Ready, &[own.as_fd()]);
         Ok(monitor)
-    }
-
-    fn watch_all(&mut self, listener: UnixListener, control: OwnedFd) -> io::Result<()> {
-        self.poller.add(&self.signals, token(Kind::Signals, 0), Interest::Read)?;
-        self.poller.add(&listener, token(Kind::Listener, 0), Interest::Read)?;
-        self.listener = Some(listener);
-        self.add_control(control)
     }
 
     fn run(&mut self) -> Result<(), String> {
@@ -237,6 +229,7 @@ impl Monitor {
                 self.reap();
             }
             Kind::Oom => self.look_for_oom(),
+            Kind::Exit => self.exec_status(id),
             Kind::Stdout => self.output(id, crate::logs::Stream::Stdout),
             Kind::Stderr => self.output(id, crate::logs::Stream::Stderr),
             Kind::Stdin => self.stdin_ready(id),
@@ -284,8 +277,8 @@ impl Monitor {
                 .map(|process| process.id);
             match known {
                 Some(MAIN) => self.main_ended(exit),
-                Some(id) => self.exec_ended(id, exit),
-                None => {}
+                // Execs are children of their launchers.
+                Some(_) | None => {}
             }
         }
     }
@@ -302,9 +295,10 @@ impl Monitor {
         self.watch_process(MAIN);
     }
 
-    /// Ends the container's affairs: log, record, control group; then tells of it.
+    /// Ends the container's affairs: log and record; then tells of it.
     fn finish(&mut self) {
         let Phase::Draining { pid, started_at, finished_at, exit, .. } = self.phase else { return };
+        let Some(settings) = self.settings.clone() else { return };
         for stream in [crate::logs::Stream::Stdout, crate::logs::Stream::Stderr] {
             self.close_output(MAIN, stream);
         }
@@ -316,10 +310,9 @@ impl Monitor {
         // The next run's monitor uses the same names, and may come as soon as the exit is told.
         self.unlisten();
         self.stop_services();
-        let error = self.container.take().and_then(|container| container.remove().err());
         let record = ExitRecord {
             version: exit::VERSION,
-            container: self.settings.container,
+            container: settings.container,
             pid: pid.as_raw_nonzero().get(),
             exit_code: exit.code(),
             signal: match exit {
@@ -329,12 +322,12 @@ impl Monitor {
             oom_killed: self.oom_killed,
             started_at,
             finished_at,
-            error,
+            error: None,
         };
-        if let Err(error) = record.write(&self.settings.exit_record, self.settings.durability) {
+        if let Err(error) = record.write(&settings.exit_record, settings.durability) {
             eprintln!("{}", chain(&error));
         }
-        self.tell(&Event::Exited(record));
+        self.push(&Event::Exited(record), &[]);
         self.phase = Phase::Told { until: Instant::now() + TOLD_MAX };
         self.leave_if_settled(Instant::now());
     }
@@ -358,6 +351,9 @@ impl Monitor {
     }
 
     fn has_left(&self) -> bool {
+        if self.entered.is_some() {
+            return !self.controls.values().any(Control::is_behind);
+        }
         match self.phase {
             Phase::Waiting => self.controls.is_empty(),
             Phase::Running { .. } | Phase::Draining { .. } | Phase::Told { .. } => false,
@@ -372,7 +368,6 @@ impl Monitor {
     fn stop_services(&mut self) {
         self.resolver = None;
         self.proxy = Proxy::new();
-        self.netns = None;
     }
 
     fn unlisten(&mut self) {
@@ -386,7 +381,7 @@ impl Monitor {
         let kills = self.oom.as_mut().map_or(0, |oom| oom.take().unwrap_or(0));
         if kills > 0 {
             self.oom_killed = true;
-            self.tell(&Event::Oom);
+            self.push(&Event::Oom, &[]);
         }
     }
 
@@ -413,6 +408,8 @@ impl Monitor {
     }
 }
 
+const SIGKILL: i32 = rustix::process::Signal::KILL.as_raw();
+
 /// Signal numbers, the same on every architecture that Linux calls asm-generic.
 mod libc_signal {
     use rustix::process::Signal;
@@ -425,30 +422,6 @@ mod libc_signal {
     pub const WINCH: i32 = Signal::WINCH.as_raw();
 }
 
-fn parse(args: impl IntoIterator<Item = OsString>) -> Result<(PathBuf, Option<PathBuf>), String> {
-    let usage = || "usage: tug monitor DIRECTORY [--cgroup PATH]".to_owned();
-    let mut args = args.into_iter();
-    let bundle = args.next().ok_or_else(usage)?.into();
-    let cgroup = match args.next() {
-        None => None,
-        Some(flag) if flag == "--cgroup" => Some(args.next().ok_or_else(usage)?.into()),
-        Some(_) => return Err(usage()),
-    };
-    if args.next().is_some() {
-        return Err(usage());
-    }
-    Ok((bundle, cgroup))
-}
-
-/// Moves stdin elsewhere, with /dev/null in its place, so that nothing is ever read from it.
-fn take_stdin() -> io::Result<OwnedFd> {
-    use rustix::fs::{Mode, OFlags};
-    let control = io::stdin().as_fd().try_clone_to_owned()?;
-    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-    rustix::stdio::dup2_stdin(&null)?;
-    Ok(control)
-}
-
 fn listen(bundle: &Path) -> io::Result<UnixListener> {
     let path = bundle.join(SOCKET_NAME);
     match std::fs::remove_file(&path) {
@@ -459,7 +432,7 @@ fn listen(bundle: &Path) -> io::Result<UnixListener> {
 }
 
 /// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 use spec::runtime::ConsoleSize;
@@ -16,6 +16,9 @@ use sys::process::{Exit, Pid};
 use super::watch::{Kind, Watch};
 use crate::logs::Stream;
 use crate::wire::Target;
+
+/// The exit code of a process whose end nobody saw, as of one that was killed.
+const LAUNCHER_LOST: i32 = 137;
 
 /// The container's ends of its standard streams.
 #[derive(Debug)]
@@ -38,6 +41,8 @@ pub struct Process {
     /// stdout (or the terminal) and stderr.
     outputs: [Option<Watch>; 2],
     stdin: Option<Watch>,
+    /// Brings the exit code of a process that is a launcher's child.
+    status: Option<Watch>,
     /// What stdin did not take yet; while there is any, clients are not read.
     unwritten: Vec<u8>,
     /// Close stdin once nothing is unwritten.
@@ -85,15 +90,6 @@ pub fn pipes(stdin: bool) -> io::Result<(OurEnds, ChildEnds)> {
     Ok((ours, ChildEnds { stdin: child_stdin, stdout, stderr }))
 }
 
-/// Streams for a process that nobody listens to.
-///
-/// # Errors
-/// When descriptors run out.
-pub fn silence() -> io::Result<ChildEnds> {
-    let open = || rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty());
-    Ok(ChildEnds { stdin: None, stdout: open()?, stderr: open()? })
-}
-
 /// Makes our end of a pipe or terminal never wait.
 pub fn nonblocking(fd: impl AsFd) -> io::Result<()> {
     let flags = rustix::fs::fcntl_getfl(&fd)?;
@@ -121,6 +117,7 @@ impl Process {
                 ends.stderr.map(|fd| Watch::new(fd, Kind::Stderr, id)),
             ],
             stdin: ends.stdin.map(|fd| Watch::new(fd, Kind::Stdin, id)),
+            status: None,
             unwritten: Vec::new(),
             ending: false,
             held: false,
@@ -144,6 +141,31 @@ impl Process {
         let stdin = Some(master.try_clone()?);
         let ends = OurEnds { stdin, stdout: Some(master), stderr: None };
         Ok(Process { tty: true, ..Process::new(id, target, pid, pidfd, ends) })
+    }
+
+    /// Learns of the end through `socket`: four bytes, or its end without any.
+    ///
+    /// # Errors
+    /// When descriptors run out.
+    pub fn watch_status(&mut self, socket: OwnedFd, poller: &Poller) -> io::Result<()> {
+        nonblocking(&socket)?;
+        let mut status = Watch::new(socket, Kind::Exit, self.id);
+        status.set(poller, Some(Interest::Read))?;
+        self.status = Some(status);
+        Ok(())
+    }
+
+    /// The exit code, once it is there.
+    pub fn read_status(&mut self, poller: &Poller) -> Option<i32> {
+        let mut bytes = [0; 4];
+        match rustix::io::read(self.status.as_ref()?, &mut bytes) {
+            Err(Errno::AGAIN | Errno::INTR) => return None,
+            Ok(4) => {}
+            // The launcher was killed; nobody can say how the process ended.
+            Ok(_) | Err(_) => bytes = LAUNCHER_LOST.to_ne_bytes(),
+        }
+        self.status.take()?.close(poller);
+        Some(i32::from_ne_bytes(bytes))
     }
 
     /// Whether input can be taken now.
@@ -276,7 +298,9 @@ impl Process {
 
     /// Closes everything that is left.
     pub fn close(mut self, poller: &Poller) {
-        for watch in self.outputs.iter_mut().filter_map(Option::take).chain(self.stdin.take()) {
+        for watch in self.outputs.iter_mut().filter_map(Option::take).chain(self.stdin.take())
+            .chain(self.status.take())
+        {
             watch.close(poller);
         }
     }

@@ -15,7 +15,7 @@ use crate::wire::{DetachCause, Event, ExecState, Target};
 /// Reads of one output before others get their turn.
 const TURN_READS: usize = 4;
 
-impl Monitor {
+impl Monitor<'_> {
     /// An output of process `id` is ready.
     pub(super) fn output(&mut self, id: u32, stream: Stream) {
         let mut scratch = std::mem::take(&mut self.scratch);
@@ -167,7 +167,7 @@ impl Monitor {
                 let Some(client) = self.clients.get(&id) else { return };
                 let target = self.processes.get(&client.process).map(|process| process.target);
                 if let Some(target) = target {
-                    self.tell(&Event::Detached { target, cause: DetachCause::Keys });
+                    self.push(&Event::Detached { target, cause: DetachCause::Keys }, &[]);
                 }
                 self.finish_client(id);
             }
@@ -215,7 +215,7 @@ impl Monitor {
         }
         self.watch_process(process_id);
         if !closing {
-            self.tell(&Event::Detached { target, cause: DetachCause::HungUp });
+            self.push(&Event::Detached { target, cause: DetachCause::HungUp }, &[]);
         }
     }
 
@@ -226,7 +226,14 @@ impl Monitor {
         }
     }
 
-    pub(super) fn exec_ended(&mut self, id: u32, exit: Exit) {
+    /// The launcher of an exec tells its exit code, or is gone without.
+    pub(super) fn exec_status(&mut self, id: u32) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let Some(code) = process.read_status(&self.poller) else { return };
+        self.exec_ended(id, Exit::Code(code));
+    }
+
+    fn exec_ended(&mut self, id: u32, exit: Exit) {
         let Some(process) = self.processes.get_mut(&id) else { return };
         process.exit = Some(exit);
         process.drain_until = Some(Instant::now() + DRAIN_MAX);
@@ -234,8 +241,8 @@ impl Monitor {
         let pid = process.pid.as_raw_nonzero().get();
         self.remember_exec(ExecState { exec, pid, exit_code: Some(exit.code()) });
         self.watch_process(id);
-        // Told before its clients see the end, since they ask for the code then.
-        self.tell(&Event::ExecExited { exec, exit_code: exit.code() });
+        // Before its clients see the end, since they ask for the code then.
+        self.push(&Event::ExecExited { exec, exit_code: exit.code() }, &[]);
     }
 
     /// Keeps how an exec ended, or why it did not start, for a daemon that asks later.

@@ -27,9 +27,11 @@ pub enum Kind {
     Control,
     Resolver,
     Proxy,
+    /// Brings the exit code of a process that a launcher started.
+    Exit,
 }
 
-const KINDS: [Kind; 10] = [
+const KINDS: [Kind; 11] = [
     Kind::Listener,
     Kind::Signals,
     Kind::Oom,
@@ -40,6 +42,7 @@ const KINDS: [Kind; 10] = [
     Kind::Control,
     Kind::Resolver,
     Kind::Proxy,
+    Kind::Exit,
 ];
 
 /// The token of one descriptor.
@@ -82,9 +85,15 @@ impl Watch {
     }
 
     /// Takes it out of the set and closes it.
-    pub fn close(mut self, poller: &Poller) {
+    pub fn close(self, poller: &Poller) {
+        drop(self.take(poller));
+    }
+
+    /// Takes it out of the set.
+    pub fn take(mut self, poller: &Poller) -> OwnedFd {
         // What is not in the set any more needs no removal.
         let _already_out = self.set(poller, None);
+        self.fd
     }
 }
 

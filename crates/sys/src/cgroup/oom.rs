@@ -3,9 +3,9 @@
 //! Version 1 rings an eventfd registered at memory.oom_control; version 2 modifies memory.events,
 //! which inotify reports. Either way the bell only says "look": the truth is the counter of kills.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read, Seek};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fs::inotify;
@@ -18,7 +18,8 @@ use super::{Cgroup, write_file};
 #[derive(Debug)]
 pub struct OomWatch {
     bell: OwnedFd,
-    counter: PathBuf,
+    /// Open, so that it can be read by a process that sees no path any more.
+    counter: File,
     seen: u64,
 }
 
@@ -30,14 +31,14 @@ impl OomWatch {
             let bell =
                 inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
             inotify::add_watch(&bell, &counter, inotify::WatchFlags::MODIFY)?;
-            return Ok(Self { bell, counter, seen: 0 });
+            return Ok(Self { bell, counter: File::open(counter)?, seen: 0 });
         }
         let counter = directory.join("memory.oom_control");
         let bell = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         let control = rustix::fs::open(&counter, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         let line = format!("{} {}", bell.as_raw_fd(), control.as_raw_fd());
         write_file(&directory.join("cgroup.event_control"), &line)?;
-        Ok(Self { bell, counter, seen: 0 })
+        Ok(Self { bell, counter: File::from(control), seen: 0 })
     }
 
     /// Silences the bell and tells how often memory ran out since the last call: processes that were
@@ -51,7 +52,10 @@ impl OomWatch {
         while rustix::io::read(&self.bell, &mut buffer).is_ok_and(|count| count > 0) {
             rang = true;
         }
-        let now = table(&std::fs::read_to_string(&self.counter)?);
+        let mut text = String::new();
+        self.counter.rewind()?;
+        self.counter.read_to_string(&mut text)?;
+        let now = table(&text);
         let kills = get(&now, "oom_kill");
         let new = kills.saturating_sub(self.seen);
         self.seen = kills;

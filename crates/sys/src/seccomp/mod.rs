@@ -231,6 +231,38 @@ impl Program {
         Ok(Program { instructions, flags })
     }
 
+    /// The program in a form for another process of this machine: flags, then the instructions as
+    /// the kernel takes them.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.flags.to_ne_bytes().to_vec();
+        for instruction in &self.instructions {
+            bytes.extend(instruction.code.to_ne_bytes());
+            bytes.extend([instruction.jump_true, instruction.jump_false]);
+            bytes.extend(instruction.operand.to_ne_bytes());
+        }
+        bytes
+    }
+
+    /// What [`Program::to_bytes`] made; `None` for anything of another length. The kernel checks the
+    /// instructions when they are installed.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Program> {
+        let (flags, rest) = bytes.split_first_chunk::<4>()?;
+        let (chunks, rest) = rest.as_chunks::<8>();
+        if !rest.is_empty() || chunks.is_empty() {
+            return None;
+        }
+        let instruction = |chunk: &[u8; 8]| Instruction {
+            code: u16::from_ne_bytes([chunk[0], chunk[1]]),
+            jump_true: chunk[2],
+            jump_false: chunk[3],
+            operand: u32::from_ne_bytes([chunk[4], chunk[5], chunk[6], chunk[7]]),
+        };
+        let instructions = chunks.iter().map(instruction).collect();
+        Some(Program { instructions, flags: u32::from_ne_bytes(*flags) })
+    }
+
     /// Number of BPF instructions.
     pub fn len(&self) -> usize {
         self.instructions.len()

@@ -1,0 +1,160 @@
+//! Starting a run: a launcher gets the workload, and becomes its supervisor.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use monitor::client::Launcher;
+use monitor::wire::{Event, Launch, Request};
+use rustix::fs::{MemfdFlags, SealFlags};
+use tokio::sync::{Notify, mpsc};
+
+use crate::exec::Client;
+use crate::link::{Link, Notice};
+use crate::{Error, Launchers, Process, ProxyPort, Refusal, Result, Run};
+
+/// Most descriptors that one message may carry, with room to spare: unix(7), SCM_MAX_FD is 253.
+pub(crate) const FDS_MAX: usize = 200;
+/// Clients that come with the start; further ones are handed over as soon as it has succeeded.
+const CLIENTS_MAX: usize = 128;
+
+/// Everything that a launcher needs to start a run.
+#[derive(Debug)]
+pub struct Plan {
+    pub launch: Launch,
+    pub netns: Option<OwnedFd>,
+    pub filter: Option<Filter>,
+    /// Published ports with the sockets that listen (UDP: are bound) for them.
+    pub ports: Vec<(ProxyPort, OwnedFd)>,
+    /// Kept open until the run has started, since the document names them by path.
+    pub held: Vec<OwnedFd>,
+}
+
+/// A run that just began.
+#[derive(Debug)]
+pub struct Started {
+    pub run: Arc<Run>,
+    pub notices: mpsc::UnboundedReceiver<Notice>,
+    pub pid: i32,
+    pub at: Timestamp,
+    /// Clients that did not come with the start.
+    pub left: Vec<Client>,
+}
+
+/// A compiled seccomp filter, in a sealed file that every start shares.
+#[derive(Debug, Clone)]
+pub struct Filter {
+    file: Arc<OwnedFd>,
+}
+
+impl Filter {
+    /// # Errors
+    /// When memory is short.
+    pub fn new(program: &sys::seccomp::Program) -> Result<Filter> {
+        let failed = |error: rustix::io::Errno| Error::Filter { source: error.into() };
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let file = rustix::fs::memfd_create("seccomp", flags).map_err(failed)?;
+        let mut bytes = &program.to_bytes()[..];
+        while !bytes.is_empty() {
+            let count = rustix::io::write(&file, bytes).map_err(failed)?;
+            bytes = &bytes[count..];
+        }
+        let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+        rustix::fs::fcntl_add_seals(&file, seals).map_err(failed)?;
+        Ok(Filter { file: Arc::new(file) })
+    }
+
+    pub(crate) fn file(&self) -> Result<OwnedFd> {
+        self.file.try_clone().map_err(|source| Error::Filter { source })
+    }
+}
+
+/// A launcher, without keeping the caller's thread.
+pub(crate) async fn launcher(launchers: &Arc<Launchers>) -> Result<Launcher> {
+    if let Some(launcher) = launchers.try_take() {
+        return Ok(launcher);
+    }
+    let launchers = Arc::clone(launchers);
+    let taken = tokio::task::spawn_blocking(move || launchers.take()).await;
+    taken.map_err(|_| Error::Ended)?.map_err(|source| Error::Launcher { source })
+}
+
+/// Makes the next launchers while nobody waits for one.
+pub(crate) fn refill(launchers: &Arc<Launchers>) {
+    if let Err(error) = launchers.fill() {
+        tracing::warn!(error = crate::chain(&error), "no launchers made ahead");
+    }
+}
+
+/// Starts a run, unless `abandoned`.
+///
+/// # Errors
+/// The outer ones are of the machinery, the inner ones the user's. Then nothing runs.
+pub async fn start(
+    launchers: &Arc<Launchers>,
+    plan: Plan,
+    clients: Vec<Client>,
+    abandoned: &Notify,
+) -> Result<std::result::Result<Started, Refusal>> {
+    let launcher = launcher(launchers).await?;
+    let pidfd = launcher.pidfd.try_clone().map_err(|source| Error::Watch { source })?;
+    let (link, notices) = Link::start(launcher.connection, launcher.pidfd)?;
+    let outcome = tokio::select! {
+        outcome = launch(&link, plan, clients) => outcome,
+        () = abandoned.notified() => Err(Error::Abandoned),
+    };
+    refill(launchers);
+    match outcome {
+        Ok(Ok((run, pid, at, left))) => Ok(Ok(Started { run, notices, pid, at, left })),
+        failed => {
+            // A launcher that has not started anything has nothing to lose.
+            let _gone = sys::process::signal_process(&pidfd, crate::run::SIGKILL);
+            failed.map(|refused| refused.map(|(run, pid, at, left)| Started { run, notices, pid, at, left }))
+        }
+    }
+}
+
+type Begun = (Arc<Run>, i32, Timestamp, Vec<Client>);
+
+async fn launch(
+    link: &Arc<Link>,
+    mut plan: Plan,
+    mut clients: Vec<Client>,
+) -> Result<std::result::Result<Begun, Refusal>> {
+    publish(link, &plan.ports).await?;
+    let left = clients.split_off(clients.len().min(CLIENTS_MAX));
+    let filter = plan.filter.as_ref().map(Filter::file).transpose()?;
+    plan.launch.netns = plan.netns.is_some();
+    plan.launch.seccomp = filter.is_some();
+    plan.launch.attach = clients.iter().map(|client| client.options.clone()).collect();
+    let id = plan.launch.settings.container;
+    let request = Request::Launch(Box::new(plan.launch));
+    let mut fds: Vec<BorrowedFd<'_>> = plan.netns.iter().map(AsFd::as_fd).collect();
+    fds.extend(filter.iter().map(AsFd::as_fd));
+    fds.extend(clients.iter().map(|client| client.socket.as_fd()));
+    let (event, mut handed) = link.request(&request, &fds).await?;
+    match event {
+        Event::Started { pid, started_at } => {
+            let pidfd = handed.pop().ok_or(Error::NotRunning)?;
+            link.keep_main(Process::new(pid, Some(pidfd)));
+            Ok(Ok((Arc::new(Run::new(id, Arc::clone(link))), pid, started_at, left)))
+        }
+        Event::StartFailed { exit_code, message } => Ok(Err(Refusal { exit_code, message })),
+        other => Err(Error::Unexpected(format!("{other:?}"))),
+    }
+}
+
+/// Gives a supervisor the sockets of published ports.
+pub(crate) async fn publish(link: &Link, ports: &[(ProxyPort, OwnedFd)]) -> Result<()> {
+    for some in ports.chunks(FDS_MAX) {
+        let fds: Vec<BorrowedFd<'_>> = some.iter().map(|(_, socket)| socket.as_fd()).collect();
+        let ports = some.iter().map(|(port, _)| *port).collect();
+        link.demand(&Request::Publish { ports }, &fds).await?;
+    }
+    Ok(())
+}
+
+/// Locks what no holder of the lock leaves half done.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
