@@ -77,7 +77,7 @@ pub enum Request {
     /// Starts the resolver, if it does not run yet: its settings are there now. Descriptors: its
     /// sockets in the container's network namespace, as [`crate::resolver::Sockets`] lists them.
     Resolve {
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "is_zero")]
         sockets: usize,
     },
     /// Hands a client's own socket over. Descriptors: that socket. Answered by `Done` or `Failed`.

@@ -1,7 +1,7 @@
 //! Real containers through the monitor, with a static busybox as their root file system.
 //!
-//! The test program is its own `tug`: started with the word `monitor` it is one. So it has no test
-//! harness, whose threads would keep it from making containers.
+//! The test program is its own `tug`: started with the word `launcher` it is one. So it has no test
+//! harness, whose threads would keep launchers from making containers.
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -10,19 +10,28 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use monitor::client::{Connection, Received, SpawnOptions, Spawned};
+use monitor::client::{Connection, Launcher, Launchers, Received};
 use monitor::exit::ExitRecord;
 use monitor::logs::{LogReader, ReadOptions};
 use monitor::settings::{
     Durability, LogDriver, LogSettings, MonitorSettings, Rootfs, RuntimeChoice,
 };
 use monitor::wire::{
-    AttachOptions, DetachCause, Event, ExecRequest, Framing, Request, State, Target, Told,
+    AttachOptions, DetachCause, Enter, Event, Framing, Launch, ReceivedEvent, Request, State,
+    Streams, Target,
 };
+use rustix::event::{PollFd, PollFlags, Timespec};
 use spec::id::Id;
 use spec::runtime::{Linux, Mount, Namespace, NamespaceKind, Process, Root, Spec};
+
+/// As many launchers as one daemon has.
+fn launchers() -> &'static Launchers {
+    static LAUNCHERS: OnceLock<Launchers> = OnceLock::new();
+    LAUNCHERS.get_or_init(|| Launchers::new(std::env::current_exe().unwrap(), None))
+}
 
 /// A test's name and what it does.
 type Test = (&'static str, fn(RuntimeChoice));
@@ -42,12 +51,15 @@ const TESTS: &[Test] = &[
     ("losing_the_daemon_changes_nothing", survival),
     ("a_slow_client_loses_nothing", slow_client),
     ("input_left_behind_by_a_client_that_hung_up_arrives", left_input),
+    ("a_supervisor_has_no_rights_and_sees_its_own_places_only", confined),
+    ("a_launcher_that_waits_for_an_exec_has_no_rights_either", confined_exec),
+    ("launchers_that_hang_are_replaced", hanging_launchers),
     ("a_hundred_megabytes_of_lines_are_logged_quickly", log_speed),
 ];
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
-    if args.next().is_some_and(|word| word == "monitor") {
+    if args.next().is_some_and(|word| word == "launcher") {
         return monitor::main(args);
     }
     let filter: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -113,7 +125,6 @@ impl Fixture {
         }
         let settings = MonitorSettings {
             container: id,
-            config: directory.join("config.json"),
             rootfs: Rootfs::Bind { path: rootfs.clone() },
             user: None,
             groups: Vec::new(),
@@ -132,22 +143,25 @@ impl Fixture {
             cgroup: Some(format!("/tug-test-{id}").into()),
             init: false,
             resolver: None,
+            zones: None,
         };
         Fixture { directory, settings, spec: spec(&rootfs, args) }
     }
 
-    fn spawn(&self) -> Spawned {
-        std::fs::write(&self.settings.config, serde_json::to_vec(&self.spec).unwrap()).unwrap();
-        self.settings.write(&self.directory).unwrap();
-        let program = std::env::current_exe().unwrap();
-        let options = SpawnOptions { program: &program, bundle: &self.directory, cgroup: None };
-        monitor::client::spawn(&options).unwrap()
+    fn launch(&self, attach: Vec<AttachOptions>) -> Request {
+        Request::Launch(Box::new(Launch {
+            bundle: self.directory.clone(),
+            settings: self.settings.clone(),
+            document: self.spec.clone(),
+            netns: false,
+            seccomp: false,
+            attach,
+        }))
     }
 
     /// Starts the container; a client of its own is attached if `attach` says how.
     fn start(&self, attach: Option<AttachOptions>) -> (Daemon, Option<UnixStream>) {
-        let Spawned { pidfd, connection, .. } = self.spawn();
-        let mut daemon = Daemon { connection, pidfd, told: Vec::new() };
+        let mut daemon = Daemon::new();
         let client = attach.map(|options| (options, UnixStream::pair().unwrap()));
         let (attach, fds, ours) = match client {
             Some((options, (ours, theirs))) => {
@@ -156,9 +170,68 @@ impl Fixture {
             None => (Vec::new(), Vec::new(), None),
         };
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-        let event = daemon.ask(&Request::Start { netns: false, attach }, &fds);
-        assert!(matches!(event, Event::Started { .. }), "{event:?} {}", self.stderr());
+        let (event, mut handed) = daemon.request(&self.launch(attach), &fds);
+        let Event::Started { pid, .. } = event else { panic!("{event:?} {}", self.stderr()) };
+        daemon.main = Some((pid, handed.pop().expect("the process's handle")));
         (daemon, ours)
+    }
+
+    /// Starts a further process; its descriptors are what a supervisor takes over.
+    fn enter(
+        &self,
+        (pid, pidfd): (i32, &OwnedFd),
+        args: &[&str],
+        stdin: bool,
+    ) -> (Id, Event, Vec<OwnedFd>) {
+        let exec = Id::random();
+        let enter = Request::Enter(Box::new(Enter {
+            container: self.settings.container,
+            bundle: self.directory.clone(),
+            exec,
+            pid,
+            process: process(args),
+            user: None,
+            groups: Vec::new(),
+            cgroup: self.settings.cgroup.clone(),
+            runtime: self.settings.runtime.clone(),
+            seccomp: false,
+            stdin,
+        }));
+        let (status, theirs) = UnixStream::pair().unwrap();
+        let (read, write) = std::io::pipe().unwrap();
+        let (out_read, out_write) = std::io::pipe().unwrap();
+        let (err_read, err_write) = std::io::pipe().unwrap();
+        let mut fds = vec![pidfd.as_fd(), theirs.as_fd()];
+        if stdin {
+            fds.push(read.as_fd());
+        }
+        fds.extend([out_write.as_fd(), err_write.as_fd()]);
+        let (event, mut handed) = Daemon::new().request(&enter, &fds);
+        let mut kept = Vec::new();
+        if let Some(pidfd) = handed.pop() {
+            kept.extend([pidfd, status.into()]);
+            if stdin {
+                kept.push(write.into());
+            }
+            kept.extend([OwnedFd::from(out_read), err_read.into()]);
+        }
+        (exec, event, kept)
+    }
+
+    /// What the daemon does once the supervisor has told of the end.
+    fn clean_up(&self) {
+        if let RuntimeChoice::External { .. } = &self.settings.runtime {
+            let delete = Request::Delete {
+                bundle: self.directory.clone(),
+                container: self.settings.container,
+                runtime: self.settings.runtime.clone(),
+            };
+            assert_eq!(Daemon::new().ask(&delete, &[]), Event::Done);
+        }
+        let path = self.settings.cgroup.clone().unwrap();
+        let group = sys::cgroup::Cgroup::find(&path);
+        let _empty = group.kill();
+        group.remove().unwrap();
     }
 
     fn stderr(&self) -> String {
@@ -184,15 +257,10 @@ impl Fixture {
 
 impl Drop for Fixture {
     fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.clean_up();
+        }
         let _gone = std::fs::remove_dir_all(&self.directory);
-        let group = sys::cgroup::Cgroup::find(&PathBuf::from(format!(
-            "/tug-test-{}",
-            self.settings.container
-        )));
-        assert!(
-            group.directories().iter().all(|directory| !directory.exists()),
-            "the control group is left behind"
-        );
     }
 }
 
@@ -240,44 +308,70 @@ fn process(args: &[&str]) -> Process {
     }
 }
 
-/// The daemon's side of one monitor.
+/// The daemon's side of one launcher or supervisor.
 struct Daemon {
     connection: Connection,
     pidfd: OwnedFd,
-    told: Vec<Told>,
+    received: Vec<ReceivedEvent>,
+    /// The container's first process.
+    main: Option<(i32, OwnedFd)>,
 }
 
 impl Daemon {
+    fn new() -> Daemon {
+        let Launcher { connection, pidfd } = launchers().take().unwrap();
+        Daemon { connection, pidfd, received: Vec::new(), main: None }
+    }
+
     fn send(&mut self, request: &Request, fds: &[BorrowedFd<'_>]) -> u64 {
         self.connection.send(request, fds).unwrap()
     }
 
-    /// Asks and waits for the answer.
+    /// Sends a request and waits for its reply.
     fn ask(&mut self, request: &Request, fds: &[BorrowedFd<'_>]) -> Event {
-        let seq = self.send(request, fds);
-        self.wait(|told| told.re == Some(seq))
+        self.request(request, fds).0
     }
 
-    /// Waits for an event, and takes it out of those told.
-    fn wait(&mut self, wanted: impl Fn(&Told) -> bool) -> Event {
+    fn request(
+        &mut self,
+        request: &Request,
+        fds: &[BorrowedFd<'_>],
+    ) -> (Event, Vec<OwnedFd>) {
+        let seq = self.send(request, fds);
+        let received = self.wait_for(|received| received.re == Some(seq));
+        (received.event, received.fds)
+    }
+
+    /// Waits for an event, and takes it out of those received.
+    fn wait(&mut self, wanted: impl Fn(&ReceivedEvent) -> bool) -> Event {
+        self.wait_for(wanted).event
+    }
+
+    fn wait_for(&mut self, wanted: impl Fn(&ReceivedEvent) -> bool) -> ReceivedEvent {
         let end = Instant::now() + Duration::from_secs(20);
         loop {
-            if let Some(at) = self.told.iter().position(&wanted) {
-                return self.told.remove(at).event;
+            if let Some(at) = self.received.iter().position(&wanted) {
+                return self.received.remove(at);
             }
-            assert!(Instant::now() < end, "nothing of the kind among {:?}", self.told);
+            assert!(Instant::now() < end, "nothing of the kind among {:?}", self.received);
             match self.connection.receive_blocking().unwrap() {
-                Received::Events(told) => self.told.extend(told),
-                Received::Closed(told) => {
-                    self.told.extend(told);
-                    assert!(self.told.iter().any(&wanted), "closed after {:?}", self.told);
+                Received::Events(events) => self.received.extend(events),
+                Received::Closed(events) => {
+                    self.received.extend(events);
+                    assert!(self.received.iter().any(&wanted), "closed after {:?}", self.received);
                 }
             }
         }
     }
 
+    /// Signals the container's first process, which a supervisor may not.
+    fn kill(&self, signal: i32) {
+        let (_, pidfd) = self.main.as_ref().expect("a process");
+        sys::process::signal_process(pidfd, signal).unwrap();
+    }
+
     fn exit(&mut self) -> ExitRecord {
-        match self.wait(|told| matches!(told.event, Event::Exited(_))) {
+        match self.wait(|received| matches!(received.event, Event::Exited(_))) {
             Event::Exited(record) => record,
             other => panic!("{other:?}"),
         }
@@ -304,11 +398,12 @@ impl Daemon {
         (reader.join().unwrap(), record)
     }
 
-    /// Reaps the monitor, which must have ended well.
+    /// Waits for the end of the supervisor, which is the fork server's child.
     fn reap(self) {
         drop(self.connection);
-        let exit = sys::process::wait_process(&self.pidfd, sys::process::Wait::Block).unwrap();
-        assert_eq!(exit, Some(sys::process::Exit::Code(0)));
+        let mut polled = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
+        assert_eq!(rustix::event::poll(&mut polled, Some(&patience)), Ok(1), "it stays");
     }
 }
 
@@ -385,7 +480,7 @@ fn terminal(runtime: RuntimeChoice) {
     }
     assert_eq!(String::from_utf8(seen).unwrap(), "one\r\n33 111\r\ngot one\r\n");
     client.write_all(b"\x10\x11").unwrap();
-    let left = daemon.wait(|told| matches!(told.event, Event::Detached { .. }));
+    let left = daemon.wait(|received| matches!(received.event, Event::Detached { .. }));
     assert_eq!(left, Event::Detached { target: Target::Main, cause: DetachCause::Keys });
     assert_eq!(client.read(&mut [0; 16]).unwrap(), 0);
     let (ours, theirs) = UnixStream::pair().unwrap();
@@ -399,25 +494,23 @@ fn terminal(runtime: RuntimeChoice) {
     daemon.reap();
 }
 
-fn exec_request(args: &[&str], attach: Option<AttachOptions>) -> ExecRequest {
-    ExecRequest {
-        exec: Id::random(),
-        process: process(args),
-        user: None,
-        stdin: attach.is_some(),
-        attach,
-    }
-}
 
 fn execs(runtime: RuntimeChoice) {
     let fixture = Fixture::new(runtime, &["/bin/sleep", "1000"]);
     let (mut daemon, _) = fixture.start(None);
+    let (pid, pidfd) = daemon.main.take().unwrap();
     // Attached, with input.
     let (mut ours, theirs) = UnixStream::pair().unwrap();
-    let exec = exec_request(&["/bin/sh", "-c", "cat; exit 7"], Some(attach_options(Framing::Raw)));
-    let event = daemon.ask(&Request::Exec(Box::new(exec.clone())), &[theirs.as_fd()]);
-    assert!(matches!(event, Event::ExecStarted { .. }), "{event:?}");
-    drop(theirs);
+    let args = ["/bin/sh", "-c", "cat; exit 7"];
+    let (exec, event, kept) = fixture.enter((pid, &pidfd), &args, true);
+    let Event::ExecStarted { pid: exec_pid, .. } = event else { panic!("{event:?}") };
+    let adopt = |exec, pid, streams, attach| Request::Adopt { exec, pid, streams, attach };
+    let mut fds: Vec<BorrowedFd<'_>> = kept.iter().map(AsFd::as_fd).collect();
+    fds.push(theirs.as_fd());
+    let options = Some(attach_options(Framing::Raw));
+    let request = adopt(exec, exec_pid, Streams::Pipes { stdin: true }, options);
+    assert_eq!(daemon.ask(&request, &fds), Event::Done);
+    drop((kept, theirs));
     ours.write_all(b"hello").unwrap();
     ours.shutdown(Shutdown::Write).unwrap();
     let mut text = String::new();
@@ -425,28 +518,23 @@ fn execs(runtime: RuntimeChoice) {
     assert_eq!(text, "hello");
     // Whoever saw the stream end finds the code.
     let state = daemon.state();
-    let ended = state.execs.iter().find(|state| state.exec == exec.exec).unwrap();
+    let ended = state.execs.iter().find(|state| state.exec == exec).unwrap();
     assert_eq!(ended.exit_code, Some(7));
-    // Detached, running.
-    let sleeper = exec_request(&["/bin/sleep", "1000"], None);
-    let event = daemon.ask(&Request::Exec(Box::new(sleeper.clone())), &[]);
-    assert!(matches!(event, Event::ExecStarted { .. }), "{event:?}");
-    let target = Target::Exec(sleeper.exec);
-    assert_eq!(daemon.ask(&Request::Signal { target, signal: 9 }, &[]), Event::Done);
+    // Running, with nobody attached.
+    let (sleeper, event, kept) = fixture.enter((pid, &pidfd), &["/bin/sleep", "1000"], false);
+    let Event::ExecStarted { pid: exec_pid, .. } = event else { panic!("{event:?}") };
+    let fds: Vec<BorrowedFd<'_>> = kept.iter().map(AsFd::as_fd).collect();
+    let request = adopt(sleeper, exec_pid, Streams::Pipes { stdin: false }, None);
+    assert_eq!(daemon.ask(&request, &fds), Event::Done);
+    sys::process::signal_process(&kept[0], 9).unwrap();
     let event = daemon.wait(
-        |told| matches!(&told.event, Event::ExecExited { exec, .. } if *exec == sleeper.exec),
+        |received| matches!(&received.event, Event::ExecExited { exec, .. } if *exec == sleeper),
     );
-    assert_eq!(event, Event::ExecExited { exec: sleeper.exec, exit_code: 137 });
-    // Not there: the client is told, since its answer was sent long ago.
-    let (mut ours, theirs) = UnixStream::pair().unwrap();
-    let exec = exec_request(&["nothing"], Some(attach_options(Framing::Raw)));
-    let event = daemon.ask(&Request::Exec(Box::new(exec)), &[theirs.as_fd()]);
-    drop(theirs);
+    assert_eq!(event, Event::ExecExited { exec: sleeper, exit_code: 137 });
+    let (_, event, _) = fixture.enter((pid, &pidfd), &["nothing"], false);
     let Event::ExecFailed { exit_code: 127, message, .. } = event else { panic!("{event:?}") };
-    let mut text = String::new();
-    ours.read_to_string(&mut text).unwrap();
-    assert_eq!(text, message + "\r\n");
-    assert_eq!(daemon.ask(&Request::Signal { target: Target::Main, signal: 9 }, &[]), Event::Done);
+    assert!(message.contains("nothing"), "{message}");
+    sys::process::signal_process(&pidfd, 9).unwrap();
     assert_eq!(daemon.exit().signal, Some(9));
     daemon.reap();
 }
@@ -462,15 +550,14 @@ fn oom(runtime: RuntimeChoice) {
     let record = daemon.exit();
     assert!(record.oom_killed, "{record:?}");
     assert_eq!((record.exit_code, record.signal), (137, Some(9)));
-    assert!(daemon.told.iter().any(|told| told.event == Event::Oom));
+    assert!(daemon.received.iter().any(|received| received.event == Event::Oom));
     daemon.reap();
 }
 
 fn failed_start(runtime: RuntimeChoice) {
     let fixture = Fixture::new(runtime, &["nothing"]);
-    let Spawned { pidfd, connection, .. } = fixture.spawn();
-    let mut daemon = Daemon { connection, pidfd, told: Vec::new() };
-    let event = daemon.ask(&Request::Start { netns: false, attach: Vec::new() }, &[]);
+    let mut daemon = Daemon::new();
+    let event = daemon.ask(&fixture.launch(Vec::new()), &[]);
     let Event::StartFailed { exit_code: 127, message } = event else { panic!("{event:?}") };
     assert!(message.contains("executable file not found in $PATH"), "{message}");
     daemon.reap();
@@ -488,7 +575,7 @@ fn survival(runtime: RuntimeChoice) {
         sys::process::signal_process(&pidfd, signal).unwrap();
     }
     let connection = Connection::open(&fixture.directory).unwrap();
-    let mut daemon = Daemon { connection, pidfd, told: Vec::new() };
+    let mut daemon = Daemon { connection, pidfd, received: Vec::new(), main: None };
     assert!(daemon.state().main.is_some());
     assert_eq!(daemon.exit().exit_code, 5);
     let want: String = (1..=50).map(|number| format!("stdout: line {number}\n")).collect();
@@ -553,4 +640,88 @@ fn private_bytes(pid: i32) -> u64 {
         .filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
         .sum::<u64>()
         * 1024
+}
+
+/// What /proc says of a process: the lines of `status` that bear its rights.
+#[track_caller]
+fn check_rights(pid: i32, places: &[&Path]) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = |name: &str| {
+        let found = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        found.unwrap_or_else(|| panic!("{name} in {status}")).trim().to_owned()
+    };
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        assert_eq!(line(set), "0000000000000000", "{set}");
+    }
+    assert_eq!((line("NoNewPrivs").as_str(), line("Seccomp").as_str()), ("1", "2"));
+    let mounts = std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap();
+    let mut points: Vec<&str> =
+        mounts.lines().map(|line| line.split(' ').nth(4).unwrap()).collect();
+    points.sort_unstable();
+    let mut want: Vec<&str> = places.iter().map(|path| path.to_str().unwrap()).collect();
+    want.push("/");
+    want.sort_unstable();
+    assert_eq!(points, want);
+    assert!(!Path::new(&format!("/proc/{pid}/root/etc")).exists());
+    // Nothing of the host's but what it was given: no directory, no namespace, no mount.
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
+        let target = std::fs::read_link(entry.path()).unwrap();
+        let text = target.to_str().unwrap();
+        assert!(!target.is_dir() && !text.starts_with("net:") && !text.starts_with("mnt:"), "{text}");
+    }
+}
+
+fn confined(runtime: RuntimeChoice) {
+    let fixture = Fixture::new(runtime, &["/bin/sleep", "1000"]);
+    let (mut daemon, _) = fixture.start(None);
+    check_rights(monitor_pid(&daemon.pidfd), &[&fixture.directory]);
+    daemon.kill(9);
+    daemon.exit();
+    daemon.reap();
+}
+
+fn confined_exec(runtime: RuntimeChoice) {
+    let fixture = Fixture::new(runtime, &["/bin/sleep", "1000"]);
+    let (mut daemon, _) = fixture.start(None);
+    let (pid, pidfd) = daemon.main.take().unwrap();
+    let (_, event, kept) = fixture.enter((pid, &pidfd), &["/bin/sleep", "1000"], false);
+    let Event::ExecStarted { pid: exec, .. } = event else { panic!("{event:?}") };
+    let status = std::fs::read_to_string(format!("/proc/{exec}/status")).unwrap();
+    let launcher = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();
+    let launcher = launcher.trim().parse().unwrap();
+    // It has replied before it gives up its rights.
+    let filtered = || {
+        let status = std::fs::read_to_string(format!("/proc/{launcher}/status")).unwrap();
+        status.lines().any(|line| line == "Seccomp:\t2")
+    };
+    let end = Instant::now() + Duration::from_secs(20);
+    while !filtered() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    check_rights(launcher, &[]);
+    sys::process::signal_process(&kept[0], 9).unwrap();
+    let mut code = [0; 4];
+    UnixStream::from(kept.into_iter().nth(1).unwrap()).read_exact(&mut code).unwrap();
+    assert_eq!(i32::from_ne_bytes(code), 137);
+    sys::process::signal_process(&pidfd, 9).unwrap();
+    daemon.exit();
+    daemon.reap();
+}
+
+fn hanging_launchers(_: RuntimeChoice) {
+    let own = Launchers::new(std::env::current_exe().unwrap(), None);
+    own.fill().unwrap();
+    let first = own.take().unwrap();
+    let status = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let text = status(monitor_pid(&first.pidfd));
+    let parent = text.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap();
+    let parent = rustix::process::Pid::from_raw(parent.trim().parse().unwrap()).unwrap();
+    let handle = sys::process::open_process(parent).unwrap();
+    let stop = rustix::process::Signal::STOP.as_raw();
+    sys::process::signal_process(&handle, stop).unwrap();
+    // Those that were ready before still serve; then there is a new parent.
+    for _ in 0..6 {
+        let launcher = own.take().unwrap();
+        assert!(monitor_pid(&launcher.pidfd) > 0);
+    }
 }

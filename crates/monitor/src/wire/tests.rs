@@ -35,14 +35,15 @@ fn check_request(request: &Request, want: Expect) {
     let null = std::fs::File::open("/dev/null").unwrap();
     let fds = (0..request.fd_count()).map(|_| null.as_fd().try_clone_to_owned().unwrap());
     decoder.feed(&frame, fds);
-    let asked = decoder.next_request().unwrap().unwrap();
-    assert_eq!((asked.seq, &asked.request, asked.fds.len()), (7, request, request.fd_count()));
+    let received = decoder.next_request().unwrap().unwrap();
+    let got = (received.seq, &received.request, received.fds.len());
+    assert_eq!(got, (7, request, request.fd_count()));
     assert!(decoder.next_request().unwrap().is_none());
 }
 
 #[track_caller]
 fn check_event(re: Option<u64>, event: &Event, want: Expect) {
-    let frame = encode_event(re, event);
+    let frame = encode_event(re, event, 0);
     want.assert_eq(body(&frame));
     let mut decoder = Decoder::default();
     // Byte by byte, as a stream may deliver it.
@@ -51,7 +52,8 @@ fn check_event(re: Option<u64>, event: &Event, want: Expect) {
         assert!(decoder.next_event().unwrap().is_none());
     }
     decoder.feed(&frame[frame.len() - 1..], []);
-    assert_eq!(decoder.next_event().unwrap(), Some(Told { re, event: event.clone() }));
+    let received = decoder.next_event().unwrap().unwrap();
+    assert_eq!((received.re, &received.event), (re, event));
 }
 
 fn body(frame: &[u8]) -> &str {
@@ -87,7 +89,7 @@ fn requests_of_version_1() {
         &Request::Unpublish { to },
         expect![[r#"{"v":1,"seq":7,"request":{"kind":"unpublish","to":["172.17.0.2"]}}"#]],
     );
-    check_request(&Request::Resolve, expect![[r#"{"v":1,"seq":7,"request":{"kind":"resolve"}}"#]]);
+    check_request(&Request::Resolve { sockets: 0 }, expect![[r#"{"v":1,"seq":7,"request":{"kind":"resolve"}}"#]]);
     let attach = Request::Attach { target: Target::Main, options: options() };
     check_request(
         &attach,
@@ -206,6 +208,7 @@ fn further_events_of_version_1() {
         expect![[r#"{"v":1,"event":{"kind":"detached","target":"main","cause":"keys"}}"#]],
     );
     let state = Event::State(State {
+        supervisor: false,
         main: Some(Running { pid: 42, started_at: time() }),
         oom_killed: false,
         execs: vec![ExecState { exec: id(), pid: 43, exit_code: None }],
@@ -268,4 +271,18 @@ fn hostile_frames_are_refused() {
     decoder.feed(&encode_request(1, &Request::Start { netns: true, attach: Vec::new() }), []);
     let refused = decoder.next_request();
     assert!(matches!(refused, Err(WireError::Descriptors { wanted: 1, present: 0 })));
+}
+
+#[test]
+fn what_supervisors_added_to_version_1() {
+    let adopt = Request::Adopt {
+        exec: id(),
+        pid: 7,
+        streams: Streams::Pipes { stdin: true },
+        attach: Some(options()),
+    };
+    check_request(&adopt, expect![[r#"{"v":1,"seq":7,"fds":6,"request":{"kind":"adopt","exec":"abababababababababababababababababababababababababababababababab","pid":7,"streams":{"pipes":{"stdin":true}},"attach":{"stdin":true,"stdout":true,"stderr":false,"detach_keys":[16,17],"framing":"multiplexed","prelude":[120]}}}"#]]);
+    check_request(&Request::Resolve { sockets: 3 }, expect![[r#"{"v":1,"seq":7,"fds":3,"request":{"kind":"resolve","sockets":3}}"#]]);
+    let state = State { supervisor: true, ..State::default() };
+    check_event(Some(1), &Event::State(state), expect![[r#"{"v":1,"re":1,"event":{"kind":"state","supervisor":true,"main":null,"oom_killed":false,"execs":[]}}"#]]);
 }
