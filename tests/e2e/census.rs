@@ -97,7 +97,8 @@ fn cgroups(parent: &str) -> Vec<String> {
     found
 }
 
-/// Command lines of the processes in this PID namespace; zombies are told by their state.
+/// Command lines of the processes in this PID namespace; zombies are told by their state. Launchers that
+/// wait ahead are left out, for how many wait is nobody's promise.
 fn processes() -> Vec<String> {
     let mut found = Vec::new();
     for name in names_in(Path::new("/proc")) {
@@ -110,7 +111,8 @@ fn processes() -> Vec<String> {
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
         let status = fs::read_to_string(directory.join("status")).unwrap_or_default();
         let zombie = if status.contains("State:\tZ") { " (zombie)" } else { "" };
-        if !status.is_empty() && !status.contains("Kthread:\t1") {
+        let waits = line.trim() == "tug launcher idle";
+        if !status.is_empty() && !status.contains("Kthread:\t1") && !waits {
             found.push(format!("{}{zombie}", line.trim()));
         }
     }

@@ -66,6 +66,20 @@ pub struct Suite {
     cgroup_parent: String,
 }
 
+/// The process that forks a daemon's launchers, and those that wait.
+fn launchers(daemon: u32) -> Vec<String> {
+    let children = |parent: &str| {
+        let found = shell(&format!("pgrep -P {parent}")).stdout;
+        found.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let mut all = Vec::new();
+    for server in children(&daemon.to_string()) {
+        all.extend(children(&server));
+        all.push(server);
+    }
+    all
+}
+
 impl Suite {
     /// Brings up loopback, starts the daemon and imports the images.
     pub fn open() -> Suite {
@@ -169,6 +183,7 @@ impl Suite {
         let mut tracer = Command::new("strace")
             .args(["-f", "-qq", "-e", &format!("trace={kinds}"), "-p", &daemon.to_string(), "-o"])
             .arg(&file)
+            .args(launchers(daemon).iter().flat_map(|pid| ["-p", pid]))
             .stderr(Stdio::null())
             .spawn()
             .expect("strace is installed");

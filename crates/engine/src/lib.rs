@@ -99,7 +99,8 @@ impl Engine {
         let inner = containers::world::blocking(move || host::open(config)).await?;
         let inner = Arc::new(inner);
         if let Err(error) = inner.launchers.fill() {
-            return Err(Error::because(Kind::Internal, "cannot start the launchers", error));
+            // Each start tries again, and says what is wrong.
+            tracing::warn!(error = error::chain(&error), "no launchers made ahead");
         }
         let found = containers::reconcile::look(&inner).await?;
         let running = found

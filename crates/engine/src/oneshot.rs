@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use runs::{
-    AttachOptions, Durability, Framing, LogSettings, MonitorSettings, Notice, Rootfs, RuntimeChoice, Target,
+    AttachOptions, Durability, Framing, LogSettings, MonitorSettings, Notice, Rootfs,
+    RuntimeChoice, Target,
 };
 use spec::Id;
 use tokio::io::AsyncReadExt;
@@ -421,9 +422,8 @@ fn host_mount(mount: OneShotMount, held: &mut Vec<OwnedFd>) -> HostMount {
 pub(crate) fn clean_up(engine: &Inner, id: &Id) {
     engine.networks.release(id);
     let run = engine.config.run_dir(id);
-    let group = fs::read_to_string(run.join(CGROUP_FILE)).unwrap_or_else(|_| {
-        derive::cgroup_path(id, &ContainerSpec::default(), &engine.config)
-    });
+    let group = fs::read_to_string(run.join(CGROUP_FILE))
+        .unwrap_or_else(|_| derive::cgroup_path(id, &ContainerSpec::default(), &engine.config));
     let group = sys::cgroup::Cgroup::find(Path::new(&group));
     let runtime = world::runtime_choice(engine, "", &run).unwrap_or_default();
     world::end_run(engine, id, &group, runtime);

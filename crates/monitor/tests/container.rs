@@ -332,11 +332,7 @@ impl Daemon {
         self.request(request, fds).0
     }
 
-    fn request(
-        &mut self,
-        request: &Request,
-        fds: &[BorrowedFd<'_>],
-    ) -> (Event, Vec<OwnedFd>) {
+    fn request(&mut self, request: &Request, fds: &[BorrowedFd<'_>]) -> (Event, Vec<OwnedFd>) {
         let seq = self.send(request, fds);
         let received = self.wait_for(|received| received.re == Some(seq));
         (received.event, received.fds)
@@ -493,7 +489,6 @@ fn terminal(runtime: RuntimeChoice) {
     assert_eq!(record.exit_code, 0);
     daemon.reap();
 }
-
 
 fn execs(runtime: RuntimeChoice) {
     let fixture = Fixture::new(runtime, &["/bin/sleep", "1000"]);
@@ -667,7 +662,10 @@ fn check_rights(pid: i32, places: &[&Path]) {
     for entry in std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
         let target = std::fs::read_link(entry.path()).unwrap();
         let text = target.to_str().unwrap();
-        assert!(!target.is_dir() && !text.starts_with("net:") && !text.starts_with("mnt:"), "{text}");
+        assert!(
+            !target.is_dir() && !text.starts_with("net:") && !text.starts_with("mnt:"),
+            "{text}"
+        );
     }
 }
 

@@ -67,6 +67,10 @@ impl Run {
         plan: ExecPlan,
         attached: bool,
     ) -> Result<std::result::Result<ExecStarted, Refusal>> {
+        if self.is_silent() {
+            // Nobody would serve what is started.
+            return Err(Error::Silent);
+        }
         let main = self.process().ok_or(Error::NotRunning)?;
         let container = main.pidfd().ok_or(Error::NotRunning)?;
         let launcher = launcher(launchers).await?;
@@ -102,6 +106,8 @@ impl Run {
         }));
         let (link, _notices) = Link::start(launcher.connection, launcher.pidfd)?;
         let reply = link.request(&request, &fds).await;
+        // One that has started nothing waits for that; one that has, has closed its end.
+        link.hang_up();
         refill(launchers);
         let (event, mut handed) = reply?;
         match event {

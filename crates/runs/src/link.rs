@@ -150,11 +150,7 @@ impl Link {
 
     /// Sends a request and awaits its reply, but not for ever. Where this fails, descriptors may be on
     /// their way all the same.
-    pub(crate) async fn request(
-        &self,
-        request: &Request,
-        fds: &[BorrowedFd<'_>],
-    ) -> Result<Reply> {
+    pub(crate) async fn request(&self, request: &Request, fds: &[BorrowedFd<'_>]) -> Result<Reply> {
         if *self.silent.borrow() {
             let mut silent = self.silent.subscribe();
             let speaks = silent.wait_for(|silent| !silent);
@@ -184,9 +180,7 @@ impl Link {
             }
         };
         match process {
-            Some(process) => {
-                process.signal(signal).map_err(|source| Error::Process { source })
-            }
+            Some(process) => process.signal(signal).map_err(|source| Error::Process { source }),
             None => self.demand(&Request::Signal { target, signal }, &[]).await,
         }
     }

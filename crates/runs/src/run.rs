@@ -57,6 +57,12 @@ impl Run {
         &self.link
     }
 
+    /// Holds the first process of a run whose supervisor does not say which it is. The caller knows that
+    /// the number is that process's.
+    pub fn believe(&self, process: Process) {
+        self.link.keep_main(process);
+    }
+
     /// Its first process.
     #[must_use]
     pub fn process(&self) -> Option<Arc<Process>> {
@@ -185,6 +191,8 @@ impl Run {
         let launcher = launcher(launchers).await?;
         let (link, _notices) = Link::start(launcher.connection, launcher.pidfd)?;
         let request = Request::Delete { bundle: bundle.to_owned(), container, runtime };
-        link.demand(&request, &[]).await
+        let outcome = link.demand(&request, &[]).await;
+        link.hang_up();
+        outcome
     }
 }

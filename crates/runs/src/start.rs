@@ -109,7 +109,9 @@ pub async fn start(
         failed => {
             // A launcher that has not started anything has nothing to lose.
             let _gone = sys::process::signal_process(&pidfd, crate::run::SIGKILL);
-            failed.map(|refused| refused.map(|(run, pid, at, left)| Started { run, notices, pid, at, left }))
+            failed.map(|refused| {
+                refused.map(|(run, pid, at, left)| Started { run, notices, pid, at, left })
+            })
         }
     }
 }

@@ -282,9 +282,7 @@ impl ExecStarting {
                 let client = client.map(|(options, socket)| (options, socket.as_fd()));
                 run.adopt(started, client).await.map_err(|error| failed(error.into()))
             }
-            Err(refusal) => {
-                Err((refusal.exit_code, Error::new(Kind::Invalid, refusal.message)))
-            }
+            Err(refusal) => Err((refusal.exit_code, Error::new(Kind::Invalid, refusal.message))),
         }
     }
 }

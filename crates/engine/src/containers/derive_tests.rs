@@ -47,6 +47,7 @@ fn document(spec: &ContainerSpec, mounts: &[(MountKind, &str, &str, bool)]) -> R
         resolv_conf: "/data/resolv.conf".into(),
     };
     derive(&Inputs {
+        seccomp: None,
         id: &id,
         spec,
         config: &EngineConfig::default(),

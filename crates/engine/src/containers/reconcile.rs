@@ -179,6 +179,11 @@ async fn observe(engine: &Arc<Inner>, record: Record, life: Life) -> Found {
         found.adopted = None;
     }
     if let (Observed::Nothing, Asked::Silent) = (&observed, &found.monitor) {
+        if let (Some(adopted), Some(run)) = (&found.adopted, found.life.phase.run())
+            && let Some(process) = world::process_of(engine, &found.record, run.pid)
+        {
+            adopted.supervised.believe(process);
+        }
         let frozen = world::cgroup(engine, &found.record).is_frozen().unwrap_or(false);
         observed = Observed::Silent { frozen };
     }

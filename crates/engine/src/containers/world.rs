@@ -133,6 +133,14 @@ pub(crate) fn cgroup(engine: &Inner, record: &Record) -> Cgroup {
     if !there(&group) && there(&former) { former } else { group }
 }
 
+/// The first process of a run, by the number that was recorded: its handle is taken first, and then its
+/// control group tells that the number is still its own.
+pub(crate) fn process_of(engine: &Inner, record: &Record, pid: i32) -> Option<runs::Process> {
+    let process = runs::Process::open(pid).ok()?;
+    let all = cgroup(engine, record).processes().ok()?;
+    all.iter().any(|one| one.as_raw_nonzero().get() == pid).then_some(process)
+}
+
 /// Kills everything in the container's control group, past its monitor.
 pub(crate) async fn kill_group(engine: &Arc<Inner>, record: &Arc<Record>) {
     let (engine, record) = (Arc::clone(engine), Arc::clone(record));

@@ -8,7 +8,6 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-
 use super::{Attachment, Connected, Container, CreatedNetwork, NetworkInfo, NetworkRequest, words};
 use crate::Engine;
 use crate::containers::lifecycle::change;

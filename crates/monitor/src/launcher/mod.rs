@@ -51,7 +51,8 @@ fn prepare(args: impl IntoIterator<Item = OsString>) -> Result<(OwnedFd, Heirloo
     }
     // Only for those who look at the processes.
     let _old_words = sys::process::set_command_line(&["tug", "launcher"].map(OsStr::new));
-    let socket = take_stdin().map_err(|error| format!("cannot take the daemon's socket: {error}"))?;
+    let socket =
+        take_stdin().map_err(|error| format!("cannot take the daemon's socket: {error}"))?;
     sys::process::set_reaping(Reaping::Kernel);
     let calls = crate::confine::calls().map_err(|error| error.to_string())?;
     Ok((socket, Heirloom { calls }))
@@ -86,7 +87,15 @@ fn serve(socket: OwnedFd, heirloom: &Heirloom) -> Result<ExitCode, String> {
 /// A launcher's life.
 fn live(control: OwnedFd, heirloom: &Heirloom) -> i32 {
     sys::process::set_reaping(Reaping::Own);
+    // Whatever the daemon was started with is no business of a container's.
+    let none = sys::process::Preserved::default();
+    if let Err(error) = sys::process::close_all_but(&[control.as_fd()], none) {
+        eprintln!("cannot close inherited descriptors: {error}");
+        return 1;
+    }
     let _leader = rustix::process::setsid();
+    // Only for those who look at the processes.
+    let _old_words = sys::process::set_command_line(&["tug", "launcher", "idle"].map(OsStr::new));
     match crate::run::serve(control, heirloom) {
         Ok(()) => 0,
         Err(message) => {

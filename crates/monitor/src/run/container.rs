@@ -109,8 +109,8 @@ pub fn exec(
         None => runtime::exec(&request),
         Some(runtime) => runtime.exec(&enter.container.to_string(), &request),
     };
-    let launched = launched
-        .map_err(|error| failure(error.kind.exec_exit_code(), error.docker_exec_text()))?;
+    let launched =
+        launched.map_err(|error| failure(error.kind.exec_exit_code(), error.docker_exec_text()))?;
     Ok(Started { pid: launched.pid, pidfd: launched.pidfd, terminal: launched.terminal })
 }
 

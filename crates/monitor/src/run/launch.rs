@@ -163,7 +163,7 @@ impl Monitor<'_> {
         let data = [settings.exit_record.parent(), settings.log.path.parent()];
         for directory in data.into_iter().flatten().filter(|path| path.is_absolute()) {
             let known = |place: &&Path| directory.starts_with(place);
-            if !places.writable.iter().any(|place| known(place)) {
+            if !places.writable.iter().any(known) {
                 places.writable.push(directory);
             }
         }

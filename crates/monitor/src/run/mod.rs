@@ -270,15 +270,10 @@ impl Monitor<'_> {
                 (None, Some(signal)) => Exit::Signal { signal, core_dumped: false },
                 (None, None) => continue,
             };
-            let known = self
-                .processes
-                .values()
-                .find(|process| process.pid == pid && process.exit.is_none())
-                .map(|process| process.id);
-            match known {
-                Some(MAIN) => self.main_ended(exit),
-                // Execs are children of their launchers.
-                Some(_) | None => {}
+            // Execs are children of their launchers.
+            let main = self.processes.get(&MAIN);
+            if main.is_some_and(|main| main.pid == pid && main.exit.is_none()) {
+                self.main_ended(exit);
             }
         }
     }

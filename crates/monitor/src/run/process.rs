@@ -298,7 +298,11 @@ impl Process {
 
     /// Closes everything that is left.
     pub fn close(mut self, poller: &Poller) {
-        for watch in self.outputs.iter_mut().filter_map(Option::take).chain(self.stdin.take())
+        for watch in self
+            .outputs
+            .iter_mut()
+            .filter_map(Option::take)
+            .chain(self.stdin.take())
             .chain(self.status.take())
         {
             watch.close(poller);

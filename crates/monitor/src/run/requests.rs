@@ -11,9 +11,7 @@ use super::control::Control;
 use super::process::Process;
 use super::{Monitor, Phase};
 use crate::launcher::enter;
-use crate::wire::{
-    AttachOptions, Enter, Event, ReceivedRequest, Request, Running, State, Target,
-};
+use crate::wire::{AttachOptions, Enter, Event, ReceivedRequest, Request, Running, State, Target};
 
 impl Monitor<'_> {
     pub(super) fn add_control(&mut self, socket: OwnedFd) -> std::io::Result<()> {
@@ -144,7 +142,12 @@ impl Monitor<'_> {
         }
     }
 
-    pub(super) fn add_client(&mut self, process: u32, options: AttachOptions, socket: OwnedFd) -> u32 {
+    pub(super) fn add_client(
+        &mut self,
+        process: u32,
+        options: AttachOptions,
+        socket: OwnedFd,
+    ) -> u32 {
         let id = self.take_id();
         self.clients.insert(id, Attached::new(socket, id, process, options));
         id

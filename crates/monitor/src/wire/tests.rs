@@ -89,7 +89,10 @@ fn requests_of_version_1() {
         &Request::Unpublish { to },
         expect![[r#"{"v":1,"seq":7,"request":{"kind":"unpublish","to":["172.17.0.2"]}}"#]],
     );
-    check_request(&Request::Resolve { sockets: 0 }, expect![[r#"{"v":1,"seq":7,"request":{"kind":"resolve"}}"#]]);
+    check_request(
+        &Request::Resolve { sockets: 0 },
+        expect![[r#"{"v":1,"seq":7,"request":{"kind":"resolve"}}"#]],
+    );
     let attach = Request::Attach { target: Target::Main, options: options() };
     check_request(
         &attach,
@@ -281,8 +284,22 @@ fn what_supervisors_added_to_version_1() {
         streams: Streams::Pipes { stdin: true },
         attach: Some(options()),
     };
-    check_request(&adopt, expect![[r#"{"v":1,"seq":7,"fds":6,"request":{"kind":"adopt","exec":"abababababababababababababababababababababababababababababababab","pid":7,"streams":{"pipes":{"stdin":true}},"attach":{"stdin":true,"stdout":true,"stderr":false,"detach_keys":[16,17],"framing":"multiplexed","prelude":[120]}}}"#]]);
-    check_request(&Request::Resolve { sockets: 3 }, expect![[r#"{"v":1,"seq":7,"fds":3,"request":{"kind":"resolve","sockets":3}}"#]]);
+    check_request(
+        &adopt,
+        expect![[
+            r#"{"v":1,"seq":7,"fds":6,"request":{"kind":"adopt","exec":"abababababababababababababababababababababababababababababababab","pid":7,"streams":{"pipes":{"stdin":true}},"attach":{"stdin":true,"stdout":true,"stderr":false,"detach_keys":[16,17],"framing":"multiplexed","prelude":[120]}}}"#
+        ]],
+    );
+    check_request(
+        &Request::Resolve { sockets: 3 },
+        expect![[r#"{"v":1,"seq":7,"fds":3,"request":{"kind":"resolve","sockets":3}}"#]],
+    );
     let state = State { supervisor: true, ..State::default() };
-    check_event(Some(1), &Event::State(state), expect![[r#"{"v":1,"re":1,"event":{"kind":"state","supervisor":true,"main":null,"oom_killed":false,"execs":[]}}"#]]);
+    check_event(
+        Some(1),
+        &Event::State(state),
+        expect![[
+            r#"{"v":1,"re":1,"event":{"kind":"state","supervisor":true,"main":null,"oom_killed":false,"execs":[]}}"#
+        ]],
+    );
 }
