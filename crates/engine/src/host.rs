@@ -106,6 +106,7 @@ fn facts() -> Host {
         last_capability: read("/proc/sys/kernel/cap_last_cap").trim().parse().unwrap_or(40),
         thermal_paths: thermal_paths(),
         selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+        apparmor: crate::apparmor::set_up(),
     }
 }
 

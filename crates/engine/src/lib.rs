@@ -10,6 +10,7 @@
 //! Lock order: the registry of containers, then the names in it; a container's own state belongs
 //! to its task and is locked by nobody. No lock is held across an `.await`.
 
+mod apparmor;
 pub mod builds;
 pub mod changes;
 pub mod config;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::sync::Arc;
 
+use crate::apparmor::AppArmor;
 use crate::config::Live;
 use crate::containers::step::Phase;
 use crate::containers::world::blocking;
@@ -130,6 +131,10 @@ fn collect(engine: &Inner) -> Info {
         }
     }
     info.warnings = warnings(&info);
+    if engine.host.apparmor == AppArmor::Unloaded {
+        info.warnings
+            .push("WARNING: AppArmor is enabled, but its profile is not loaded".to_owned());
+    }
     info
 }
 
@@ -206,9 +211,11 @@ fn storage_status(engine: &Inner) -> Vec<(String, String)> {
 }
 
 fn security_options(engine: &Inner) -> Vec<String> {
-    // No AppArmor: its meaning is that every container has the profile docker-default, and this
-    // engine loads none. A profile that somebody else loaded can be asked for all the same.
     let mut options = Vec::new();
+    // Its meaning is that every container has the profile docker-default.
+    if engine.host.apparmor == AppArmor::Loaded {
+        options.push("name=apparmor".to_owned());
+    }
     let profile = match &engine.config.seccomp_profile {
         crate::config::SeccompDefault::Builtin => "builtin",
         crate::config::SeccompDefault::Unconfined => "unconfined",

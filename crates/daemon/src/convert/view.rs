@@ -34,6 +34,7 @@ pub fn inspect(container: view::ContainerView) -> docker::Inspect {
         init: _,
         masked_paths,
         readonly_paths,
+        apparmor_profile,
         state,
         restart_count,
         path,
@@ -57,7 +58,6 @@ pub fn inspect(container: view::ContainerView) -> docker::Inspect {
     {
         spec.mac_address.clone_from(&main.wish.mac_address);
     }
-    let apparmor_profile = apparmor_profile(&spec.host.security_opt);
     let mut host = host_config(spec.host.clone());
     host.log_config = docker::LogConfig { kind: log.driver, config: Some(log.options) };
     host.shm_size = i64::try_from(shm_size).unwrap_or(i64::MAX);
@@ -91,13 +91,6 @@ pub fn inspect(container: view::ContainerView) -> docker::Inspect {
         config: config(spec),
         network_settings: network_settings(network),
     }
-}
-
-/// The profile that the processes have: the one that was asked for, since none is loaded by default.
-fn apparmor_profile(options: &[String]) -> String {
-    let asked = options.iter().filter_map(|option| option.strip_prefix("apparmor"));
-    let mut asked = asked.filter_map(|rest| rest.strip_prefix(['=', ':']));
-    asked.next_back().filter(|profile| *profile != "unconfined").unwrap_or_default().to_owned()
 }
 
 fn bytes(count: u64) -> i64 {

@@ -353,7 +353,7 @@ pub(crate) fn exec_process(engine: &Engine, view: &View, spec: &ExecSpec) -> Res
             &engine.inner.config.default_ulimits,
             &record.spec.host.resources.ulimits,
         ),
-        apparmor_profile: derive::apparmor(&security),
+        apparmor_profile: derive::apparmor(&security, &record.spec, &engine.inner.host),
         no_new_privileges: security
             .no_new_privileges
             .unwrap_or(engine.inner.config.no_new_privileges),

@@ -285,6 +285,13 @@ pub(crate) fn image_shown(engine: &Inner, typed: &str, image: &ImageId) -> Strin
     }
 }
 
+/// The AppArmor profile of a container's processes.
+pub(crate) fn shown_profile(engine: &Inner, spec: &ContainerSpec) -> String {
+    super::security::SecurityOptions::parse(&spec.host.security_opt)
+        .map(|security| derive::apparmor(&security, spec, &engine.host))
+        .unwrap_or_default()
+}
+
 /// What derive needs to know for inspect, without a run.
 pub(crate) fn shown_paths(engine: &Inner, spec: &ContainerSpec) -> (Vec<String>, Vec<String>) {
     match super::security::SecurityOptions::parse(&spec.host.security_opt) {

@@ -23,6 +23,7 @@ use super::spec::{
     CgroupnsMode, ContainerSpec, HostSpec, IpcMode, MountKind, NetworkMode, PidMode, Resources,
     TmpfsOptions, Ulimit, UtsMode,
 };
+use crate::apparmor::AppArmor;
 use crate::config::EngineConfig;
 use crate::error::{Error, Result};
 
@@ -60,6 +61,7 @@ pub struct Host {
     /// `thermal_throttle` directories, which are masked too.
     pub thermal_paths: Vec<String>,
     pub selinux: bool,
+    pub apparmor: AppArmor,
 }
 
 /// A device on the host.
@@ -167,19 +169,15 @@ fn process(inputs: &Inputs<'_>, security: &SecurityOptions, names: Vec<String>) 
         }),
         rlimits: rlimits(&inputs.config.default_ulimits, &spec.host.resources.ulimits),
         no_new_privileges: security.no_new_privileges.unwrap_or(inputs.config.no_new_privileges),
-        apparmor_profile: apparmor(security),
+        apparmor_profile: apparmor(security, spec, inputs.host),
         oom_score_adj: Some(spec.host.oom_score_adj),
         ..Process::default()
     }
 }
 
-/// The AppArmor profile of the container's processes: the one that was asked for, which the start then
-/// applies or fails. There is none by default, since this engine loads none.
-pub(crate) fn apparmor(security: &SecurityOptions) -> String {
-    match security.apparmor.as_str() {
-        "" | "unconfined" => String::new(),
-        profile => profile.to_owned(),
-    }
+/// The AppArmor profile of the container's processes, which the start applies or fails.
+pub(crate) fn apparmor(security: &SecurityOptions, spec: &ContainerSpec, host: &Host) -> String {
+    crate::apparmor::profile_of(&security.apparmor, spec.host.privileged, host.apparmor).to_owned()
 }
 
 /// Labels are Docker's business on hosts with SELinux only, and there they would not be applied.

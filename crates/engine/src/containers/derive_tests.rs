@@ -13,6 +13,7 @@ fn host() -> Host {
         last_capability: 40,
         thermal_paths: Vec::new(),
         selinux: false,
+        apparmor: AppArmor::Absent,
     }
 }
 

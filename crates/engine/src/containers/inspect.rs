@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 
-use super::create::shown_paths;
+use super::create::{shown_paths, shown_profile};
 use super::links;
 use super::mounts::Mount;
 use super::registry::Container;
@@ -192,6 +192,7 @@ fn describe(
         init: record.spec.host.init.unwrap_or(engine.config.init),
         masked_paths,
         readonly_paths,
+        apparmor_profile: shown_profile(engine, &record.spec),
         state: state(view),
         restart_count: restarts(view),
         path: argv.next().unwrap_or_default(),

@@ -108,6 +108,8 @@ pub struct ContainerView {
     pub runtime: String,
     pub init: bool,
     pub masked_paths: Vec<String>,
+    /// Empty for none.
+    pub apparmor_profile: String,
     pub readonly_paths: Vec<String>,
     pub state: StateView,
     pub restart_count: u32,
