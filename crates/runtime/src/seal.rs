@@ -107,7 +107,7 @@ fn is_sealed_file(file: &OwnedFd) -> bool {
     if rustix::fs::fcntl_get_seals(file).is_ok_and(|seals| seals.contains(needed)) {
         return true;
     }
-    let overlay = rustix::fs::fstatfs(file).is_ok_and(|stat| stat.f_type as i64 == OVERLAY_MAGIC);
+    let overlay = rustix::fs::fstatfs(file).is_ok_and(|stat| stat.f_type == OVERLAY_MAGIC);
     let read_only = rustix::fs::fstatvfs(file)
         .is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY));
     overlay && read_only && is_detached(file)
