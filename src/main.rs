@@ -1,7 +1,8 @@
 //! `tug`: one binary, many roles. The role is argv[0] (`docker`, `dockerd`, `docker-init`), else
 //! the first word.
 //!
-//! Every role but the command line is named by its first word: `daemon`, `launcher`, `runtime`.
+//! Every role but the command line is named by its first word: `daemon`, `launcher`, `runtime`,
+//! `unpack`.
 //! All else is the command line's, so that `tug` and `docker` are the same program; `init` is a
 //! plugin's name there, and so the reaper of containers goes by its own name or a hidden word.
 //! An init starts with every container, so nothing happens here before the role is known.
@@ -15,6 +16,7 @@ enum Role {
     Daemon,
     Launcher,
     Runtime,
+    Unpack,
     Init,
 }
 
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
     };
     match role {
         Role::Launcher => monitor::main(args),
+        Role::Unpack => store::unpack_main(),
         Role::Init => runtime::init::main(args),
         Role::Runtime => runtime::cli::main(args),
         Role::Daemon => match words(args) {
@@ -58,6 +61,7 @@ fn named(word: &str) -> Option<Role> {
         "daemon" => Some(Role::Daemon),
         "launcher" => Some(Role::Launcher),
         "runtime" => Some(Role::Runtime),
+        "unpack" => Some(Role::Unpack),
         "__init" => Some(Role::Init),
         _ => None,
     }

@@ -18,6 +18,7 @@ pub struct EngineConfig {
     pub storage_driver: Option<String>,
     /// What any one archive may unpack to, in bytes; none leaves it to how much of it came.
     pub unpacked_max: Option<u64>,
+    pub unpacking: Unpacking,
     pub live: Live,
     pub log: LogSpec,
     pub default_ulimits: Vec<Ulimit>,
@@ -33,6 +34,15 @@ pub struct EngineConfig {
     pub cache: CacheKeeping,
     /// What RUN steps may be allowed: `security.insecure`, `network.host`.
     pub entitlements: Entitlements,
+}
+
+/// Where strangers' archives are unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unpacking {
+    /// In processes of [`EngineConfig::exe`] that can do nothing else.
+    Confined,
+    /// In this process: for tests, whose program is another.
+    Here,
 }
 
 /// How the build cache is kept small (`builder.gc`).
@@ -207,6 +217,7 @@ impl Default for EngineConfig {
             exe: PathBuf::from("/proc/self/exe"),
             storage_driver: None,
             unpacked_max: None,
+            unpacking: Unpacking::Confined,
             live: Live::default(),
             log: LogSpec { driver: "json-file".to_owned(), options: BTreeMap::new() },
             default_ulimits: Vec::new(),

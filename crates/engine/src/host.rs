@@ -8,7 +8,7 @@ use store::{Options, Store};
 use sys::cgroup::Layout;
 use tracing::warn;
 
-use crate::config::EngineConfig;
+use crate::config::{EngineConfig, Unpacking};
 use crate::containers::derive::Host;
 use crate::distribution::Uploads;
 use crate::error::{Error, Kind, Result, chain};
@@ -20,7 +20,12 @@ use crate::{Inner, containers};
 pub(crate) fn open(mut config: EngineConfig) -> Result<Inner> {
     let driver = store::Driver::parse(config.storage_driver.as_deref().unwrap_or(""))
         .map_err(|source| Error::caused(Kind::Invalid, source))?;
-    let options = Options { driver, unpacked_max: config.unpacked_max };
+    let (program, sealed) = program(&config);
+    let unpacking = match config.unpacking {
+        Unpacking::Confined => store::Unpacking::Program(program.clone()),
+        Unpacking::Here => store::Unpacking::Here,
+    };
+    let options = Options { driver, unpacked_max: config.unpacked_max, unpacking };
     let store = Store::open(&config.data_root, options)
         .map_err(|source| Error::caused(Kind::Internal, source))?;
     crate::builds::sweep(&store);
@@ -34,7 +39,6 @@ pub(crate) fn open(mut config: EngineConfig) -> Result<Inner> {
         Error::because(Kind::Internal, "cannot open the uploads in the data root", source)
     })?;
     let networks = Networks::open(&config, events.clone())?;
-    let (program, sealed) = program(&config);
     Ok(Inner {
         host: facts(),
         launchers: std::sync::Arc::new(runs::Launchers::new(program, monitors_group())),

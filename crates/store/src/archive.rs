@@ -9,20 +9,25 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::compress::bounded;
 use crate::draft::{existing_tree, meta_of, with_slash};
 use crate::limits::{Meter, UnpackLimits};
+use crate::store::Store;
 use crate::tar::read::Reader;
 use crate::tar::write::{END, Precision, header};
 use crate::tar::{Kind, TarError, Time, padding};
 use crate::tree::{Meta, Overwrite, Tree, TreeError, clean, to_path};
+use crate::unpack::wire::{Channel, Event, Failure, Job};
+use crate::unpack::{self, Said, Session};
 use crate::walk::{Descend, Node, WalkError, walk, walk_entry};
 
-pub use crate::compress::{Compression, is_archive, sniffed};
+pub use crate::compress::{Compression, sniffed};
 
 /// What `docker cp` wants to know of a path first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,28 +43,46 @@ pub struct PathStat {
 }
 
 /// Why an archive was not made or not unpacked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 pub enum ArchiveError {
     #[error("Could not find the file {0}")]
-    Missing(PathBuf),
+    Missing(#[serde(with = "crate::unpack::wire::path")] PathBuf),
     #[error("extraction point is not a directory")]
-    NotADirectory(PathBuf),
+    NotADirectory(#[serde(with = "crate::unpack::wire::path")] PathBuf),
     #[error("not a directory")]
-    SlashOnFile(PathBuf),
+    SlashOnFile(#[serde(with = "crate::unpack::wire::path")] PathBuf),
     #[error("cannot look at {path:?}")]
-    Look { path: PathBuf, source: io::Error },
+    Look {
+        #[serde(with = "crate::unpack::wire::path")]
+        path: PathBuf,
+        #[serde(with = "crate::unpack::wire::cause")]
+        source: io::Error,
+    },
     #[error("cannot write the archive")]
-    Write(#[source] io::Error),
+    Write(
+        #[source]
+        #[serde(with = "crate::unpack::wire::cause")]
+        io::Error,
+    ),
     #[error(transparent)]
     Walk(#[from] WalkError),
     #[error("cannot set the directories' times")]
-    Times(#[source] io::Error),
+    Times(
+        #[source]
+        #[serde(with = "crate::unpack::wire::cause")]
+        io::Error,
+    ),
     #[error(transparent)]
     Tar(#[from] TarError),
     #[error(transparent)]
     Tree(#[from] TreeError),
     #[error("cannot write {path:?}")]
-    WriteFile { path: PathBuf, source: io::Error },
+    WriteFile {
+        #[serde(with = "crate::unpack::wire::path")]
+        path: PathBuf,
+        #[serde(with = "crate::unpack::wire::cause")]
+        source: io::Error,
+    },
 }
 
 /// A path below a root, parents resolved, the last component as it is.
@@ -148,7 +171,7 @@ fn write_node(node: &Node<'_>, prefix: &[u8], out: &mut dyn Write) -> Result<(),
 }
 
 /// How an archive is unpacked into a tree that belongs to somebody.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExtractOptions {
     pub overwrite: Overwrite,
     /// Owner of everything in place of the archive's.
@@ -156,21 +179,84 @@ pub struct ExtractOptions {
     pub limits: UnpackLimits,
 }
 
-/// Unpacks an archive, compressed or not, into the directory `path`.
-pub fn extract(
-    root: BorrowedFd<'_>,
-    path: &Path,
-    archive: impl Read + Send,
-    options: &ExtractOptions,
-) -> Result<(), ArchiveError> {
+/// Where an archive is unpacked to by [`Store::extract`].
+#[derive(Debug, Clone, Copy)]
+pub enum Destination<'a> {
+    /// A directory in this process's mount namespace.
+    Directory(BorrowedFd<'a>),
+    /// What [`detached`] gave, called where the directory is mounted.
+    Detached(BorrowedFd<'a>),
+}
+
+/// A mount of a directory with what is mounted below, attached nowhere, as [`Destination::Detached`] takes
+/// it. The thread must be in the mount namespace of the directory.
+///
+/// # Errors
+/// `EINVAL` in another namespace, `EPERM` without CAP_SYS_ADMIN.
+pub fn detached(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    crate::unpack::detached(directory)
+}
+
+impl Store {
+    /// Unpacks an archive, compressed or not, into a directory, by a process that can reach nothing else.
+    ///
+    /// # Errors
+    /// As [`extract`].
+    pub fn extract(
+        &self,
+        destination: Destination<'_>,
+        archive: impl Read + Send,
+        options: &ExtractOptions,
+    ) -> Result<(), ArchiveError> {
+        let place = match destination {
+            Destination::Directory(directory) => unpack::Place::Directory(directory),
+            Destination::Detached(mount) => unpack::Place::Detached(mount),
+        };
+        let hear = |session: &mut Session| match session.next().map_err(TarError::Unpacker)? {
+            Said::Event(Event::Done) => Ok(()),
+            Said::Event(Event::Failed(Failure::Archive(error))) => Err(error),
+            Said::Event(Event::Failed(Failure::Tar(error))) => Err(error.into()),
+            Said::Event(_) | Said::Data(_) => Err(crate::layers::strange().into()),
+        };
+        let (done, _) = self.unpacker().run(&Job::Extract(*options), archive, place, hear)?;
+        Ok(done)
+    }
+}
+
+/// Opens the directory `path` to unpack into.
+///
+/// # Errors
+/// When it is not there, or no directory.
+pub fn open_directory(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, ArchiveError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
     let look = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => ArchiveError::Missing(path.to_owned()),
         io::ErrorKind::NotADirectory => ArchiveError::NotADirectory(path.to_owned()),
         _ => ArchiveError::Look { path: path.to_owned(), source: error },
     };
-    let dir = sys::fs::open_in_root(root, path, flags, Mode::empty()).map_err(look)?;
-    let mut tree = Tree::existing(dir, options.overwrite).map_err(look)?;
+    sys::fs::open_in_root(root, path, flags, Mode::empty()).map_err(look)
+}
+
+/// Unpacks an archive, compressed or not, into the directory `path`, in this process.
+pub fn extract(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    archive: impl Read + Send,
+    options: &ExtractOptions,
+) -> Result<(), ArchiveError> {
+    extract_into(open_directory(root, path)?, archive, options, None)
+}
+
+/// Unpacks into an open directory; `helper` does what this process may not.
+pub(crate) fn extract_into(
+    directory: OwnedFd,
+    archive: impl Read + Send,
+    options: &ExtractOptions,
+    helper: Option<Arc<Channel>>,
+) -> Result<(), ArchiveError> {
+    let look = |source| ArchiveError::Look { path: "/".into(), source };
+    let tree = Tree::existing(directory, options.overwrite).map_err(look)?;
+    let mut tree = tree.with_helper(helper);
     let (plain, _) = bounded(archive, &options.limits).map_err(TarError::Read)?;
     let (mut reader, mut meter) = (Reader::new(plain), Meter::start(&options.limits));
     let mut raw = Vec::new();

@@ -3,6 +3,10 @@
 use std::io::{self, BufRead, Read};
 
 use crate::limits::{Gauge, UnpackLimits};
+use crate::store::Store;
+use crate::tar::TarError;
+use crate::unpack::wire::{Event, Job};
+use crate::unpack::{Place, Said, Session};
 
 /// How an archive is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,14 +64,38 @@ impl Compression {
     }
 }
 
-/// Whether `input` begins an archive that `ADD` unpacks: a tar, plain or compressed. Reads no
-/// further than the first entry's header.
-pub fn is_archive(input: impl Read + Send) -> bool {
-    const HEADERS_BYTES_MAX: u64 = 2 << 20;
-    let Ok(plain) = sniffed(io::BufReader::new(input)) else { return false };
-    crate::tar::read::Reader::new(io::BufReader::new(plain.take(HEADERS_BYTES_MAX)))
-        .next(&mut Vec::new())
-        .is_ok_and(|entry| entry.is_some())
+/// How many bytes [`may_be_archive`] wants to see.
+pub const HEADER_BYTES: usize = crate::tar::BLOCK;
+
+/// Whether something that begins like this may be an archive: it is compressed, or its first block has a
+/// tar header's sum. Only to spare [`crate::LayerWriter::extract`] and [`Store::is_archive`] the rest.
+pub fn may_be_archive(start: &[u8]) -> bool {
+    Compression::sniff(start) != Compression::None
+        || start
+            .first_chunk::<{ crate::tar::BLOCK }>()
+            .is_some_and(|header| crate::tar::read::check_sum(header).is_ok())
+}
+
+impl Store {
+    /// Whether `input` begins an archive that `ADD` unpacks: a tar, plain or compressed. A process that
+    /// can do nothing else looks at the first entry's header.
+    ///
+    /// # Errors
+    /// When there is no such process.
+    pub fn is_archive(&self, input: impl Read + Send) -> Result<bool, TarError> {
+        let job = Job::Entries { limits: self.unpack_limits() };
+        let mut found = None;
+        let hear = |session: &mut Session| match session.next()? {
+            Said::Event(event) => {
+                found = Some(matches!(event, Event::Entry(_)));
+                // That is all; the rest is not waited for.
+                Err::<(), TarError>(TarError::Header)
+            }
+            Said::Data(_) => Err(crate::layers::strange()),
+        };
+        let looked = self.unpacker().run(&job, input, Place::Nothing, hear);
+        found.map_or_else(|| looked.map(|_| false), Ok)
+    }
 }
 
 /// Decompresses whatever `input` turns out to be, and stops where it swells beyond the limits.

@@ -16,7 +16,10 @@ use std::fs::File;
 use std::io::{self, BufRead, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use rustix::fs::{AtFlags, FileType};
+use serde::{Deserialize, Serialize};
 use spec::Digest;
 
 use crate::limits::{Meter, UnpackLimits};
@@ -26,10 +29,12 @@ use crate::tar::read::Reader;
 use crate::tar::write::{END, Precision, header};
 use crate::tar::{Entry, Kind, TarError, Time, padding};
 use crate::tree::{Meta, OPAQUE, Overwrite, Tree, TreeError, clean, is_whiteout, split};
+use crate::unpack::UnpackerError;
+use crate::unpack::wire::Channel;
 use crate::walk::{Descend, Node, WalkError, walk};
 
 /// Why an archive did not become a layer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 pub enum UnpackError {
     #[error(transparent)]
     Tar(#[from] TarError),
@@ -38,19 +43,38 @@ pub enum UnpackError {
     #[error(transparent)]
     Walk(#[from] WalkError),
     #[error("cannot read the content of {path:?}")]
-    Content { path: PathBuf, source: io::Error },
+    Content {
+        #[serde(with = "crate::unpack::wire::path")]
+        path: PathBuf,
+        #[serde(with = "crate::unpack::wire::cause")]
+        source: io::Error,
+    },
     #[error("cannot look at the layers below")]
-    Below(#[source] io::Error),
+    Below(
+        #[source]
+        #[serde(with = "crate::unpack::wire::cause")]
+        io::Error,
+    ),
     #[error("cannot write {path:?}")]
-    Write { path: PathBuf, source: io::Error },
+    Write {
+        #[serde(with = "crate::unpack::wire::path")]
+        path: PathBuf,
+        #[serde(with = "crate::unpack::wire::cause")]
+        source: io::Error,
+    },
     #[error("invalid whiteout {0:?}")]
-    Whiteout(PathBuf),
+    Whiteout(#[serde(with = "crate::unpack::wire::path")] PathBuf),
     #[error("layer has digest {got}, not {want}")]
     Digest { want: Digest, got: Digest },
     #[error("the layer's parent {0} is not there")]
     NoParent(spec::DiffId),
     #[error("cannot make a place for the layer at {path:?}")]
-    Draft { path: PathBuf, source: io::Error },
+    Draft {
+        #[serde(with = "crate::unpack::wire::path")]
+        path: PathBuf,
+        #[serde(with = "crate::unpack::wire::cause")]
+        source: io::Error,
+    },
 }
 
 const WHITEOUT: &[u8] = b".wh.";
@@ -66,6 +90,15 @@ pub(crate) struct Draft {
     size: u64,
     tar_size: u64,
     entries: u64,
+    leftovers: Leftovers,
+}
+
+/// What becomes of the directory of a draft that is dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Leftovers {
+    Removed,
+    /// Whoever made it removes it.
+    Stay,
 }
 
 /// A draft whose tree and recipe are complete.
@@ -94,6 +127,49 @@ impl Draft {
         Draft::around(dir, Some(tree), hashing)
     }
 
+    /// A draft in the directory `dir`, which is there and empty; `helper` does what this process may not.
+    pub(crate) fn inside(dir: PathBuf, helper: Option<Arc<Channel>>) -> Result<Draft, UnpackError> {
+        let failed = |source| UnpackError::Draft { path: dir.clone(), source };
+        let tree = Tree::fresh(&dir).map_err(failed)?.with_helper(helper);
+        let mut draft = Draft::around(dir, Some(tree), Hashing::Elsewhere)?;
+        draft.leftovers = Leftovers::Stay;
+        Ok(draft)
+    }
+
+    /// A draft in the directory `dir`, which is there, and which others fill by [`Draft::inside`].
+    pub(crate) fn of_others(dir: PathBuf) -> Draft {
+        let leftovers = Leftovers::Removed;
+        let (size, tar_size, entries) = (0, 0, 0);
+        Draft { dir, tree: None, recipe: None, hash: None, size, tar_size, entries, leftovers }
+    }
+
+    /// Looks whether others made what makes a draft and nothing else. They must have ended.
+    pub(crate) fn check(&self) -> Result<(), UnpackError> {
+        let failed = |source| UnpackError::Draft { path: self.dir.clone(), source };
+        let dir = sys::fs::open_dir(&self.dir).map_err(failed)?;
+        let mut missing = vec!["diff", "recipe"];
+        for entry in sys::fs::entries(dir.as_fd()).map_err(failed)? {
+            let stat = rustix::fs::statat(&dir, &entry.name, AtFlags::SYMLINK_NOFOLLOW);
+            let kind = FileType::from_raw_mode(stat.map_err(|error| failed(error.into()))?.st_mode);
+            match (entry.name.to_str(), kind) {
+                (Some("diff" | "kept"), FileType::Directory)
+                | (Some("recipe"), FileType::RegularFile) => {}
+                _ => {
+                    let strange = UnpackerError::Strange(self.dir.join(&entry.name));
+                    return Err(TarError::Unpacker(strange).into());
+                }
+            }
+            missing.retain(|name| entry.name != *name);
+        }
+        match missing.first() {
+            None => Ok(()),
+            Some(name) => Err(UnpackError::Draft {
+                path: self.dir.join(name),
+                source: io::ErrorKind::NotFound.into(),
+            }),
+        }
+    }
+
     /// A draft in the directory `dir` whose tree `diff` was moved in.
     pub(crate) fn adopt(dir: PathBuf) -> Result<Draft, UnpackError> {
         Draft::around(dir, None, Hashing::Here)
@@ -106,7 +182,8 @@ impl Draft {
             Hashing::Here => Some(HashThread::start()),
             Hashing::Elsewhere => None,
         };
-        Ok(Draft { dir, tree, recipe: Some(recipe), hash, size: 0, tar_size: 0, entries: 0 })
+        let (recipe, leftovers) = (Some(recipe), Leftovers::Removed);
+        Ok(Draft { dir, tree, recipe, hash, size: 0, tar_size: 0, entries: 0, leftovers })
     }
 
     /// Unpacks a plain tar stream, read to its very end.
@@ -389,7 +466,9 @@ impl Drop for Draft {
     /// After a commit there is nothing left here.
     fn drop(&mut self) {
         self.tree = None;
-        remove_dir(&self.dir);
+        if self.leftovers == Leftovers::Removed {
+            remove_dir(&self.dir);
+        }
     }
 }
 

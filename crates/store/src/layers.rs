@@ -10,20 +10,24 @@
 //! the layer against its digest and drops it if it does not fit.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{self, Read};
+use std::io::{self, Read, Write as _};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 use spec::{DiffId, Digest};
 
-use crate::draft::{Draft, Hashing, UnpackError};
+use crate::draft::{Draft, UnpackError};
 use crate::limits::UnpackLimits;
 use crate::merged::Merged;
-use crate::pipe::plain;
 use crate::recipe::{Kept, LayerTar};
 use crate::records::{Durability, RecordError};
 use crate::store::{State, Store, boot_id};
+use crate::tar::TarError;
+use crate::tree::{HELD_BYTES_MAX, HELD_ENTRY_BYTES, TreeError};
+use crate::unpack::wire::{Event, Failure, Job, LayerFacts};
+use crate::unpack::{Place, Said, Session, UnpackerError};
 
 /// Names a layer in this store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -249,22 +253,43 @@ impl Store {
         limits: &UnpackLimits,
         expect: Option<&Digest>,
     ) -> Result<Unpacked, UnpackError> {
-        let mut draft = Draft::create(self.temporary(), Hashing::Elsewhere)?;
-        let ((), passed) = plain(blob, limits, |input| draft.unpack(input, limits))?;
-        if let Some(want) = expect.filter(|want| **want != passed.blob) {
-            return Err(UnpackError::Digest { want: *want, got: passed.blob });
+        let dir = self.temporary();
+        let failed = |source| UnpackError::Draft { path: dir.clone(), source };
+        std::fs::create_dir(&dir).map_err(failed)?;
+        let draft = Draft::of_others(dir.clone());
+        let place = sys::fs::open_dir(&dir).map_err(failed)?;
+        let job = Job::Layer { limits: *limits };
+        let mut told = Told::default();
+        let hear = |session: &mut Session| told.hear(session);
+        let (facts, came) =
+            self.unpacker().run(&job, blob, Place::Directory(place.as_fd()), hear)?;
+        if let Some(want) = expect.filter(|want| **want != came.digest) {
+            return Err(UnpackError::Digest { want: *want, got: came.digest });
         }
-        let complete = draft.complete()?;
+        draft.check()?;
+        let blob = Some(BlobInfo { digest: came.digest, size: came.bytes });
+        Ok(self.unpacked(draft, &facts, told, facts.plain.unwrap_or(came.digest), blob))
+    }
+
+    /// Puts together what is known of a layer that others unpacked.
+    pub(crate) fn unpacked(
+        &self,
+        draft: Draft,
+        facts: &LayerFacts,
+        told: Told,
+        plain: Digest,
+        blob: Option<BlobInfo>,
+    ) -> Unpacked {
         let record = LayerRecord {
-            size: complete.size,
-            tar_size: passed.plain_size,
-            entries: complete.entries,
-            blob: Some(BlobInfo { digest: passed.blob, size: passed.blob_size }),
-            kept: kept_names(complete.kept),
+            size: facts.size,
+            tar_size: facts.tar_size,
+            entries: facts.entries,
+            blob,
+            kept: kept_names(told.kept),
             unflushed: Some(boot_id()),
         };
-        let key = LayerKey(DiffId(passed.plain));
-        Ok(Unpacked { store: self.clone(), draft, key, record, implied: complete.implied })
+        let key = LayerKey(DiffId(plain));
+        Unpacked { store: self.clone(), draft, key, record, implied: told.implied }
     }
 
     /// The layer's uncompressed tar, byte for byte.
@@ -333,6 +358,72 @@ impl Store {
     }
 }
 
+/// What is told of a layer before its facts.
+#[derive(Default)]
+pub(crate) struct Told {
+    implied: Vec<Vec<u8>>,
+    kept: Kept,
+    held: usize,
+}
+
+impl Told {
+    /// Takes note of an event; gives back what is about something else.
+    ///
+    /// # Errors
+    /// When this is more than any tree remembers.
+    pub(crate) fn note(&mut self, event: Event) -> Result<Option<Event>, UnpackError> {
+        match event {
+            Event::Implied(path) => {
+                self.hold(path.0.len())?;
+                self.implied.push(path.0);
+            }
+            Event::Kept(ordinal, path) => {
+                self.hold(path.0.len())?;
+                self.kept.insert(ordinal, path.0);
+            }
+            event => return Ok(Some(event)),
+        }
+        Ok(None)
+    }
+
+    fn hold(&mut self, bytes: usize) -> Result<(), UnpackError> {
+        self.held += bytes + HELD_ENTRY_BYTES;
+        if self.held > HELD_BYTES_MAX { Err(TreeError::TooManyNames.into()) } else { Ok(()) }
+    }
+
+    /// Hears all that is said of one layer.
+    fn hear(&mut self, session: &mut Session) -> Result<LayerFacts, UnpackError> {
+        let mut facts = None;
+        loop {
+            let event = match session.next().map_err(TarError::Unpacker)? {
+                Said::Event(event) => self.note(event)?,
+                Said::Data(_) => return Err(strange().into()),
+            };
+            match (event, facts.take()) {
+                (None, known) => facts = known,
+                (Some(Event::Layer(told)), None) => facts = Some(told),
+                (Some(Event::Done), Some(facts)) => return Ok(facts),
+                (Some(Event::Failed(failure)), _) => return Err(failed_unpack(failure)),
+                (Some(_), _) => return Err(strange().into()),
+            }
+        }
+    }
+}
+
+/// What comes of a job that makes layers.
+fn failed_unpack(failure: Failure) -> UnpackError {
+    match failure {
+        Failure::Unpack(error) => error,
+        Failure::Tar(error) => error.into(),
+        Failure::Archive(_) => strange().into(),
+    }
+}
+
+/// What makes no sense where it is said.
+pub(crate) fn strange() -> TarError {
+    TarError::Unpacker(UnpackerError::Talk(io::ErrorKind::InvalidData.into()))
+}
+
 /// A layer that is unpacked but not yet among the others.
 pub struct Unpacked {
     store: Store,
@@ -345,16 +436,6 @@ pub struct Unpacked {
 impl Unpacked {
     pub fn key(&self) -> LayerKey {
         self.key
-    }
-
-    /// The blob that it was read from.
-    pub(crate) fn blob(&self) -> Option<&BlobInfo> {
-        self.record.blob.as_ref()
-    }
-
-    /// Bytes of the uncompressed tar.
-    pub(crate) fn tar_size(&self) -> u64 {
-        self.record.tar_size
     }
 
     /// Bytes of the regular files.
@@ -371,7 +452,8 @@ impl Unpacked {
         }
         self.adopt_implied(parents)?;
         let bytes = serde_json::to_vec(&self.record).map_err(|error| failed(error.into()))?;
-        std::fs::write(self.draft.dir.join("layer.json"), bytes).map_err(failed)?;
+        let record = std::fs::File::create_new(self.draft.dir.join("layer.json"));
+        record.and_then(|mut record| record.write_all(&bytes)).map_err(failed)?;
         let place = self.store.layer_dir(&self.key);
         let mut state = self.store.state();
         if state.layers.get(&self.key).is_none() {

@@ -1,7 +1,7 @@
 //! What an archive holds, without unpacking it: for build contexts, most of which need no file but
 //! the digests of all.
 //!
-//! [`list`] reads an archive once, keeps its plain bytes in one unnamed file (so that they can be
+//! [`Store::list`] reads an archive once, keeps its plain bytes in one unnamed file (so that they can be
 //! unpacked later) and makes a tree of names, modes and digests. That tree must be what unpacking
 //! would make, so only what is *plain* is listed: directories, whole files, symbolic links and links
 //! to files that came before, each path once, nothing below what is no directory, no attributes.
@@ -14,14 +14,20 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek as _, Write};
+use std::os::fd::AsFd as _;
 
 use sha2::{Digest as _, Sha256};
+use spec::Digest;
 
 use crate::compress::bounded;
+use crate::layers::strange;
 use crate::limits::{Meter, UnpackLimits};
+use crate::store::Store;
 use crate::tar::read::Reader;
 use crate::tar::{Entry, Kind, TarError};
 use crate::tree::clean;
+use crate::unpack::wire::{Bytes, Event, Failure, Job, ListedPlace, PlaceKind};
+use crate::unpack::{Place, Said, Session};
 
 /// What a tree takes of memory; an archive of more is unpacked instead. Some 400,000 files.
 pub const HELD_BYTES_MAX: usize = 128 << 20;
@@ -89,8 +95,8 @@ impl<R: Read> Read for Tee<R> {
     }
 }
 
-/// Reads an archive, compressed or not, to its end. `spool` takes the plain archive; files whose
-/// path `keep` names are kept in memory as well.
+/// Reads an archive, compressed or not, to its end, in this process. `spool` takes the plain archive;
+/// files whose path is in `keep` are kept in memory as well.
 ///
 /// # Errors
 /// What is no archive or is cut short, and a full disk.
@@ -98,84 +104,195 @@ pub fn list(
     archive: impl Read + Send,
     spool: File,
     limits: &UnpackLimits,
-    keep: &dyn Fn(&[u8]) -> bool,
+    keep: &[&[u8]],
 ) -> Result<Listing, TarError> {
+    let mut lister = Lister::default();
+    let keeps = |path: &[u8]| keep.contains(&path);
+    let (mut archive, bytes) = take_apart(archive, spool, limits, &keeps, &mut |piece| {
+        match piece {
+            Piece::Place(place) => lister.place(place),
+            Piece::Content(path, content) => drop(lister.kept.insert(path, content)),
+            Piece::NotPlain => lister.tree = None,
+        }
+        Ok(())
+    })?;
+    archive.rewind().map_err(TarError::Read)?;
+    Ok(Listing { tree: lister.tree, kept: lister.kept, archive, bytes })
+}
+
+impl Store {
+    /// Reads an archive, compressed or not, to its end, by a process that can do nothing else. `spool`
+    /// takes the plain archive; files whose path is in `keep` are kept in memory as well.
+    ///
+    /// # Errors
+    /// As [`list`].
+    pub fn list(
+        &self,
+        archive: impl Read + Send,
+        mut spool: File,
+        keep: &[String],
+    ) -> Result<Listing, TarError> {
+        let names = keep.iter().map(|name| Bytes::of(name.as_bytes())).collect();
+        let job = Job::List { limits: self.unpack_limits(), keep: names };
+        let mut lister = Lister::default();
+        let place = Place::File(spool.as_fd());
+        let hear = |session: &mut Session| lister.hear(session, keep);
+        let (_, came) = self.unpacker().run(&job, archive, place, hear)?;
+        spool.rewind().map_err(TarError::Read)?;
+        let Lister { tree, kept, .. } = lister;
+        Ok(Listing { tree, kept, archive: spool, bytes: came.bytes })
+    }
+}
+
+/// What is found in an archive, in its order.
+pub(crate) enum Piece {
+    Place(ListedPlace),
+    Content(Vec<u8>, Vec<u8>),
+    NotPlain,
+}
+
+/// Reads an archive to its end; gives the file with the plain archive, and how many bytes came.
+pub(crate) fn take_apart(
+    archive: impl Read + Send,
+    spool: File,
+    limits: &UnpackLimits,
+    keep: &dyn Fn(&[u8]) -> bool,
+    found: &mut dyn FnMut(Piece) -> Result<(), TarError>,
+) -> Result<(File, u64), TarError> {
     let (plain, gauge) = bounded(archive, limits).map_err(TarError::Read)?;
     let copy = BufWriter::with_capacity(BUFFER_BYTES, spool);
     let mut tee = Tee { input: plain, copy };
-    let mut lister =
-        Lister { keep, tree: Some(Directory::default()), held: 0, kept: BTreeMap::new() };
     let mut reader = Reader::new(BufReader::with_capacity(BUFFER_BYTES, &mut tee));
-    let (mut raw, mut meter) = (Vec::new(), Meter::start(limits));
+    let (mut raw, mut meter, mut is_listed) = (Vec::new(), Meter::start(limits), true);
     while let Some(entry) = reader.next(&mut raw)? {
         raw.clear();
         meter.entry(&entry)?;
-        lister.entry(&entry, &mut reader)?;
+        if is_listed {
+            is_listed = take_entry(&entry, &mut reader, keep, found)?;
+        }
     }
     // What follows the archive's end is read too, or the client could not finish sending.
     reader.drain(|_| Ok::<(), TarError>(()))?;
-    let Lister { tree, kept, .. } = lister;
     let Tee { input, copy } = tee;
     drop(input);
-    let mut archive = copy.into_inner().map_err(|error| TarError::Read(error.into_error()))?;
-    archive.rewind().map_err(TarError::Read)?;
-    Ok(Listing { tree, kept, archive, bytes: gauge.compressed() })
+    let archive = copy.into_inner().map_err(|error| TarError::Read(error.into_error()))?;
+    Ok((archive, gauge.compressed()))
 }
 
-struct Lister<'a> {
-    keep: &'a dyn Fn(&[u8]) -> bool,
+/// Says what an entry makes; false when it is not plain.
+fn take_entry<R: io::BufRead>(
+    entry: &Entry,
+    reader: &mut Reader<R>,
+    keep: &dyn Fn(&[u8]) -> bool,
+    found: &mut dyn FnMut(Piece) -> Result<(), TarError>,
+) -> Result<bool, TarError> {
+    // Unpacking refuses such a path in its own words.
+    let Some(path) = clean(&entry.path).ok().filter(|_| is_plain(entry)) else {
+        found(Piece::NotPlain)?;
+        return Ok(false);
+    };
+    let kind = match entry.kind {
+        Kind::Dir => PlaceKind::Directory { mode: entry.mode },
+        Kind::Symlink => PlaceKind::Symlink(Bytes::of(&entry.link)),
+        Kind::HardLink if clean(&entry.link).is_ok() => {
+            PlaceKind::HardLink(Bytes(clean(&entry.link).unwrap_or_default()))
+        }
+        Kind::File => {
+            let wanted = keep(&path) && entry.size <= KEPT_BYTES_MAX;
+            let (digest, content) = read(entry.size, wanted, reader)?;
+            if wanted {
+                found(Piece::Content(path.clone(), content))?;
+            }
+            PlaceKind::File { mode: entry.mode, size: entry.size, digest: Digest::from_raw(digest) }
+        }
+        Kind::HardLink | Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => {
+            found(Piece::NotPlain)?;
+            return Ok(false);
+        }
+    };
+    found(Piece::Place(ListedPlace { path: Bytes(path), kind }))?;
+    Ok(true)
+}
+
+/// Makes a tree of what is found.
+struct Lister {
     /// None once something was not plain.
     tree: Option<Directory>,
     held: usize,
     kept: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
-impl Lister<'_> {
-    fn entry<R: io::BufRead>(
-        &mut self,
-        entry: &Entry,
-        reader: &mut Reader<R>,
-    ) -> Result<(), TarError> {
-        let Some(tree) = &mut self.tree else { return Ok(()) };
-        // Unpacking refuses such a path in its own words.
-        let Some(path) = clean(&entry.path).ok().filter(|_| is_plain(entry)) else {
-            self.tree = None;
-            return Ok(());
-        };
-        let listed = match entry.kind {
-            Kind::Dir => Listed::Directory(Directory { mode: entry.mode, ..Directory::default() }),
-            Kind::Symlink => Listed::Link(entry.link.clone()),
-            Kind::HardLink => {
-                match clean(&entry.link).ok().and_then(|target| find(tree, &target)) {
-                    Some(file @ Listed::File { .. }) => file.clone(),
-                    Some(Listed::Directory(_) | Listed::Link(_)) | None => {
-                        self.tree = None;
-                        return Ok(());
-                    }
+impl Default for Lister {
+    fn default() -> Lister {
+        Lister { tree: Some(Directory::default()), held: 0, kept: BTreeMap::new() }
+    }
+}
+
+impl Lister {
+    fn place(&mut self, place: ListedPlace) {
+        let Some(tree) = &mut self.tree else { return };
+        let path = place.path.0;
+        let listed = match place.kind {
+            PlaceKind::Directory { mode } => {
+                Some(Listed::Directory(Directory { mode, ..Directory::default() }))
+            }
+            PlaceKind::Symlink(target) => {
+                self.held += target.0.len();
+                Some(Listed::Link(target.0))
+            }
+            PlaceKind::HardLink(target) => {
+                self.held += target.0.len();
+                match find(tree, &target.0) {
+                    Some(file @ Listed::File { .. }) => Some(file.clone()),
+                    Some(Listed::Directory(_) | Listed::Link(_)) | None => None,
                 }
             }
-            Kind::File => {
-                let wanted = (self.keep)(&path) && entry.size <= KEPT_BYTES_MAX;
-                let (digest, content) = read(entry.size, wanted, reader)?;
-                if wanted {
-                    self.kept.insert(path.clone(), content);
-                }
-                Listed::File { mode: entry.mode, size: entry.size, digest }
-            }
-            Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => {
-                self.tree = None;
-                return Ok(());
+            PlaceKind::File { mode, size, digest } => {
+                Some(Listed::File { mode, size, digest: *digest.raw() })
             }
         };
-        self.held += entry.link.len();
-        match insert(tree, &path, listed) {
+        match listed.and_then(|listed| insert(tree, &path, listed)) {
             Some(bytes) => self.held += bytes,
             None => self.tree = None,
         }
         if self.held > HELD_BYTES_MAX {
             self.tree = None;
         }
-        Ok(())
+    }
+
+    /// Hears all that is found in an archive.
+    fn hear(&mut self, session: &mut Session, keep: &[String]) -> Result<(), TarError> {
+        loop {
+            let Said::Event(event) = session.next()? else { return Err(strange()) };
+            match event {
+                Event::Listed(places) => places.into_iter().for_each(|place| self.place(place)),
+                Event::NotPlain => self.tree = None,
+                Event::File { path, size } => {
+                    let is_kept = keep.iter().any(|name| name.as_bytes() == path.0);
+                    if !is_kept || size > KEPT_BYTES_MAX {
+                        return Err(strange());
+                    }
+                    let content = session.content(size)?;
+                    self.kept.insert(path.0, content);
+                }
+                Event::Done => return Ok(()),
+                Event::Failed(Failure::Tar(error)) => return Err(error),
+                Event::Device { .. }
+                | Event::Attribute { .. }
+                | Event::Implied(_)
+                | Event::Kept(..)
+                | Event::Layer(_)
+                | Event::Link { .. }
+                | Event::Blob { .. }
+                | Event::Known { .. }
+                | Event::LayerBegins { .. }
+                | Event::LayerFailed(_)
+                | Event::Entry(_)
+                | Event::Failed(_)
+                | Event::Unconfined(_)
+                | Event::Exited(_) => return Err(strange()),
+            }
+        }
     }
 }
 
@@ -295,7 +412,7 @@ mod tests {
             .open(directory.path().join("spool"))
             .unwrap();
         let limits = UnpackLimits::default();
-        list(&*tar(entries), spool, &limits, &|path| path == b"Dockerfile").unwrap()
+        list(&*tar(entries), spool, &limits, &[b"Dockerfile"]).unwrap()
     }
 
     #[test]

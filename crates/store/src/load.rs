@@ -14,24 +14,27 @@
 //! Source: moby `image/tarexport/load.go`; OCI image-spec `image-layout.md`.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io::{self, BufRead, BufWriter, Read, Write};
+use std::io::{self, Read, Write as _};
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
 
 use spec::image::{Descriptor, ImageConfig, Index, Manifest};
 use spec::{DiffId, Digest, ImageId, Platform, Reference};
 
-use crate::compress::{Compression, bounded};
+use crate::compress::Compression;
 use crate::content::{ContentError, ContentLease, DOCUMENT_BYTES_MAX, Target};
 use crate::documents::{CHILDREN_MAX, Document, DocumentError, is_image_config};
-use crate::draft::UnpackError;
+use crate::draft::{Draft, UnpackError, remove_dir};
 use crate::images::ImageError;
-use crate::layers::{LayerKey, Lease, Unpacked};
-use crate::limits::{Meter, UnpackLimits};
+use crate::layers::{BlobInfo, LayerKey, Lease, Told, Unpacked, strange};
+use crate::limits::UnpackLimits;
 use crate::save::{FULL_NAME, ManifestItem, REF_NAME, SOURCE};
 use crate::store::Store;
+use crate::tar::TarError;
 use crate::tar::read::Reader;
-use crate::tar::{BLOCK, Entry, Kind, TarError};
-use crate::tree::{clean, split};
+use crate::tree::clean;
+use crate::unpack::wire::{Bytes, Event, Failure, Form, Job, LayerFacts};
+use crate::unpack::{self, Said, Session};
 
 const JSON_BYTES_MAX: u64 = 8 << 20;
 const JSON_TOTAL_BYTES_MAX: u64 = 24 << 20;
@@ -134,12 +137,41 @@ impl Contents {
     }
 }
 
+/// A layer that was made and not looked at yet.
+struct Made {
+    number: u64,
+    facts: LayerFacts,
+    told: Told,
+    plain: Digest,
+    blob: BlobInfo,
+}
+
 enum Slot {
+    Made(Box<Made>),
     Waiting(Box<Unpacked>),
     Here(LayerKey),
     /// Among the blobs, and not unpacked.
     Kept(Digest),
     Failed(UnpackError),
+}
+
+impl Slot {
+    /// Looks at what was made below `place`; whoever made it has ended.
+    fn settle(&mut self, store: &Store, place: &Path) {
+        if !matches!(self, Slot::Made(_)) {
+            return;
+        }
+        let gone = Slot::Failed(strange().into());
+        let Slot::Made(made) = std::mem::replace(self, gone) else { return };
+        let Made { number, facts, told, plain, blob } = *made;
+        let draft = Draft::of_others(place.join(number.to_string()));
+        *self = match draft.check() {
+            Ok(()) => {
+                Slot::Waiting(Box::new(store.unpacked(draft, &facts, told, plain, Some(blob))))
+            }
+            Err(error) => Slot::Failed(error),
+        };
+    }
 }
 
 /// What keeps the parts of an archive from being removed until they have names.
@@ -174,15 +206,16 @@ impl Store {
         platform: Option<&Platform>,
         progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Vec<LoadedImage>, LoadError> {
-        let limits = self.unpack_limits();
-        let (plain, _) = bounded(archive, &limits).map_err(LoadError::Read)?;
-        let (mut reader, mut meter) = (Reader::new(plain), Meter::start(&limits));
-        let mut contents = Contents::default();
-        let mut raw = Vec::new();
-        while let Some(entry) = reader.next(&mut raw)? {
-            raw.clear();
-            meter.entry(&entry)?;
-            self.take_in(&mut contents, leases, &entry, &mut reader, progress)?;
+        let place = Place::make(self.temporary())?;
+        let directory = sys::fs::open_dir(&place.0).map_err(LoadError::Read)?;
+        let mut intake =
+            Intake { store: self, leases, contents: Contents::default(), layers: 0, progress };
+        let job = Job::Load { limits: self.unpack_limits() };
+        let hear = |session: &mut Session| intake.hear(session);
+        self.unpacker().run(&job, archive, unpack::Place::Directory(directory.as_fd()), hear)?;
+        let mut contents = intake.contents;
+        for slot in contents.layers.values_mut() {
+            slot.settle(self, &place.0);
         }
         let mut loading = Loading { store: self, leases, contents, platform };
         let mut loaded = Vec::new();
@@ -200,110 +233,6 @@ impl Store {
         Ok(loaded)
     }
 
-    fn take_in<R: BufRead + Send>(
-        &self,
-        contents: &mut Contents,
-        leases: &Leases,
-        entry: &Entry,
-        reader: &mut Reader<R>,
-        progress: &mut dyn FnMut(LoadProgress),
-    ) -> Result<(), LoadError> {
-        let Ok(path) = clean(&entry.path) else { return Ok(()) };
-        let name = String::from_utf8_lossy(&path).into_owned();
-        match entry.kind {
-            Kind::File => {}
-            Kind::Symlink => {
-                return contents.link(name, &[split(&path).0, b"/", &entry.link].concat());
-            }
-            Kind::HardLink => return contents.link(name, &entry.link),
-            Kind::CharDevice | Kind::BlockDevice | Kind::Dir | Kind::Fifo => return Ok(()),
-        }
-        contents.hold(name.len())?;
-        let mut content = EntryRead(reader);
-        let mut start = Vec::new();
-        (&mut content).take(BLOCK as u64).read_to_end(&mut start).map_err(LoadError::Read)?;
-        if matches!(start.trim_ascii_start().first(), Some(b'{' | b'['))
-            && entry.size <= JSON_BYTES_MAX
-        {
-            contents.document_bytes += entry.size;
-            if contents.document_bytes > JSON_TOTAL_BYTES_MAX {
-                return Err(LoadError::TooMuch(JSON_TOTAL_BYTES_MAX));
-            }
-            content.read_to_end(&mut start).map_err(LoadError::Read)?;
-            contents.documents.insert(name, start);
-            return Ok(());
-        }
-        let layer = short_name(&name);
-        let blob = blob_of(&name);
-        let slot = if let Some(slot) = self.known(leases, blob) {
-            slot
-        } else if may_be_layer(&start) {
-            progress(LoadProgress { layer: layer.clone(), current: 0, total: entry.size });
-            let compression = Compression::sniff(&start);
-            let input = io::Cursor::new(start).chain(content);
-            self.layer_in(leases, compression, input, &contents.limits(self))
-        } else {
-            let Some(digest) = blob else { return Ok(()) };
-            let mut ingest = self.ingest()?;
-            io::copy(&mut io::Cursor::new(start).chain(content), &mut ingest)
-                .map_err(LoadError::Read)?;
-            ingest.finish(Some(&digest), &leases.content)?;
-            Slot::Kept(digest)
-        };
-        if let Slot::Waiting(unpacked) = &slot {
-            contents.layer_bytes += unpacked.tar_size();
-        }
-        progress(LoadProgress { layer, current: entry.size, total: entry.size });
-        contents.layers.insert(name, slot);
-        Ok(())
-    }
-
-    /// Unpacks a layer, and keeps it as it came if it is compressed.
-    fn layer_in(
-        &self,
-        leases: &Leases,
-        compression: Compression,
-        input: impl Read + Send,
-        limits: &UnpackLimits,
-    ) -> Slot {
-        let unpacked = match compression {
-            Compression::None => self.unpack_apart(input, limits, None),
-            Compression::Gzip | Compression::Zstd | Compression::Bzip2 | Compression::Xz => {
-                self.unpack_and_keep(leases, input, limits)
-            }
-        };
-        match unpacked {
-            Ok(unpacked) => Slot::Waiting(Box::new(unpacked)),
-            Err(error) => Slot::Failed(error),
-        }
-    }
-
-    fn unpack_and_keep(
-        &self,
-        leases: &Leases,
-        input: impl Read + Send,
-        limits: &UnpackLimits,
-    ) -> Result<Unpacked, UnpackError> {
-        let path = self.temporary();
-        let failed = |source| UnpackError::Write { path: path.clone(), source };
-        let output = File::create_new(&path).map_err(failed)?;
-        let output = BufWriter::with_capacity(256 * 1024, output);
-        let mut tee = Tee { input, output };
-        let kept = self.unpack_apart(&mut tee, limits, None).and_then(|unpacked| {
-            tee.output.flush().map_err(failed)?;
-            if let Some(blob) = unpacked.blob() {
-                let kept = self.keep_file(&path, &blob.digest, &leases.content);
-                kept.map_err(|error| failed(io::Error::other(error)))?;
-            }
-            Ok(unpacked)
-        });
-        if kept.is_err() {
-            // It has no name but this one.
-            let _ = std::fs::remove_file(&path);
-        }
-        kept
-    }
-
     /// A blob that is here: a layer by its diff id, or one that is kept.
     fn known(&self, leases: &Leases, blob: Option<Digest>) -> Option<Slot> {
         let digest = blob?;
@@ -315,18 +244,169 @@ impl Store {
     }
 }
 
-/// Writes down what is read.
-struct Tee<R> {
-    input: R,
-    output: BufWriter<File>,
+/// Where the layers of an archive are made, each in a directory of its number.
+struct Place(PathBuf);
+
+impl Place {
+    fn make(path: PathBuf) -> Result<Place, LoadError> {
+        std::fs::create_dir(&path).map_err(LoadError::Read)?;
+        Ok(Place(path))
+    }
 }
 
-impl<R: Read> Read for Tee<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let got = self.input.read(buffer)?;
-        self.output.write_all(&buffer[..got])?;
-        Ok(got)
+impl Drop for Place {
+    fn drop(&mut self) {
+        remove_dir(&self.0);
     }
+}
+
+/// Hearing what an archive holds.
+struct Intake<'a> {
+    store: &'a Store,
+    leases: &'a Leases,
+    contents: Contents,
+    layers: u64,
+    progress: &'a mut dyn FnMut(LoadProgress),
+}
+
+impl Intake<'_> {
+    fn hear(&mut self, session: &mut Session) -> Result<(), LoadError> {
+        loop {
+            let event = match session.next().map_err(TarError::Unpacker)? {
+                Said::Event(event) => event,
+                Said::Data(_) => return Err(strange().into()),
+            };
+            match event {
+                Event::Link { path, target } => self.contents.link(name_of(&path), &target.0)?,
+                Event::File { path, size } => self.document(name_of(&path), size, session)?,
+                Event::Known { path, size } => {
+                    let name = name_of(&path);
+                    let slot = self.store.known(self.leases, blob_of(&name));
+                    session.answer(&slot.is_some()).map_err(TarError::Unpacker)?;
+                    if let Some(slot) = slot {
+                        self.put(name, size, slot)?;
+                    }
+                }
+                Event::LayerBegins { path, size, form } => {
+                    self.layer(name_of(&path), size, form, session)?;
+                }
+                Event::Blob { path, size } => self.blob(name_of(&path), size, session)?,
+                Event::Done => return Ok(()),
+                Event::Failed(Failure::Tar(error)) => return Err(error.into()),
+                Event::Device { .. }
+                | Event::Attribute { .. }
+                | Event::Implied(_)
+                | Event::Kept(..)
+                | Event::Layer(_)
+                | Event::Listed(_)
+                | Event::NotPlain
+                | Event::LayerFailed(_)
+                | Event::Entry(_)
+                | Event::Failed(_)
+                | Event::Unconfined(_)
+                | Event::Exited(_) => return Err(strange().into()),
+            }
+        }
+    }
+
+    fn put(&mut self, name: String, size: u64, slot: Slot) -> Result<(), LoadError> {
+        self.contents.hold(name.len())?;
+        (self.progress)(LoadProgress { layer: short_name(&name), current: size, total: size });
+        self.contents.layers.insert(name, slot);
+        Ok(())
+    }
+
+    fn document(
+        &mut self,
+        name: String,
+        size: u64,
+        session: &mut Session,
+    ) -> Result<(), LoadError> {
+        self.contents.hold(name.len())?;
+        if size > JSON_BYTES_MAX {
+            return Err(strange().into());
+        }
+        self.contents.document_bytes += size;
+        if self.contents.document_bytes > JSON_TOTAL_BYTES_MAX {
+            return Err(LoadError::TooMuch(JSON_TOTAL_BYTES_MAX));
+        }
+        let content = session.content(size).map_err(TarError::Unpacker)?;
+        self.contents.documents.insert(name, content);
+        Ok(())
+    }
+
+    /// Keeps what is neither document nor layer, by the digest that it has.
+    fn blob(&mut self, name: String, size: u64, session: &mut Session) -> Result<(), LoadError> {
+        let Some(digest) = blob_of(&name) else { return Err(strange().into()) };
+        let (mut ingest, mut left) = (self.store.ingest()?, size);
+        while left > 0 {
+            match session.next().map_err(TarError::Unpacker)? {
+                Said::Data(data) if data.len() as u64 <= left => {
+                    ingest.write_all(data).map_err(LoadError::Read)?;
+                    left -= data.len() as u64;
+                }
+                Said::Event(Event::Failed(Failure::Tar(error))) => return Err(error.into()),
+                Said::Event(_) | Said::Data(_) => return Err(strange().into()),
+            }
+        }
+        ingest.finish(Some(&digest), &self.leases.content)?;
+        self.put(name, size, Slot::Kept(digest))
+    }
+
+    /// Hears how a layer is unpacked, and keeps it as it came if it is compressed.
+    fn layer(
+        &mut self,
+        name: String,
+        size: u64,
+        form: Form,
+        session: &mut Session,
+    ) -> Result<(), LoadError> {
+        (self.progress)(LoadProgress { layer: short_name(&name), current: 0, total: size });
+        let number = self.layers;
+        self.layers += 1;
+        session.answer(&self.contents.limits(self.store)).map_err(TarError::Unpacker)?;
+        let mut ingest = match form {
+            Form::Plain => None,
+            Form::Compressed => Some(self.store.ingest()?),
+        };
+        let mut told = Told::default();
+        let outcome = loop {
+            let event = match session.next().map_err(TarError::Unpacker)? {
+                Said::Event(event) => told.note(event),
+                Said::Data(data) => {
+                    let Some(ingest) = &mut ingest else { return Err(strange().into()) };
+                    ingest.write_all(data).map_err(LoadError::Read)?;
+                    continue;
+                }
+            };
+            match event {
+                Ok(None) => {}
+                Ok(Some(Event::Layer(facts))) => break Ok(facts),
+                Ok(Some(Event::LayerFailed(error))) => break Err(error),
+                Ok(Some(_)) => return Err(strange().into()),
+                Err(source) => return Err(LoadError::Layer { path: name, source }),
+            }
+        };
+        let facts = match outcome {
+            Ok(facts) => facts,
+            Err(error) => return self.put(name, size, Slot::Failed(error)),
+        };
+        let Some(plain) = facts.plain else { return Err(strange().into()) };
+        let blob = match ingest {
+            None => BlobInfo { digest: plain, size: facts.tar_size },
+            Some(ingest) => {
+                let size = ingest.size();
+                BlobInfo { digest: ingest.finish(None, &self.leases.content)?, size }
+            }
+        };
+        self.contents.layer_bytes = self.contents.layer_bytes.saturating_add(facts.tar_size);
+        let made = Made { number, facts, told, plain, blob };
+        self.put(name, size, Slot::Made(Box::new(made)))
+    }
+}
+
+fn name_of(path: &Bytes) -> String {
+    String::from_utf8_lossy(&path.0).into_owned()
 }
 
 /// Putting images together.
@@ -524,6 +604,7 @@ impl Loading<'_> {
         let key = match slot {
             Slot::Here(key) => key,
             Slot::Failed(error) => return Err(failed(error)),
+            Slot::Made(_) => return Err(failed(strange().into())),
             Slot::Waiting(unpacked) => {
                 unpacked.commit(&self.leases.layers, parents).map_err(failed)?.key
             }
@@ -554,7 +635,7 @@ impl Loading<'_> {
                     let size = self.store.blob(digest).map_or(0, |(_, size)| size);
                     LoadError::DocumentTooLong { path, size }
                 }
-                Some(Slot::Waiting(_) | Slot::Here(_) | Slot::Failed(_)) | None => {
+                Some(Slot::Made(_) | Slot::Waiting(_) | Slot::Here(_) | Slot::Failed(_)) | None => {
                     LoadError::Missing(path)
                 }
             }
@@ -605,7 +686,7 @@ fn names_of(annotations: &std::collections::BTreeMap<String, String>) -> Vec<Ref
 }
 
 /// The digest that a blob of a layout is named by.
-fn blob_of(name: &str) -> Option<Digest> {
+pub(crate) fn blob_of(name: &str) -> Option<Digest> {
     Digest::from_hex(name.strip_prefix("blobs/sha256/")?).ok()
 }
 
@@ -621,7 +702,7 @@ fn short_name(name: &str) -> String {
     digest.unwrap_or(name).chars().take(12).collect()
 }
 
-fn may_be_layer(start: &[u8]) -> bool {
+pub(crate) fn may_be_layer(start: &[u8]) -> bool {
     if start.is_empty() {
         return false;
     }
@@ -629,18 +710,7 @@ fn may_be_layer(start: &[u8]) -> bool {
         || Reader::new(start).next(&mut Vec::new()).is_ok()
 }
 
-/// Reads the current entry's payload.
-struct EntryRead<'r, R>(&'r mut Reader<R>);
-
-impl<R: BufRead> Read for EntryRead<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let chunk = self.0.payload(buffer.len() as u64).map_err(|error| match error {
-            TarError::Truncated => io::Error::from(io::ErrorKind::UnexpectedEof),
-            other => io::Error::other(other),
-        })?;
-        let got = chunk.len();
-        buffer[..got].copy_from_slice(chunk);
-        self.0.consume(got);
-        Ok(got)
-    }
+/// Whether a file that begins like this is held in memory, as JSON.
+pub(crate) fn may_be_document(start: &[u8], size: u64) -> bool {
+    matches!(start.trim_ascii_start().first(), Some(b'{' | b'[')) && size <= JSON_BYTES_MAX
 }

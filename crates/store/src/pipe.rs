@@ -5,14 +5,13 @@
 
 use std::io::{self, BufRead, Read};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use sha2::{Digest as _, Sha256};
 use spec::Digest;
 
-use crate::limits::UnpackLimits;
+use crate::limits::{Gauge, UnpackLimits};
 use crate::tar::TarError;
 
 pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
@@ -133,22 +132,30 @@ impl Read for ChunkReader {
 /// What went through a [`Plain`] stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Passed {
-    pub(crate) blob: Digest,
-    pub(crate) blob_size: u64,
-    pub(crate) plain: Digest,
+    /// Of the plain bytes, if they were hashed.
+    pub(crate) plain: Option<Digest>,
     pub(crate) plain_size: u64,
 }
 
+/// When the plain bytes are hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HashPlain {
+    Always,
+    /// Plain ones are hashed by whoever sends them.
+    IfCompressed,
+}
+
 /// Decompresses `source` on one thread and hashes the result on another, while `consume` reads it
-/// here. Gives both digests when `consume` succeeded and read to the end.
+/// here. Gives what is known when `consume` succeeded and read to the end.
 pub(crate) fn plain<T, E: From<TarError>>(
     source: impl Read + Send,
     limits: &UnpackLimits,
+    hashing: HashPlain,
     consume: impl FnOnce(ChunkReader) -> Result<T, E>,
 ) -> Result<(T, Passed), E> {
     let (outbox, inbox) = sync_channel(CHUNKS_IN_FLIGHT);
     std::thread::scope(|scope| {
-        let producer = scope.spawn(move || produce(source, limits, &outbox));
+        let producer = scope.spawn(move || produce(source, limits, hashing, &outbox));
         let reader = ChunkReader { inbox, chunk: Chunk::default(), at: 0 };
         // The reader dies with `consume`, so a producer that is still sending notices and ends.
         let consumed = consume(reader)?;
@@ -161,50 +168,35 @@ pub(crate) fn plain<T, E: From<TarError>>(
 fn produce(
     source: impl Read + Send,
     limits: &UnpackLimits,
+    hashing: HashPlain,
     outbox: &SyncSender<io::Result<Chunk>>,
 ) -> io::Result<Passed> {
-    let plain_hash = HashThread::start();
-    let mut counted = Hashed { source, hasher: None, size: Arc::default() };
-    let outcome = send_chunks(&mut counted, limits, &plain_hash, outbox);
-    let plain = plain_hash.finish();
-    let (plain_size, blob) = match outcome {
-        Ok(done) => done,
-        Err(error) => {
-            let copy = io::Error::new(error.kind(), error.to_string());
-            let _ = outbox.send(Err(error));
-            return Err(copy);
-        }
-    };
-    Ok(Passed {
-        blob: blob.unwrap_or(plain),
-        blob_size: counted.size.load(Ordering::Relaxed),
-        plain,
-        plain_size,
+    send_chunks(source, limits, hashing, outbox).map_err(|error| {
+        let copy = io::Error::new(error.kind(), error.to_string());
+        let _ = outbox.send(Err(error));
+        copy
     })
 }
 
-/// Gives the plain size, and the blob's digest if it is not the plain one.
 fn send_chunks(
-    source: &mut Hashed<impl Read + Send>,
+    source: impl Read + Send,
     limits: &UnpackLimits,
-    hash: &HashThread,
+    hashing: HashPlain,
     outbox: &SyncSender<io::Result<Chunk>>,
-) -> io::Result<(u64, Option<Digest>)> {
+) -> io::Result<Passed> {
     use crate::compress::{Compression, SNIFF_BYTES};
+    let gauge = Gauge::new(limits);
+    let mut source = gauge.count(source);
     let mut start = Vec::new();
-    Read::take(&mut *source, SNIFF_BYTES as u64).read_to_end(&mut start)?;
+    Read::take(&mut source, SNIFF_BYTES as u64).read_to_end(&mut start)?;
     let compression = Compression::sniff(&start);
-    if compression != Compression::None {
-        let mut hasher = Sha256::new();
-        hasher.update(&start);
-        source.hasher = Some(hasher);
-    }
-    let compressed = Arc::clone(&source.size);
+    let hashed = hashing == HashPlain::Always || compression != Compression::None;
+    let hash = hashed.then(HashThread::start);
     let mut size = 0u64;
     {
         let input = io::BufReader::with_capacity(
             CHUNK_BYTES,
-            Read::chain(io::Cursor::new(start), &mut *source),
+            Read::chain(io::Cursor::new(start), &mut source),
         );
         let (mut plain, mut pool) = (compression.reader(input)?, Pool::default());
         loop {
@@ -213,32 +205,16 @@ fn send_chunks(
                 break;
             }
             size += chunk.len() as u64;
-            hash.send(Arc::clone(&chunk));
+            if let Some(hash) = &hash {
+                hash.send(Arc::clone(&chunk));
+            }
             if outbox.send(Ok(chunk)).is_err() {
                 return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the reader stopped"));
             }
-            limits.check(size, compressed.load(Ordering::Relaxed))?;
+            gauge.check(size)?;
         }
     }
     // Bytes after the last member belong to the blob and so to its digest.
-    io::copy(source, &mut io::sink())?;
-    Ok((size, source.hasher.take().map(|hasher| Digest::from_raw(hasher.finalize().into()))))
-}
-
-/// Counts and, if there is a hasher, hashes what is read.
-struct Hashed<R> {
-    source: R,
-    hasher: Option<Sha256>,
-    size: Arc<AtomicU64>,
-}
-
-impl<R: Read> Read for Hashed<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let got = self.source.read(buffer)?;
-        self.size.fetch_add(got as u64, Ordering::Relaxed);
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(&buffer[..got]);
-        }
-        Ok(got)
-    }
+    io::copy(&mut source, &mut io::sink())?;
+    Ok(Passed { plain: hash.map(HashThread::finish), plain_size: size })
 }

@@ -16,6 +16,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
@@ -36,7 +37,10 @@ pub(crate) struct RecipeWriter {
 
 impl RecipeWriter {
     pub(crate) fn create(path: &Path) -> io::Result<RecipeWriter> {
-        let output = zstd::stream::write::Encoder::new(BufWriter::new(File::create(path)?), 1)?;
+        // Not left to the umask, which a confined process does not have.
+        let file =
+            File::options().write(true).create(true).truncate(true).mode(0o644).open(path)?;
+        let output = zstd::stream::write::Encoder::new(BufWriter::new(file), 1)?;
         Ok(RecipeWriter { output, raw: Vec::with_capacity(64 * 1024), payloads: 0 })
     }
 

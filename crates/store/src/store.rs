@@ -25,14 +25,16 @@ use crate::layers::{LayerKey, LayerRecord, Layers, verify};
 use crate::limits::UnpackLimits;
 use crate::records::{self, Durability, RecordError, Records};
 use crate::snapshots::Snapshots;
+use crate::unpack::{Unpacker, Unpacking};
 use crate::volumes::Volumes;
 
 /// How a data root is opened.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
     pub driver: Driver,
     /// What any one archive may unpack to, in bytes; none leaves it to how much came.
     pub unpacked_max: Option<u64>,
+    pub unpacking: Unpacking,
 }
 
 /// How layers are stacked. Docker's `overlay` and `overlay2` both mean the kernel's overlayfs.
@@ -86,6 +88,7 @@ pub(crate) struct Inner {
     root: PathBuf,
     driver: Driver,
     unpack_limits: UnpackLimits,
+    unpacker: Unpacker,
     /// Held by flock(2) while this lives.
     _lock: File,
     records: Records,
@@ -151,6 +154,7 @@ impl Store {
             unpack_limits: options
                 .unpacked_max
                 .map_or_else(UnpackLimits::default, UnpackLimits::of_size),
+            unpacker: Unpacker::new(options.unpacking),
             _lock: lock,
             records: Records::new(),
             state: Mutex::default(),
@@ -165,6 +169,7 @@ impl Store {
             .name("store".to_owned())
             .spawn(move || worker.run(&jobs))
             .map_err(|source| OpenError::Directory { path: store.root().to_owned(), source })?;
+        store.inner.unpacker.prepare();
         store.load()?;
         Ok(store)
     }
@@ -181,6 +186,10 @@ impl Store {
     /// What this store lets an archive ask for.
     pub fn unpack_limits(&self) -> UnpackLimits {
         self.inner.unpack_limits
+    }
+
+    pub(crate) fn unpacker(&self) -> &Unpacker {
+        &self.inner.unpacker
     }
 
     pub fn records(&self) -> &Records {

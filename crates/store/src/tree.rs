@@ -21,16 +21,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::recipe::Kept;
 use crate::tar::{Kind, Time};
+use crate::unpack::wire::{Bytes, Channel, Event};
 use crate::walk::{Descend, WalkError, walk_entry};
 
 /// The kernel's PATH_MAX.
@@ -41,15 +43,15 @@ const DIRS_CACHED_MAX: usize = 512;
 /// How many links one missing directory may lead through: path_resolution(7).
 const LINKS_MAX: u32 = 40;
 /// What a tree remembers of one archive: half a million directories, or two million files.
-const HELD_BYTES_MAX: usize = 96 << 20;
+pub(crate) const HELD_BYTES_MAX: usize = 96 << 20;
 /// What remembering costs beside a name's bytes.
-const HELD_ENTRY_BYTES: usize = 48;
+pub(crate) const HELD_ENTRY_BYTES: usize = 48;
 
 /// Why an entry could not be made.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 pub enum TreeError {
     #[error("invalid path {0:?}: it leads outside of the root")]
-    Escape(PathBuf),
+    Escape(#[serde(with = "crate::unpack::wire::path")] PathBuf),
     #[error("path of {0} bytes: file name too long")]
     PathTooLong(usize),
     #[error("path of {0} directories inside each other is too deep")]
@@ -57,17 +59,39 @@ pub enum TreeError {
     #[error("archive has more names than can be remembered")]
     TooManyNames,
     #[error("cannot create {path:?}")]
-    Create { path: PathBuf, source: io::Error },
+    Create {
+        #[serde(with = "crate::unpack::wire::path")]
+        path: PathBuf,
+        #[serde(with = "crate::unpack::wire::cause")]
+        source: io::Error,
+    },
     #[error("invalid hardlink {path:?} -> {target:?}")]
-    HardLink { path: PathBuf, target: PathBuf, source: io::Error },
+    HardLink {
+        #[serde(with = "crate::unpack::wire::path")]
+        path: PathBuf,
+        #[serde(with = "crate::unpack::wire::path")]
+        target: PathBuf,
+        #[serde(with = "crate::unpack::wire::cause")]
+        source: io::Error,
+    },
     #[error("cannot set attributes of {path:?}")]
-    Attributes { path: PathBuf, source: io::Error },
+    Attributes {
+        #[serde(with = "crate::unpack::wire::path")]
+        path: PathBuf,
+        #[serde(with = "crate::unpack::wire::cause")]
+        source: io::Error,
+    },
     #[error("cannot replace {path:?}")]
-    Replace { path: PathBuf, source: io::Error },
+    Replace {
+        #[serde(with = "crate::unpack::wire::path")]
+        path: PathBuf,
+        #[serde(with = "crate::unpack::wire::cause")]
+        source: io::Error,
+    },
     #[error("cannot overwrite directory {0:?} with non-directory")]
-    DirectoryByOther(PathBuf),
+    DirectoryByOther(#[serde(with = "crate::unpack::wire::path")] PathBuf),
     #[error("cannot overwrite non-directory {0:?} with directory")]
-    OtherByDirectory(PathBuf),
+    OtherByDirectory(#[serde(with = "crate::unpack::wire::path")] PathBuf),
 }
 
 /// Attributes of an entry.
@@ -81,7 +105,7 @@ pub(crate) struct Meta<'a> {
 }
 
 /// What may stand in an entry's way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Overwrite {
     /// Directories merge, anything else is replaced, as unpacking a layer does.
     Anything,
@@ -118,6 +142,8 @@ pub(crate) struct Tree {
     overwrite: Overwrite,
     umask: u32,
     owner: (u32, u32),
+    /// Does what this process may not: `unpack/host.rs`.
+    helper: Option<Arc<Channel>>,
 }
 
 /// Where replaced files go that a recipe refers to.
@@ -150,6 +176,7 @@ impl Tree {
             overwrite,
             umask: sys::fs::umask()?,
             owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+            helper: None,
         })
     }
 
@@ -169,6 +196,11 @@ impl Tree {
             count: 0,
         });
         Ok(tree)
+    }
+
+    /// The same tree, where devices and privileged attributes have to be asked for.
+    pub(crate) fn with_helper(self, helper: Option<Arc<Channel>>) -> Tree {
+        Tree { helper, ..self }
     }
 
     pub(crate) fn root(&self) -> &OwnedFd {
@@ -240,7 +272,7 @@ impl Tree {
             if meta.mode & (self.umask | 0o7000) != 0 {
                 rustix::fs::fchmod(file, Mode::from_raw_mode(meta.mode))?;
             }
-            set_xattrs(meta, |name, value| sys::fs::set_xattr(file.as_fd(), name, value))?;
+            self.set_xattrs(meta, file.as_fd(), None)?;
             rustix::fs::futimens(file, &meta.mtime.timestamps())?;
             Ok(())
         };
@@ -280,7 +312,8 @@ impl Tree {
         if fresh && plain {
             return Ok(());
         }
-        let set = || set_dir(&sys::fs::open_dir_at(dir.fd.as_fd(), OsStr::from_bytes(name))?, meta);
+        let set =
+            || self.set_dir(&sys::fs::open_dir_at(dir.fd.as_fd(), OsStr::from_bytes(name))?, meta);
         set().map_err(|source| TreeError::Attributes { path: to_path(path), source })
     }
 
@@ -315,6 +348,15 @@ impl Tree {
         let device = rustix::fs::makedev(rdev.0, rdev.1);
         let make =
             || rustix::fs::mknodat(&dir.fd, OsStr::from_bytes(name), file_type, mode, device);
+        let helper = self.helper.clone().filter(|_| is_device(kind));
+        let ask = Event::Device { name: Bytes::of(name), kind, mode: mode.as_raw_mode(), rdev };
+        let make = || match &helper {
+            Some(helper) => {
+                let made = helper.ask_privileged(&ask, dir.fd.as_fd());
+                made.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+            }
+            None => make(),
+        };
         self.make(&dir, name, path, kind, make)?;
         self.set_entry(&dir, name, path, meta, kind)
     }
@@ -384,7 +426,7 @@ impl Tree {
                 let (dir, name) = tree.parent(path).map_err(|_| io::ErrorKind::NotFound)?;
                 sys::fs::open_dir_at(dir.fd.as_fd(), OsStr::from_bytes(name))?
             };
-            sys::fs::set_xattr(opened.as_fd(), OPAQUE.as_bytes(), b"y")
+            tree.set_xattr(opened.as_fd(), None, OPAQUE.as_bytes(), b"y")
         };
         set(self).map_err(|source| TreeError::Attributes { path: to_path(path), source })
     }
@@ -451,12 +493,12 @@ impl Tree {
                     AtFlags::SYMLINK_NOFOLLOW,
                 )?;
             }
-            if kind != Kind::Symlink && meta.mode & (self.umask | 0o7000) != 0 {
-                let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-                let node = rustix::fs::openat(&dir.fd, name, flags, Mode::empty())?;
-                sys::fs::chmod_path_fd(node.as_fd(), meta.mode)?;
+            // What a helper makes, it makes with a mask of its own.
+            let by_helper = self.helper.is_some() && is_device(kind);
+            if kind != Kind::Symlink && (by_helper || meta.mode & (self.umask | 0o7000) != 0) {
+                sys::fs::chmod_at(dir.fd.as_fd(), name, meta.mode)?;
             }
-            set_xattrs(meta, |key, value| sys::fs::set_xattr_at(dir.fd.as_fd(), name, key, value))?;
+            self.set_xattrs(meta, dir.fd.as_fd(), Some(name))?;
             rustix::fs::utimensat(
                 &dir.fd,
                 name,
@@ -466,6 +508,57 @@ impl Tree {
             Ok(())
         };
         set().map_err(|source| TreeError::Attributes { path: to_path(path), source })
+    }
+
+    fn set_dir(&self, dir: &OwnedFd, meta: &Meta<'_>) -> io::Result<()> {
+        rustix::fs::fchown(dir, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))?;
+        rustix::fs::fchmod(dir, Mode::from_raw_mode(meta.mode))?;
+        self.set_xattrs(meta, dir.as_fd(), None)
+    }
+
+    /// Sets what this file system can hold. One that has no attributes still holds the files.
+    fn set_xattrs(
+        &self,
+        meta: &Meta<'_>,
+        on: BorrowedFd<'_>,
+        entry: Option<&OsStr>,
+    ) -> io::Result<()> {
+        for (name, value) in meta.xattrs {
+            if is_overlay_xattr(name) {
+                continue;
+            }
+            match self.set_xattr(on, entry, name, value) {
+                Err(error)
+                    if !matches!(
+                        Errno::from_io_error(&error),
+                        Some(Errno::NOTSUP | Errno::PERM)
+                    ) =>
+                {
+                    return Err(error);
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets an attribute of what is open, or of `entry` in it.
+    fn set_xattr(
+        &self,
+        on: BorrowedFd<'_>,
+        entry: Option<&OsStr>,
+        name: &[u8],
+        value: &[u8],
+    ) -> io::Result<()> {
+        if let Some(helper) = self.helper.as_ref().filter(|_| is_privileged_xattr(name)) {
+            let entry = entry.map(|entry| Bytes::of(entry.as_bytes()));
+            let (name, value) = (Bytes::of(name), Bytes::of(value));
+            return helper.ask_privileged(&Event::Attribute { entry, name, value }, on);
+        }
+        match entry {
+            Some(entry) => sys::fs::set_xattr_at(on, entry, name, value),
+            None => sys::fs::set_xattr(on, name, value),
+        }
     }
 
     /// The open parent of `path` (which is clean) and the last component.
@@ -659,28 +752,13 @@ pub(crate) fn is_overlay_xattr(name: &[u8]) -> bool {
     name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
 }
 
-fn set_dir(dir: &OwnedFd, meta: &Meta<'_>) -> io::Result<()> {
-    rustix::fs::fchown(dir, Some(Uid::from_raw(meta.uid)), Some(Gid::from_raw(meta.gid)))?;
-    rustix::fs::fchmod(dir, Mode::from_raw_mode(meta.mode))?;
-    set_xattrs(meta, |name, value| sys::fs::set_xattr(dir.as_fd(), name, value))
+/// Whether the kernel leaves an attribute to the host's root alone: xattr(7).
+pub(crate) fn is_privileged_xattr(name: &[u8]) -> bool {
+    name.starts_with(b"trusted.") || name.starts_with(b"security.")
 }
 
-/// Sets what this file system can hold. One that has no attributes still holds the files.
-fn set_xattrs(meta: &Meta<'_>, set: impl Fn(&[u8], &[u8]) -> io::Result<()>) -> io::Result<()> {
-    for (name, value) in meta.xattrs {
-        if is_overlay_xattr(name) {
-            continue;
-        }
-        match set(name, value) {
-            Err(error)
-                if !matches!(Errno::from_io_error(&error), Some(Errno::NOTSUP | Errno::PERM)) =>
-            {
-                return Err(error);
-            }
-            Ok(()) | Err(_) => {}
-        }
-    }
-    Ok(())
+fn is_device(kind: Kind) -> bool {
+    matches!(kind, Kind::CharDevice | Kind::BlockDevice)
 }
 
 /// The path's components without `.`, `..` and doubled slashes, relative to the root.

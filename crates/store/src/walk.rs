@@ -18,15 +18,18 @@ use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 
 use crate::tar::{Entry, Kind, Time};
 use crate::tree::is_overlay_xattr;
 
 /// Something in the tree that could not be looked at. The path is below the walk's root.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 #[error("cannot read {path:?}")]
 pub struct WalkError {
+    #[serde(with = "crate::unpack::wire::path")]
     pub path: PathBuf,
+    #[serde(with = "crate::unpack::wire::cause")]
     pub source: io::Error,
 }
 

@@ -19,15 +19,15 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Stat};
 use rustix::io::Errno;
 
-use crate::compress::bounded;
 use crate::draft::{Draft, Hashing, UnpackError};
-use crate::layers::{Layer, LayerKey, Lease};
-use crate::limits::Meter;
+use crate::layers::{Layer, LayerKey, Lease, strange};
+use crate::limits::Gauge;
 use crate::merged::{Found, Merged};
 use crate::store::Store;
-use crate::tar::read::Reader;
 use crate::tar::{Entry, Kind, TarError, Time};
 use crate::tree::{clean, is_whiteout, split, to_path};
+use crate::unpack::wire::{Event, Failure, Job};
+use crate::unpack::{Place, Said, Session};
 use crate::walk::{Descend, Node, WalkError, walk, walk_entry};
 
 /// path_resolution(7): the kernel's own limit.
@@ -63,6 +63,15 @@ pub enum NodeKind {
     Other,
 }
 
+/// What [`LayerWriter::extract`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extracted {
+    /// Everything that the archive has is there now.
+    All,
+    /// It is no archive, and nothing was made of it.
+    NoArchive,
+}
+
 /// What [`LayerWriter::copy_tree`] changes on the way.
 pub struct CopyOptions<'a> {
     /// Owner of everything; none keeps the source's.
@@ -93,6 +102,12 @@ pub enum WriteError {
     Walk(#[from] WalkError),
     #[error(transparent)]
     Layer(#[from] UnpackError),
+}
+
+impl From<TarError> for WriteError {
+    fn from(error: TarError) -> WriteError {
+        WriteError::Layer(error.into())
+    }
 }
 
 /// A layer in the making on top of others.
@@ -273,57 +288,74 @@ impl LayerWriter<'_> {
         walk_entry(dir.as_fd(), OsStr::from_bytes(name), to_name, &mut |node| copy.node(node))
     }
 
-    /// Unpacks an archive, compressed or not, into the directory `to`.
+    /// Unpacks what is an archive, compressed or not, into the directory `to`, which is made with `made` if
+    /// it is missing. It is read by a process that can do nothing else; that says what is in it.
     pub fn extract(
         &mut self,
         archive: impl Read + Send,
         to: &Path,
         owner: Option<(u32, u32)>,
-    ) -> Result<(), WriteError> {
-        let base = self.real(to.as_os_str().as_bytes(), Last::Follow)?;
-        let unread = |error| UnpackError::from(TarError::Read(error));
+        made: &Attrs,
+    ) -> Result<Extracted, WriteError> {
         let limits = self.store.unpack_limits();
-        let (plain, gauge) = bounded(archive, &limits).map_err(unread)?;
-        let (mut reader, mut meter) = (Reader::new(plain), Meter::start(&limits));
-        let (mut raw, mut written) = (Vec::new(), 0_u64);
-        while let Some(mut entry) = reader.next(&mut raw).map_err(UnpackError::from)? {
-            raw.clear();
-            meter.entry(&entry).map_err(UnpackError::from)?;
-            // Holes are written here, unlike in an unpacked layer.
-            written = written.saturating_add(entry.real_size);
-            gauge.check(written).map_err(unread)?;
-            let path = clean(&entry.path).map_err(UnpackError::from)?;
-            if path.is_empty() && entry.kind == Kind::Dir {
-                // The directory it goes into is there already, and stays as it is.
-                continue;
+        let (job, gauge) = (Job::Entries { limits }, Gauge::new(&limits));
+        let store = self.store.clone();
+        let hear = |session: &mut Session| {
+            let unread = |error| UnpackError::from(TarError::Read(error));
+            let Ok(mut next) = next_entry(session)? else { return Ok(Extracted::NoArchive) };
+            self.mkdir_all(to, made)?;
+            let base = self.real(to.as_os_str().as_bytes(), Last::Follow)?;
+            let mut written = 0_u64;
+            while let Some(entry) = next {
+                // Holes are written here, unlike in an unpacked layer.
+                written = written.saturating_add(entry.real_size);
+                gauge.check(written).map_err(unread)?;
+                self.extract_entry(entry, &base, owner, session)?;
+                next = next_entry(session)?.map_err(UnpackError::from)?;
             }
-            let last = if entry.kind == Kind::Dir { Last::Follow } else { Last::Keep };
-            entry.path = self.real(&join(&base, &path), last)?;
-            if entry.kind == Kind::HardLink {
-                let target = clean(&entry.link).map_err(UnpackError::from)?;
-                entry.link = self.real(&join(&base, &target), Last::Keep)?;
-            }
-            if let Some((uid, gid)) = owner {
-                (entry.uid, entry.gid) = (uid, gid);
-            }
-            if entry.path.is_empty() {
-                continue;
-            }
-            // What the archive uses without describing it belongs to nobody in particular.
-            let (uid, gid) = owner.unwrap_or((0, 0));
-            let attrs = Attrs { mode: 0o755, uid, gid, mtime: entry.mtime, xattrs: Vec::new() };
-            self.make_missing(split(&entry.path).0, &attrs)?;
-            self.copy_up_parents(&entry.path)?;
-            if entry.kind == Kind::File {
-                let parts = std::mem::take(&mut entry.parts).into_iter().peekable();
-                let content = Payload { reader: &mut reader, parts, at: 0 };
-                entry.size = entry.real_size;
-                self.draft.add(&entry, Some(&mut content.take(entry.real_size)))?;
-            } else {
-                self.draft.add(&entry, None)?;
-            }
+            Ok::<_, WriteError>(Extracted::All)
+        };
+        let (done, _) = store.unpacker().run(&job, gauge.count(archive), Place::Nothing, hear)?;
+        Ok(done)
+    }
+
+    fn extract_entry(
+        &mut self,
+        mut entry: Entry,
+        base: &[u8],
+        owner: Option<(u32, u32)>,
+        session: &mut Session,
+    ) -> Result<(), WriteError> {
+        let mut content = Payload::new(session, &mut entry);
+        let path = clean(&entry.path).map_err(UnpackError::from)?;
+        if path.is_empty() && entry.kind == Kind::Dir {
+            // The directory it goes into is there already, and stays as it is.
+            return Ok(());
         }
-        Ok(())
+        let last = if entry.kind == Kind::Dir { Last::Follow } else { Last::Keep };
+        entry.path = self.real(&join(base, &path), last)?;
+        if entry.kind == Kind::HardLink {
+            let target = clean(&entry.link).map_err(UnpackError::from)?;
+            entry.link = self.real(&join(base, &target), Last::Keep)?;
+        }
+        if let Some((uid, gid)) = owner {
+            (entry.uid, entry.gid) = (uid, gid);
+        }
+        if entry.path.is_empty() {
+            return Ok(content.skip()?);
+        }
+        // What the archive uses without describing it belongs to nobody in particular.
+        let (uid, gid) = owner.unwrap_or((0, 0));
+        let attrs = Attrs { mode: 0o755, uid, gid, mtime: entry.mtime, xattrs: Vec::new() };
+        self.make_missing(split(&entry.path).0, &attrs)?;
+        self.copy_up_parents(&entry.path)?;
+        if entry.kind == Kind::File {
+            entry.size = entry.real_size;
+            self.draft.add(&entry, Some(&mut (&mut content).take(entry.real_size)))?;
+        } else {
+            self.draft.add(&entry, None)?;
+        }
+        Ok(content.skip()?)
     }
 
     /// The finished layer, held by the lease; none when nothing was written.
@@ -563,23 +595,73 @@ impl Copy<'_, '_> {
     }
 }
 
-/// An entry's content with its holes as zeros.
-struct Payload<'r, R> {
-    reader: &'r mut Reader<R>,
-    parts: std::iter::Peekable<std::vec::IntoIter<(u64, u64)>>,
-    at: u64,
+/// What an entry is, or why there is none.
+fn next_entry(session: &mut Session) -> Result<Result<Option<Entry>, TarError>, UnpackError> {
+    match session.next().map_err(TarError::Unpacker)? {
+        Said::Event(Event::Entry(entry)) => Ok(Ok(Some(entry))),
+        Said::Event(Event::Done) => Ok(Ok(None)),
+        Said::Event(Event::Failed(Failure::Tar(error))) => Ok(Err(error)),
+        Said::Event(_) | Said::Data(_) => Err(strange().into()),
+    }
 }
 
-impl<R: io::BufRead> Read for Payload<'_, R> {
+/// An entry's content with its holes as zeros.
+struct Payload<'s> {
+    session: &'s mut Session,
+    parts: std::iter::Peekable<std::vec::IntoIter<(u64, u64)>>,
+    at: u64,
+    /// Bytes of the archive that have not come yet, and those that have and are not read.
+    missing: u64,
+    chunk: Vec<u8>,
+    used: usize,
+}
+
+impl<'s> Payload<'s> {
+    fn new(session: &'s mut Session, entry: &mut Entry) -> Payload<'s> {
+        let parts = std::mem::take(&mut entry.parts).into_iter().peekable();
+        Payload { session, parts, at: 0, missing: entry.size, chunk: Vec::new(), used: 0 }
+    }
+
+    /// The next bytes of the archive; none at the end.
+    fn fill(&mut self) -> Result<&[u8], TarError> {
+        if self.used == self.chunk.len() && self.missing > 0 {
+            match self.session.next()? {
+                Said::Data(data) if data.len() as u64 <= self.missing => {
+                    self.chunk.clear();
+                    self.chunk.extend_from_slice(data);
+                }
+                Said::Event(Event::Failed(Failure::Tar(error))) => return Err(error),
+                Said::Event(_) | Said::Data(_) => return Err(strange()),
+            }
+            self.missing -= self.chunk.len() as u64;
+            self.used = 0;
+        }
+        Ok(&self.chunk[self.used..])
+    }
+
+    /// Passes over what was not read.
+    fn skip(mut self) -> Result<(), UnpackError> {
+        while self.missing > 0 {
+            self.used = self.chunk.len();
+            self.fill()?;
+        }
+        Ok(())
+    }
+}
+
+impl Read for Payload<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.parts.next_if(|(offset, length)| offset + length <= self.at).is_some() {}
+        // Sums of what another process says do not overflow.
+        let end = |part: &(u64, u64)| part.0.saturating_add(part.1);
+        while self.parts.next_if(|part| end(part) <= self.at).is_some() {}
         let got = match self.parts.peek().copied() {
             Some((offset, length)) if self.at >= offset => {
-                let limit = (offset + length - self.at).min(buffer.len() as u64);
-                let chunk = self.reader.payload(limit).map_err(io::Error::other)?;
-                let got = chunk.len();
-                buffer[..got].copy_from_slice(chunk);
-                self.reader.consume(got);
+                let limit = (offset.saturating_add(length) - self.at).min(buffer.len() as u64);
+                let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+                let chunk = self.fill().map_err(io::Error::other)?;
+                let got = chunk.len().min(limit);
+                buffer[..got].copy_from_slice(&chunk[..got]);
+                self.used += got;
                 got
             }
             hole => {

@@ -215,7 +215,8 @@ fn holes_are_free_in_a_layer_and_counted_in_an_add() {
     let lease = store.lease();
     store.unpack(&lease, &*archive, &UnpackLimits::default(), None, &[]).unwrap();
     let mut writer = store.layer_writer(&lease, &[]).unwrap();
-    let error = writer.extract(&*archive, std::path::Path::new("/"), None).unwrap_err();
+    let made = store::Attrs::default();
+    let error = writer.extract(&*archive, std::path::Path::new("/"), None, &made).unwrap_err();
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(source.contains("swells beyond reason"), "{source}");
 }
@@ -249,6 +250,6 @@ fn a_listing_gives_up_its_tree_before_memory() {
     let path = scratch.path().join("spool");
     let spool = std::fs::File::options().read(true).write(true).create_new(true).open(path);
     let limits = UnpackLimits::default();
-    let listing = store::listing::list(archive, spool.unwrap(), &limits, &|_| false).unwrap();
+    let listing = store::listing::list(archive, spool.unwrap(), &limits, &[]).unwrap();
     assert_eq!(listing.tree, None);
 }

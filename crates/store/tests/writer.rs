@@ -111,7 +111,7 @@ fn an_added_archive_is_unpacked_in_place() {
     let base = layer_of(&store, &lease, &scratch, "base");
     let mut writer = store.layer_writer(&lease, &[base]).unwrap();
     let file = std::fs::File::open(scratch.path().join("a.tgz")).unwrap();
-    writer.extract(file, Path::new("/opt/link"), None).unwrap();
+    writer.extract(file, Path::new("/opt/link"), None, &store::Attrs::default()).unwrap();
     let layer = writer.finish().unwrap().unwrap();
     in_tree(&store, &[base, layer.key], "test -L opt/link; test opt/real/sub/x -ef opt/real/y");
 }

@@ -5,6 +5,9 @@
 //! is either not followed at all ([`open_beneath`]) or resolved as if the root were `/`
 //! ([`open_in_root`], openat2(2), Linux 5.6). No function takes a path string from outside a root.
 //!
+//! Some calls of older kernels know files by paths alone. Here these go through /proc/self/fd; in a
+//! process that is confined to a root without /proc ([`go_without_proc`]), through the working directory.
+//!
 //! Invariant: no descriptor returned from here survives an exec.
 
 use std::ffi::{OsStr, OsString};
@@ -12,7 +15,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, XattrFlags};
 use rustix::io::Errno;
@@ -126,13 +129,41 @@ pub fn entries_after(
     Ok((found, more))
 }
 
-/// Where an open file lies now, in this process's view. For files of our own trees only.
+/// Whether descriptors are turned into paths by the working directory.
+static WITHOUT_PROC: AtomicBool = AtomicBool::new(false);
+
+/// From now on this process does without /proc: functions here that need a path change the working
+/// directory instead, and leave it changed. For a process whose root is a tree that it works on, and
+/// which does so with one thread.
+pub fn go_without_proc() {
+    WITHOUT_PROC.store(true, Ordering::Relaxed);
+}
+
+fn has_proc() -> bool {
+    !WITHOUT_PROC.load(Ordering::Relaxed)
+}
+
+/// Where an open directory (with /proc: any file) lies now, in this process's view. For files of our own
+/// trees only.
 pub fn real_path(fd: BorrowedFd<'_>) -> io::Result<PathBuf> {
-    std::fs::read_link(proc_path(fd))
+    if has_proc() {
+        return std::fs::read_link(proc_path(fd));
+    }
+    rustix::process::fchdir(fd)?;
+    Ok(PathBuf::from(OsString::from_vec(rustix::process::getcwd(Vec::new())?.into_bytes())))
 }
 
 fn proc_path(fd: BorrowedFd<'_>) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}
+
+/// A path to the entry `name` of `dir`.
+fn entry_path(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<PathBuf> {
+    if has_proc() {
+        return Ok(proc_path(dir).join(name));
+    }
+    rustix::process::fchdir(dir)?;
+    Ok(Path::new(".").join(name))
 }
 
 /// Extended attributes in the order of their names.
@@ -150,7 +181,7 @@ pub fn xattrs(fd: BorrowedFd<'_>) -> io::Result<Xattrs> {
 pub fn xattrs_at(dir: BorrowedFd<'_>, name: impl AsRef<OsStr>) -> io::Result<Xattrs> {
     // There is no l*xattrat before Linux 6.13; the last component below a magic link is not
     // followed by the l-variants, so this names exactly the entry.
-    let path = proc_path(dir).join(name.as_ref());
+    let path = entry_path(dir, name.as_ref())?;
     collect_xattrs(
         |buffer| rustix::fs::llistxattr(&path, buffer),
         |name, buffer| rustix::fs::lgetxattr(&path, name, buffer),
@@ -218,13 +249,21 @@ pub fn set_xattr_at(
     attribute: &[u8],
     value: &[u8],
 ) -> io::Result<()> {
-    let path = proc_path(dir).join(name.as_ref());
+    let path = entry_path(dir, name.as_ref())?;
     Ok(rustix::fs::lsetxattr(path, attribute, value, XattrFlags::empty())?)
 }
 
-/// Changes the mode of a file opened with `O_PATH`, which fchmod(2) refuses.
-pub fn chmod_path_fd(fd: BorrowedFd<'_>, mode: u32) -> io::Result<()> {
-    Ok(rustix::fs::chmod(proc_path(fd), Mode::from_raw_mode(mode))?)
+/// Changes the mode of `name` in `dir`, which is no symbolic link.
+pub fn chmod_at(dir: BorrowedFd<'_>, name: impl AsRef<OsStr>, mode: u32) -> io::Result<()> {
+    let (name, mode) = (name.as_ref(), Mode::from_raw_mode(mode));
+    if has_proc() {
+        // fchmod(2) refuses a handle. This works before Linux 6.6 as well, which brought fchmodat2.
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let handle = rustix::fs::openat(dir, name, flags, Mode::empty())?;
+        return Ok(rustix::fs::chmod(proc_path(handle.as_fd()), mode)?);
+    }
+    // A link in its place leads nowhere but inside this process's root.
+    Ok(rustix::fs::chmodat(dir, name, mode, AtFlags::empty())?)
 }
 
 /// Removes `name` of `dir` with everything below, following nothing. What is not there is fine.
@@ -351,6 +390,11 @@ fn copy_through_memory(
 /// The bits that this process's umask(2) takes from new files, without changing it for an instant
 /// (which umask(2) itself would, for all threads).
 pub fn umask() -> io::Result<u32> {
+    if !has_proc() {
+        let mask = rustix::process::umask(Mode::empty());
+        rustix::process::umask(mask);
+        return Ok(mask.as_raw_mode());
+    }
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("Umask:"));
     line.and_then(|digits| u32::from_str_radix(digits.trim(), 8).ok())

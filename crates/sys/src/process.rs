@@ -10,7 +10,6 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use rustix::process::Pid;
@@ -71,17 +70,21 @@ const CLONE_CLEAR_SIGHAND: u64 = 0x1_0000_0000;
 
 /// Whether this process has one thread, given the moment that a thread which was joined may still
 /// take to leave the kernel's list.
-fn becomes_single() -> io::Result<bool> {
+fn becomes_single() -> bool {
     const PATIENCE: [u64; 6] = [0, 50, 200, 1_000, 5_000, 20_000];
-    for pause_us in PATIENCE {
+    PATIENCE.iter().any(|&pause_us| {
         if pause_us > 0 {
             std::thread::sleep(std::time::Duration::from_micros(pause_us));
         }
-        if thread_count()? == 1 {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+        is_single()
+    })
+}
+
+/// Whether this process has one thread. Needs no /proc.
+fn is_single() -> bool {
+    // SAFETY: takes an integer. unshare(2): with CLONE_THREAD the call does nothing in a process of one
+    // thread and fails with EINVAL in any other.
+    unsafe { libc::unshare(libc::CLONE_THREAD) == 0 }
 }
 
 /// Makes a process that runs `body` in a copy of our memory and exits with the code it returns.
@@ -92,7 +95,7 @@ fn becomes_single() -> io::Result<bool> {
 /// # Errors
 /// When this process has more than one thread, or clone3(2) fails.
 pub fn spawn(options: &SpawnOptions<'_>, body: impl FnOnce() -> i32) -> io::Result<Child> {
-    if !becomes_single()? {
+    if !becomes_single() {
         return Err(io::Error::other("a process with several threads cannot be cloned"));
     }
     let mut pidfd: RawFd = -1;
@@ -143,15 +146,6 @@ pub fn spawn(options: &SpawnOptions<'_>, body: impl FnOnce() -> i32) -> io::Resu
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit(2) takes an integer and does not return; no memory of ours is touched.
     unsafe { libc::_exit(code) }
-}
-
-/// How many threads this process has.
-///
-/// # Errors
-/// When /proc is not mounted.
-pub fn thread_count() -> io::Result<u64> {
-    // A directory has a link for itself, its name, and each child directory: one for each thread.
-    Ok(std::fs::metadata("/proc/self/task")?.nlink().saturating_sub(2))
 }
 
 /// A handle on process `pid` that a reused pid cannot fool: pidfd_open(2), Linux 5.3.
@@ -423,6 +417,20 @@ pub fn with_private_mount(
                 | rustix::fs::OFlags::CLOEXEC;
             let target = rustix::fs::open(target.as_c_str(), flags, rustix::fs::Mode::empty())?;
             crate::mount::attach(&mount, &target)
+        });
+    }
+}
+
+/// Makes `command` start with its standard streams and nothing else open, whatever our own starter left
+/// open for all that we execute.
+pub fn with_standard_streams_alone(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    // SAFETY: between fork and exec the closure makes system calls only: it takes no lock and allocates
+    // nothing.
+    unsafe {
+        command.pre_exec(|| {
+            reset_signals();
+            close_all_on_exec(Preserved::default())
         });
     }
 }
@@ -742,6 +750,12 @@ pub(crate) fn check(result: i64) -> io::Result<i64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_process_with_threads_is_not_single() {
+        // The harness's own thread is one, and this test another.
+        assert!(!is_single());
+    }
 
     #[test]
     fn a_process_that_is_not_our_child_cannot_be_reaped() {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
-use engine::config::{NetworkSettings, OtherRuntime, Proxies, SeccompDefault};
+use engine::config::{NetworkSettings, OtherRuntime, Proxies, SeccompDefault, Unpacking};
 use engine::containers::spec::{CgroupnsMode, IpcMode, LogSpec, Ulimit};
 use engine::{EngineConfig, Live};
 use serde_json::Value;
@@ -41,6 +41,7 @@ pub fn read(reader: &Reader<'_>) -> Result<EngineConfig> {
                 ConfigError::value("max-unpacked-size", format!("invalid size: '{text}'"))
             })?),
         },
+        unpacking: Unpacking::Confined,
         live: live(reader)?,
         log: log(reader)?,
         default_ulimits: ulimits(reader)?,

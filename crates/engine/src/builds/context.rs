@@ -25,6 +25,7 @@ use rustix::fs::OFlags;
 use spec::Id;
 use spec::ignore::{Ignore, clean};
 use store::Store;
+use store::archive::Destination;
 use store::listing::{self, Listed};
 use sys::path::Root;
 use tracing::warn;
@@ -93,6 +94,7 @@ impl Directory {
 enum Ground {
     /// In an archive that nobody needed a file of yet; the place it will be unpacked to.
     Packed {
+        store: Store,
         archive: File,
         directory: Directory,
     },
@@ -156,11 +158,9 @@ impl Context {
             format!("{}.dockerignore", clean(dockerfile)),
             ".dockerignore".into(),
         ];
-        let keep = |path: &[u8]| wanted.iter().any(|name| name.as_bytes() == path);
-        let listed = listing::list(archive, spool, &store.unpack_limits(), &keep)
-            .map_err(|error| refused(&error))?;
+        let listed = store.list(archive, spool, &wanted).map_err(|error| refused(&error))?;
         let bytes = listed.bytes;
-        let ground = Ground::Packed { archive: listed.archive, directory };
+        let ground = Ground::Packed { store: store.clone(), archive: listed.archive, directory };
         let mut context = Self {
             main: Area {
                 listed: None,
@@ -387,10 +387,10 @@ impl Area {
     fn root(&self, extras: &str) -> Result<Arc<Root>> {
         let mut ground = self.ground.lock().unwrap_or_else(PoisonError::into_inner);
         if let Ground::Packed { .. } = &*ground
-            && let Ground::Packed { archive, directory } =
+            && let Ground::Packed { store, archive, directory } =
                 std::mem::replace(&mut *ground, Ground::Lost)
         {
-            *ground = unpack(archive, directory, extras)?;
+            *ground = unpack(&store, archive, directory, extras)?;
         }
         let Ground::Unpacked { root, named, .. } = &*ground else {
             return Err(Error::internal("the build context could not be unpacked"));
@@ -419,7 +419,7 @@ fn spool(path: &Path) -> Result<File> {
     Ok(opened)
 }
 
-fn unpack(archive: File, directory: Directory, extras: &str) -> Result<Ground> {
+fn unpack(store: &Store, archive: File, directory: Directory, extras: &str) -> Result<Ground> {
     let top = directory.open()?;
     // What it may hold was looked at when it came; here it is as it was then, and plain.
     let options = store::archive::ExtractOptions {
@@ -427,7 +427,8 @@ fn unpack(archive: File, directory: Directory, extras: &str) -> Result<Ground> {
         owner: None,
         limits: store::UnpackLimits::default(),
     };
-    store::archive::extract(top.as_fd(), Path::new("/"), archive, &options)
+    store
+        .extract(Destination::Directory(top.as_fd()), archive, &options)
         .map_err(|error| refused(&error))?;
     let mut named = None;
     let mut directories = Vec::new();

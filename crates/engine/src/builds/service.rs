@@ -281,7 +281,10 @@ impl Service {
             Error::invalid(format!("error downloading remote context {url}: {failure}"))
         })?;
         let content = blob.content.reader();
-        match store::compress::is_archive(blob.content.reader()) {
+        let is_archive = store.is_archive(blob.content.reader()).map_err(|source| {
+            Error::because(Kind::Internal, format!("cannot look at remote context {url}"), source)
+        })?;
+        match is_archive {
             true => Context::receive(store, content, dockerfile, &Extras::default()),
             false => Ok((Context::of_dockerfile(store, content)?, blob.content.size())),
         }

@@ -49,6 +49,7 @@ async fn bench() -> Option<Bench> {
     let config = EngineConfig {
         data_root: root.join("data"),
         exec_root: root.join("run"),
+        unpacking: crate::config::Unpacking::Here,
         ..EngineConfig::default()
     };
     let engine = Engine::open(config).await.expect("an engine on a fresh directory");

@@ -18,8 +18,8 @@ use build::worker::{Blob, Failure, FailureKind, Item, NodeKind, Origin, Unpack, 
 use rustix::fs::{FileType, OFlags, Stat};
 use spec::DiffId;
 use spec::ignore::Ignore;
-use store::compress::is_archive;
-use store::{Attrs, CopyOptions, LayerWriter, Time, WriteError};
+use store::compress::{HEADER_BYTES, may_be_archive};
+use store::{Attrs, CopyOptions, Extracted, LayerWriter, Time, WriteError};
 use sys::path::Root;
 
 use super::files::unreadable;
@@ -249,28 +249,30 @@ impl Transfer<'_> {
 
     /// Extracts an archive into the destination; false for a file that is none.
     fn extract(&mut self, mut file: File) -> Result<bool, Failure> {
-        let found = is_archive(&file);
-        file.rewind().map_err(|error| internal(&error))?;
-        if !found {
+        let mut start = Vec::new();
+        let read = (&file).take(HEADER_BYTES as u64).read_to_end(&mut start);
+        read.and_then(|_| file.rewind()).map_err(|error| internal(&error))?;
+        if !may_be_archive(&start) {
             return Ok(false);
         }
-        self.extract_from(file)?;
-        Ok(true)
+        self.extract_from(file)
     }
 
-    fn extract_from(&mut self, archive: impl Read + Send) -> Result<(), Failure> {
+    /// The same, of anything.
+    fn extract_from(&mut self, archive: impl Read + Send) -> Result<bool, Failure> {
         let destination = Path::new(&self.step.destination);
         // Members keep the owners that the archive names, unless --chown says otherwise.
         let owner = self.step.owner.as_ref().and(self.owner);
         let made = owner.unwrap_or(Owner { uid: 0, gid: 0 });
-        self.writer.mkdir_all(destination, &attrs(made, 0o755, self.now)).map_err(failed)?;
+        let made = attrs(made, 0o755, self.now);
         let owner = owner.map(|owner| (owner.uid, owner.gid));
-        self.writer.extract(archive, destination, owner).map_err(failed)
+        let found = self.writer.extract(archive, destination, owner, &made).map_err(failed)?;
+        Ok(found == Extracted::All)
     }
 
     fn blob(&mut self, blob: &Blob) -> Result<(), Failure> {
-        if self.step.unpack_blobs && is_archive(blob.content.reader()) {
-            return self.extract_from(blob.content.reader());
+        if self.step.unpack_blobs && self.extract_from(blob.content.reader())? {
+            return Ok(());
         }
         if blob.name.is_empty() && self.destination_is_directory()? {
             let text = "cannot determine filename for source, which is a URL without a path";

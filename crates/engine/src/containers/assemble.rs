@@ -35,7 +35,19 @@ use crate::error::{Error, Kind, Result};
 pub(super) struct Assembled {
     root: OwnedFd,
     /// Keeps the mounts below `root` in their places.
-    _namespace: OwnedFd,
+    namespace: OwnedFd,
+}
+
+impl Assembled {
+    /// A directory of the tree as a mount of its own, with all that is mounted below, to be unpacked into.
+    pub(super) fn detached(&self, directory: &OwnedFd) -> Result<OwnedFd> {
+        let clone = || -> io::Result<OwnedFd> {
+            sys::namespace::unshare_directories()?;
+            sys::namespace::join(&self.namespace, Namespaces::MOUNT)?;
+            store::archive::detached(directory.as_fd())
+        };
+        on_a_thread(clone).map_err(failed)
+    }
 }
 
 impl AsFd for Assembled {
@@ -256,5 +268,5 @@ fn mount_all(tree: &OwnedFd, pieces: Vec<Piece>) -> io::Result<Assembled> {
     }
     let namespace = OFlags::RDONLY | OFlags::CLOEXEC;
     let namespace = rustix::fs::open("/proc/thread-self/ns/mnt", namespace, Mode::empty())?;
-    Ok(Assembled { root: tree.try_clone()?, _namespace: namespace })
+    Ok(Assembled { root: tree.try_clone()?, namespace })
 }

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustix::io::Errno;
-use store::TreeError;
-use store::archive::{self, ArchiveError};
+use store::archive::{self, ArchiveError, Destination};
+use store::{TarError, TreeError};
 use sys::path::Root;
 
 use super::assemble::{Assembled, Own, assemble};
@@ -49,6 +49,7 @@ fn worded(error: ArchiveError, asked: &str, path: &str) -> Error {
         ArchiveError::Tree(TreeError::OtherByDirectory(there)) => {
             words::other_by_directory(&Path::new(path).join(there), Path::new(path))
         }
+        error @ ArchiveError::Tar(TarError::Unpacker(_)) => Error::caused(Kind::Internal, error),
         error @ ArchiveError::Tar(_) => Error::caused(Kind::Invalid, error),
         error @ ArchiveError::Tree(_) => Error::caused(Kind::Invalid, error),
         error @ (ArchiveError::Look { .. }
@@ -167,8 +168,13 @@ impl Engine {
             };
             let (owner, limits) = (owner(&view, &root, options)?, engine.store.unpack_limits());
             let extract = archive::ExtractOptions { overwrite, owner, limits };
-            archive::extract(root.as_fd(), Path::new(&path), tar, &extract)
-                .map_err(|error| worded(error, &name, &path))
+            let worded = |error| worded(error, &name, &path);
+            let directory = archive::open_directory(root.as_fd(), Path::new(&path));
+            let mount = root.detached(&directory.map_err(worded)?)?;
+            engine
+                .store
+                .extract(Destination::Detached(mount.as_fd()), tar, &extract)
+                .map_err(worded)
         })
         .await?;
         world::tell(&self.inner, &record, "extract-to-dir", &[]);

@@ -14,12 +14,15 @@
 pub(crate) mod read;
 pub(crate) mod write;
 
+use std::borrow::Cow;
 use std::io;
+
+use serde::{Deserialize, Serialize};
 
 pub(crate) const BLOCK: usize = 512;
 
 /// What a tar entry makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     File,
     HardLink,
@@ -31,7 +34,7 @@ pub enum Kind {
 }
 
 /// Seconds and nanoseconds since 1970.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Time {
     pub secs: i64,
     pub nanos: u32,
@@ -54,11 +57,13 @@ impl Time {
 }
 
 /// One entry, all extension headers applied.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// As written, not yet cleaned.
+    #[serde(with = "crate::unpack::wire::bytes")]
     pub path: Vec<u8>,
     pub kind: Kind,
+    #[serde(with = "crate::unpack::wire::bytes")]
     pub link: Vec<u8>,
     /// Permission bits and set-id bits: 0o7777.
     pub mode: u32,
@@ -66,6 +71,7 @@ pub struct Entry {
     pub gid: u32,
     pub mtime: Time,
     pub rdev: (u32, u32),
+    #[serde(with = "crate::unpack::wire::attributes")]
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Bytes of payload in the archive.
     pub size: u64,
@@ -76,12 +82,12 @@ pub struct Entry {
 }
 
 /// Why a stream is no tar archive that can be unpacked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
 pub enum TarError {
     #[error("archive/tar: invalid tar header")]
     Header,
     #[error("archive/tar: header field {0} is invalid")]
-    Field(&'static str),
+    Field(Cow<'static, str>),
     #[error("archive/tar: sparse map of {0:?} is invalid")]
     Sparse(String),
     #[error("archive/tar: extension header of {0} bytes is too long")]
@@ -95,7 +101,20 @@ pub enum TarError {
     #[error("unexpected EOF")]
     Truncated,
     #[error("cannot read the archive")]
-    Read(#[source] io::Error),
+    Read(
+        #[source]
+        #[serde(with = "crate::unpack::wire::cause")]
+        io::Error,
+    ),
+    #[error(transparent)]
+    #[serde(skip)]
+    Unpacker(#[from] crate::unpack::UnpackerError),
+}
+
+impl TarError {
+    pub(crate) fn field(name: &'static str) -> TarError {
+        TarError::Field(Cow::Borrowed(name))
+    }
 }
 
 pub(crate) fn padding(size: u64) -> u64 {

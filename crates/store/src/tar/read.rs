@@ -174,7 +174,7 @@ impl<R: BufRead> Reader<R> {
     /// The body of an extension header.
     fn extension(&mut self, header: &[u8; BLOCK], raw: &mut Vec<u8>) -> Result<Vec<u8>, TarError> {
         let size =
-            number(&header[124..136]).and_then(non_negative).ok_or(TarError::Field("size"))?;
+            number(&header[124..136]).and_then(non_negative).ok_or(TarError::field("size"))?;
         if size > EXTENSION_BYTES_MAX {
             return Err(TarError::ExtensionTooLong(size));
         }
@@ -221,7 +221,7 @@ impl<R: BufRead> Reader<R> {
         raw: &mut Vec<u8>,
     ) -> Result<(), TarError> {
         entry.real_size =
-            number(&header[483..495]).and_then(non_negative).ok_or(TarError::Field("realsize"))?;
+            number(&header[483..495]).and_then(non_negative).ok_or(TarError::field("realsize"))?;
         let mut more = header[482] != 0;
         let mut fields = header[386..482].to_vec();
         loop {
@@ -231,7 +231,7 @@ impl<R: BufRead> Reader<R> {
                 }
                 let offset = number(&part[..12]).and_then(non_negative);
                 let length = number(&part[12..]).and_then(non_negative);
-                entry.parts.push(offset.zip(length).ok_or(TarError::Field("sparse"))?);
+                entry.parts.push(offset.zip(length).ok_or(TarError::field("sparse"))?);
             }
             if entry.parts.len() > SPARSE_PARTS_MAX {
                 return Err(sparse_error(entry));
@@ -319,7 +319,7 @@ fn fill<R: BufRead>(input: &mut R) -> Result<&[u8], TarError> {
 
 fn basic(header: &[u8; BLOCK]) -> Result<Entry, TarError> {
     let field =
-        |range: std::ops::Range<usize>, name| number(&header[range]).ok_or(TarError::Field(name));
+        |range: std::ops::Range<usize>, name| number(&header[range]).ok_or(TarError::field(name));
     let ustar = &header[257..263] == b"ustar\0";
     let posix = ustar || &header[257..263] == b"ustar ";
     let mut path = until_nul(&header[..100]).to_vec();
@@ -351,7 +351,7 @@ fn basic(header: &[u8; BLOCK]) -> Result<Entry, TarError> {
         mtime: Time { secs: field(136..148, "mtime")?, nanos: 0 },
         rdev: (narrow(device(329..337)), narrow(device(337..345))),
         xattrs: Vec::new(),
-        size: non_negative(field(124..136, "size")?).ok_or(TarError::Field("size"))?,
+        size: non_negative(field(124..136, "size")?).ok_or(TarError::field("size"))?,
         real_size: 0,
         parts: Vec::new(),
     })
@@ -376,15 +376,15 @@ impl Extensions {
         let (mut is_sparse, mut sparse_name) = (false, None);
         for record in pax_records(&self.pax) {
             let (key, value) = record?;
-            let unsigned = |name| decimal(value).ok_or(TarError::Field(name));
-            let narrow = |name| unsigned(name)?.try_into().map_err(|_| TarError::Field(name));
+            let unsigned = |name| decimal(value).ok_or(TarError::field(name));
+            let narrow = |name| unsigned(name)?.try_into().map_err(|_| TarError::field(name));
             match key {
                 b"path" => entry.path = value.to_vec(),
                 b"linkpath" => entry.link = value.to_vec(),
                 b"size" => entry.size = unsigned("size")?,
                 b"uid" => entry.uid = narrow("uid")?,
                 b"gid" => entry.gid = narrow("gid")?,
-                b"mtime" => entry.mtime = pax_time(value).ok_or(TarError::Field("mtime"))?,
+                b"mtime" => entry.mtime = pax_time(value).ok_or(TarError::field("mtime"))?,
                 b"GNU.sparse.name" => sparse_name = Some(value.to_vec()),
                 b"GNU.sparse.size" | b"GNU.sparse.realsize" => {
                     is_sparse = true;
@@ -402,7 +402,7 @@ impl Extensions {
                     sparse.map = numbers
                         .map(decimal)
                         .collect::<Option<_>>()
-                        .ok_or(TarError::Field("GNU.sparse.map"))?;
+                        .ok_or(TarError::field("GNU.sparse.map"))?;
                 }
                 _ => {
                     if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
@@ -472,7 +472,7 @@ fn is_zero(block: &[u8; BLOCK]) -> bool {
 }
 
 /// The sum of all bytes, the checksum's own taken as spaces. Old tars summed signed bytes.
-fn check_sum(header: &[u8; BLOCK]) -> Result<(), TarError> {
+pub(crate) fn check_sum(header: &[u8; BLOCK]) -> Result<(), TarError> {
     let said = number(&header[148..156]).ok_or(TarError::Header)?;
     let (mut unsigned, mut signed) = (0i64, 0i64);
     for (at, byte) in header.iter().enumerate() {
