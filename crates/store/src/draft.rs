@@ -530,3 +530,43 @@ fn whiteout_entry(path: &[u8], opaque: bool) -> Entry {
         parts: Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Scratch;
+
+    /// What others may leave in a draft's directory, and whether it is one then.
+    #[track_caller]
+    fn check(make: impl FnOnce(&Path), is_draft: bool) {
+        let scratch = Scratch::new();
+        let dir = scratch.path().join("draft");
+        std::fs::create_dir_all(dir.join("diff")).unwrap();
+        std::fs::write(dir.join("recipe"), "").unwrap();
+        make(&dir);
+        assert_eq!(Draft::of_others(dir.clone()).check().is_ok(), is_draft);
+        assert!(!dir.exists(), "a draft that is dropped leaves nothing");
+    }
+
+    #[test]
+    fn what_others_made_is_a_draft_only_if_it_has_its_parts_and_nothing_else() {
+        let link = |path: &str| {
+            let path = path.to_owned();
+            move |dir: &Path| {
+                let place = dir.join(path);
+                let _ = std::fs::remove_dir(&place).or_else(|_| std::fs::remove_file(&place));
+                std::os::unix::fs::symlink("/etc", place).unwrap();
+            }
+        };
+        check(|_| {}, true);
+        check(|dir| std::fs::create_dir(dir.join("kept")).unwrap(), true);
+        check(link("diff"), false);
+        check(link("recipe"), false);
+        check(link("kept"), false);
+        // This would be written through.
+        check(link("layer.json"), false);
+        check(|dir| std::fs::write(dir.join("layer.json"), "{}").unwrap(), false);
+        check(|dir| std::fs::remove_file(dir.join("recipe")).unwrap(), false);
+        check(|dir| std::fs::remove_dir(dir.join("diff")).unwrap(), false);
+    }
+}

@@ -36,6 +36,7 @@ mod layers;
 mod limits;
 pub mod listing;
 mod load;
+mod marks;
 mod merged;
 mod pipe;
 mod recipe;

@@ -26,10 +26,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use crate::marks::{OPAQUE, is_overlay_xattr, is_privileged_xattr, is_whiteout};
 use crate::recipe::Kept;
 use crate::tar::{Kind, Time};
 use crate::unpack::wire::{Bytes, Channel, Event};
@@ -141,7 +142,8 @@ pub(crate) struct Tree {
     held: usize,
     overwrite: Overwrite,
     umask: u32,
-    owner: (u32, u32),
+    /// Whom new files belong to without a word; none where a directory may give them its group.
+    owner: Option<(u32, u32)>,
     /// Does what this process may not: `unpack/host.rs`.
     helper: Option<Arc<Channel>>,
 }
@@ -175,7 +177,7 @@ impl Tree {
             held: 0,
             overwrite,
             umask: sys::fs::umask()?,
-            owner: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+            owner: None,
             helper: None,
         })
     }
@@ -188,6 +190,8 @@ impl Tree {
         let root = sys::fs::open_dir(&root_path)?;
         rustix::fs::fchmod(&root, Mode::from_raw_mode(0o755))?;
         let mut tree = Tree::existing(root, Overwrite::Anything)?;
+        let ours = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        tree.owner = Some(ours);
         tree.root_real = Some(sys::fs::real_path(tree.root.as_fd())?);
         tree.aside = Some(Aside {
             dir: sys::fs::open_dir(layer)?,
@@ -262,7 +266,7 @@ impl Tree {
         meta: &Meta<'_>,
     ) -> Result<(), TreeError> {
         let set = || -> io::Result<()> {
-            if (meta.uid, meta.gid) != self.owner {
+            if Some((meta.uid, meta.gid)) != self.owner {
                 rustix::fs::fchown(
                     file,
                     Some(Uid::from_raw(meta.uid)),
@@ -301,12 +305,15 @@ impl Tree {
             },
             Err(error) => return Err(create_error(path, error)),
         }
+        if meta.mode & 0o2000 != 0 {
+            self.owner = None;
+        }
         let real = dir.child(name);
         let bytes = real.len();
         if self.times.insert(real, meta.mtime).is_none() {
             self.hold(bytes)?;
         }
-        let plain = (meta.uid, meta.gid) == self.owner
+        let plain = Some((meta.uid, meta.gid)) == self.owner
             && meta.mode & (self.umask | 0o7000) == 0
             && meta.xattrs.is_empty();
         if fresh && plain {
@@ -483,7 +490,7 @@ impl Tree {
     ) -> Result<(), TreeError> {
         let name = OsStr::from_bytes(name);
         let set = || -> io::Result<()> {
-            if (meta.uid, meta.gid) != self.owner {
+            if Some((meta.uid, meta.gid)) != self.owner {
                 let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
                 rustix::fs::chownat(
                     &dir.fd,
@@ -734,27 +741,6 @@ impl Tree {
 enum Way {
     Directory,
     Clear { whiteout: bool },
-}
-
-/// Marks a directory that hides its namesakes below.
-///
-/// Source: kernel `Documentation/filesystems/overlayfs.rst`, "whiteouts and opaque directories".
-pub(crate) const OPAQUE: &str = "trusted.overlay.opaque";
-
-/// Whether this is overlayfs' mark for "removed": a character device 0:0.
-pub(crate) fn is_whiteout(stat: &Stat) -> bool {
-    FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0
-}
-
-/// Whether an attribute is overlayfs' own. From an archive it would redirect lookups in the layers
-/// below; into an archive it would carry this machine's inode numbers.
-pub(crate) fn is_overlay_xattr(name: &[u8]) -> bool {
-    name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.")
-}
-
-/// Whether the kernel leaves an attribute to the host's root alone: xattr(7).
-pub(crate) fn is_privileged_xattr(name: &[u8]) -> bool {
-    name.starts_with(b"trusted.") || name.starts_with(b"security.")
 }
 
 fn is_device(kind: Kind) -> bool {

@@ -42,6 +42,7 @@ mod surface;
 mod surface_api;
 mod survive;
 mod transfers;
+mod unpack;
 mod volumes;
 
 use crate::harness::{Outcome, Suite};
@@ -53,6 +54,7 @@ pub struct Case {
 
 pub fn all() -> impl Iterator<Item = &'static Case> {
     [
+        unpack::CASES,
         run::CASES,
         runtime_edges::CASES,
         images::CASES,

@@ -42,6 +42,7 @@ pub(crate) mod wire;
 use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -252,7 +253,8 @@ impl Server {
     fn start(program: &Path) -> Result<Server, UnpackerError> {
         let (ours, theirs) = wire::pair().map_err(UnpackerError::Start)?;
         let mut command = Command::new(program);
-        command.arg("unpack").env_clear();
+        // The path of a sealed program is a descriptor's, which says nothing to whoever lists processes.
+        command.arg0("tug").arg("unpack").env_clear();
         command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null());
         sys::process::with_standard_streams_alone(&mut command);
         let process = command.spawn().map_err(UnpackerError::Start)?;
