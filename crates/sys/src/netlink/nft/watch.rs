@@ -47,6 +47,7 @@ pub enum Changes {
 #[derive(Debug)]
 pub struct Watch {
     fd: OwnedFd,
+    buffer: Vec<u8>,
 }
 
 impl Watch {
@@ -66,18 +67,17 @@ impl Watch {
         drop_messages_of(fd.as_fd(), port).map_err(failed)?;
         rustix::net::bind(&fd, &SocketAddrNetlink::new(0, GROUPS))
             .map_err(|error| failed(error.into()))?;
-        Ok(Watch { fd })
+        Ok(Watch { fd, buffer: vec![0; RECEIVE_BYTES] })
     }
 
     /// Reads what is there, without waiting.
     pub fn drain(&mut self) -> Result<Changes, NetlinkError> {
         let mut tables = BTreeSet::new();
         let mut lost = false;
-        let mut buffer = vec![0; RECEIVE_BYTES];
         for _ in 0..PARTS_MAX {
-            match rustix::net::recv(&self.fd, &mut buffer[..], RecvFlags::TRUNC) {
+            match rustix::net::recv(&self.fd, &mut self.buffer[..], RecvFlags::TRUNC) {
                 Ok((read, whole)) if whole == read => {
-                    lost |= !note(&buffer[..read], &mut tables);
+                    lost |= !note(&self.buffer[..read], &mut tables);
                 }
                 Ok(_) | Err(Errno::NOBUFS) => lost = true,
                 Err(Errno::INTR) => {}
