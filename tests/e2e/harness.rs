@@ -175,22 +175,35 @@ impl Suite {
         });
     }
 
-    /// System calls of the named kinds (`fsync,execve`) that the daemon and what it starts make
-    /// during `work`, as strace tells them.
+    /// The system calls of the named kinds (strace's words) that the daemon, its launchers and all that
+    /// they start make during `work`.
     pub fn system_calls_during(&self, kinds: &str, work: impl FnOnce()) -> Vec<String> {
         let daemon = self.daemon.lock().unwrap().as_ref().expect("the daemon runs").id();
+        let mut traced = launchers(daemon);
+        traced.push(daemon.to_string());
+        self.trace(kinds, &traced, work)
+    }
+
+    /// The same of launchers and what they start alone.
+    pub fn launcher_calls_during(&self, kinds: &str, work: impl FnOnce()) -> Vec<String> {
+        let daemon = self.daemon.lock().unwrap().as_ref().expect("the daemon runs").id();
+        self.trace(kinds, &launchers(daemon), work)
+    }
+
+    fn trace(&self, kinds: &str, traced: &[String], work: impl FnOnce()) -> Vec<String> {
         let file = self.scratch().join("calls");
         let mut tracer = Command::new("strace")
-            .args(["-f", "-qq", "-e", &format!("trace={kinds}"), "-p", &daemon.to_string(), "-o"])
+            .args(["-f", "-qq", "-e", &format!("trace={kinds}"), "-o"])
             .arg(&file)
-            .args(launchers(daemon).iter().flat_map(|pid| ["-p", pid]))
+            .args(traced.iter().flat_map(|pid| ["-p", pid]))
             .stderr(Stdio::null())
             .spawn()
             .expect("strace is installed");
-        let status = format!("/proc/{daemon}/status");
-        wait_for("strace", Duration::from_secs(5), || {
-            fs::read_to_string(&status).is_ok_and(|text| !text.contains("TracerPid:\t0"))
-        });
+        let is_traced = |pid: &String| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status"));
+            status.is_ok_and(|text| !text.contains("TracerPid:\t0"))
+        };
+        wait_for("strace", Duration::from_secs(5), || traced.iter().all(is_traced));
         work();
         run(Command::new("kill").arg(tracer.id().to_string())).ok();
         tracer.wait().expect("the tracer is our child");

@@ -11,12 +11,13 @@
 //! it. Elsewhere: which descriptors are kept (the caller closes the others before).
 
 use std::io;
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
 use sys::mount::{self, Attributes, Change, Depth, Filesystem, Propagation};
 use sys::namespace::{self, Namespaces};
-use sys::path::Root;
 use sys::seccomp::{Action, Compare, Condition, Filter, Program, Rule};
 
 /// Killed after everything else that may be killed.
@@ -35,7 +36,7 @@ pub enum ConfineError {
     #[error("cannot make a root of its own")]
     Root { source: io::Error },
     #[error("cannot keep {path:?} in the root")]
-    Place { path: std::path::PathBuf, source: io::Error },
+    Place { path: PathBuf, source: io::Error },
     #[error("cannot give up capabilities")]
     Capabilities { source: io::Error },
     #[error("cannot limit system calls")]
@@ -51,7 +52,7 @@ pub fn confine(places: &Places<'_>, calls: &Program) -> Result<(), ConfineError>
     let _not_allowed = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
     enter_root(places)?;
     let dropped = sys::process::set_dumpable(sys::process::Dumpable::No)
-        .and_then(|()| sys::capability::drop_all())
+        .and_then(|()| sys::capability::keep_only(sys::capability::Set::EMPTY))
         .and_then(|()| sys::process::set_no_new_privileges());
     dropped.map_err(|source| ConfineError::Capabilities { source })?;
     calls.install().map_err(|source| ConfineError::Calls { source })
@@ -70,13 +71,12 @@ fn enter_root(places: &Places<'_>) -> Result<(), ConfineError> {
             .map_err(|source| ConfineError::Place { path: path.to_owned(), source })?;
     }
     let read_only = Change { set: Attributes::READ_ONLY, ..Change::default() };
-    let directory = root.handle(Path::new("/")).map_err(failed)?;
-    mount::change(&directory, Depth::Only, read_only).map_err(failed)?;
-    mount::pivot(&directory).map_err(failed)
+    mount::change(&root, Depth::Only, read_only).map_err(failed)?;
+    mount::pivot(&root).map_err(failed)
 }
 
 /// Attached over the old root, since only an attached mount takes others on Linux before 6.15.
-fn new_root() -> io::Result<Root> {
+fn new_root() -> io::Result<OwnedFd> {
     let filesystem = Filesystem::open("tmpfs")?;
     filesystem.set("size", b"64k")?;
     filesystem.set("mode", b"0711")?;
@@ -84,14 +84,25 @@ fn new_root() -> io::Result<Root> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let place = rustix::fs::open("/", flags, Mode::empty())?;
     mount::attach(&tmpfs, &place)?;
-    Ok(Root::new(tmpfs))
+    Ok(tmpfs)
 }
 
-fn keep(root: &Root, path: &Path, access: Attributes) -> io::Result<()> {
+/// Shows the place at its usual path. The root is new and nobody else's, so that no link is in the way.
+fn keep(root: &OwnedFd, path: &Path, access: Attributes) -> io::Result<()> {
     let tree = mount::clone_tree(CWD, path, Depth::Only)?;
     let set = no_surprises().with(access);
     mount::change(&tree, Depth::Only, Change { set, ..Change::default() })?;
-    let target = root.create_dir_all(path, Mode::from_raw_mode(0o711))?;
+    let path = path.strip_prefix("/").map_err(|_| io::ErrorKind::InvalidInput)?;
+    let mut at = PathBuf::new();
+    for part in path.components() {
+        at.push(part);
+        match rustix::fs::mkdirat(root, &at, Mode::from_raw_mode(0o711)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let target = rustix::fs::openat(root, &at, flags, Mode::empty())?;
     mount::attach(&tree, &target)
 }
 

@@ -360,8 +360,10 @@ fn plan_bind(
     if maps_ids(mount, options) {
         map_ids(&tree, mount, options, linux)?;
     }
-    apply_to_tree(&tree, options).map_err(at(step()))?;
     let shape = shape(&tree).map_err(at(step()))?;
+    // Nothing can be mounted below a file.
+    let depth = if shape == Shape::File { Depth::Only } else { depth };
+    apply_to_tree(&tree, depth, options).map_err(at(step()))?;
     Ok(Source::Tree { tree, shape })
 }
 
@@ -397,10 +399,20 @@ fn detached_tree(source: &Path) -> Option<OwnedFd> {
     if descriptor { rustix::fs::open(source, flags, rustix::fs::Mode::empty()).ok() } else { None }
 }
 
-fn apply_to_tree(tree: &OwnedFd, options: &Options) -> io::Result<()> {
+/// `cloned` says whether there may be mounts below: where there are none, one call does it all.
+fn apply_to_tree(tree: &OwnedFd, cloned: Depth, options: &Options) -> io::Result<()> {
     // A clone of a shared mount is its peer: what the container mounts below would show on the host.
     let (propagation, depth) =
         options.propagation.unwrap_or((Propagation::Private, Depth::Recursive));
+    if cloned == Depth::Only {
+        let change = Change {
+            set: options.set_below.without(options.clear).with(options.set),
+            clear: options.clear_below.without(options.set).with(options.clear),
+            propagation: Some(propagation),
+            ..Change::default()
+        };
+        return mount::change(tree, Depth::Only, change);
+    }
     mount::change(tree, depth, Change { propagation: Some(propagation), ..Change::default() })?;
     let below = Change { set: options.set_below, clear: options.clear_below, ..Change::default() };
     if !below.is_empty() {
@@ -445,7 +457,7 @@ fn plan_cgroup(
         Layout::V2 { root } => {
             let path = root.join(cgroup.path().strip_prefix("/").unwrap_or(Path::new("")));
             let tree = mount::clone_tree(rustix::fs::CWD, &path, Depth::Only).map_err(at(step))?;
-            apply_to_tree(&tree, options).map_err(at(step))?;
+            apply_to_tree(&tree, Depth::Only, options).map_err(at(step))?;
             Ok(Some(Source::Tree { tree, shape: Shape::Directory }))
         }
         Layout::V1 { controllers, named, unified } => {
@@ -459,19 +471,21 @@ fn plan_cgroup(
                     continue;
                 };
                 let directory = top.join(cgroup.path().strip_prefix("/").unwrap_or(Path::new("")));
-                if !directory.is_dir() {
-                    continue;
-                }
+                let known = trees.iter().any(|(name, _)| *name == base);
+                let tree = match known {
+                    true => None,
+                    false => match mount::clone_tree(rustix::fs::CWD, &directory, Depth::Only) {
+                        Ok(tree) => Some(tree),
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                        Err(error) => return Err(at(step)(error)),
+                    },
+                };
                 if let Some(controller) = controller.filter(|controller| **controller != base) {
                     links.push((controller.clone(), base.clone()));
                 }
-                if trees.iter().any(|(name, _)| *name == base) {
-                    continue;
-                }
-                let tree = mount::clone_tree(rustix::fs::CWD, &directory, Depth::Only)
-                    .map_err(at(step))?;
+                let Some(tree) = tree else { continue };
                 let own = Options { set: options.set.with(Attributes::NO_SUID), ..options.clone() };
-                apply_to_tree(&tree, &own).map_err(at(step))?;
+                apply_to_tree(&tree, Depth::Only, &own).map_err(at(step))?;
                 trees.push((base, tree));
             }
             Ok(Some(Source::CgroupV1 { trees, links }))

@@ -167,17 +167,39 @@ pub fn held() -> io::Result<Held> {
     })
 }
 
+/// The permitted set of the calling thread.
+///
+/// # Errors
+/// Never in practice.
+pub fn permitted() -> io::Result<Set> {
+    let mut header = Header { version: VERSION_3, pid: 0 };
+    let mut data = [Data::default(); 2];
+    // SAFETY: version 3 makes the kernel write two records, which is what `data` has room for.
+    check(unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) })?;
+    Ok(Set(u64::from(data[0].permitted) | u64::from(data[1].permitted) << 32))
+}
+
 /// Drops from the bounding set everything that is not in `keep`.
 ///
 /// # Errors
 /// `EPERM` without CAP_SETPCAP.
-pub fn limit_bounding(keep: Set, held: &Held) -> io::Result<()> {
-    for number in 0..64 {
-        if held.bounding.contains(number) && !keep.contains(number) {
-            // SAFETY: PR_CAPBSET_DROP takes an integer.
-            check(i64::from(unsafe {
-                libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0)
-            }))?;
+pub fn limit_bounding(keep: Set) -> io::Result<()> {
+    for number in (0_u32..64).filter(|number| !keep.contains(*number)) {
+        // SAFETY: PR_CAPBSET_DROP takes an integer.
+        let dropped = check(i64::from(unsafe {
+            libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0)
+        }));
+        match dropped {
+            Ok(_) => {}
+            // Beyond the kernel's highest capability.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
+            // What is not there needs no right to be dropped.
+            // SAFETY: PR_CAPBSET_READ takes an integer.
+            Err(_)
+                if unsafe {
+                    libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(number), 0, 0, 0)
+                } == 0 => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())
@@ -206,10 +228,9 @@ pub fn set(effective: Set, permitted: Set, inheritable: Set) -> io::Result<()> {
 /// # Errors
 /// `EPERM` when the bounding set is to shrink without CAP_SETPCAP.
 pub fn keep_only(keep: Set) -> io::Result<()> {
-    let held = held()?;
-    let kept = keep.intersect(held.permitted);
+    let kept = keep.intersect(permitted()?);
+    limit_bounding(kept)?;
     set_ambient(Set::EMPTY)?;
-    limit_bounding(kept, &held)?;
     set(kept, kept, Set::EMPTY)
 }
 
@@ -235,27 +256,6 @@ pub fn set_ambient(ambient: Set) -> io::Result<()> {
         act(libc::PR_CAP_AMBIENT_RAISE, number)?;
     }
     Ok(())
-}
-
-/// Gives up every capability, now and for whatever is executed later.
-///
-/// # Errors
-/// `EPERM` without CAP_SETPCAP.
-pub fn drop_all() -> io::Result<()> {
-    for number in 0_u32..64 {
-        // SAFETY: PR_CAPBSET_DROP takes an integer.
-        let dropped = check(i64::from(unsafe {
-            libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(number), 0, 0, 0)
-        }));
-        match dropped {
-            Ok(_) => {}
-            // Beyond the kernel's highest capability.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
-            Err(error) => return Err(error),
-        }
-    }
-    set_ambient(Set::EMPTY)?;
-    set(Set::EMPTY, Set::EMPTY, Set::EMPTY)
 }
 
 /// Whether a change of user keeps the permitted capabilities.

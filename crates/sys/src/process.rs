@@ -246,12 +246,39 @@ pub fn is_stopped(pidfd: impl AsFd) -> io::Result<bool> {
     Ok(unsafe { info.si_pid() } != 0)
 }
 
+/// Whether every signal but SIGPIPE and SIGCHLD is known to have its default action, here and in what
+/// is forked from here.
+static DEFAULTS: AtomicBool = AtomicBool::new(false);
+
+/// Gives every signal its default action, but ignores SIGPIPE. What is forked later need not do it again.
+/// Nothing in this process may set an action afterwards, but [`set_reaping`].
+pub fn default_signals() {
+    reset_actions(1..=64);
+    // SAFETY: the disposition runs no code of ours.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    DEFAULTS.store(true, Ordering::Relaxed);
+}
+
 /// Gives every signal its default action and unblocks all: what a fresh program expects. Rust's
 /// own start-up ignores SIGPIPE, which an exec would hand on.
 pub fn reset_signals() {
+    if DEFAULTS.load(Ordering::Relaxed) {
+        reset_actions([libc::SIGPIPE, libc::SIGCHLD]);
+    } else {
+        reset_actions(1..=64);
+    }
+    // SAFETY: the set lives on our stack and is initialised by sigemptyset before it is used.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+fn reset_actions(signals: impl IntoIterator<Item = i32>) {
     // The kernel's own record: SIG_DFL, no flags, no restorer, an empty mask of 64 bits.
     let default = [0_u64; 4];
-    for signal in 1..=64 {
+    for signal in signals {
         // Past glibc, which refuses 32 and 33, and whose posix_spawn leaves them ignored (its
         // `spawni.c`); the program would inherit that.
         // SAFETY: SIG_DFL runs no code of ours; `default` is larger than a kernel sigaction without
@@ -265,12 +292,6 @@ pub fn reset_signals() {
                 8_usize,
             )
         };
-    }
-    // SAFETY: the set lives on our stack and is initialised by sigemptyset before it is used.
-    unsafe {
-        let mut set = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
     }
 }
 
@@ -293,30 +314,45 @@ pub fn set_reaping(reaping: Reaping) {
     unsafe { libc::signal(libc::SIGCHLD, action) };
 }
 
-/// Shows `words` as this process's command line, as far as they fit into what it was started with.
-/// For people who look at `ps`: where it fails, the old words stay.
-///
-/// # Errors
-/// When /proc cannot be read or written.
-pub fn set_command_line(words: &[&std::ffi::OsStr]) -> io::Result<()> {
-    use std::os::unix::ffi::OsStrExt;
-    use std::os::unix::fs::FileExt;
-    let stat = std::fs::read_to_string("/proc/self/stat")?;
-    // proc(5): the fields after the name in parentheses count from 3; arg_start and arg_end are 48
-    // and 49.
-    let fields = stat.rsplit(')').next().unwrap_or("").split_whitespace();
-    let place: Vec<u64> = fields.skip(45).take(2).filter_map(|field| field.parse().ok()).collect();
-    let [start, end] = place[..] else { return Err(io::ErrorKind::InvalidData.into()) };
-    let room = usize::try_from(end.saturating_sub(start)).unwrap_or(0);
-    let mut line: Vec<u8> =
-        words.iter().flat_map(|word| word.as_bytes().iter().copied().chain([0])).collect();
-    line.resize(room, 0);
-    if let Some(last) = line.last_mut() {
-        *last = 0;
+/// Where this process's command line is kept, and in what is forked from it.
+#[derive(Debug, Clone, Copy)]
+pub struct CommandLine {
+    start: u64,
+    room: usize,
+}
+
+impl CommandLine {
+    /// # Errors
+    /// When /proc cannot be read.
+    pub fn find() -> io::Result<CommandLine> {
+        let stat = std::fs::read_to_string("/proc/self/stat")?;
+        // proc(5): the fields after the name in parentheses count from 3; arg_start and arg_end are 48
+        // and 49.
+        let fields = stat.rsplit(')').next().unwrap_or("").split_whitespace();
+        let place: Vec<u64> =
+            fields.skip(45).take(2).filter_map(|field| field.parse().ok()).collect();
+        let [start, end] = place[..] else { return Err(io::ErrorKind::InvalidData.into()) };
+        Ok(CommandLine { start, room: usize::try_from(end.saturating_sub(start)).unwrap_or(0) })
     }
-    // By way of the kernel, which checks the range. The bytes stay strings that end with a zero, should
-    // anybody ask for the arguments again.
-    std::fs::File::options().write(true).open("/proc/self/mem")?.write_all_at(&line, start)
+
+    /// Shows `words` as this process's command line, as far as they fit into what it was started with:
+    /// for people who look at `ps`.
+    ///
+    /// # Errors
+    /// When /proc cannot be written; the old words stay then.
+    pub fn show(self, words: &[&std::ffi::OsStr]) -> io::Result<()> {
+        use std::os::unix::ffi::OsStrExt;
+        use std::os::unix::fs::FileExt;
+        let mut line: Vec<u8> =
+            words.iter().flat_map(|word| word.as_bytes().iter().copied().chain([0])).collect();
+        line.resize(self.room, 0);
+        if let Some(last) = line.last_mut() {
+            *last = 0;
+        }
+        // By way of the kernel, which checks the range. The bytes stay strings that end with a zero,
+        // should anybody ask for the arguments again.
+        std::fs::File::options().write(true).open("/proc/self/mem")?.write_all_at(&line, self.start)
+    }
 }
 
 /// Blocks every signal for this thread, so that [`wait_signal`] can take them one by one.

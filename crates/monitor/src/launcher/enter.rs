@@ -54,9 +54,7 @@ pub(crate) fn enter(
 impl Entered {
     /// Gives up all rights and waits for the end of the process.
     pub(crate) fn wait(self, heirloom: &Heirloom) -> Result<(), String> {
-        // For those who look at the processes.
-        let words = ["tug", "exec"].map(std::ffi::OsStr::new);
-        let _old_words = sys::process::set_command_line(&words);
+        heirloom.show(&["tug", "exec"].map(std::ffi::OsStr::new));
         confine::confine(&Places::default(), &heirloom.calls)
             .map_err(|error| crate::run::chain(&error))?;
         loop {

@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use sys::process::{Reaping, SpawnOptions};
+use sys::process::{CommandLine, Reaping, SpawnOptions};
 use sys::seccomp::Program;
 
 pub(crate) mod enter;
@@ -25,6 +25,15 @@ pub(crate) mod enter;
 pub(crate) struct Heirloom {
     /// What supervisors may call.
     pub calls: Program,
+    command_line: Option<CommandLine>,
+}
+
+impl Heirloom {
+    /// Shows `words` as this process's command line: only for those who look at the processes.
+    pub fn show(&self, words: &[&OsStr]) {
+        // Where it cannot be changed, the old words stay.
+        let _old_words = self.command_line.map(|line| line.show(words));
+    }
 }
 
 /// The process; `args` are what follows the word `launcher`. Its stdin is the daemon's socket, on which
@@ -49,13 +58,16 @@ fn prepare(args: impl IntoIterator<Item = OsString>) -> Result<(OwnedFd, Heirloo
     {
         eprintln!("cannot move to the monitors' control group {cgroup:?}: {error}");
     }
-    // Only for those who look at the processes.
-    let _old_words = sys::process::set_command_line(&["tug", "launcher"].map(OsStr::new));
     let socket =
         take_stdin().map_err(|error| format!("cannot take the daemon's socket: {error}"))?;
+    sys::process::default_signals();
     sys::process::set_reaping(Reaping::Kernel);
+    // What is looked up once here is known to all that are forked.
+    sys::cgroup::Layout::host();
     let calls = crate::confine::calls().map_err(|error| error.to_string())?;
-    Ok((socket, Heirloom { calls }))
+    let heirloom = Heirloom { calls, command_line: CommandLine::find().ok() };
+    heirloom.show(&["tug", "launcher"].map(OsStr::new));
+    Ok((socket, heirloom))
 }
 
 /// Forks until the daemon has gone.
@@ -94,8 +106,7 @@ fn live(control: OwnedFd, heirloom: &Heirloom) -> i32 {
         return 1;
     }
     let _leader = rustix::process::setsid();
-    // Only for those who look at the processes.
-    let _old_words = sys::process::set_command_line(&["tug", "launcher", "idle"].map(OsStr::new));
+    heirloom.show(&["tug", "launcher", "idle"].map(OsStr::new));
     match crate::run::serve(control, heirloom) {
         Ok(()) => 0,
         Err(message) => {

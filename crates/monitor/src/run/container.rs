@@ -1,6 +1,5 @@
 //! Starting processes, by the `runtime` crate or another OCI runtime, behind one interface.
 
-use std::io::{Read, Seek};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -170,10 +169,15 @@ fn user_request(user: Option<&String>, groups: &[String]) -> Option<UserRequest>
 /// The compiled filter that another process wrote into a file.
 pub fn read_program(file: &OwnedFd) -> Result<Program, Failure> {
     let other = |message: String| Failure { exit_code: 128, message };
-    let mut bytes = Vec::new();
-    let mut file = std::fs::File::from(file.try_clone().map_err(|error| other(error.to_string()))?);
-    let read = file.rewind().and_then(|()| file.read_to_end(&mut bytes));
-    read.map_err(|error| other(format!("cannot read the seccomp filter: {error}")))?;
+    let read = || -> rustix::io::Result<Vec<u8>> {
+        let size = usize::try_from(rustix::fs::fstat(file)?.st_size).unwrap_or(0);
+        let mut bytes = vec![0; size];
+        let count = rustix::io::pread(file, &mut bytes[..], 0)?;
+        bytes.truncate(count);
+        Ok(bytes)
+    };
+    let bytes =
+        read().map_err(|error| other(format!("cannot read the seccomp filter: {error}")))?;
     Program::from_bytes(&bytes).ok_or_else(|| other("the seccomp filter is malformed".to_owned()))
 }
 

@@ -91,8 +91,7 @@ impl Monitor<'_> {
         rustix::stdio::dup2_stderr(&log)
             .map_err(|error| other(format!("cannot use {path:?}: {error}")))?;
         let words = [std::ffi::OsStr::new("tug"), "monitor".as_ref(), bundle.as_os_str()];
-        // Only for those who look at the processes.
-        let _old_words = sys::process::set_command_line(&words);
+        self.heirloom.show(&words);
         sys::process::set_subreaper()
             .map_err(|error| other(format!("cannot become a reaper: {error}")))?;
         let listener = super::listen(bundle)

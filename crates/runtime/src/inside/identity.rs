@@ -152,16 +152,15 @@ pub(crate) fn assume(
 ) -> Result<(), LaunchError> {
     let none = Capabilities::default();
     let wanted = wanted.unwrap_or(&none);
-    let held = capability::held().map_err(at("capget"))?;
-    let parse =
-        |names: &[String]| Set::parse(names.iter().map(String::as_str)).intersect(held.permitted);
+    let held = capability::permitted().map_err(at("capget"))?;
+    let parse = |names: &[String]| Set::parse(names.iter().map(String::as_str)).intersect(held);
     let bounding = parse(&wanted.bounding);
-    capability::limit_bounding(bounding, &held).map_err(at("unable to apply bounding set"))?;
+    capability::limit_bounding(bounding).map_err(at("unable to apply bounding set"))?;
     capability::on_user_change(OnUserChange::Keep).map_err(at("unable to set keep caps"))?;
     capability::set_identity(identity.uid, identity.gid, &identity.groups)
         .map_err(at("unable to setup user"))?;
     capability::on_user_change(OnUserChange::Drop).map_err(at("unable to clear keep caps"))?;
-    let until_exec = until_exec.intersect(held.permitted);
+    let until_exec = until_exec.intersect(held);
     let permitted = parse(&wanted.permitted);
     let effective = parse(&wanted.effective).intersect(permitted);
     let inheritable = parse(&wanted.inheritable);

@@ -76,7 +76,11 @@ impl DeviceRule {
 pub(super) fn v1_lines(rules: &[DeviceRule]) -> Vec<(&'static str, String)> {
     let from = rules.iter().rposition(DeviceRule::is_for_everything).unwrap_or(0);
     let mut lines = Vec::new();
-    for rule in &rules[from..] {
+    for (at, rule) in rules.iter().enumerate().skip(from) {
+        // What is said again later has no effect before.
+        if rules[at + 1..].contains(rule) {
+            continue;
+        }
         let file = if rule.allow { "devices.allow" } else { "devices.deny" };
         if rule.is_for_everything() {
             lines.push((file, "a".to_owned()));

@@ -385,8 +385,19 @@ impl Cgroup {
     pub fn set_devices(&self, rules: &[DeviceRule]) -> io::Result<()> {
         match self.layout {
             Layout::V1 { controllers, .. } if controllers.contains_key("devices") => {
+                let open = |file| {
+                    let path = self.file("devices", file)?;
+                    io::Result::Ok(rustix::fs::open(
+                        path,
+                        OFlags::WRONLY | OFlags::CLOEXEC,
+                        Mode::empty(),
+                    )?)
+                };
+                let (allow, deny) = (open("devices.allow")?, open("devices.deny")?);
                 for (file, line) in devices::v1_lines(rules) {
-                    self.write("devices", file, &line)?;
+                    let file = if file == "devices.allow" { &allow } else { &deny };
+                    // The kernel takes each write as a whole, wherever the one before ended.
+                    rustix::io::write(file, line.as_bytes())?;
                 }
                 Ok(())
             }
@@ -466,8 +477,16 @@ impl Cgroup {
             if processes.is_empty() {
                 return Ok(());
             }
-            for pid in processes {
-                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            // A number may be another process's by now: handles are taken first, and what the group
+            // still lists afterwards was its own when its handle was taken.
+            let handles: Vec<_> = processes
+                .into_iter()
+                .filter_map(|pid| Some((pid, crate::process::open_process(pid).ok()?)))
+                .collect();
+            let still = self.processes()?;
+            for (_, handle) in handles.iter().filter(|(pid, _)| still.contains(pid)) {
+                // One that has ended meanwhile needs no signal.
+                let _gone = crate::process::signal_process(handle, libc::SIGKILL);
             }
             // A frozen process takes SIGKILL only once thawed (version 1).
             if self.directory("freezer").is_some_and(|directory| directory.is_dir()) {
@@ -552,9 +571,18 @@ fn inherit_cpuset(directory: &Path) -> io::Result<()> {
         if std::fs::read_to_string(parent.join(file))?.trim().is_empty() {
             inherit_cpuset(parent)?;
         }
+        // cpuset(7): from now on the kernel does it, when a group is made. Below the top that is nobody's
+        // business but ours; the top itself is the host's.
+        if parent.parent().is_some_and(is_cpuset) {
+            write_file(&parent.join("cgroup.clone_children"), "1")?;
+        }
         write_file(&directory.join(file), std::fs::read_to_string(parent.join(file))?.trim())?;
     }
     Ok(())
+}
+
+fn is_cpuset(directory: &Path) -> bool {
+    directory.join("cpuset.cpus").exists()
 }
 
 fn create_v2(root: &Path, path: &Path) -> io::Result<()> {
