@@ -8,6 +8,9 @@ use sys::seccomp::{Action, Architecture, Compare, CompileError, Condition, Filte
 pub enum SeccompError {
     #[error("seccomp action {0:?} is unknown")]
     Action(String),
+    // Source of the words: runc `libcontainer/seccomp/config.go`.
+    #[error("string {0} is not a valid arch for seccomp")]
+    Architecture(String),
     #[error("seccomp argument {0} does not exist")]
     Argument(u32),
     #[error("seccomp error number {0} is out of range")]
@@ -24,9 +27,13 @@ pub enum SeccompError {
 
 /// Compiles `seccomp` for this machine.
 pub fn compile(seccomp: &Seccomp) -> Result<Program, SeccompError> {
+    let mut architectures = Vec::with_capacity(seccomp.architectures.len());
+    for name in &seccomp.architectures {
+        architectures.extend(architecture(name)?);
+    }
     let mut filter = Filter {
         default: action(&seccomp.default_action, seccomp.default_errno_ret)?,
-        architectures: seccomp.architectures.iter().filter_map(|name| architecture(name)).collect(),
+        architectures,
         rules: Vec::with_capacity(seccomp.syscalls.len()),
         log: false,
         speculation_allowed: false,
@@ -69,16 +76,32 @@ fn action(name: &str, number: Option<u32>) -> Result<Action, SeccompError> {
 }
 
 /// Architectures of other machines are left out: none of their calls can arrive here.
-fn architecture(name: &str) -> Option<Architecture> {
-    match name {
-        "SCMP_ARCH_X86_64" => Some(Architecture::X86_64),
-        "SCMP_ARCH_X86" => Some(Architecture::X86),
-        "SCMP_ARCH_X32" => Some(Architecture::X32),
-        "SCMP_ARCH_AARCH64" => Some(Architecture::Aarch64),
-        "SCMP_ARCH_ARM" => Some(Architecture::Arm),
-        "SCMP_ARCH_RISCV64" => Some(Architecture::Riscv64),
-        _ => None,
-    }
+fn architecture(name: &str) -> Result<Option<Architecture>, SeccompError> {
+    Ok(Some(match name {
+        "SCMP_ARCH_X86_64" => Architecture::X86_64,
+        "SCMP_ARCH_X86" => Architecture::X86,
+        "SCMP_ARCH_X32" => Architecture::X32,
+        "SCMP_ARCH_AARCH64" => Architecture::Aarch64,
+        "SCMP_ARCH_ARM" => Architecture::Arm,
+        "SCMP_ARCH_RISCV64" => Architecture::Riscv64,
+        "SCMP_ARCH_LOONGARCH64"
+        | "SCMP_ARCH_MIPS"
+        | "SCMP_ARCH_MIPS64"
+        | "SCMP_ARCH_MIPS64N32"
+        | "SCMP_ARCH_MIPSEL"
+        | "SCMP_ARCH_MIPSEL64"
+        | "SCMP_ARCH_MIPSEL64N32"
+        | "SCMP_ARCH_PARISC"
+        | "SCMP_ARCH_PARISC64"
+        | "SCMP_ARCH_PPC"
+        | "SCMP_ARCH_PPC64"
+        | "SCMP_ARCH_PPC64LE"
+        | "SCMP_ARCH_S390"
+        | "SCMP_ARCH_S390X" => {
+            return Ok(None);
+        }
+        other => return Err(SeccompError::Architecture(other.to_owned())),
+    }))
 }
 
 fn condition(arg: &SyscallArg) -> Result<Condition, SeccompError> {
@@ -153,6 +176,11 @@ mod tests {
         assert!(matches!(compile(&with("SCMP_ACT_ALLOW", "=")), Err(SeccompError::Operator(_))));
         assert!(compile(&with("SCMP_ACT_ALLOW", "SCMP_CMP_EQ")).is_ok());
         assert!(matches!(compile(&Seccomp::default()), Err(SeccompError::Action(_))));
+        let mut elsewhere = with("SCMP_ACT_ALLOW", "SCMP_CMP_EQ");
+        elsewhere.architectures = vec!["SCMP_ARCH_S390X".to_owned()];
+        assert!(compile(&elsewhere).is_ok());
+        elsewhere.architectures = vec!["SCMP_ARCH_X86_46".to_owned()];
+        assert!(matches!(compile(&elsewhere), Err(SeccompError::Architecture(_))));
         let mut wrapped = with("SCMP_ACT_ALLOW", "SCMP_CMP_EQ");
         wrapped.syscalls[0].args[0].index = 256;
         assert!(matches!(compile(&wrapped), Err(SeccompError::Argument(256))));
