@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::digest::hex;
+use crate::digest::{hex, write_hex};
 
 /// 64 lower-case hexadecimal digits whose first twelve are not all decimal, so that a short id is
 /// never read as a number.
@@ -45,7 +45,7 @@ impl Id {
 
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex(&self.0))
+        write_hex(&self.0, f)
     }
 }
 

@@ -173,6 +173,11 @@ impl Store {
         self.state().volumes.known.get(name).cloned()
     }
 
+    /// Where a volume's files are.
+    pub fn volume_mountpoint(&self, name: &str) -> Option<PathBuf> {
+        self.state().volumes.known.get(name).map(|volume| volume.mountpoint.clone())
+    }
+
     /// All volumes in the order of names.
     pub fn volumes(&self) -> Vec<Volume> {
         self.state().volumes.known.values().cloned().collect()

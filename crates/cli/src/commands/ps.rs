@@ -1,15 +1,20 @@
 //! `ps`: the containers.
 
-use std::sync::LazyLock;
+use std::{borrow::Cow, collections::BTreeMap, sync::LazyLock};
 
-use api::container::{Port, Summary};
+use api::container::{MountPoint, Port, Summary};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
+use serde_json::value::RawValue;
 
 use super::FORMAT_USAGE;
 use crate::{
     args::{Arity, Command, Flag, Kind::*, Matches, Order, Outcome, flag, go::quote},
     context::Session,
     failure::Failure,
-    gotemplate::{schema, value::Value},
+    gotemplate::{Reads, schema, value::Value},
     render::{
         format::{self, Headers, Row, labels_text},
         template::Format,
@@ -86,9 +91,8 @@ async fn list(session: &Session, matches: &Matches) -> Outcome {
     if let Some(filters) = super::filters(matches) {
         request = request.query("filters", filters);
     }
-    let containers: Vec<Summary> = request.send().await?.json().await?;
+    let answer = request.send().await?.bytes().await?;
     let full = matches.on("no-trunc");
-    let rows: Vec<Row> = containers.iter().map(|container| row(container, full)).collect();
     let table = if wants_size { format!("{TABLE}\t{{{{.Size}}}}") } else { TABLE.to_owned() };
     let raw = if wants_size { format!("{RAW}size: {{{{.Size}}}}\n") } else { RAW.to_owned() };
     let template = match (matches.on("quiet"), asked) {
@@ -102,69 +106,163 @@ async fn list(session: &Session, matches: &Matches) -> Outcome {
         );
     }
     // A wrong template is told before anything is shown, and as the user wrote it.
-    check(asked, &row(&Summary::default(), full))?;
-    format::print(format::Listing::Containers, template, HEADERS, &rows)?;
+    check(asked, full)?;
+    terminal::out(&render(&answer, template, full)?);
     Ok(0)
 }
 
-fn check(asked: &str, row: &Row) -> Result<(), Failure> {
+fn check(asked: &str, full: bool) -> Result<(), Failure> {
     if matches!(asked, "" | "table" | "json" | "raw") {
         return Ok(());
     }
     let format = Format::parse(asked)
         .map_err(|why| Failure::new(format!("failed to parse template: {why}")))?;
+    let row = row(&Listed::default(), full, &Reads::All)?;
     format
         .run(&format::value(format::Listing::Containers, row))
         .map(drop)
         .map_err(|why| Failure::new(format!("failed to execute template: {why}")))
 }
 
+/// An answer's containers as the template shows them.
+fn render(answer: &[u8], template: &str, full: bool) -> Result<String, Failure> {
+    let mut renderer = format::Renderer::new(format::Listing::Containers, template, HEADERS)?;
+    let reads = renderer.reads();
+    let read_again;
+    let containers: Vec<Listed<'_>> = match serde_json::from_slice(answer) {
+        Ok(containers) => containers,
+        // Of another daemon: by Go's rules, which take a document in between.
+        Err(_) => {
+            let containers: Vec<Summary> = decoded(api::golang::from_slice(answer))?;
+            read_again = decoded(serde_json::to_vec(&containers))?;
+            decoded(serde_json::from_slice(&read_again))?
+        }
+    };
+    for container in &containers {
+        renderer.row(row(container, full, &reads)?)?;
+    }
+    Ok(renderer.finish())
+}
+
+fn decoded<T>(outcome: serde_json::Result<T>) -> Result<T, Failure> {
+    outcome.map_err(|source| api::client::Error::Decode { source }.into())
+}
+
+/// A [`Summary`] of an answer, as far as every table needs it: its texts stand in the answer, and what
+/// consists of parts is read only for a template that shows it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Listed<'a> {
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    names: Option<&'a RawValue>,
+    #[serde(borrow)]
+    image: Cow<'a, str>,
+    #[serde(borrow, rename = "ImageID")]
+    image_id: Cow<'a, str>,
+    #[serde(borrow)]
+    command: Cow<'a, str>,
+    /// Unix seconds.
+    created: i64,
+    #[serde(borrow)]
+    ports: Option<&'a RawValue>,
+    size_rw: i64,
+    size_root_fs: i64,
+    #[serde(borrow)]
+    labels: Option<&'a RawValue>,
+    #[serde(borrow)]
+    state: Cow<'a, str>,
+    #[serde(borrow)]
+    status: Cow<'a, str>,
+    #[serde(borrow)]
+    network_settings: Option<&'a RawValue>,
+    #[serde(borrow)]
+    mounts: Option<&'a RawValue>,
+}
+
+/// What a table says of `NetworkSettings`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct NetworkNames {
+    networks: BTreeMap<String, IgnoredAny>,
+}
+
+/// A part of a container as its type; its zero where it is absent.
+fn part<T: Default + DeserializeOwned>(json: Option<&RawValue>) -> Result<T, Failure> {
+    let Some(json) = json.map(RawValue::get) else { return Ok(T::default()) };
+    decoded(serde_json::from_str(json).or_else(|_| api::golang::from_slice(json.as_bytes())))
+}
+
 static PLATFORM: LazyLock<schema::Type> = LazyLock::new(|| schema::parse("*formatter.Platform"));
 
-pub fn row(container: &Summary, full: bool) -> Row {
-    let id = if full { &container.id } else { short_id(&container.id) };
-    let command = if full { container.command.clone() } else { ellipsis(&container.command, 20) };
-    let size = match (container.size_rw, container.size_root_fs) {
-        (own, 0) => table_size(own as f64),
-        (own, all) => format!("{} (virtual {})", table_size(own as f64), table_size(all as f64)),
-    };
-    let networks: Vec<&str> = container
-        .network_settings
-        .networks
-        .iter()
-        .flatten()
-        .map(|(name, _)| name.as_str())
-        .collect();
-    let mounts: Vec<String> = container
-        .mounts
-        .iter()
-        .map(|mount| {
-            let name = if mount.name.is_empty() { &mount.source } else { &mount.name };
-            if full { name.clone() } else { ellipsis(name, 15) }
-        })
-        .collect();
-    let volumes = container.mounts.iter().filter(|mount| mount.driver == "local").count();
-    Row {
-        fields: vec![
-            ("Command", quote(&command)),
-            ("CreatedAt", local_time(container.created)),
-            ("ID", id.to_owned()),
-            ("Image", image(container, full)),
-            ("Labels", labels_text(&container.labels)),
-            ("LocalVolumes", volumes.to_string()),
-            ("Mounts", mounts.join(",")),
-            ("Names", names(container, full)),
-            ("Networks", networks.join(",")),
-            ("Ports", ports(&container.ports)),
-            ("RunningFor", ago(container.created)),
-            ("Size", size),
-            ("State", container.state.clone()),
-            ("Status", container.status.clone()),
-        ],
-        // Which of an image's platforms a container runs is told only by daemons that keep several.
-        others: vec![("Platform", Value::Pointer(None, *PLATFORM))],
-        labels: container.labels.clone(),
+/// How a column is made; `full` is that nothing is shortened.
+type Column = fn(&Listed<'_>, full: bool) -> Result<String, Failure>;
+
+const COLUMNS: [(&str, Column); 14] = [
+    ("Command", |container, full| Ok(quote(&shortened(&container.command, 20, full)))),
+    ("CreatedAt", |container, _| Ok(local_time(container.created))),
+    ("ID", |container, full| {
+        Ok(if full { &container.id } else { short_id(&container.id) }.to_owned())
+    }),
+    ("Image", |container, full| Ok(image(container, full))),
+    ("Labels", |container, _| Ok(labels_text(&part(container.labels)?))),
+    ("LocalVolumes", |container, _| {
+        let mounts: Vec<MountPoint> = part(container.mounts)?;
+        Ok(mounts.iter().filter(|mount| mount.driver == "local").count().to_string())
+    }),
+    ("Mounts", mounts),
+    ("Names", |container, full| Ok(names(&part::<Vec<String>>(container.names)?, full))),
+    ("Networks", |container, _| {
+        let settings: NetworkNames = part(container.network_settings)?;
+        Ok(settings.networks.into_keys().collect::<Vec<_>>().join(","))
+    }),
+    ("Ports", |container, _| Ok(ports(&part::<Vec<Port>>(container.ports)?))),
+    ("RunningFor", |container, _| Ok(ago(container.created))),
+    ("Size", |container, _| {
+        let (own, all) = (container.size_rw, container.size_root_fs);
+        let virtual_size = |all: i64| format!(" (virtual {})", table_size(all as f64));
+        let virtual_size = if all == 0 { String::new() } else { virtual_size(all) };
+        Ok(format!("{}{virtual_size}", table_size(own as f64)))
+    }),
+    ("State", |container, _| Ok(container.state.clone().into_owned())),
+    ("Status", |container, _| Ok(container.status.clone().into_owned())),
+];
+
+/// The fields of a container that are read of it.
+fn row(container: &Listed<'_>, full: bool, reads: &Reads) -> Result<Row, Failure> {
+    let mut row = Row::default();
+    for (name, column) in COLUMNS.iter().filter(|(name, _)| reads.field(name)) {
+        row.fields.push((name, column(container, full)?));
     }
+    // Which of an image's platforms a container runs is told only by daemons that keep several.
+    row.others.push(("Platform", Value::Pointer(None, *PLATFORM)));
+    if reads.field("Label") {
+        row.labels = part(container.labels)?;
+    }
+    Ok(row)
+}
+
+/// All fields of a container that was read whole.
+///
+/// # Errors
+/// None that a daemon's container gives.
+pub fn whole_row(container: &Summary, full: bool) -> Result<Row, Failure> {
+    let json = decoded(serde_json::to_vec(container))?;
+    row(&decoded(serde_json::from_slice(&json))?, full, &Reads::All)
+}
+
+fn shortened(text: &str, width: usize, full: bool) -> Cow<'_, str> {
+    if full { Cow::Borrowed(text) } else { Cow::Owned(ellipsis(text, width)) }
+}
+
+fn mounts(container: &Listed<'_>, full: bool) -> Result<String, Failure> {
+    let mounts: Vec<MountPoint> = part(container.mounts)?;
+    let mounts = mounts.iter().map(|mount| {
+        let name = if mount.name.is_empty() { &mount.source } else { &mount.name };
+        shortened(name, 15, full)
+    });
+    Ok(mounts.collect::<Vec<_>>().join(","))
 }
 
 /// A local time as Go's `time.Time` prints itself.
@@ -174,12 +272,12 @@ pub fn local_time(unix_seconds: i64) -> String {
 }
 
 /// The image as named; by its own short ID where it was named by digest or ID.
-fn image(container: &Summary, full: bool) -> String {
+fn image(container: &Listed<'_>, full: bool) -> String {
     if container.image.is_empty() {
         return "<no image>".to_owned();
     }
     if full {
-        return container.image.clone();
+        return container.image.clone().into_owned();
     }
     let name = &container.image;
     if short_id(name) == short_id(&container.image_id) || name.starts_with("sha256:") {
@@ -187,15 +285,14 @@ fn image(container: &Summary, full: bool) -> String {
     }
     match name.split_once('@') {
         Some((name, _)) => name.to_owned(),
-        None => name.clone(),
+        None => name.clone().into_owned(),
     }
 }
 
 /// Names without their slash; those given by links of others, which hold more slashes, only in
 /// full output.
-fn names(container: &Summary, full: bool) -> String {
-    container
-        .names
+fn names(names: &[String], full: bool) -> String {
+    names
         .iter()
         .map(|name| name.trim_start_matches('/'))
         .filter(|name| full || !name.contains('/'))

@@ -78,7 +78,7 @@ fn tables(usage: &DiskUsage) -> Result<String, Failure> {
             "\nContainers space usage:\n\n".to_owned(),
             CONTAINER_TABLE,
             super::ps::HEADERS,
-            containers(usage, ids),
+            containers(usage, ids)?,
         ),
         (
             "\nLocal Volumes space usage:\n\n".to_owned(),
@@ -101,13 +101,13 @@ fn tables(usage: &DiskUsage) -> Result<String, Failure> {
 
 fn by_template(usage: &DiskUsage, template: &str) -> Result<String, Failure> {
     let list = |name: &'static str, rows: Vec<Row>| {
-        let rows = rows.iter().map(|row| format::value(Listing::Of(name), row)).collect();
+        let rows = rows.into_iter().map(|row| format::value(Listing::Of(name), row)).collect();
         Value::List(Some(Rc::new(rows)), schema::parse("[]any"))
     };
     let volumes = usage.volumes.iter().flatten().map(super::volumes::row).collect();
     let fields = vec![
         list("*formatter.imageContext", images(usage, Ids::Full)),
-        list("*formatter.ContainerContext", containers(usage, Ids::Full)),
+        list("*formatter.ContainerContext", containers(usage, Ids::Full)?),
         list("*formatter.volumeContext", volumes),
         list("*formatter.buildCacheContext", caches(usage, Ids::Full)),
     ];
@@ -138,13 +138,13 @@ fn images(usage: &DiskUsage, ids: Ids) -> Vec<Row> {
     .collect()
 }
 
-fn containers(usage: &DiskUsage, ids: Ids) -> Vec<Row> {
+fn containers(usage: &DiskUsage, ids: Ids) -> Result<Vec<Row>, Failure> {
     let containers = usage.containers.iter().flatten();
     containers
         .map(|one| {
             // Only what a container holds itself is told here.
             let own = container::Summary { size_root_fs: 0, ..one.clone() };
-            super::ps::row(&own, ids == Ids::Full)
+            super::ps::whole_row(&own, ids == Ids::Full)
         })
         .collect()
 }

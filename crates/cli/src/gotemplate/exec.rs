@@ -2,7 +2,7 @@
 //!
 //! Source: Go 1.24 `text/template/exec.go`.
 
-use std::rc::Rc;
+use std::{borrow::Cow, rc::Rc};
 
 use super::{
     Template,
@@ -37,33 +37,33 @@ pub struct Run<'a> {
     template: &'a Template,
     purpose: Purpose,
     absent: Absent,
-    variables: Vec<(String, Value)>,
+    variables: Vec<(Cow<'static, str>, Value)>,
     name: String,
     depth: usize,
-    out: String,
+    out: &'a mut String,
 }
 
 type Ran<T> = Result<T, String>;
 
-/// What was written, and what went wrong then, in Go's words:
-/// `template: :1:2: executing "" at <.X>: …`.
+/// Writes behind what `out` holds. A failure is told in Go's words:
+/// `template: :1:2: executing "" at <.X>: …`; what was written before it stays.
 pub fn run(
     template: &Template,
     purpose: Purpose,
     absent: Absent,
     data: &Value,
-) -> (String, Option<String>) {
+    out: &mut String,
+) -> Result<(), String> {
     let mut run = Run {
         template,
         purpose,
         absent,
-        variables: vec![("$".to_owned(), data.clone())],
+        variables: vec![(Cow::Borrowed("$"), data.clone())],
         name: template.name.to_owned(),
         depth: 0,
-        out: String::new(),
+        out,
     };
-    let failed = run.list(data, &template.tree.list).err();
-    (run.out, failed)
+    run.list(data, &template.tree.list).map(drop)
 }
 
 impl Run<'_> {
@@ -97,7 +97,7 @@ impl Run<'_> {
             Node::Action(pipe) => {
                 let value = self.pipeline(dot, pipe)?;
                 if pipe.variables.is_empty() {
-                    self.out.push_str(&printed(&value));
+                    print(self.out, &value);
                 }
             }
             Node::If(branch) | Node::With(branch) => {
@@ -150,7 +150,8 @@ impl Run<'_> {
             Some(pipe) => self.pipeline(dot, pipe)?,
             None => Value::Missing,
         };
-        let variables = std::mem::replace(&mut self.variables, vec![("$".to_owned(), dot.clone())]);
+        let variables =
+            std::mem::replace(&mut self.variables, vec![(Cow::Borrowed("$"), dot.clone())]);
         let outer = std::mem::replace(&mut self.name, name.to_owned());
         self.depth += 1;
         self.list(&dot, list)?;
@@ -220,7 +221,7 @@ impl Run<'_> {
                 *old = value;
             }
         } else {
-            self.variables.push((name.to_owned(), value));
+            self.variables.push((Cow::Owned(name.to_owned()), value));
         }
     }
 
@@ -255,7 +256,7 @@ impl Run<'_> {
                 self.chain(first, start, &names[1..], &command.args, dot, last)
             }
             ArgKind::Identifier(name) => {
-                self.function(dot, first, name, &command.args, last, &command.shown())
+                self.function(dot, first, name, &command.args, last, &|| command.shown())
             }
             ArgKind::Pipe(pipe) => {
                 self.no_call(first, command, last.as_ref())?;
@@ -326,21 +327,21 @@ impl Run<'_> {
         call: Option<&[Value]>,
     ) -> Ran<Value> {
         let fail = |why: String| self.error_at(node, &why);
-        let typ = receiver.type_name();
+        let typ = || receiver.type_name();
         match receiver.indirect() {
             Value::Missing => match self.absent {
                 Absent::NoValue => Ok(Value::Missing),
                 Absent::Error => fail(format!("nil data; no entry for key {}", quote(name))),
             },
             Value::Nil => fail(format!("nil pointer evaluating interface {{}}.{name}")),
-            Value::Pointer(None, _) => fail(format!("nil pointer evaluating {typ}.{name}")),
+            Value::Pointer(None, _) => fail(format!("nil pointer evaluating {}.{name}", typ())),
             Value::Row(row) => self.row(node, row, name, call),
             Value::Struct(one) => match one.field(name) {
                 Some(_) if call.is_some() => {
                     fail(format!("{name} has arguments but cannot be invoked as function"))
                 }
                 Some(value) => Ok(value.clone()),
-                None => fail(format!("can't evaluate field {name} in type {typ}")),
+                None => fail(format!("can't evaluate field {name} in type {}", typ())),
             },
             Value::Map(..) if call.is_some() => {
                 fail(format!("{name} is not a method but has arguments"))
@@ -360,7 +361,7 @@ impl Run<'_> {
                 None if self.is_raw() => {
                     fail(format!("can't evaluate field {name} in type interface {{}}"))
                 }
-                None => fail(format!("can't evaluate field {name} in type {typ}")),
+                None => fail(format!("can't evaluate field {name} in type {}", typ())),
             },
         }
     }
@@ -400,7 +401,7 @@ impl Run<'_> {
         name: &str,
         args: &[Arg],
         last: Option<Value>,
-        shown: &str,
+        shown: &dyn Fn() -> String,
     ) -> Ran<Value> {
         let given = args.len() - 1 + usize::from(last.is_some());
         if matches!(name, "and" | "or") {
@@ -446,7 +447,7 @@ impl Run<'_> {
                     }
                     Some(_) | None => why,
                 };
-                self.error(node.at, shown, &format!("error calling {name}: {why}"))
+                self.error(node.at, &shown(), &format!("error calling {name}: {why}"))
             }
         }
     }
@@ -535,7 +536,7 @@ impl Run<'_> {
                 self.chain(arg, start, &names[1..], &[], dot, None)?
             }
             ArgKind::Identifier(name) => {
-                self.function(dot, arg, name, std::slice::from_ref(arg), None, name)?
+                self.function(dot, arg, name, std::slice::from_ref(arg), None, &|| name.clone())?
             }
             ArgKind::Pipe(pipe) => self.pipeline(dot, pipe)?,
             ArgKind::Chain(inner, names) => {
@@ -581,18 +582,18 @@ fn settled(value: Value) -> Value {
 }
 
 /// As an action prints its value.
-fn printed(value: &Value) -> String {
-    match value.indirect() {
-        Value::Missing => "<no value>".to_owned(),
-        // A pointer that prints itself does so.
-        inner => match (value, plain(value)) {
-            (Value::Pointer(Some(_), _), text)
-                if !text.starts_with('&') && !text.starts_with("0xc") =>
-            {
-                text
-            }
-            _ => plain(inner),
-        },
+fn print(out: &mut String, value: &Value) {
+    match (value, value.indirect()) {
+        (_, Value::Missing) => out.push_str("<no value>"),
+        // What nearly all cells of tables are.
+        (Value::Text(text, _), _) => out.push_str(text),
+        (Value::Pointer(Some(_), _), inner) => {
+            // A pointer that prints itself does so.
+            let own = plain(value);
+            let is_own = !own.starts_with('&') && !own.starts_with("0xc");
+            out.push_str(&if is_own { own } else { plain(inner) });
+        }
+        (_, inner) => out.push_str(&plain(inner)),
     }
 }
 

@@ -12,11 +12,13 @@ mod funcs;
 mod lex;
 mod parse;
 pub mod print;
+mod reads;
 pub mod schema;
 pub mod value;
 
 pub use exec::Absent;
 pub use funcs::Purpose;
+pub use reads::Reads;
 
 /// A parsed template.
 pub struct Template {
@@ -41,12 +43,28 @@ impl Template {
         absent: Absent,
         data: &value::Value,
     ) -> Result<String, String> {
-        let (text, failed) = exec::run(self, purpose, absent, data);
-        failed.map_or(Ok(text), Err)
+        let mut text = String::new();
+        exec::run(self, purpose, absent, data, &mut text)?;
+        Ok(text)
+    }
+
+    /// Writes a row behind others.
+    ///
+    /// # Errors
+    /// As [`Template::run`].
+    pub fn run_into(&self, data: &value::Value, out: &mut String) -> Result<(), String> {
+        exec::run(self, Purpose::Row, Absent::NoValue, data, out)
     }
 
     /// What was written before something went wrong, and that.
     pub fn run_so_far(&self, data: &value::Value) -> (String, Option<String>) {
-        exec::run(self, Purpose::Row, Absent::NoValue, data)
+        let mut text = String::new();
+        let failed = exec::run(self, Purpose::Row, Absent::NoValue, data, &mut text).err();
+        (text, failed)
+    }
+
+    /// Which fields of its data it reads at most.
+    pub fn reads(&self) -> Reads {
+        self.tree.reads()
     }
 }

@@ -8,7 +8,10 @@ use super::{
 };
 use crate::{
     failure::Failure,
-    gotemplate::value::{self, Value},
+    gotemplate::{
+        Reads,
+        value::{self, Value},
+    },
     terminal,
 };
 
@@ -67,12 +70,12 @@ pub fn resolve<'a>(asked: &'a str, table: &'a str, raw: &'a str) -> &'a str {
 }
 
 /// A row as its template sees it.
-pub fn value(listing: Listing, row: &Row) -> Value {
-    let texts = row.fields.iter().map(|(name, text)| (*name, Value::text(text.as_str())));
-    let mut fields: Vec<_> = texts.chain(row.others.iter().cloned()).collect();
-    fields.sort_by_key(|(name, _)| *name);
+pub fn value(listing: Listing, row: Row) -> Value {
+    let texts = row.fields.into_iter().map(|(name, text)| (name, Value::text(text)));
+    let mut fields: Vec<_> = texts.chain(row.others).collect();
+    fields.sort_unstable_by_key(|(name, _)| *name);
     let name = listing.type_name();
-    Value::Row(Rc::new(value::Row { name, fields, labels: row.labels.clone(), is_header: false }))
+    Value::Row(Rc::new(value::Row { name, fields, labels: row.labels, is_header: false }))
 }
 
 fn header(headers: Headers) -> Value {
@@ -81,7 +84,58 @@ fn header(headers: Headers) -> Value {
     Value::Row(Rc::new(value::Row { name: "", fields, labels, is_header: true }))
 }
 
-/// Renders rows by a template, `table …` being a table with a header.
+/// A listing that is being written, row by row.
+pub struct Renderer {
+    listing: Listing,
+    format: Format,
+    with_header: bool,
+    text: String,
+}
+
+impl Renderer {
+    /// `table …` is a table with a header.
+    ///
+    /// # Errors
+    /// When the template is malformed.
+    pub fn new(listing: Listing, template: &str, headers: Headers) -> Result<Renderer, Failure> {
+        let (body, with_header) = match template.strip_prefix("table") {
+            Some(rest) => (rest.trim_matches(' '), true),
+            None => (template.trim_matches(' '), false),
+        };
+        let body = body.replace("\\t", "\t").replace("\\n", "\n");
+        let broken = |why: String| listing.unparsed(&why);
+        let format = Format::parse(&body).map_err(broken)?;
+        let mut text = String::new();
+        if with_header {
+            let line = Format::parse_header(&body).map_err(broken)?.run(&header(headers));
+            // What cannot be said of a header is left out of it, as by Docker's client.
+            text.push_str(&line.unwrap_or_default());
+            text.push('\n');
+        }
+        Ok(Renderer { listing, format, with_header, text })
+    }
+
+    /// The fields that a row needs to have.
+    pub fn reads(&self) -> Reads {
+        self.format.reads()
+    }
+
+    /// # Errors
+    /// When the template names a field that is not there.
+    pub fn row(&mut self, row: Row) -> Result<(), Failure> {
+        let row = value(self.listing, row);
+        let written = self.format.run_into(&row, &mut self.text);
+        written.map_err(|why| self.listing.wrong_field(&why))?;
+        self.text.push('\n');
+        Ok(())
+    }
+
+    pub fn finish(self) -> String {
+        if self.with_header { table::align(&self.text, DOCKER) } else { self.text }
+    }
+}
+
+/// Renders rows by a template.
 ///
 /// # Errors
 /// When the template is malformed or names a field that is not there.
@@ -91,26 +145,11 @@ pub fn render(
     headers: Headers,
     rows: &[Row],
 ) -> Result<String, Failure> {
-    let (body, with_header) = match template.strip_prefix("table") {
-        Some(rest) => (rest.trim_matches(' '), true),
-        None => (template.trim_matches(' '), false),
-    };
-    let body = body.replace("\\t", "\t").replace("\\n", "\n");
-    let broken = |why: String| listing.unparsed(&why);
-    let wrong_field = |why: String| listing.wrong_field(&why);
-    let format = Format::parse(&body).map_err(broken)?;
-    let mut text = String::new();
-    if with_header {
-        let line = Format::parse_header(&body).map_err(broken)?.run(&header(headers));
-        // What cannot be said of a header is left out of it, as by Docker's client.
-        text.push_str(&line.unwrap_or_default());
-        text.push('\n');
-    }
+    let mut renderer = Renderer::new(listing, template, headers)?;
     for row in rows {
-        text.push_str(&format.run(&value(listing, row)).map_err(wrong_field)?);
-        text.push('\n');
+        renderer.row(row.clone())?;
     }
-    Ok(if with_header { table::align(&text, DOCKER) } else { text })
+    Ok(renderer.finish())
 }
 
 /// Renders and prints.

@@ -4,6 +4,8 @@
 //! least the minimum; a line's last cell is never padded, and a column ends at the first line
 //! that does not have it.
 
+use std::ops::Range;
+
 use super::width;
 
 /// Docker's tables.
@@ -15,40 +17,51 @@ pub struct Widths {
     pub padding: usize,
 }
 
+/// A piece of a line, and how many columns it takes and fills.
+struct Cell<'a> {
+    text: &'a str,
+    width: usize,
+    filled: usize,
+}
+
 /// Aligns `text`, whose lines hold cells parted by tabs.
 pub fn align(text: &str, widths: Widths) -> String {
-    let lines: Vec<Vec<&str>> = text.split('\n').map(|line| line.split('\t').collect()).collect();
-    let mut wide: Vec<Vec<usize>> = lines.iter().map(|cells| vec![0; cells.len()]).collect();
-    let columns = lines.iter().map(Vec::len).max().unwrap_or_default();
+    let mut cells = Vec::new();
+    let mut lines = Vec::new();
+    for line in text.split('\n') {
+        let first = cells.len();
+        cells.extend(line.split('\t').map(|text| Cell {
+            text,
+            width: width::of_text(text),
+            filled: 0,
+        }));
+        lines.push(first..cells.len());
+    }
+    let columns = lines.iter().map(ExactSizeIterator::len).max().unwrap_or_default();
     for column in 0..columns {
-        let mut start = 0;
-        while start < lines.len() {
-            // Only cells with a cell behind them form a column.
-            let block = lines[start..].iter().take_while(|cells| cells.len() > column + 1).count();
-            let width = lines[start..start + block]
-                .iter()
-                .map(|cells| width::of_text(cells[column]) + widths.padding)
-                .max()
-                .unwrap_or_default()
-                .max(widths.least);
-            for line in &mut wide[start..start + block] {
-                line[column] = width;
-            }
-            start += block + 1;
-        }
-    }
-    let mut aligned = Vec::with_capacity(lines.len());
-    for (cells, wide) in lines.iter().zip(&wide) {
-        let mut line = String::new();
-        for (column, cell) in cells.iter().enumerate() {
-            line.push_str(cell);
-            if column + 1 < cells.len() {
-                line.push_str(&" ".repeat(wide[column].saturating_sub(width::of_text(cell))));
+        // Only cells with a cell behind them form a column.
+        let of_column = |line: &Range<usize>| line.len() > column + 1;
+        for block in lines.split(|line| !of_column(line)) {
+            let widest = block.iter().map(|line| cells[line.start + column].width).max();
+            let filled = widest.unwrap_or_default() + widths.padding;
+            for line in block {
+                cells[line.start + column].filled = filled.max(widths.least);
             }
         }
-        aligned.push(line);
     }
-    aligned.join("\n")
+    let mut aligned = String::with_capacity(
+        cells.iter().map(|cell| cell.text.len().max(cell.filled)).sum::<usize>() + lines.len(),
+    );
+    for (place, line) in lines.into_iter().enumerate() {
+        if place > 0 {
+            aligned.push('\n');
+        }
+        for cell in &cells[line] {
+            aligned.push_str(cell.text);
+            aligned.extend(std::iter::repeat_n(' ', cell.filled.saturating_sub(cell.width)));
+        }
+    }
+    aligned
 }
 
 #[cfg(test)]

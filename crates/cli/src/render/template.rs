@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use crate::{
     failure::Failure,
     gotemplate::{
-        Absent, Purpose, Template,
+        Absent, Purpose, Reads, Template,
         schema::Type,
         value::{Untyped, Value},
     },
@@ -67,6 +67,19 @@ impl Format {
     /// In Go's words, when a field is missing or a function refuses its arguments.
     pub fn run(&self, value: &Value) -> Result<String, String> {
         self.template.run(self.purpose, self.absent.get(), value)
+    }
+
+    /// As [`Format::run`] for a row, behind others.
+    ///
+    /// # Errors
+    /// As [`Format::run`].
+    pub fn run_into(&self, value: &Value, out: &mut String) -> Result<(), String> {
+        self.template.run_into(value, out)
+    }
+
+    /// Which fields it reads at most.
+    pub fn reads(&self) -> Reads {
+        self.template.reads()
     }
 
     /// Shows a value as far as that goes; what went wrong is told behind it.

@@ -107,7 +107,10 @@ pub fn ellipsis(text: &str, width: usize) -> String {
     if width <= 1 {
         return text.chars().take(width).collect();
     }
-    let total: usize = text.chars().map(width::of_letter).sum();
+    let total = match text.is_ascii() {
+        true => text.len(),
+        false => text.chars().map(width::of_letter).sum(),
+    };
     if total <= width {
         return text.to_owned();
     }

@@ -155,11 +155,17 @@ fn is_in(ranges: &[(u32, u32)], letter: char) -> bool {
 
 /// Two for a wide character, one for any other.
 pub fn of_letter(letter: char) -> usize {
+    if letter.is_ascii() {
+        return 1;
+    }
     if is_in(&WIDE, letter) { 2 } else { 1 }
 }
 
 /// The columns of a text, in which marks upon other characters take none.
 pub fn of_text(text: &str) -> usize {
+    if text.is_ascii() {
+        return text.len();
+    }
     text.chars().map(|letter| if is_in(&COMBINING, letter) { 0 } else { of_letter(letter) }).sum()
 }
 

@@ -2,6 +2,7 @@
 
 pub mod create;
 mod legacy;
+pub mod rows;
 pub mod view;
 
 use std::time::SystemTime;

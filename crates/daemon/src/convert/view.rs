@@ -1,12 +1,10 @@
-//! Containers as Docker's inspect and list show them.
+//! Containers as Docker's inspect shows them. Lists are in [`super::rows`].
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use api::container as docker;
-use api::listing::{Row, RowHostConfig, RowNetworkSettings};
 use api::network::{EndpointIpamConfig, EndpointSettings};
-use api::version::{ApiVersion, v};
 use engine::containers::spec as wish;
 use engine::containers::views as view;
 
@@ -93,7 +91,7 @@ pub fn inspect(container: view::ContainerView) -> docker::Inspect {
     }
 }
 
-fn bytes(count: u64) -> i64 {
+pub(super) fn bytes(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
@@ -439,113 +437,5 @@ fn network_settings(network: view::NetworkView) -> docker::NetworkSettings {
         ipv6_gateway: bridge.ipv6_gateway,
         mac_address: bridge.mac_address,
         networks: Some(networks),
-    }
-}
-
-/// One row of a list, as it is sent: it borrows what the record holds, and takes what only the row
-/// has. Clients before 1.46 know no annotations there.
-pub fn row(version: ApiVersion, container: &mut view::ContainerSummary) -> Row<'_> {
-    let networks = endpoints(std::mem::take(&mut container.endpoints));
-    let mounts = std::mem::take(&mut container.mounts);
-    let record = &container.record;
-    let annotations = &record.spec.host.annotations;
-    let size = container.size.unwrap_or_default();
-    Row {
-        id: record.id.to_string(),
-        names: container
-            .names
-            .iter()
-            .map(|name| format!("/{}", name.trim_start_matches('/')))
-            .collect(),
-        image: container.image.as_deref().unwrap_or(&record.spec.image),
-        image_id: record.image.to_string(),
-        command: &container.command,
-        created: record.created_at.as_second(),
-        ports: summary_ports(&container.ports),
-        size_rw: bytes(size.writable),
-        size_root_fs: bytes(size.total),
-        labels: &record.spec.config.labels,
-        state: container.status.name(),
-        status: &container.status_text,
-        host_config: RowHostConfig {
-            network_mode: record.spec.host.network.to_string(),
-            annotations: Some(annotations)
-                .filter(|annotations| version >= v(46) && !annotations.is_empty()),
-        },
-        network_settings: RowNetworkSettings { networks },
-        mounts: mounts.into_iter().map(mount_point).collect(),
-    }
-}
-
-fn summary_ports(ports: &BTreeMap<wish::Port, Option<Vec<view::HostPort>>>) -> Vec<docker::Port> {
-    let mut rows = Vec::new();
-    for (port, places) in ports {
-        let row = docker::Port {
-            ip: String::new(),
-            private_port: port.number,
-            public_port: 0,
-            kind: port.protocol.to_string(),
-        };
-        match places {
-            None => rows.push(row),
-            Some(places) => rows.extend(places.iter().map(|place| docker::Port {
-                ip: place.ip.to_string(),
-                public_port: place.port,
-                ..row.clone()
-            })),
-        }
-    }
-    rows
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use engine::containers::record::Record;
-
-    fn summary() -> view::ContainerSummary {
-        let mut spec = wish::ContainerSpec { image: "busybox".to_owned(), ..Default::default() };
-        for number in 0..50 {
-            spec.config.labels.insert(format!("label-{number}"), "x".repeat(100));
-            spec.host.annotations.insert(format!("note-{number}"), "x".repeat(100));
-        }
-        let image = spec::ImageId(spec::Digest::of(b""));
-        let record = Record::new(spec::Id::random(), "name".to_owned(), image, spec);
-        view::ContainerSummary {
-            record: Arc::new(record),
-            names: vec!["name".to_owned(), "web/alias".to_owned()],
-            image: None,
-            command: "sh".to_owned(),
-            status: view::Status::Running,
-            status_text: "Up 1 second".to_owned(),
-            health: None,
-            ports: BTreeMap::new(),
-            size: None,
-            endpoints: BTreeMap::from([("bridge".to_owned(), view::EndpointView::default())]),
-            mounts: Vec::new(),
-        }
-    }
-
-    /// What makes a list of a thousand cheap: nothing that a record holds is copied for its row.
-    #[test]
-    fn a_row_borrows_what_the_record_holds() {
-        let mut container = summary();
-        let record = Arc::clone(&container.record);
-        let row = row(v(50), &mut container);
-        assert!(std::ptr::eq(row.labels, &record.spec.config.labels));
-        assert!(std::ptr::eq(row.host_config.annotations.unwrap(), &record.spec.host.annotations));
-        assert!(std::ptr::eq(row.image, record.spec.image.as_str()));
-        assert_eq!(row.names, ["/name", "/web/alias"]);
-        assert_eq!(row.network_settings.networks.len(), 1);
-    }
-
-    #[test]
-    fn old_clients_know_no_annotations_in_lists() {
-        let mut container = summary();
-        assert!(row(v(45), &mut container).host_config.annotations.is_none());
-        container.image = Some("sha256:other".to_owned());
-        assert_eq!(row(v(50), &mut container).image, "sha256:other");
     }
 }

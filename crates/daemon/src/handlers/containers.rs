@@ -8,6 +8,7 @@ use engine::containers::views::{
 };
 use hyper::StatusCode;
 
+use crate::convert::rows::Rows;
 use crate::convert::{create as convert, view};
 use crate::http::reply::{self, Result};
 use crate::http::{Call, Failure};
@@ -21,9 +22,8 @@ pub async fn list(call: &Call) -> Result {
         size: call.query.flag("size"),
         filters: call.filters()?,
     };
-    let mut rows = call.engine.list_containers(query).await?;
-    let rows: Vec<_> = rows.iter_mut().map(|row| view::row(call.version, row)).collect();
-    reply::ok(&rows)
+    let list = call.engine.list_containers(query).await?;
+    reply::ok(&Rows { version: call.version, list: &list })
 }
 
 pub async fn create(mut call: Call) -> Result {

@@ -5,7 +5,7 @@ use api::system::DiskUsage;
 use engine::containers::views::ListQuery;
 use engine::images::{ImagesQuery, SharedSize};
 
-use crate::convert::view;
+use crate::convert::rows::Rows;
 use crate::http::reply::{self, Result};
 use crate::http::{Call, Failure};
 
@@ -20,6 +20,7 @@ pub async fn disk_usage(call: &Call) -> Result {
     }
     let wants = |kind: &str| asked.is_empty() || asked.contains(&kind);
     let mut usage = DiskUsage::default();
+    let mut containers = serde_json::Value::Null;
     if wants("image") {
         let query = ImagesQuery { shared_size: SharedSize::Count, ..ImagesQuery::default() };
         let images = call.engine.list_images(query).await?;
@@ -28,9 +29,9 @@ pub async fn disk_usage(call: &Call) -> Result {
     }
     if wants("container") {
         let query = ListQuery { all: true, size: true, ..ListQuery::default() };
-        let mut containers = call.engine.list_containers(query).await?;
-        let rows = containers.iter_mut().map(|row| view::row(call.version, row).into());
-        usage.containers = Some(rows.collect());
+        let list = call.engine.list_containers(query).await?;
+        let json = serde_json::to_value(Rows { version: call.version, list: &list });
+        containers = json.map_err(|error| Failure::internal(error.to_string()))?;
     }
     if wants("volume") {
         let volumes = call.engine.volumes_usage().await;
@@ -42,6 +43,7 @@ pub async fn disk_usage(call: &Call) -> Result {
     }
     let mut value =
         serde_json::to_value(usage).map_err(|error| Failure::internal(error.to_string()))?;
+    value["Containers"] = containers;
     compat::downgrade(Shape::DiskUsage, call.version, &mut value);
     reply::ok(&value)
 }

@@ -1,5 +1,6 @@
 //! What the engine tells about one container. Lists are in [`super::list`].
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -14,7 +15,8 @@ use super::spec::MountKind;
 use super::step::{Exit, Phase, Run, StartFailure};
 use super::task::View;
 use super::views::{
-    ContainerView, HealthStatus, MountPoint, NetworkView, Size, StateView, Status, StorageView,
+    ContainerView, HealthStatus, MountPoint, MountRow, NetworkView, Size, StateView, Status,
+    StorageView,
 };
 use super::world::{self, blocking};
 use crate::error::Result;
@@ -226,24 +228,29 @@ fn storage(engine: &Inner, view: &View) -> StorageView {
 }
 
 /// Tmpfs mounts of `--tmpfs` are shown in the host configuration alone, as in Docker.
-pub(super) fn mount_point(engine: &Inner, mount: &Mount) -> Option<MountPoint> {
+pub(super) fn mount_row<'a>(engine: &Inner, mount: &'a Mount) -> Option<MountRow<'a>> {
     let source = match mount.kind {
-        MountKind::Volume => engine
-            .store
-            .volume(&mount.name)
-            .map_or_else(String::new, |volume| volume.mountpoint.display().to_string()),
-        MountKind::Bind => mount.source.clone(),
+        MountKind::Volume => {
+            let place = engine.store.volume_mountpoint(&mount.name).unwrap_or_default();
+            Cow::Owned(place.display().to_string())
+        }
+        MountKind::Bind => Cow::Borrowed(mount.source.as_str()),
         MountKind::Tmpfs => return None,
-        MountKind::Image | MountKind::Npipe | MountKind::Cluster => String::new(),
+        MountKind::Image | MountKind::Npipe | MountKind::Cluster => Cow::Borrowed(""),
     };
     let propagation = match (mount.kind, mount.propagation.as_str()) {
         (MountKind::Bind, "") => "rprivate",
         (_, propagation) => propagation,
     };
+    Some(MountRow { mount, source, propagation })
+}
+
+fn mount_point(engine: &Inner, mount: &Mount) -> Option<MountPoint> {
+    let MountRow { mount, source, propagation } = mount_row(engine, mount)?;
     Some(MountPoint {
         kind: mount.kind,
         name: mount.name.clone(),
-        source,
+        source: source.into_owned(),
         destination: mount.destination.clone(),
         driver: mount.driver.clone(),
         mode: mount.mode.clone(),
@@ -253,11 +260,14 @@ pub(super) fn mount_point(engine: &Inner, mount: &Mount) -> Option<MountPoint> {
 }
 
 /// Source: moby `container/state.go` `String`.
-pub(super) fn status_text(state: &Brief, now: SystemTime) -> String {
+pub(super) fn status_text(state: &Brief, now: SystemTime) -> Cow<'static, str> {
     let since = |at: Option<SystemTime>| {
         human_duration(at.and_then(|at| now.duration_since(at).ok()).unwrap_or_default().as_secs())
     };
-    match state.status {
+    Cow::Owned(match state.status {
+        Status::Removing => return Cow::Borrowed("Removal In Progress"),
+        Status::Dead => return Cow::Borrowed("Dead"),
+        Status::Created => return Cow::Borrowed("Created"),
         Status::Running => {
             let up = format!("Up {}", since(state.started_at));
             match state.health {
@@ -270,11 +280,8 @@ pub(super) fn status_text(state: &Brief, now: SystemTime) -> String {
         Status::Restarting => {
             format!("Restarting ({}) {} ago", state.exit_code, since(state.finished_at))
         }
-        Status::Removing => "Removal In Progress".to_owned(),
-        Status::Dead => "Dead".to_owned(),
-        Status::Created => "Created".to_owned(),
         Status::Exited => format!("Exited ({}) {} ago", state.exit_code, since(state.finished_at)),
-    }
+    })
 }
 
 /// Source: docker `go-units` `HumanDuration`.

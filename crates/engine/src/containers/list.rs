@@ -1,8 +1,9 @@
 //! Lists of containers: which ones a query selects, and their rows.
 //!
-//! A list may have a thousand rows and is asked for every second by some clients, so a row borrows
-//! from its container's record, and what several rows need (names of networks, whether an image is
-//! still called what the user typed) is looked up once in a list.
+//! A list may have a thousand rows and is asked for every second by some clients. So a row borrows from
+//! its container's record, which the list holds, and what several rows need (networks' ids by name,
+//! whether an image is still called what the user typed) is looked up once. Guarded by a count of what a
+//! row allocates, in `daemon::convert::rows`.
 //!
 //! Source: moby 28.2 `daemon/list.go`, `container/view.go`.
 
@@ -14,117 +15,123 @@ use jiff::Timestamp;
 use spec::{Id, ImageId};
 
 use super::create::image_shown;
-use super::inspect::{Brief, brief, measure, mount_point, network_by, status_text};
+use super::inspect::{Brief, brief, measure, mount_row, network_by, status_text};
 use super::links;
 use super::record::Record;
 use super::spec::Protocol;
 use super::step::Phase;
 use super::task::View;
-use super::views::{ContainerSummary, ListQuery, NetworkView, Size};
+use super::views::{CommandLine, ContainerSummary, ListQuery, NetworkView, Place, Size};
 use crate::error::{Error, Result};
 use crate::filters::Filters;
-use crate::{Engine, Inner, words};
+use crate::{Engine, Inner, networks, words};
 
 impl Engine {
     /// The containers that a query selects, newest first.
     ///
     /// # Errors
     /// `Invalid` for filters that do not exist.
-    pub async fn list_containers(&self, query: ListQuery) -> Result<Vec<ContainerSummary>> {
+    pub async fn list_containers(&self, query: ListQuery) -> Result<ContainerList> {
         let selection = Selection::parse(self, &query)?;
-        let mut shared = Shared::new(&self.inner);
-        let mut found: Vec<(Arc<View>, Brief)> = Vec::new();
-        for container in self.inner.containers.all() {
-            let view = container.now();
-            let state = brief(&view);
-            if selection.takes(&shared, &view, &state) {
-                found.push((view, state));
-            }
-        }
-        found.sort_by_key(|(view, _)| std::cmp::Reverse(view.record.created_at));
+        let mut list = ContainerList::new(&self.inner);
+        let all = self.inner.containers.all();
+        let mut found: Vec<Arc<View>> = all.iter().map(|container| container.now()).collect();
+        found.retain(|view| selection.takes(&list, view, &brief(view)));
+        found.sort_by_cached_key(|view| std::cmp::Reverse(view.record.created_at));
         found.truncate(query.limit.unwrap_or(usize::MAX));
-        let names = links::names(&self.inner);
-        let mut rows = Vec::with_capacity(found.len());
-        for (view, state) in found {
+        list.rows.reserve_exact(found.len());
+        for view in found {
             let size = if query.size { Some(measure(&self.inner, &view).await) } else { None };
-            let mut row = shared.summarize(&view, &state, size);
-            row.names.extend(names.get(&view.record.id).into_iter().flatten().cloned());
-            rows.push(row);
+            list.push(view, size);
         }
-        Ok(rows)
+        Ok(list)
     }
 }
 
-/// What the rows of one list share.
-struct Shared<'a> {
-    engine: &'a Inner,
+/// Containers at one moment, newest first.
+pub struct ContainerList {
+    engine: Arc<Inner>,
     now: SystemTime,
+    rows: Vec<(Arc<View>, Option<Size>)>,
     networks: HashMap<String, Id>,
-    /// By what was typed and what it meant then: what to show instead, if anything.
-    images: HashMap<(String, ImageId), Option<String>>,
+    /// By what it meant when it was typed and what was typed: what to show instead, if anything.
+    images: HashMap<ImageId, HashMap<String, Option<String>>>,
+    links: HashMap<Id, Vec<String>>,
 }
 
-impl<'a> Shared<'a> {
-    fn new(engine: &'a Inner) -> Self {
+impl ContainerList {
+    fn new(engine: &Arc<Inner>) -> Self {
         Self {
-            engine,
+            engine: Arc::clone(engine),
             now: SystemTime::now(),
+            rows: Vec::new(),
             networks: engine.networks.ids(),
             images: HashMap::new(),
+            links: links::names(engine),
         }
+    }
+
+    fn push(&mut self, view: Arc<View>, size: Option<Size>) {
+        let (typed, image) = (&view.record.spec.image, view.record.image);
+        let of_image = self.images.entry(image).or_default();
+        if !of_image.contains_key(typed) {
+            let shown = Some(image_shown(&self.engine, typed, &image));
+            of_image.insert(typed.clone(), shown.filter(|shown| shown != typed));
+        }
+        self.rows.push((view, size));
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    pub fn rows(&self) -> impl Iterator<Item = ContainerSummary<'_>> {
+        self.rows.iter().map(|(view, size)| self.row(view, *size))
+    }
+
+    fn row<'a>(&'a self, view: &'a View, size: Option<Size>) -> ContainerSummary<'a> {
+        let record = &*view.record;
+        let state = brief(view);
+        let typed = record.spec.image.as_str();
+        let other = self.images.get(&record.image).and_then(|known| known.get(typed)?.as_deref());
+        let running = view.attachment.as_ref().filter(|_| view.phase.run().is_some());
+        let mounts = record.mounts.iter().filter_map(|mount| mount_row(&self.engine, mount));
+        ContainerSummary {
+            record,
+            links: self.links.get(&record.id).map(Vec::as_slice).unwrap_or_default(),
+            image: other.unwrap_or(typed),
+            command: CommandLine(record),
+            status: state.status,
+            status_text: status_text(&state, self.now),
+            ports: running.map(|running| running.shown_ports(&record.spec)).unwrap_or_default(),
+            size,
+            endpoints: match running {
+                Some(running) => running.places(&record.spec),
+                None => self.stopped_places(record),
+            },
+            mounts: mounts.collect(),
+        }
+    }
+
+    fn stopped_places<'a>(&self, record: &'a Record) -> Vec<Place<'a>> {
+        networks::stopped_places(&record.spec, |name| self.network_id(name))
+    }
+
+    /// A network may also have been asked for by its id.
+    fn network_id(&self, name: &str) -> Option<Id> {
+        let known = self.networks.get(name).copied();
+        known.or_else(|| self.engine.networks.resolve(name).ok())
     }
 
     fn network(&self, view: &View) -> NetworkView {
-        network_by(view, |name| {
-            // A network may also have been asked for by its id.
-            let known = self.networks.get(name).copied();
-            known.or_else(|| self.engine.networks.resolve(name).ok())
-        })
+        network_by(view, |name| self.network_id(name))
     }
-
-    fn image(&mut self, record: &Record) -> Option<String> {
-        let typed = &record.spec.image;
-        let key = (typed.clone(), record.image);
-        let engine = self.engine;
-        let shown = self.images.entry(key).or_insert_with(|| {
-            Some(image_shown(engine, typed, &record.image)).filter(|shown| shown != typed)
-        });
-        shown.clone()
-    }
-
-    fn summarize(&mut self, view: &View, state: &Brief, size: Option<Size>) -> ContainerSummary {
-        let record = &view.record;
-        let network = self.network(view);
-        let mounts = record.mounts.iter().filter_map(|mount| mount_point(self.engine, mount));
-        ContainerSummary {
-            names: vec![record.name.clone()],
-            image: self.image(record),
-            command: command_line(record),
-            status: state.status,
-            status_text: status_text(state, self.now),
-            health: state.health,
-            ports: network.ports,
-            size,
-            endpoints: network.endpoints,
-            mounts: mounts.collect(),
-            record: Arc::clone(record),
-        }
-    }
-}
-
-/// Source: moby 28.2 `daemon/container/view.go`: arguments with spaces are quoted, and not more.
-fn command_line(record: &Record) -> String {
-    let config = &record.spec.config;
-    let argv = config.entrypoint.iter().flatten().chain(config.cmd.iter().flatten());
-    let mut line = String::new();
-    for (place, word) in argv.enumerate() {
-        match place {
-            0 => line.push_str(word),
-            _ if word.contains(' ') => line.extend([" '", word, "'"]),
-            _ => line.extend([" ", word]),
-        }
-    }
-    line
 }
 
 /// Ports of one protocol, as `publish` and `expose` name them.
@@ -250,7 +257,7 @@ impl Selection {
         })
     }
 
-    fn takes(&self, shared: &Shared<'_>, view: &View, state: &Brief) -> bool {
+    fn takes(&self, list: &ContainerList, view: &View, state: &Brief) -> bool {
         let record = &view.record;
         if view.phase == Phase::Gone || (!self.all && !state.running) {
             return false;
@@ -261,7 +268,7 @@ impl Selection {
         self.takes_record(record)
             && self.takes_state(state)
             && self.ancestors.as_ref().is_none_or(|images| images.contains(&record.image))
-            && self.takes_network(shared, view)
+            && self.takes_network(list, view)
     }
 
     fn takes_record(&self, record: &Record) -> bool {
@@ -295,12 +302,12 @@ impl Selection {
             && (self.exited.is_empty() || (ended && self.exited.contains(&state.exit_code)))
     }
 
-    fn takes_network(&self, shared: &Shared<'_>, view: &View) -> bool {
+    fn takes_network(&self, list: &ContainerList, view: &View) -> bool {
         let by_port = !self.publish.is_empty() || !self.expose.is_empty();
         if !by_port && !self.filters.contains("network") {
             return true;
         }
-        let network = shared.network(view);
+        let network = list.network(view);
         let on_it = self.filters.any("network", |wanted| {
             network.endpoints.iter().any(|(name, endpoint)| {
                 name == wanted

@@ -27,7 +27,7 @@ pub(crate) mod lifecycle;
 pub mod limits;
 mod link_env;
 mod links;
-mod list;
+pub mod list;
 pub mod log_options;
 mod log_tag;
 mod logs;

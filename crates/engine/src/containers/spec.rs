@@ -7,6 +7,7 @@
 //!
 //! Modes (`network`, `ipc`, …) are parsed here from Docker's words, and shown as the same words.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
@@ -413,13 +414,20 @@ impl ContainerSpec {
     }
 }
 
-impl fmt::Display for Protocol {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
+impl Protocol {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Tcp => "tcp",
             Self::Udp => "udp",
             Self::Sctp => "sctp",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())
     }
 }
 
@@ -538,15 +546,23 @@ impl FromStr for NetworkMode {
     }
 }
 
+impl NetworkMode {
+    /// As Docker's options and answers write it.
+    #[must_use]
+    pub fn text(&self) -> Cow<'_, str> {
+        Cow::Borrowed(match self {
+            Self::Bridge => "bridge",
+            Self::Host => "host",
+            Self::None => "none",
+            Self::Container(other) => return Cow::Owned(format!("container:{other}")),
+            Self::Named(name) => name,
+        })
+    }
+}
+
 impl fmt::Display for NetworkMode {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Bridge => out.write_str("bridge"),
-            Self::Host => out.write_str("host"),
-            Self::None => out.write_str("none"),
-            Self::Container(other) => write!(out, "container:{other}"),
-            Self::Named(name) => out.write_str(name),
-        }
+        out.write_str(&self.text())
     }
 }
 
@@ -687,15 +703,22 @@ impl FromStr for MountKind {
     }
 }
 
-impl fmt::Display for MountKind {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
+impl MountKind {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
             Self::Bind => "bind",
             Self::Volume => "volume",
             Self::Tmpfs => "tmpfs",
             Self::Image => "image",
             Self::Npipe => "npipe",
             Self::Cluster => "cluster",
-        })
+        }
+    }
+}
+
+impl fmt::Display for MountKind {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())
     }
 }

@@ -1,18 +1,21 @@
 //! What the engine tells about containers: plain data for front doors to render.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 use spec::{Id, ImageId};
 
+use super::mounts::Mount;
 use super::record::Record;
 use super::spec::{ContainerSpec, EndpointSpec, LogSpec, MountKind, Port};
 use crate::error::Result;
+use crate::networks::Endpoint;
 
 /// `State.Status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -190,24 +193,64 @@ pub struct EndpointView {
     pub dns_names: Vec<String>,
 }
 
-/// One row of a list.
+/// One row of a list. It borrows from the list, which may have thousands.
 #[derive(Debug, Clone)]
-pub struct ContainerSummary {
-    /// Id, image, labels and whatever else does not change by itself.
-    pub record: Arc<Record>,
-    pub names: Vec<String>,
-    /// What to show in the place of the image's name, where that now means another image.
-    pub image: Option<String>,
-    /// Path and arguments, joined by spaces.
-    pub command: String,
+pub struct ContainerSummary<'a> {
+    /// Id, name, labels and whatever else does not change by itself.
+    pub record: &'a Record,
+    /// Names that links of others give it: `web/alias`.
+    pub links: &'a [String],
+    /// The image as typed, or what to show where that now means another one.
+    pub image: &'a str,
+    /// Path and arguments.
+    pub command: CommandLine<'a>,
     pub status: Status,
     /// `Up 3 minutes`, `Exited (0) 4 seconds ago`, …
-    pub status_text: String,
-    pub health: Option<HealthStatus>,
+    pub status_text: Cow<'static, str>,
     pub ports: BTreeMap<Port, Option<Vec<HostPort>>>,
     pub size: Option<Size>,
-    pub endpoints: BTreeMap<String, EndpointView>,
-    pub mounts: Vec<MountPoint>,
+    /// In the order of the networks' names.
+    pub endpoints: Vec<Place<'a>>,
+    pub mounts: Vec<MountRow<'a>>,
+}
+
+/// A container's place on one network.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    pub network: &'a str,
+    /// `None` while there is no such network.
+    pub network_id: Option<Id>,
+    pub wish: Option<&'a EndpointSpec>,
+    /// What came of it, while the container runs.
+    pub endpoint: Option<&'a Endpoint>,
+}
+
+/// A mount of a listed container.
+#[derive(Debug, Clone)]
+pub struct MountRow<'a> {
+    pub mount: &'a Mount,
+    pub source: Cow<'a, str>,
+    pub propagation: &'a str,
+}
+
+/// Shown joined by spaces, arguments with spaces in quotes.
+#[derive(Debug, Clone, Copy)]
+pub struct CommandLine<'a>(pub &'a Record);
+
+/// Source: moby 28.2 `daemon/container/view.go`: arguments with spaces are quoted, and not more.
+impl fmt::Display for CommandLine<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let config = &self.0.spec.config;
+        let argv = config.entrypoint.iter().flatten().chain(config.cmd.iter().flatten());
+        for (place, word) in argv.enumerate() {
+            match place {
+                0 => out.write_str(word)?,
+                _ if word.contains(' ') => write!(out, " '{word}'")?,
+                _ => write!(out, " {word}")?,
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What a list should hold.

@@ -46,7 +46,8 @@ pub(crate) use names::link_parts;
 pub use record::{Driver, NetworkRecord};
 pub use view::{
     Attachment, Connected, Container, CreatedNetwork, Endpoint, Listener, Member, NetworkInfo,
-    NetworkRequest, Prepared, PublishedPort, SubnetInfo, SubnetRequest, stopped_view,
+    NetworkRequest, Prepared, PublishedPort, SubnetInfo, SubnetRequest, stopped_places,
+    stopped_view,
 };
 
 use crate::config::{EngineConfig, NetworkSettings};

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use spec::Id;
 
 use crate::containers::spec::{ContainerSpec, EndpointSpec, Port};
-use crate::containers::views::{EndpointView, HostPort, NetworkView};
+use crate::containers::views::{EndpointView, HostPort, NetworkView, Place};
 
 /// A container that is to be started, or that networks are changed of.
 #[derive(Debug, Clone, Copy)]
@@ -127,15 +127,6 @@ impl Attachment {
     /// The networks of inspect and list while the container runs.
     #[must_use]
     pub fn view(&self, spec: &ContainerSpec) -> NetworkView {
-        let mut ports: BTreeMap<Port, Option<Vec<HostPort>>> =
-            spec.exposed_ports().into_iter().map(|port| (port, None)).collect();
-        if self.endpoints.is_empty() {
-            ports.clear();
-        }
-        for published in &self.ports {
-            let host = HostPort { ip: published.host.ip(), port: published.host.port() };
-            ports.entry(published.container).or_default().get_or_insert_default().push(host);
-        }
         let endpoints = self.endpoints.iter().map(|(name, endpoint)| {
             let view = EndpointView {
                 wish: wish_for(spec, name, &endpoint.network_id),
@@ -160,21 +151,63 @@ impl Attachment {
                 .get(..12)
                 .map(|short| format!("netns:{short}"))
                 .unwrap_or_default(),
-            ports,
+            ports: self.shown_ports(spec),
             endpoints: endpoints.collect(),
         }
     }
+
+    /// Exposed ports; published ones with their addresses, the others `None`.
+    #[must_use]
+    pub fn shown_ports(&self, spec: &ContainerSpec) -> BTreeMap<Port, Option<Vec<HostPort>>> {
+        let mut ports: BTreeMap<Port, Option<Vec<HostPort>>> =
+            spec.exposed_ports().into_iter().map(|port| (port, None)).collect();
+        if self.endpoints.is_empty() {
+            ports.clear();
+        }
+        for published in &self.ports {
+            let host = HostPort { ip: published.host.ip(), port: published.host.port() };
+            ports.entry(published.container).or_default().get_or_insert_default().push(host);
+        }
+        ports
+    }
+
+    /// The same networks for lists, which copy nothing.
+    pub(crate) fn places<'a>(&'a self, spec: &'a ContainerSpec) -> Vec<Place<'a>> {
+        let places = self.endpoints.iter().map(|(network, endpoint)| Place {
+            network,
+            network_id: Some(endpoint.network_id),
+            wish: find_wish(spec, network, &endpoint.network_id),
+            endpoint: Some(endpoint),
+        });
+        places.collect()
+    }
+}
+
+/// The same of a container that does not run.
+#[must_use]
+pub fn stopped_places(spec: &ContainerSpec, id_of: impl Fn(&str) -> Option<Id>) -> Vec<Place<'_>> {
+    let places = spec.endpoints.iter().map(|(network, wish)| Place {
+        network,
+        // Compose recreates a container whose networks have other ids than it expects.
+        network_id: id_of(network),
+        wish: Some(wish),
+        endpoint: None,
+    });
+    places.collect()
+}
+
+/// What the user asked for on a network, which may be named by its id.
+fn find_wish<'a>(spec: &'a ContainerSpec, name: &str, id: &Id) -> Option<&'a EndpointSpec> {
+    let is_it =
+        |asked: &str| asked == name || (asked.len() >= 4 && id.to_string().starts_with(asked));
+    spec.endpoints.iter().find(|(asked, _)| is_it(asked)).map(|(_, wish)| wish)
 }
 
 /// The wish for a network, which the user may have named by its id.
 pub(super) fn wish_for(spec: &ContainerSpec, name: &str, id: &Id) -> EndpointSpec {
-    let full = id.to_string();
-    let named = spec.endpoints.iter().find(|(asked, _)| {
-        *asked == name || (asked.len() >= 4 && full.starts_with(asked.as_str()))
-    });
-    let mut wish = named.map(|(_, wish)| wish.clone()).unwrap_or_default();
+    let mut wish = find_wish(spec, name, id).cloned().unwrap_or_default();
     let mode = spec.host.network.to_string();
-    if wish.mac_address.is_empty() && (mode == name || full.starts_with(&mode)) {
+    if wish.mac_address.is_empty() && (mode == name || id.to_string().starts_with(&mode)) {
         wish.mac_address.clone_from(&spec.mac_address);
     }
     wish
