@@ -7,6 +7,10 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+#[global_allocator]
+static HEAP: sys::testing::CountedHeap = sys::testing::CountedHeap;
+
 mod args;
 mod build;
 mod commands;

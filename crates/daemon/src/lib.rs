@@ -15,6 +15,10 @@ mod run;
 mod state;
 mod tls;
 
+#[cfg(test)]
+#[global_allocator]
+static HEAP: sys::testing::CountedHeap = sys::testing::CountedHeap;
+
 use std::process::ExitCode;
 
 use config::{ConfigError, Wish};

@@ -26,7 +26,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, UPGRADE, USER_AGENT};
 use hyper::upgrade::Upgraded;
 use hyper::{Method, StatusCode};
@@ -46,6 +46,8 @@ use crate::{ErrorResponse, golang};
 
 /// No answer that is read whole may be longer; streams have no limit.
 const ANSWER_BYTES_MAX: usize = 1 << 30;
+/// Made ready for an answer that says how long it is; a longer one grows.
+const ROOM_BYTES_MAX: u64 = 8 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -422,7 +424,9 @@ impl Response {
     /// # Errors
     /// When the connection breaks.
     pub async fn bytes(mut self) -> Result<Bytes, Error> {
-        let mut body = BytesMut::new();
+        // As long as the daemon says, or what comes until then; a wrong word costs no more than this.
+        let length = self.answer.body().size_hint().lower().min(ROOM_BYTES_MAX);
+        let mut body = BytesMut::with_capacity(usize::try_from(length).unwrap_or_default());
         while let Some(chunk) = self.chunk().await? {
             if body.len() + chunk.len() > ANSWER_BYTES_MAX {
                 return Err(Error::TooLong);

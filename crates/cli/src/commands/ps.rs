@@ -361,6 +361,8 @@ fn run_text((ip, kind): (&str, &str), first: u16, last: u16) -> String {
 
 #[cfg(test)]
 mod tests {
+    use sys::testing::allocations;
+
     use super::*;
 
     #[track_caller]
@@ -375,6 +377,43 @@ mod tests {
             })
             .collect();
         assert_eq!(ports(&list), want);
+    }
+
+    const ANSWER: &str = r#"[{"Id":"0123456789abcdef","Names":["/web","/other/db"],"Image":"busybox","ImageID":"sha256:4576","Command":"sh -c 'a \"b\"'","Created":0,"Ports":[{"PrivatePort":80,"Type":"tcp"}],"Labels":{"a":"b"},"State":"created","Status":"Created","HostConfig":{"NetworkMode":"bridge"},"NetworkSettings":{"Networks":{"bridge":{"IPAMConfig":null,"Aliases":null,"IPPrefixLen":0}}},"Mounts":[{"Type":"volume","Name":"v","Driver":"local"}]}]"#;
+    const ROWS: usize = 64;
+    /// The template's own, and the text as it grows.
+    const FOR_THE_TABLE: usize = 120;
+    /// Seven columns are made and become values; names and ports are read for them.
+    const FOR_A_ROW: usize = 42;
+    const FOR_AN_ID: usize = 8;
+
+    fn many() -> String {
+        let row = ANSWER.trim_start_matches('[').trim_end_matches(']');
+        format!("[{}]", vec![row; ROWS].join(","))
+    }
+
+    #[test]
+    fn a_row_costs_what_its_template_shows() {
+        let answer = many();
+        for (template, for_a_row) in [(TABLE, FOR_A_ROW), ("{{.ID}}", FOR_AN_ID)] {
+            let before = allocations();
+            render(answer.as_bytes(), template, false).unwrap();
+            let taken = allocations() - before;
+            let most = FOR_THE_TABLE + ROWS * for_a_row;
+            assert!((1..=most).contains(&taken), "{taken} for {ROWS} rows of {template}");
+        }
+    }
+
+    #[test]
+    fn each_column_is_read_of_the_answer() {
+        let template = "{{.ID}} {{.Names}} {{.Image}} {{.Command}} {{.Ports}} {{.Labels}} {{.State}} {{.Status}} {{.Networks}} {{.Mounts}} {{.LocalVolumes}} {{.Size}} {{.Label \"a\"}} {{.Platform}}";
+        let want = "0123456789ab web busybox \"sh -c 'a \\\"b\\\"'\" 80/tcp a=b created Created bridge v 1 0B b <nil>\n";
+        assert_eq!(render(ANSWER.as_bytes(), template, false).unwrap(), want);
+        // Of a daemon that spells fields its own way, and has nulls where we have none.
+        let other = ANSWER.replace("\"Id\"", "\"ID\"").replace("\"Created\":0", "\"Created\":null");
+        assert_eq!(render(other.as_bytes(), template, false).unwrap(), want);
+        assert!(render(b"{}", template, false).is_err());
+        assert_eq!(render(b"null", template, false).unwrap(), "");
     }
 
     #[test]

@@ -134,3 +134,101 @@ fn mount<'a>(row: &'a view::MountRow<'a>) -> RowMount<'a> {
         propagation: row.propagation,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use engine::containers::spec::{ContainerSpec, CreateRequest};
+    use engine::containers::views::ListQuery;
+    use engine::images::ImportRequest;
+    use engine::{Engine, EngineConfig};
+    use expect_test::expect;
+    use sys::testing::allocations;
+
+    use super::*;
+
+    const CONTAINERS: usize = 64;
+    /// What a list takes once, and its tables as they grow.
+    const FOR_THE_LIST: usize = 64;
+    /// Its networks as the engine tells them and as they are sent.
+    const FOR_A_ROW: usize = 2;
+
+    /// An engine on a directory of its own, with containers.
+    async fn engine(root: &std::path::Path) -> Engine {
+        let config = EngineConfig {
+            data_root: root.join("data"),
+            exec_root: root.join("run"),
+            ..EngineConfig::default()
+        };
+        let engine = Engine::open(config).await.expect("an engine on a fresh directory");
+        let (sender, archive) = tokio::sync::mpsc::channel(1);
+        sender.send(Ok(vec![0; 1024].into())).await.unwrap();
+        drop(sender);
+        let name = Some(spec::Reference::parse("one:1").unwrap());
+        let image = engine.import_image(archive, ImportRequest { name, ..Default::default() });
+        image.await.expect("an empty archive is an image");
+        for number in 0..CONTAINERS {
+            let mut spec = ContainerSpec { image: "one:1".to_owned(), ..Default::default() };
+            spec.config.cmd = Some(vec!["sh".to_owned(), "-c".to_owned(), "a \"b\"".to_owned()]);
+            spec.config.labels.insert("a".to_owned(), "<b>".to_owned());
+            spec.host.annotations.insert("note".to_owned(), "c".to_owned());
+            let name = Some(format!("c{number}"));
+            let request = CreateRequest { name, platform: None, spec };
+            engine.create_container(request).await.expect("a container");
+        }
+        engine
+    }
+
+    fn written(version: ApiVersion, list: &ContainerList, into: &mut Vec<u8>) {
+        serde_json::to_writer(into, &Rows { version, list }).unwrap();
+    }
+
+    #[test]
+    fn a_row_copies_next_to_nothing() {
+        if !sys::testing::privileged("an engine needs a network of its own") {
+            return;
+        }
+        // Threads inherit the namespace of the thread that starts them.
+        sys::namespace::unshare(sys::namespace::Namespaces::NET).expect("root may do that");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(count());
+    }
+
+    async fn count() {
+        let root = std::env::temp_dir().join(format!("tug-rows-{}", spec::Id::random().short()));
+        let engine = engine(&root).await;
+        let query = ListQuery { all: true, ..ListQuery::default() };
+        let list = engine.list_containers(query.clone()).await.unwrap();
+        let mut json = Vec::new();
+        written(v(50), &list, &mut json);
+        let length = json.len();
+        json.clear();
+
+        let before = allocations();
+        let list = engine.list_containers(query).await.unwrap();
+        let for_list = allocations() - before;
+        let before = allocations();
+        written(v(50), &list, &mut json);
+        let for_rows = allocations() - before;
+        assert_eq!(json.len(), length);
+        assert!((1..=FOR_THE_LIST).contains(&for_list), "{for_list} for a list");
+        assert!(
+            (1..=CONTAINERS * FOR_A_ROW).contains(&for_rows),
+            "{for_rows} for {CONTAINERS} rows"
+        );
+
+        let rows: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let mut row = rows[CONTAINERS - 1].clone();
+        for random in ["Id", "ImageID", "Created"] {
+            row[random] = serde_json::Value::Null;
+        }
+        row["NetworkSettings"]["Networks"]["bridge"]["NetworkID"] = serde_json::Value::Null;
+        expect![[r#"{"Id":null,"Names":["/c0"],"Image":"one:1","ImageID":null,"Command":"sh -c 'a \"b\"'","Created":null,"Ports":[],"Labels":{"a":"<b>"},"State":"created","Status":"Created","HostConfig":{"NetworkMode":"bridge","Annotations":{"note":"c"}},"NetworkSettings":{"Networks":{"bridge":{"IPAMConfig":null,"Links":null,"Aliases":null,"MacAddress":"","DriverOpts":null,"GwPriority":0,"NetworkID":null,"EndpointID":"","Gateway":"","IPAddress":"","IPPrefixLen":0,"IPv6Gateway":"","GlobalIPv6Address":"","GlobalIPv6PrefixLen":0,"DNSNames":null}}},"Mounts":[]}"#]].assert_eq(&row.to_string());
+        let mut old = Vec::new();
+        written(v(45), &list, &mut old);
+        assert!(
+            String::from_utf8(old).unwrap().contains(r#""HostConfig":{"NetworkMode":"bridge"}"#)
+        );
+        engine.close().await;
+        let _ = std::fs::remove_dir_all(root);
+    }
+}

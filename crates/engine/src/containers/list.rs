@@ -52,11 +52,18 @@ impl Engine {
 pub struct ContainerList {
     engine: Arc<Inner>,
     now: SystemTime,
-    rows: Vec<(Arc<View>, Option<Size>)>,
+    rows: Vec<Row>,
     networks: HashMap<String, Id>,
     /// By what it meant when it was typed and what was typed: what to show instead, if anything.
-    images: HashMap<ImageId, HashMap<String, Option<String>>>,
+    images: HashMap<(ImageId, String), Option<Arc<str>>>,
     links: HashMap<Id, Vec<String>>,
+}
+
+struct Row {
+    view: Arc<View>,
+    size: Option<Size>,
+    /// What to show for its image, unless that is what was typed.
+    image: Option<Arc<str>>,
 }
 
 impl ContainerList {
@@ -73,12 +80,20 @@ impl ContainerList {
 
     fn push(&mut self, view: Arc<View>, size: Option<Size>) {
         let (typed, image) = (&view.record.spec.image, view.record.image);
-        let of_image = self.images.entry(image).or_default();
-        if !of_image.contains_key(typed) {
-            let shown = Some(image_shown(&self.engine, typed, &image));
-            of_image.insert(typed.clone(), shown.filter(|shown| shown != typed));
-        }
-        self.rows.push((view, size));
+        // Most have the image of their neighbour.
+        let neighbour = self
+            .rows
+            .last()
+            .filter(|row| row.view.record.image == image && row.view.record.spec.image == *typed);
+        let image = match neighbour {
+            Some(row) => row.image.clone(),
+            None => {
+                let shown = || Some(image_shown(&self.engine, typed, &image));
+                let shown = || shown().filter(|shown| shown != typed).map(Arc::from);
+                self.images.entry((image, typed.clone())).or_insert_with(shown).clone()
+            }
+        };
+        self.rows.push(Row { view, size, image });
     }
 
     #[must_use]
@@ -92,31 +107,36 @@ impl ContainerList {
     }
 
     pub fn rows(&self) -> impl Iterator<Item = ContainerSummary<'_>> {
-        self.rows.iter().map(|(view, size)| self.row(view, *size))
+        self.rows.iter().map(|row| self.row(row))
     }
 
-    fn row<'a>(&'a self, view: &'a View, size: Option<Size>) -> ContainerSummary<'a> {
+    fn row<'a>(&'a self, row: &'a Row) -> ContainerSummary<'a> {
+        let view = &*row.view;
         let record = &*view.record;
         let state = brief(view);
-        let typed = record.spec.image.as_str();
-        let other = self.images.get(&record.image).and_then(|known| known.get(typed)?.as_deref());
         let running = view.attachment.as_ref().filter(|_| view.phase.run().is_some());
         let mounts = record.mounts.iter().filter_map(|mount| mount_row(&self.engine, mount));
         ContainerSummary {
             record,
-            links: self.links.get(&record.id).map(Vec::as_slice).unwrap_or_default(),
-            image: other.unwrap_or(typed),
+            links: self.links_of(&record.id),
+            image: row.image.as_deref().unwrap_or(&record.spec.image),
             command: CommandLine(record),
             status: state.status,
             status_text: status_text(&state, self.now),
             ports: running.map(|running| running.shown_ports(&record.spec)).unwrap_or_default(),
-            size,
+            size: row.size,
             endpoints: match running {
                 Some(running) => running.places(&record.spec),
                 None => self.stopped_places(record),
             },
             mounts: mounts.collect(),
         }
+    }
+
+    fn links_of(&self, id: &Id) -> &[String] {
+        // Hashed only where anybody has links at all.
+        let known = if self.links.is_empty() { None } else { self.links.get(id) };
+        known.map(Vec::as_slice).unwrap_or_default()
     }
 
     fn stopped_places<'a>(&self, record: &'a Record) -> Vec<Place<'a>> {
@@ -424,6 +444,6 @@ mod tests {
         spec.config.cmd = Some(vec!["echo hi".to_owned(), String::new()]);
         let image = ImageId(spec::Digest::of(b""));
         let record = Record::new(Id::from_raw([0; 32]), String::new(), image, spec);
-        assert_eq!(command_line(&record), "my sh -c 'echo hi' ");
+        assert_eq!(CommandLine(&record).to_string(), "my sh -c 'echo hi' ");
     }
 }
