@@ -4,6 +4,8 @@
 //! image made here gets a name that a registry has ─▶ queue ─▶ one thread, when nothing else wants the
 //! processor ─▶ blob, kept as the layer's
 //! ```
+//! What is imported by such a name is compressed while it comes in ([`super::beside`]).
+//!
 //! A name without a namespace (`app:latest`) cannot be pushed by anybody but Docker, so its image costs
 //! nothing. A push that comes first does not wait: it compresses on all processors, sends meanwhile, and
 //! what was begun here is given up.
@@ -45,7 +47,7 @@ struct State {
 }
 
 /// Whether somebody may push an image by this name.
-fn is_pushable(name: &Reference) -> bool {
+pub(super) fn is_pushable(name: &Reference) -> bool {
     name.tag().is_some() && name.familiar_name().contains('/')
 }
 

@@ -7,6 +7,7 @@
 
 mod ahead;
 mod ask;
+mod beside;
 mod blobs;
 pub(crate) mod content;
 mod download;

@@ -11,7 +11,8 @@ use spec::{ImageId, Platform, Reference};
 use store::{LoadError, LoadProgress, LoadedImage, SaveError, SaveItem};
 use tokio::sync::mpsc;
 
-use super::{by_id, not_found, tag, tell};
+use super::ahead::is_pushable;
+use super::{beside, by_id, not_found, tag, tell};
 use crate::containers::find_image;
 use crate::containers::world::blocking;
 use crate::error::{Error, Kind, Result};
@@ -118,10 +119,18 @@ fn import(engine: &Inner, archive: ByteStream, request: &ImportRequest) -> Resul
     let mut config = Config::default();
     crate::changes::apply(&mut config, &request.changes)?;
     let lease = engine.store.lease();
-    let layer = engine
-        .store
-        .unpack(&lease, stream::reader(archive), &engine.store.unpack_limits(), None, &[])
-        .map_err(|source| Error::caused(Kind::Invalid, source))?;
+    // Holds the layer's blob until the image has it.
+    let content = engine.store.lease_content();
+    let limits = engine.store.unpack_limits();
+    let unpack = |archive: &mut (dyn std::io::Read + Send)| {
+        engine.store.unpack(&lease, archive, &limits, None, &[])
+    };
+    let mut archive = stream::reader(archive);
+    let unpacked = match request.name.as_ref().is_some_and(is_pushable) {
+        true => beside::unpack(&engine.store, &content, archive, unpack),
+        false => unpack(&mut archive),
+    };
+    let layer = unpacked.map_err(|source| Error::caused(Kind::Invalid, source))?;
     let now = Timestamp::now().to_string();
     let message = if request.message.is_empty() { "Imported from -" } else { &request.message };
     let image = ImageConfig {
