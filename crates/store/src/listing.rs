@@ -277,7 +277,8 @@ impl Lister {
                 }
                 Event::Done => return Ok(()),
                 Event::Failed(Failure::Tar(error)) => return Err(error),
-                Event::Device { .. }
+                Event::Begun
+                | Event::Device { .. }
                 | Event::Attribute { .. }
                 | Event::Implied(_)
                 | Event::Kept(..)

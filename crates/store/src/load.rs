@@ -293,7 +293,8 @@ impl Intake<'_> {
                 Event::Blob { path, size } => self.blob(name_of(&path), size, session)?,
                 Event::Done => return Ok(()),
                 Event::Failed(Failure::Tar(error)) => return Err(error.into()),
-                Event::Device { .. }
+                Event::Begun
+                | Event::Device { .. }
                 | Event::Attribute { .. }
                 | Event::Implied(_)
                 | Event::Kept(..)

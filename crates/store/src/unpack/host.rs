@@ -34,7 +34,8 @@ pub(super) fn serve(event: &Event, fds: &[OwnedFd], marks: Marks) -> Option<io::
         Event::Attribute { entry, name, value } => {
             Some(one(fds).and_then(|on| attribute(on, entry.as_ref(), name, value, marks)))
         }
-        Event::Implied(_)
+        Event::Begun
+        | Event::Implied(_)
         | Event::Kept(..)
         | Event::Layer(_)
         | Event::Listed(_)

@@ -44,6 +44,8 @@ struct Work {
 /// Does the job and says how it went.
 pub(super) fn run(job: &Job, archive: File, channel: Channel, ground: Ground, rights: Rights) {
     let work = Work { channel: Arc::new(channel), rights };
+    // Whoever is not there any more hears nothing of the rest either.
+    let _ = work.channel.send(&Event::Begun);
     let done = work.perform(job, archive, ground);
     // Whoever gave up hears nothing.
     let _ = work.channel.send(&match done {

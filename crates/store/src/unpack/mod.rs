@@ -45,6 +45,7 @@ use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use sha2::{Digest as _, Sha256};
@@ -119,6 +120,8 @@ pub(crate) struct Unpacker {
 
 /// The server's process. It ends when its control socket closes.
 struct Server {
+    /// Which one in this daemon's life.
+    number: u64,
     control: Option<OwnedFd>,
     process: Child,
     is_confined: bool,
@@ -157,21 +160,19 @@ impl Unpacker {
         talk: impl FnOnce(&mut Session) -> Result<T, E>,
     ) -> Result<(T, Pumped), E> {
         let broken = |error| E::from(TarError::Unpacker(error));
-        let start = |error: io::Error| broken(UnpackerError::Start(error));
-        let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-            .map_err(|e| start(e.into()))?;
-        let (ours, theirs) = wire::pair().map_err(start)?;
         std::thread::scope(|scope| {
-            let pump = scope.spawn(move || pump(source, writer));
-            match &self.how {
-                Unpacking::Program(program) => {
-                    self.send(program, job, reader, theirs, place).map_err(broken)?;
-                }
+            let (mut session, writer) = match &self.how {
+                Unpacking::Program(program) => self.begin(program, job, place).map_err(broken)?,
                 Unpacking::Here => {
-                    scope.spawn(move || here(job, reader, theirs, place));
+                    let Ends { session, writer, reader, reply } =
+                        Ends::make(job).map_err(broken)?;
+                    scope.spawn(move || here(job, reader, reply, place));
+                    let mut session = session;
+                    session.begun().map_err(broken)?;
+                    (session, writer)
                 }
-            }
-            let mut session = Session::new(ours, job);
+            };
+            let pump = scope.spawn(move || pump(source, writer));
             let said = talk(&mut session);
             let ended = match &said {
                 Ok(_) => session.end().map_err(broken),
@@ -193,7 +194,29 @@ impl Unpacker {
         })
     }
 
-    /// Sends a job to the server, which is started where none lives.
+    /// Has a process made that waits for its archive.
+    fn begin(
+        &self,
+        program: &Path,
+        job: &Job,
+        place: Place<'_>,
+    ) -> Result<(Session, OwnedFd), UnpackerError> {
+        let mut tries = 0;
+        loop {
+            let Ends { mut session, writer, reader, reply } = Ends::make(job)?;
+            let number = self.send(program, job, reader, reply, place)?;
+            match session.begun() {
+                Ok(()) => return Ok((session, writer)),
+                // The server was just being killed, by the kernel for want of memory perhaps.
+                Err(UnpackerError::Talk(_)) if tries == 0 => tries += 1,
+                Err(error) => return Err(error),
+            }
+            let mut server = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+            server.take_if(|known| known.number == number);
+        }
+    }
+
+    /// Sends a job to the server, which is started where none lives; gives the server's number.
     fn send(
         &self,
         program: &Path,
@@ -201,7 +224,7 @@ impl Unpacker {
         archive: OwnedFd,
         reply: OwnedFd,
         place: Place<'_>,
-    ) -> Result<(), UnpackerError> {
+    ) -> Result<u64, UnpackerError> {
         let clone;
         let place = match place {
             Place::Nothing => None,
@@ -222,11 +245,12 @@ impl Unpacker {
                 Some(known) => known,
                 None => server.insert(Server::start(program)?),
             };
+            let number = known.number;
             let sent = known.confined().and_then(|control| {
                 sys::socket::send_with_fds(control, &text, &fds).map_err(UnpackerError::Talk)
             });
             match sent {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(number),
                 // It was killed since the last archive.
                 Err(UnpackerError::Talk(_)) if tries == 0 => tries += 1,
                 Err(error) => {
@@ -236,6 +260,23 @@ impl Unpacker {
             }
             *server = None;
         }
+    }
+}
+
+/// The ends of a pipe for an archive and of a socket for the talk about it.
+struct Ends {
+    session: Session,
+    writer: OwnedFd,
+    reader: OwnedFd,
+    reply: OwnedFd,
+}
+
+impl Ends {
+    fn make(job: &Job) -> Result<Ends, UnpackerError> {
+        let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+        let (reader, writer) = pipe.map_err(|error| UnpackerError::Start(error.into()))?;
+        let (ours, reply) = wire::pair().map_err(UnpackerError::Start)?;
+        Ok(Ends { session: Session::new(ours, job), writer, reader, reply })
     }
 }
 
@@ -251,6 +292,7 @@ pub(crate) fn detached(directory: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 
 impl Server {
     fn start(program: &Path) -> Result<Server, UnpackerError> {
+        static NUMBERS: AtomicU64 = AtomicU64::new(0);
         let (ours, theirs) = wire::pair().map_err(UnpackerError::Start)?;
         let mut command = Command::new(program);
         // The path of a sealed program is a descriptor's, which says nothing to whoever lists processes.
@@ -258,7 +300,8 @@ impl Server {
         command.stdin(Stdio::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null());
         sys::process::with_standard_streams_alone(&mut command);
         let process = command.spawn().map_err(UnpackerError::Start)?;
-        Ok(Server { control: Some(ours), process, is_confined: false })
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        Ok(Server { number, control: Some(ours), process, is_confined: false })
     }
 
     /// The socket for jobs, once the server has given up everything else.
@@ -350,6 +393,16 @@ impl Session {
     fn new(socket: OwnedFd, job: &Job) -> Session {
         let may_mark = if job.makes_layers() { host::Marks::Opaque } else { host::Marks::None };
         Session { socket, receiver: Receiver::default(), may_mark, ending: None }
+    }
+
+    /// Waits for the process's first word.
+    fn begun(&mut self) -> Result<(), UnpackerError> {
+        match self.next()? {
+            Said::Event(Event::Begun) => Ok(()),
+            Said::Event(_) | Said::Data(_) => {
+                Err(UnpackerError::Talk(io::ErrorKind::InvalidData.into()))
+            }
+        }
     }
 
     /// The next thing said that is for the caller.

@@ -67,6 +67,8 @@ impl Job {
 /// What the unpacking side says.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Event {
+    /// The first word: the process is there, and is confined.
+    Begun,
     /// Asks for a device `name` in the directory that comes along.
     Device {
         name: Bytes,
