@@ -17,6 +17,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::error::chain;
+use crate::workloads::Privileges;
 
 /// The name that Docker's users know.
 pub const DEFAULT_PROFILE: &str = "docker-default";
@@ -32,6 +33,25 @@ const PARSERS: [&str; 4] = [
 /// A parser that takes longer is stopped, and there is no profile.
 const PARSER_PATIENCE: Duration = Duration::from_secs(30);
 const PARSER_WORDS_MAX: u64 = 4096;
+
+/// A profile that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Profile {
+    Unconfined,
+    Named(String),
+}
+
+impl Profile {
+    /// By its name; the empty one leaves it to the daemon.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Profile> {
+        match name {
+            "" => None,
+            UNCONFINED => Some(Profile::Unconfined),
+            name => Some(Profile::Named(name.to_owned())),
+        }
+    }
+}
 
 /// What AppArmor can do for containers here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,19 +95,29 @@ pub fn set_up() -> AppArmor {
     }
 }
 
-/// The profile of the container's processes, empty where there is none.
+/// The profile of a run's processes; `None` where there is none.
 ///
 /// Source: moby 28.2 `daemon/oci_linux.go`, `WithApparmor`.
 #[must_use]
-pub fn profile_of(asked: &str, privileged: bool, host: AppArmor) -> &str {
-    match (asked, host) {
-        ("" | UNCONFINED, AppArmor::Absent) => "",
-        ("", AppArmor::Unloaded) => "",
-        ("", AppArmor::Loaded) if privileged => UNCONFINED,
-        ("", AppArmor::Loaded) => DEFAULT_PROFILE,
+pub fn profile_of(
+    wanted: Option<&Profile>,
+    privileges: Privileges,
+    host: AppArmor,
+) -> Option<String> {
+    let name = match (wanted, host, privileges) {
+        (None | Some(Profile::Unconfined), AppArmor::Absent, _) => return None,
+        (None, AppArmor::Unloaded, _) => return None,
+        (None, AppArmor::Loaded, Privileges::All) => UNCONFINED,
+        (None, AppArmor::Loaded, Privileges::Default) => DEFAULT_PROFILE,
+        (Some(Profile::Unconfined), AppArmor::Unloaded | AppArmor::Loaded, _) => UNCONFINED,
         // One that the host has not is refused by the start.
-        (asked, AppArmor::Absent | AppArmor::Unloaded | AppArmor::Loaded) => asked,
-    }
+        (
+            Some(Profile::Named(name)),
+            AppArmor::Absent | AppArmor::Unloaded | AppArmor::Loaded,
+            _,
+        ) => name,
+    };
+    Some(name.to_owned())
 }
 
 /// `NAME (MODE)`, or a bare name.
@@ -234,18 +264,20 @@ mod tests {
     #[test]
     fn who_asks_for_nothing_has_the_default_where_it_is_loaded() {
         use AppArmor::{Absent, Loaded, Unloaded};
-        for (asked, privileged, host, want) in [
-            ("", false, Loaded, "docker-default"),
-            ("", true, Loaded, "unconfined"),
-            ("", false, Unloaded, ""),
-            ("", false, Absent, ""),
-            ("unconfined", false, Loaded, "unconfined"),
-            ("unconfined", false, Unloaded, "unconfined"),
-            ("unconfined", false, Absent, ""),
-            ("mine", true, Loaded, "mine"),
-            ("mine", false, Absent, "mine"),
+        use Privileges::{All, Default};
+        for (asked, privileges, host, want) in [
+            ("", Default, Loaded, Some("docker-default")),
+            ("", All, Loaded, Some("unconfined")),
+            ("", Default, Unloaded, None),
+            ("", Default, Absent, None),
+            ("unconfined", Default, Loaded, Some("unconfined")),
+            ("unconfined", Default, Unloaded, Some("unconfined")),
+            ("unconfined", Default, Absent, None),
+            ("mine", All, Loaded, Some("mine")),
+            ("mine", Default, Absent, Some("mine")),
         ] {
-            assert_eq!(profile_of(asked, privileged, host), want, "{asked} {privileged} {host:?}");
+            let found = profile_of(Profile::parse(asked).as_ref(), privileges, host);
+            assert_eq!(found.as_deref(), want, "{asked} {privileges:?} {host:?}");
         }
     }
 

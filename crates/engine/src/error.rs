@@ -98,6 +98,7 @@ impl From<runs::Error> for Error {
         let kind = match &error {
             runs::Error::Silent | runs::Error::Launcher { .. } => Kind::Unavailable,
             runs::Error::NotRunning => Kind::Conflict,
+            runs::Error::Descriptors(..) => Kind::Invalid,
             runs::Error::Ended
             | runs::Error::Refused(_)
             | runs::Error::Unexpected(_)

@@ -9,12 +9,12 @@ use sys::cgroup::Layout;
 use tracing::warn;
 
 use crate::config::{EngineConfig, Unpacking};
-use crate::containers::derive::Host;
 use crate::distribution::Uploads;
 use crate::error::{Error, Kind, Result, chain};
 use crate::events::Events;
 use crate::networks::Networks;
-use crate::{Inner, containers};
+use crate::workloads::Host;
+use crate::{Inner, containers, workloads};
 
 /// Blocking.
 pub(crate) fn open(mut config: EngineConfig) -> Result<Inner> {
@@ -30,7 +30,7 @@ pub(crate) fn open(mut config: EngineConfig) -> Result<Inner> {
         .map_err(|source| Error::caused(Kind::Internal, source))?;
     crate::builds::sweep(&store);
     store.root().clone_into(&mut config.data_root);
-    containers::world::make_dir(&config.exec_root)?;
+    crate::disk::make_dir(&config.exec_root)?;
     config.exec_root = config.exec_root.canonicalize().unwrap_or(config.exec_root);
     crate::system::check_runtimes(&config.live)?;
     let events = Events::default();
@@ -42,7 +42,7 @@ pub(crate) fn open(mut config: EngineConfig) -> Result<Inner> {
     Ok(Inner {
         host: facts(),
         launchers: std::sync::Arc::new(runs::Launchers::new(program, monitors_group())),
-        filters: containers::filters::Filters::default(),
+        filters: workloads::filters::Filters::default(),
         live: std::sync::RwLock::new(std::sync::Arc::new(config.live.clone())),
         config,
         events,

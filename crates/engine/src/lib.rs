@@ -11,10 +11,12 @@
 //! to its task and is locked by nobody. No lock is held across an `.await`.
 
 mod apparmor;
+mod blocking;
 pub mod builds;
 pub mod changes;
 pub mod config;
 pub mod containers;
+mod disk;
 pub mod distribution;
 pub mod error;
 pub mod events;
@@ -23,12 +25,12 @@ mod host;
 pub mod images;
 pub mod names;
 pub mod networks;
-pub mod oneshot;
 pub mod stream;
 pub mod system;
 pub mod times;
 pub mod volumes;
 pub mod words;
+pub mod workloads;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -48,7 +50,7 @@ pub(crate) struct Inner {
     /// As it was at the start; [`Inner::live`] is what it is now.
     pub config: EngineConfig,
     live: RwLock<Arc<Live>>,
-    pub host: containers::derive::Host,
+    pub host: workloads::Host,
     pub events: Events,
     pub store: store::Store,
     pub registries: images::registries::Registries,
@@ -70,7 +72,7 @@ pub(crate) struct Inner {
     pub launchers: Arc<runs::Launchers>,
     /// Keeps the path valid that launchers are started from.
     pub _sealed: Option<runtime::seal::Sealed>,
-    pub filters: containers::filters::Filters,
+    pub filters: workloads::filters::Filters,
 }
 
 impl Inner {
@@ -97,7 +99,7 @@ impl Engine {
     /// # Errors
     /// When a root cannot be made or read, or another daemon holds it.
     pub async fn open(config: EngineConfig) -> Result<Self> {
-        let inner = containers::world::blocking(move || host::open(config)).await?;
+        let inner = blocking::blocking(move || host::open(config)).await?;
         let inner = Arc::new(inner);
         if let Err(error) = inner.launchers.fill() {
             // Each start tries again, and says what is wrong.
@@ -109,10 +111,10 @@ impl Engine {
             .filter_map(|found| Some((found.record.id, found.life.attachment.clone()?)))
             .collect();
         let networks = inner.networks.clone();
-        containers::world::blocking(move || networks.restore(running)).await;
+        blocking::blocking(move || networks.restore(running)).await;
         containers::reconcile::adopt(&inner, found);
         let engine = Arc::clone(&inner);
-        containers::world::blocking(move || containers::volume_mounts::sweep(&engine)).await;
+        blocking::blocking(move || containers::volume_mounts::sweep(&engine)).await;
         distribution::keep_swept(&inner);
         Ok(Self { inner })
     }
@@ -131,7 +133,7 @@ impl Engine {
             return;
         }
         let networks = self.inner.networks.clone();
-        let gone = containers::world::blocking(move || networks.tear_down()).await;
+        let gone = blocking::blocking(move || networks.tear_down()).await;
         if let Err(error) = gone {
             tracing::warn!(error = error::chain(&error), "networks left in the kernel");
         }

@@ -4,9 +4,9 @@ use std::fs;
 use std::sync::Arc;
 
 use crate::apparmor::AppArmor;
+use crate::blocking::blocking;
 use crate::config::Live;
 use crate::containers::step::Phase;
-use crate::containers::world::blocking;
 use crate::error::{Error, Result};
 use crate::{Engine, Inner};
 

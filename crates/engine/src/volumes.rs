@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use store::{Creation, Volume, VolumeError, VolumeSpec};
 
+use crate::blocking::blocking;
 use crate::containers::volume_users;
-use crate::containers::world::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::events::EventType;
 use crate::filters::Filters;

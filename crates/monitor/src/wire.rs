@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use spec::id::Id;
-use spec::runtime::{ConsoleSize, Process, Spec};
+use spec::runtime::{ConsoleSize, NamespaceKind, Process, Spec};
 
 use crate::exit::ExitRecord;
 use crate::settings::{MonitorSettings, ProxyPort, RuntimeChoice};
@@ -42,7 +42,8 @@ pub const BODY_BYTES_MAX: usize = 4 << 20;
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Request {
     /// To a launcher: makes and starts a container and becomes its supervisor. Descriptors: the
-    /// network namespace if `netns`, the filter if `seccomp`, then one socket for each of `attach`.
+    /// network namespace if `netns`, the filter if `seccomp`, one for each of `places`, then one socket
+    /// for each of `attach`.
     /// Answered by `Started`, with the first process's pidfd, or `StartFailed`.
     Launch(Box<Launch>),
     /// To a launcher: starts another process in a container, and stays until that ends. Descriptors:
@@ -108,7 +109,19 @@ pub struct Launch {
     pub netns: bool,
     /// Whether a compiled filter comes along, which replaces the document's section.
     pub seccomp: bool,
+    /// What the document leaves empty, for descriptors that come along.
+    pub places: Vec<Place>,
     pub attach: Vec<AttachOptions>,
+}
+
+/// A place of a document that means a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// The path of the namespace of this kind, which is joined.
+    Namespace(NamespaceKind),
+    /// The source of the mount with this index.
+    Mount(usize),
 }
 
 /// A further process to be started in a container.
@@ -333,7 +346,10 @@ impl Request {
     pub fn fd_count(&self) -> usize {
         match self {
             Request::Launch(launch) => {
-                usize::from(launch.netns) + usize::from(launch.seccomp) + launch.attach.len()
+                usize::from(launch.netns)
+                    + usize::from(launch.seccomp)
+                    + launch.places.len()
+                    + launch.attach.len()
             }
             Request::Enter(enter) => {
                 let streams = if enter.process.terminal { 0 } else { 2 + usize::from(enter.stdin) };

@@ -155,6 +155,7 @@ impl Fixture {
             document: self.spec.clone(),
             netns: false,
             seccomp: false,
+            places: Vec::new(),
             attach,
         }))
     }

@@ -3,8 +3,8 @@
 //! A [`Workload`] says all that one run is: root file system, process, namespaces, mounts, devices,
 //! limits, network, security. It is parsed and checked; nothing in it is a string that has yet to be
 //! understood. A container, a step of a build and later a pod sandbox are lowered to it, and
-//! [`start`] makes a [`Run`] of it, which owns everything that happens to the run afterwards: signals,
-//! pauses, execs, attached clients, ports, its end.
+//! [`start`] makes a [`Run`] of it, by way of an OCI [`document`]. The run owns everything that happens
+//! afterwards: signals, pauses, execs, attached clients, ports, its end.
 //!
 //! ```text
 //! engine ──Workload──▶ start ──Launch──▶ launcher ─▶ supervisor          (crate `monitor`)
@@ -15,12 +15,14 @@
 //! control group; a process is reached through a descriptor, never through a number that may be another's
 //! by now. Nothing here knows Docker, an image or a container's record.
 
+pub mod document;
 mod error;
 mod exec;
 mod link;
 pub mod process;
 mod run;
 mod start;
+pub mod workload;
 
 pub use error::{Error, Refusal, Result};
 pub use exec::{Client, ExecPlan, ExecStarted};
@@ -31,11 +33,12 @@ pub use monitor::settings::{
     Durability, LogDriver, LogSettings, MonitorSettings, Protocol, ProxyPort, Rootfs, RuntimeChoice,
 };
 pub use monitor::wire::{
-    AttachOptions, DetachCause, ExecState, Framing, Launch, Running, State, Target,
+    AttachOptions, DetachCause, ExecState, Framing, Launch, Place, Running, State, Target,
 };
 pub use process::Process;
 pub use run::{Found, Run};
-pub use start::{Filter, Plan, Started, start};
+pub use start::{Filter, Started, start};
+pub use workload::Workload;
 
 /// Logs of runs, for those who read them.
 pub mod logs {

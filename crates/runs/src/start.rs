@@ -1,4 +1,5 @@
-//! Starting a run: a launcher gets the workload, and becomes its supervisor.
+//! Starting a run: a launcher gets the workload as an OCI document with the descriptors that it leaves
+//! places for, and becomes the run's supervisor.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,26 +10,16 @@ use monitor::wire::{Event, Launch, Request};
 use rustix::fs::{MemfdFlags, SealFlags};
 use tokio::sync::{Notify, mpsc};
 
+use crate::document;
 use crate::exec::Client;
 use crate::link::{Link, Notice};
-use crate::{Error, Launchers, Process, ProxyPort, Refusal, Result, Run};
+use crate::workload::{CallFilter, NetworkNamespace};
+use crate::{Error, Launchers, Process, ProxyPort, Refusal, Result, Run, Workload};
 
 /// Most descriptors that one message may carry, with room to spare: unix(7), SCM_MAX_FD is 253.
 pub(crate) const FDS_MAX: usize = 200;
 /// Clients that come with the start; further ones are handed over as soon as it has succeeded.
 const CLIENTS_MAX: usize = 128;
-
-/// Everything that a launcher needs to start a run.
-#[derive(Debug)]
-pub struct Plan {
-    pub launch: Launch,
-    pub netns: Option<OwnedFd>,
-    pub filter: Option<Filter>,
-    /// Published ports with the sockets that listen (UDP: are bound) for them.
-    pub ports: Vec<(ProxyPort, OwnedFd)>,
-    /// Kept open until the run has started, since the document names them by path.
-    pub held: Vec<OwnedFd>,
-}
 
 /// A run that just began.
 #[derive(Debug)]
@@ -86,13 +77,14 @@ pub(crate) fn refill(launchers: &Arc<Launchers>) {
     }
 }
 
-/// Starts a run, unless `abandoned`.
+/// Starts a run, unless `abandoned`. What the workload holds by descriptor is let go of once the run has
+/// it.
 ///
 /// # Errors
 /// The outer ones are of the machinery, the inner ones the user's. Then nothing runs.
 pub async fn start(
     launchers: &Arc<Launchers>,
-    plan: Plan,
+    workload: Workload,
     clients: Vec<Client>,
     abandoned: &Notify,
 ) -> Result<std::result::Result<Started, Refusal>> {
@@ -100,7 +92,7 @@ pub async fn start(
     let pidfd = launcher.pidfd.try_clone().map_err(|source| Error::Watch { source })?;
     let (link, notices) = Link::start(launcher.connection, launcher.pidfd)?;
     let outcome = tokio::select! {
-        outcome = launch(&link, plan, clients) => outcome,
+        outcome = launch(&link, &workload, clients) => outcome,
         () = abandoned.notified() => Err(Error::Abandoned),
     };
     refill(launchers);
@@ -120,26 +112,43 @@ type Begun = (Arc<Run>, i32, Timestamp, Vec<Client>);
 
 async fn launch(
     link: &Arc<Link>,
-    mut plan: Plan,
+    workload: &Workload,
     mut clients: Vec<Client>,
 ) -> Result<std::result::Result<Begun, Refusal>> {
-    publish(link, &plan.ports).await?;
-    let left = clients.split_off(clients.len().min(CLIENTS_MAX));
-    let filter = plan.filter.as_ref().map(Filter::file).transpose()?;
-    plan.launch.netns = plan.netns.is_some();
-    plan.launch.seccomp = filter.is_some();
-    plan.launch.attach = clients.iter().map(|client| client.options.clone()).collect();
-    let id = plan.launch.settings.container;
-    let request = Request::Launch(Box::new(plan.launch));
-    let mut fds: Vec<BorrowedFd<'_>> = plan.netns.iter().map(AsFd::as_fd).collect();
+    publish(link, &workload.ports).await?;
+    let netns = match &workload.namespaces.network {
+        NetworkNamespace::Sandbox(netns) => Some(netns),
+        NetworkNamespace::Host | NetworkNamespace::New | NetworkNamespace::Joined(_) => None,
+    };
+    let filter = match &workload.security.filter {
+        Some(CallFilter::Compiled(filter)) => Some(filter.file()?),
+        Some(CallFilter::Section(_)) | None => None,
+    };
+    let (places, descriptors): (Vec<_>, Vec<_>) =
+        document::descriptors(workload).into_iter().unzip();
+    let mut fds: Vec<BorrowedFd<'_>> = netns.map(AsFd::as_fd).into_iter().collect();
     fds.extend(filter.iter().map(AsFd::as_fd));
+    fds.extend(descriptors);
+    let Some(room) = FDS_MAX.checked_sub(fds.len()) else {
+        return Err(Error::Descriptors(places.len(), FDS_MAX - 2));
+    };
+    let left = clients.split_off(clients.len().min(CLIENTS_MAX).min(room));
     fds.extend(clients.iter().map(|client| client.socket.as_fd()));
+    let request = Request::Launch(Box::new(Launch {
+        bundle: workload.supervision.directory.clone(),
+        settings: document::settings(workload),
+        document: document::document(workload),
+        netns: netns.is_some(),
+        seccomp: filter.is_some(),
+        places,
+        attach: clients.iter().map(|client| client.options.clone()).collect(),
+    }));
     let (event, mut handed) = link.request(&request, &fds).await?;
     match event {
         Event::Started { pid, started_at } => {
             let pidfd = handed.pop().ok_or(Error::NotRunning)?;
             link.keep_main(Process::new(pid, Some(pidfd)));
-            Ok(Ok((Arc::new(Run::new(id, Arc::clone(link))), pid, started_at, left)))
+            Ok(Ok((Arc::new(Run::new(workload.id, Arc::clone(link))), pid, started_at, left)))
         }
         Event::StartFailed { exit_code, message } => Ok(Err(Refusal { exit_code, message })),
         other => Err(Error::Unexpected(format!("{other:?}"))),

@@ -13,10 +13,11 @@
 //!
 //! Source: runc `libcontainer/configs/validate` for which ones there are.
 
+use std::fmt;
 use std::path::PathBuf;
 
 /// The namespace that has its own value of a setting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Owner {
     Ipc,
     Network,
@@ -24,7 +25,7 @@ pub enum Owner {
 }
 
 /// A setting that a container may have.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sysctl {
     segments: Vec<String>,
     owner: Owner,
@@ -77,6 +78,18 @@ impl Sysctl {
     }
 }
 
+/// In the form of which [`Sysctl::parse`] makes the same setting again.
+impl fmt::Display for Sysctl {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for segment in &self.segments {
+            write!(out, "{separator}{}", segment.replace('.', "/"))?;
+            separator = ".";
+        }
+        Ok(())
+    }
+}
+
 fn is_segment(word: &str) -> bool {
     let letter = |letter: u8| letter.is_ascii_alphanumeric() || b"_-.@:+".contains(&letter);
     !matches!(word, "" | "." | "..") && word.bytes().all(letter)
@@ -90,6 +103,9 @@ mod tests {
     fn check(name: &str, want: Option<&str>) {
         let found = Sysctl::parse(name).ok().map(|found| found.path().display().to_string());
         assert_eq!(found.as_deref(), want, "{name}");
+        if let Ok(found) = Sysctl::parse(name) {
+            assert_eq!(Sysctl::parse(&found.to_string()), Ok(found), "{name}");
+        }
     }
 
     #[test]

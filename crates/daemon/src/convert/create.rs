@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use api::container::{Config, CreateRequest, HealthConfig, HostConfig, Mount};
 use api::network::EndpointSettings;
 use api::version::{ApiVersion, v};
+use engine::containers::security::SecurityOptions;
 use engine::containers::spec as wish;
 
 use super::legacy;
@@ -319,7 +320,7 @@ fn host_spec(host: HostConfig) -> Result<wish::HostSpec> {
         links: host.links.unwrap_or_default(),
         privileged: host.privileged,
         read_only_rootfs: host.readonly_rootfs,
-        security_opt: host.security_opt.unwrap_or_default(),
+        security_opt: SecurityOptions::parse(host.security_opt.unwrap_or_default())?,
         storage_opt: host.storage_opt.unwrap_or_default(),
         sysctls: host.sysctls.unwrap_or_default(),
         runtime: host.runtime,

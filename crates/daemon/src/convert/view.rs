@@ -214,7 +214,7 @@ fn host_config(host: wish::HostSpec) -> docker::HostConfig {
         privileged: host.privileged,
         publish_all_ports: host.publish_all_ports,
         readonly_rootfs: host.read_only_rootfs,
-        security_opt: null(host.security_opt),
+        security_opt: null(host.security_opt.into()),
         storage_opt: null_map(host.storage_opt),
         tmpfs: null_map(host.tmpfs),
         uts_mode: host.uts.to_string(),

@@ -17,6 +17,7 @@ use engine::builds::{
     CachePrune, CacheUse, Carrier, Containers, Export, ExtraContext, Output, Pull, Reach, Squash,
     Style, Verbosity,
 };
+use engine::containers::security::SecurityOptions;
 use engine::containers::spec::{Resources, Ulimit as Limit};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -326,7 +327,9 @@ fn request(call: &Call) -> std::result::Result<BuildRequest, Failure> {
         build_id: query.text("buildid").to_owned(),
         extras: extras(call, style)?,
         allow: query.all("allow").map(str::to_owned).collect(),
-        security_opt: query.all("securityopt").map(str::to_owned).collect(),
+        security_opt: SecurityOptions::parse(
+            query.all("securityopt").map(str::to_owned).collect(),
+        )?,
         style,
     })
 }

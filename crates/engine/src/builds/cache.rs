@@ -16,7 +16,7 @@ use store::{LayerKey, Store};
 use tracing::{info, warn};
 
 use crate::Engine;
-use crate::containers::world::blocking;
+use crate::blocking::blocking;
 use crate::error::{Result, chain};
 use crate::filters::Filters;
 

@@ -4,7 +4,7 @@
 //! body (tar) --context--> directory below tmp --+
 //! Dockerfile, .dockerignore ------read----------+--> build::solve on a blocking thread --> image, tags
 //!                                                         |          |
-//!                                             worker: store, run_once, fetch   events -> Output
+//!                                             worker: store, steps, fetch      events -> Output
 //! ```
 //!
 //! Everything a build makes hangs on one guard: the context's directory, snapshots of RUN steps, and
@@ -12,7 +12,10 @@
 //! client or a panic, dropping the guard leaves only the image and the cache. What a killed daemon
 //! leaves is found by its name and removed at start ([`sweep`]).
 //!
-//! Elsewhere: what a build decides, in crate `build`; running one command, in [`crate::oneshot`].
+//! A RUN step is lowered to a [`runs::Workload`] of its own ([`step`]) and runs under a supervisor
+//! ([`step_run`]).
+//!
+//! Elsewhere: what a build decides, in crate `build`.
 
 mod cache;
 mod context;
@@ -24,6 +27,8 @@ mod listed;
 mod mounts;
 mod owner;
 mod service;
+mod step;
+mod step_run;
 mod steps;
 #[cfg(test)]
 mod tests;
@@ -38,6 +43,7 @@ use build::progress::Trace;
 use bytes::Bytes;
 use spec::ImageId;
 
+use crate::containers::security::SecurityOptions;
 use crate::containers::spec::Resources;
 use crate::error::Error;
 use crate::images::Credentials;
@@ -47,6 +53,7 @@ pub use build::export::{Archive, Carrier, Export};
 pub use cache::{CacheBudget, CacheEntry, CacheKind, CachePrune, CachePruneReport, Reach};
 pub(crate) use mounts::CacheLocks;
 pub(crate) use service::{NamedBuilds, sweep};
+pub(crate) use step_run::clean_up;
 
 /// What `POST /build` asks for.
 #[derive(Debug)]
@@ -78,7 +85,7 @@ pub struct BuildRequest {
     pub cache_from: Vec<String>,
     /// `--allow`: what RUN steps may ask for, by BuildKit's names.
     pub allow: Vec<String>,
-    pub security_opt: Vec<String>,
+    pub security_opt: SecurityOptions,
     pub extras: BuildExtras,
     pub style: Style,
     /// What is made of the result; the classic style knows [`Export::Image`] alone.

@@ -5,20 +5,24 @@
 //! the cache when nobody has it, and a fresh directory otherwise.
 
 use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::num::NonZeroU64;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use build::instruction::Sharing;
 use build::worker::{CacheMount, Failure, FailureKind, Origin, RunMount};
+use runs::workload::{
+    Access, Bind, BindAccess, BindSource, Mount, MountKind, PathInside, Permission, Tmpfs,
+};
 use rustix::fs::{AtFlags, OFlags};
 use spec::{Digest, Id};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt, chown};
+use sys::mount::{Depth, Propagation};
 
 use super::files::unreadable;
 use super::worker::{EngineWorker, internal};
-use crate::oneshot::OneShotMount;
 
 /// How often a step that waits for a cache looks whether its build was cancelled.
 const CANCEL_POLL: Duration = Duration::from_millis(200);
@@ -119,7 +123,7 @@ impl Drop for Private {
 /// The mounts of one step, and what must live as long as it runs.
 #[derive(Default)]
 pub(super) struct StepMounts {
-    pub(super) list: Vec<OneShotMount>,
+    pub(super) list: Vec<Mount>,
     held: Vec<Held>,
     private: Vec<Private>,
 }
@@ -130,31 +134,24 @@ impl EngineWorker {
         for mount in wanted {
             match mount {
                 RunMount::Tmpfs { target, size_bytes } => {
-                    mounts.list.push(OneShotMount::Tmpfs {
-                        target: target.clone(),
-                        size_bytes: *size_bytes,
-                    });
+                    mounts.list.push(tmpfs(target, *size_bytes));
                 }
                 RunMount::Bind { origin, source, target, read_only: true } => {
-                    let root = self.subtree(origin, source)?;
-                    let target = target.clone();
-                    mounts.list.push(OneShotMount::Tree { root, target, read_only: true });
+                    let root = BindSource::Descriptor(self.subtree(origin, source)?);
+                    mounts.list.push(bind(root, target, Access::ReadOnly));
                 }
                 RunMount::Bind { origin, source, target, read_only: false } => {
-                    let source = self.changeable(origin, source, &mut mounts)?;
-                    let target = target.clone();
-                    mounts.list.push(OneShotMount::Bind { source, target, read_only: false });
+                    let source = BindSource::Path(self.changeable(origin, source, &mut mounts)?);
+                    mounts.list.push(bind(source, target, Access::ReadWrite));
                 }
                 RunMount::Cache(cache) => self.cache_mount(cache, &mut mounts)?,
                 RunMount::Secret { id, target, mode, uid, gid } => {
                     let source = self.secret_file(id, *mode, (*uid, *gid), &mut mounts)?;
-                    let target = target.clone();
-                    mounts.list.push(OneShotMount::Bind { source, target, read_only: true });
+                    mounts.list.push(bind(BindSource::Path(source), target, Access::ReadOnly));
                 }
                 RunMount::Agent { id, target } => {
-                    let source = self.agent_socket(id)?;
-                    let target = target.clone();
-                    mounts.list.push(OneShotMount::Bind { source, target, read_only: true });
+                    let source = BindSource::Path(self.agent_socket(id)?);
+                    mounts.list.push(bind(source, target, Access::ReadOnly));
                 }
             }
         }
@@ -229,8 +226,8 @@ impl EngineWorker {
         }
         // Only what was resolved inside the tree is copied: the descriptor, not the path.
         let file = directory.join("file");
-        std::fs::copy(crate::containers::world::fd_path(&from), &file)
-            .map_err(|error| unreadable(source, &error))?;
+        let from = format!("/proc/self/fd/{}", from.as_raw_fd());
+        std::fs::copy(from, &file).map_err(|error| unreadable(source, &error))?;
         Ok(file)
     }
 
@@ -254,11 +251,7 @@ impl EngineWorker {
             if let Ok(from) = root.open(Path::new(target.trim_start_matches('/')), flags) {
                 copy_directory(from, &directory)?;
             }
-            mounts.list.push(OneShotMount::Bind {
-                source: directory,
-                target: target.clone(),
-                read_only: false,
-            });
+            mounts.list.push(bind(BindSource::Path(directory), target, Access::ReadWrite));
         }
         Ok(())
     }
@@ -275,11 +268,7 @@ impl EngineWorker {
         }
         let root = self.root_of(&Origin::Layers(below.to_vec()))?;
         for mount in &mounts.list {
-            let (OneShotMount::Bind { target, .. }
-            | OneShotMount::Tree { target, .. }
-            | OneShotMount::Tmpfs { target, .. }) = mount;
-            let target = spec::ignore::clean(&format!("/{target}"));
-            let path = Path::new(target.trim_start_matches('/'));
+            let path = Path::new(mount.destination.as_str().trim_start_matches('/'));
             let missing = path
                 .ancestors()
                 .take_while(|path| !path.as_os_str().is_empty() && root.handle(path).is_err());
@@ -344,10 +333,41 @@ impl EngineWorker {
                 return Err(failure);
             }
         }
-        let (target, read_only) = (cache.target.clone(), cache.read_only);
-        mounts.list.push(OneShotMount::Bind { source: path, target, read_only });
+        let access = if cache.read_only { Access::ReadOnly } else { Access::ReadWrite };
+        mounts.list.push(bind(BindSource::Path(path), &cache.target, access));
         Ok(())
     }
+}
+
+/// A bind with all that is mounted below.
+pub(super) fn bind(source: BindSource, target: &str, access: Access) -> Mount {
+    let kind = MountKind::Bind(Bind {
+        source,
+        depth: Depth::Recursive,
+        access: match access {
+            Access::ReadWrite => BindAccess::ReadWrite,
+            Access::ReadOnly => BindAccess::ReadOnly(Depth::Recursive),
+        },
+        propagation: (Propagation::Private, Depth::Recursive),
+    });
+    Mount { destination: inside(target), kind }
+}
+
+fn tmpfs(target: &str, size_bytes: Option<u64>) -> Mount {
+    let kind = MountKind::Tmpfs(Tmpfs {
+        size_bytes: size_bytes.and_then(NonZeroU64::new),
+        mode: None,
+        exec: Permission::Denied,
+        suid: Permission::Denied,
+        dev: Permission::Denied,
+        access: Access::ReadWrite,
+        options: Vec::new(),
+    });
+    Mount { destination: inside(target), kind }
+}
+
+fn inside(target: &str) -> PathInside {
+    PathInside::new(crate::containers::mounts::clean(target))
 }
 
 fn make(directory: &Path) -> Result<(), Failure> {

@@ -18,8 +18,9 @@ use tokio::sync::{mpsc, watch};
 use tracing::{info, warn};
 
 use super::context::{Context, Extras};
+use super::step::RunOptions;
 use super::steps::Steps;
-use super::worker::{Bases, EngineWorker, RunOptions, SNAPSHOT_PREFIX, Sink};
+use super::worker::{Bases, EngineWorker, SNAPSHOT_PREFIX, Sink};
 use super::{
     BuildExtras, BuildFailure, BuildRequest, BuildSource, CacheUse, Containers, ExtraContext,
     Output, Squash, Style, Verbosity, fetch, git,
@@ -28,7 +29,6 @@ use crate::Engine;
 use crate::config::Allowed;
 use crate::containers::spec::NetworkMode;
 use crate::error::{Error, Kind, Result, chain};
-use crate::oneshot::{self, OneShot};
 use crate::{stream, words};
 
 const DEFINITION: Vertex = 1;
@@ -512,21 +512,13 @@ fn run_options(request: &BuildRequest) -> Result<RunOptions> {
         return Err(words::bad_extra_host(wrong));
     }
     let options = RunOptions {
-        network: network.into(),
+        network,
         resources: request.resources.clone(),
         shm_size: request.shm_size,
         extra_hosts: request.extra_hosts.clone(),
-        security_opt: request.security_opt.clone(),
+        security: request.security_opt.clone(),
     };
-    oneshot::check(&OneShot {
-        argv: vec!["true".to_owned()],
-        network: options.network.clone(),
-        resources: options.resources.clone(),
-        shm_size: options.shm_size,
-        extra_hosts: options.extra_hosts.clone(),
-        security_opt: options.security_opt.clone(),
-        ..OneShot::default()
-    })?;
+    options.check()?;
     Ok(options)
 }
 

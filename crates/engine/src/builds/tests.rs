@@ -78,7 +78,7 @@ fn request(body: stream::ByteStream) -> BuildRequest {
         platform: None,
         squash: Squash::No,
         cache_from: Vec::new(),
-        security_opt: Vec::new(),
+        security_opt: Default::default(),
         style: Style::Classic,
         exports: vec![super::Export::Image],
         build_id: String::new(),

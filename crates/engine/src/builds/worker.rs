@@ -17,6 +17,7 @@ use build::worker::{
     Base, Blob, Failure, FailureKind, Files, Origin, Ran, Record, RunStep, Stream, Worker,
     WriteStep,
 };
+use runs::workload::{Access, BindSource};
 use spec::image::ImageConfig;
 use spec::{DiffId, Digest, Id, ImageId, Platform, Reference};
 use store::{Image, LayerKey, Lease, Store};
@@ -27,28 +28,20 @@ use tracing::{debug, warn};
 
 use super::context::Context;
 use super::files::{Owners, Tree};
-use super::mounts::CacheLocks;
+use super::mounts::{CacheLocks, bind};
+use super::step::{RunOptions, Step};
+use super::step_run;
 use super::steps::Steps;
 use super::{BuildExtras, Output, Pull, Style, Verbosity, fetch, git};
 use crate::Engine;
-use crate::containers::spec::Resources;
+use crate::containers::spec::NetworkMode;
 use crate::containers::views::LogSource;
 use crate::error::{Error, Kind, chain};
 use crate::images::{Credentials, Extent, PullRequest};
-use crate::oneshot::{OneShot, OneShotMount, OneShotNetwork};
+use crate::workloads::Privileges;
 
 /// Names of the snapshots of RUN steps.
 pub(super) const SNAPSHOT_PREFIX: &str = "build-";
-
-/// What a build's RUN steps are given.
-#[derive(Debug, Clone, Default)]
-pub(super) struct RunOptions {
-    pub(super) network: OneShotNetwork,
-    pub(super) resources: Resources,
-    pub(super) shm_size: Option<u64>,
-    pub(super) extra_hosts: Vec<String>,
-    pub(super) security_opt: Vec<String>,
-}
 
 /// How base images are got.
 #[derive(Debug, Clone, Default)]
@@ -72,7 +65,7 @@ impl Sink {
     }
 }
 
-/// One build's hands.
+/// What one build works with.
 pub(super) struct EngineWorker {
     pub(super) engine: Engine,
     pub(super) store: Store,
@@ -156,16 +149,16 @@ impl EngineWorker {
     }
 
     /// Runs a command to its end. Only the waits are async: `log` blocks when its reader is slow.
-    fn run_in(&self, request: OneShot, log: &dyn Fn(Stream, &[u8])) -> Result<i32, Failure> {
+    fn run_in(&self, step: Step, log: &dyn Fn(Stream, &[u8])) -> Result<i32, Failure> {
         let mut cancel = self.cancel.subscribe();
-        let id = request.id.map(|id| id.to_string()).unwrap_or_default();
-        let tell = |action, more: &[(&str, String)]| {
+        let id = step.id.to_string();
+        let publish = |action, more: &[(&str, String)]| {
             self.steps.tell(&self.engine.inner, &id, action, more);
         };
-        tell("attach", &[]);
-        let started = self.runtime.block_on(self.engine.run_once(request));
+        publish("attach", &[]);
+        let started = self.runtime.block_on(step_run::start(&self.engine.inner, step));
         let mut step = started.map_err(|error| failure_of(&error))?;
-        tell("start", &[]);
+        publish("start", &[]);
         let mut is_cancelled = false;
         loop {
             let next = self.runtime.block_on(async {
@@ -185,7 +178,7 @@ impl EngineWorker {
             }
         }
         let code = self.runtime.block_on(step.wait()).map_err(|error| failure_of(&error))?;
-        tell("die", &[("exitCode", code.to_string())]);
+        publish("die", &[("exitCode", code.to_string())]);
         match is_cancelled {
             true => Err(cancelled()),
             false => Ok(code),
@@ -201,11 +194,11 @@ impl EngineWorker {
         step.env.iter().cloned().chain(step.secret_env.iter().filter_map(secret)).collect()
     }
 
-    fn network(&self, asked: RunNetwork) -> OneShotNetwork {
-        match asked {
+    fn network(&self, network: RunNetwork) -> NetworkMode {
+        match network {
             RunNetwork::Default => self.run.network.clone(),
-            RunNetwork::None => OneShotNetwork::None,
-            RunNetwork::Host => OneShotNetwork::Host,
+            RunNetwork::None => NetworkMode::None,
+            RunNetwork::Host => NetworkMode::Host,
         }
     }
 }
@@ -320,31 +313,27 @@ impl Worker for EngineWorker {
         let mut script = None;
         if let Some((target, text)) = &step.script {
             let file = Script::write(&self.store, text)?;
-            let source = file.0.clone();
-            mounts.list.push(OneShotMount::Bind {
-                source,
-                target: target.clone(),
-                read_only: true,
-            });
+            let source = BindSource::Path(file.0.clone());
+            mounts.list.push(bind(source, target, Access::ReadOnly));
             script = Some(file);
         }
-        let request = OneShot {
-            id: step.container.parse().ok(),
+        let command = Step {
+            id: step.container.parse().unwrap_or_else(|_| Id::random()),
             snapshot: snapshot.id.clone(),
             argv: step.argv.clone(),
             env: self.with_secrets(step),
             user: step.user.clone(),
             working_dir: step.working_dir.clone(),
             network: self.network(step.network),
-            resources: self.run.resources.clone(),
-            shm_size: self.run.shm_size,
-            extra_hosts: self.run.extra_hosts.clone(),
-            security_opt: self.run.security_opt.clone(),
-            privileged: step.privileged,
+            privileges: match step.privileged {
+                true => Privileges::All,
+                false => Privileges::Default,
+            },
             hostname: step.hostname.clone(),
             mounts: std::mem::take(&mut mounts.list),
+            options: self.run.clone(),
         };
-        let code = self.run_in(request, log)?;
+        let code = self.run_in(command, log)?;
         drop((mounts, script));
         if code != 0 {
             return Ok(Ran { code, layer: None });

@@ -12,8 +12,8 @@ use spec::Id;
 use spec::runtime::{Capabilities, Process};
 use tokio::sync::oneshot;
 
-use super::derive;
 use super::execs::ExecPhase;
+use super::lowering::process;
 use super::record::Record;
 use super::registry::{Arrival, Container};
 use super::step::Phase;
@@ -23,6 +23,7 @@ use super::views::{
 };
 use super::world::{self, blocking, console_size};
 use crate::error::{Error, Kind, Result};
+use crate::workloads::{environment, limits};
 use crate::{Engine, Inner, words};
 
 /// Ctrl-P, Ctrl-Q.
@@ -297,7 +298,7 @@ pub(crate) fn exec_plan(
     let (inner, record) = (&engine.inner, &view.record);
     let bundle = inner.config.run_dir(&record.id);
     let runtime = world::runtime_choice(inner, &record.spec.host.runtime, &bundle)?;
-    let (filter, _) = world::filter(inner, &record.spec, &runtime)?;
+    let filter = super::start::exec_filter(inner, &record.spec, &runtime)?;
     let user = if spec.user.is_empty() { &record.spec.config.user } else { &spec.user };
     Ok(runs::ExecPlan {
         exec,
@@ -325,15 +326,15 @@ pub(crate) fn exec_process(engine: &Engine, view: &View, spec: &ExecSpec) -> Res
         engine.inner.host.last_capability,
     )?;
     let links = super::world::link_env(&engine.inner, record);
-    let mut env = derive::environment(&record.spec, &record.hostname, &links);
+    let mut env = process::environment(&record.spec, &record.hostname, &links);
     // moby `daemon/exec_linux.go`: its own terminal counts, not the container's.
     let is_term = |entry: &String| entry.starts_with("TERM=");
     env.retain(|entry| spec.tty || record.spec.config.env.iter().any(is_term) || !is_term(entry));
     if spec.tty && !env.iter().any(is_term) {
         env.push("TERM=xterm".to_owned());
     }
-    derive::replace_env(&mut env, &spec.env);
-    let security = super::security::SecurityOptions::parse(&record.spec.host.security_opt)?;
+    environment::replace(&mut env, &spec.env);
+    let security = &record.spec.host.security_opt;
     let cwd = [&spec.working_dir, &record.spec.config.working_dir]
         .into_iter()
         .find(|path| !path.is_empty());
@@ -349,11 +350,11 @@ pub(crate) fn exec_process(engine: &Engine, view: &View, spec: &ExecSpec) -> Res
             permitted: names,
             ..Capabilities::default()
         }),
-        rlimits: derive::rlimits(
+        rlimits: limits::rlimits(
             &engine.inner.config.default_ulimits,
             &record.spec.host.resources.ulimits,
         ),
-        apparmor_profile: derive::apparmor(&security, &record.spec, &engine.inner.host),
+        apparmor_profile: process::apparmor(&record.spec, &engine.inner.host).unwrap_or_default(),
         no_new_privileges: security
             .no_new_privileges
             .unwrap_or(engine.inner.config.no_new_privileges),

@@ -120,6 +120,12 @@ pub fn resolve(
     Ok(known.iter().copied().filter(wanted).map(str::to_owned).collect())
 }
 
+/// The same in the kernel's terms.
+#[must_use]
+pub fn set(names: &[String]) -> sys::capability::Set {
+    sys::capability::Set::parse(names.iter().map(String::as_str))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,10 +6,11 @@ use jiff::Timestamp;
 use spec::ImageId;
 use spec::image::{History, ImageConfig};
 
+use super::events;
 use super::step::Phase;
 use super::views::CommitRequest;
-use super::world::{self, blocking};
 use crate::Engine;
+use crate::blocking::blocking;
 use crate::error::{Error, Kind, Result};
 
 impl Engine {
@@ -52,7 +53,7 @@ impl Engine {
             ("imageID", image.to_string()),
             ("imageRef", reference.map_or_else(String::new, |reference| reference.familiar())),
         ];
-        world::tell(&self.inner, &view.record, "commit", &more);
+        events::publish(&self.inner, &view.record, "commit", &more);
         Ok(image)
     }
 }

@@ -2,13 +2,10 @@
 //!
 //! Source: moby 28.2 `pkg/sysinfo/sysinfo.go`, `daemon/daemon_unix.go` (`verifyPlatformContainerResources`).
 
-use std::collections::BTreeSet;
+use runs::workload::NumberList;
 
 use super::spec::Resources;
 use crate::error::{Error, Result};
-
-/// Beyond this no host has processors: moby `pkg/parsers/parsers.go`.
-const NUMBER_MAX: u32 = 8192;
 
 /// Refuses lists that cannot be read, and what the host does not have.
 ///
@@ -30,31 +27,16 @@ pub fn check(limits: &Resources) -> Result<()> {
 }
 
 fn among(kind: &str, name: &str, wanted: &str, available: &str) -> Result<()> {
-    let Some(numbers) = parse(wanted) else {
+    let Ok(numbers) = wanted.parse::<NumberList>() else {
         let text = format!("Invalid value {wanted} for cpuset {kind}: invalid format: {wanted}");
         return Err(Error::invalid(text));
     };
-    // What the kernel tells of itself can be read.
-    let there = parse(available).unwrap_or_default();
-    if numbers.is_subset(&there) {
+    if available.parse().is_ok_and(|there| numbers.is_subset(&there)) {
         return Ok(());
     }
     Err(Error::invalid(format!(
         "Requested {name} are not available - requested {wanted}, available: {available}"
     )))
-}
-
-fn parse(text: &str) -> Option<BTreeSet<u32>> {
-    let mut numbers = BTreeSet::new();
-    for part in text.split(',').map(str::trim) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
-        if first > last || last > NUMBER_MAX {
-            return None;
-        }
-        numbers.extend(first..=last);
-    }
-    Some(numbers)
 }
 
 #[cfg(test)]

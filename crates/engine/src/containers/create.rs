@@ -15,9 +15,11 @@ use super::spec::{
 };
 use super::step::Phase;
 use super::views::Created;
-use super::world::{self, blocking};
-use super::{derive, links, log_options, merge, task, validate, volumes};
+use super::{events, links, log_options, lowering, merge, task, validate, volumes};
+use crate::blocking::blocking;
+use crate::disk;
 use crate::error::{Error, Kind, Result};
+use crate::workloads::{cgroups, runtimes};
 use crate::{Engine, Inner, words};
 
 impl Engine {
@@ -97,7 +99,7 @@ fn create(engine: &Arc<Inner>, request: CreateRequest) -> Result<Created> {
     record.mounts = mounts;
     record.hostname = hostname(engine, &record)?;
     record.log = log(engine, &record)?;
-    world::runtime_choice(engine, &record.spec.host.runtime, std::path::Path::new(""))?;
+    runtimes::choose(&engine.live(), &record.spec.host.runtime, std::path::Path::new(""))?;
     record.name = engine.containers.reserve(name.as_deref(), &id)?;
     match make(engine, &image, &record) {
         Ok(()) => {}
@@ -106,7 +108,7 @@ fn create(engine: &Arc<Inner>, request: CreateRequest) -> Result<Created> {
             return Err(error);
         }
     }
-    world::tell(engine, &record, "create", &[]);
+    events::publish(engine, &record, "create", &[]);
     task::launch(
         engine,
         record,
@@ -131,7 +133,7 @@ fn make(engine: &Inner, image: &Image, record: &Record) -> Result<()> {
         if !record.spec.host.auto_remove {
             engine.flush()?;
         }
-        world::make_dir(&dir)?;
+        disk::make_dir(&dir)?;
         let written = record.write(engine.store.records(), &engine.config);
         written.map_err(|source| Error::caused(Kind::Internal, source))
     };
@@ -194,7 +196,8 @@ fn settle(engine: &Inner, host: &mut HostSpec) {
     if host.ipc == IpcMode::Unset {
         host.ipc = engine.config.default_ipc.clone();
     }
-    host.cgroupns = super::derive::settled_cgroupns(host, &engine.config, &engine.host);
+    host.cgroupns =
+        cgroups::settled(host.cgroupns, lowering::privileges(host), &engine.config, &engine.host);
     if host.resources.memory > 0 && host.resources.memory_swap == 0 {
         host.resources.memory_swap = host.resources.memory.saturating_mul(2);
     }
@@ -287,20 +290,13 @@ pub(crate) fn image_shown(engine: &Inner, typed: &str, image: &ImageId) -> Strin
 
 /// The AppArmor profile of a container's processes.
 pub(crate) fn shown_profile(engine: &Inner, spec: &ContainerSpec) -> String {
-    super::security::SecurityOptions::parse(&spec.host.security_opt)
-        .map(|security| derive::apparmor(&security, spec, &engine.host))
-        .unwrap_or_default()
+    lowering::process::apparmor(spec, &engine.host).unwrap_or_default()
 }
 
-/// What derive needs to know for inspect, without a run.
+/// The paths that inspect shows as masked and as read-only.
 pub(crate) fn shown_paths(engine: &Inner, spec: &ContainerSpec) -> (Vec<String>, Vec<String>) {
-    match super::security::SecurityOptions::parse(&spec.host.security_opt) {
-        Ok(security) => (
-            derive::masked_paths(spec, &engine.host, &security),
-            derive::readonly_paths(spec, &security),
-        ),
-        Err(_) => (Vec::new(), Vec::new()),
-    }
+    let paths = lowering::system_paths(spec, &engine.host);
+    (paths.masked, paths.readonly)
 }
 
 /// Source: moby 28.2 `daemon/daemon_unix.go` `verifyPlatformContainerSettings`.

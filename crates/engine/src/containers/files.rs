@@ -14,10 +14,11 @@ use store::{TarError, TreeError};
 use sys::path::Root;
 
 use super::assemble::{Assembled, Own, assemble};
+use super::events;
 use super::step::Phase;
 use super::task::View;
 use super::views::{Change, ChangeKind, ExtractOptions, PathStat};
-use super::world::{self, blocking};
+use crate::blocking::blocking;
 use crate::error::{Error, Kind, Result, chain};
 use crate::stream::{self, ByteStream, StreamWriter};
 use crate::{Engine, Inner, words};
@@ -107,7 +108,7 @@ impl Engine {
         tokio::task::spawn_blocking(move || {
             write_tar(writer, |out| archive::export(own.root().as_fd(), out))
         });
-        world::tell(&self.inner, &view.record, "export", &[]);
+        events::publish(&self.inner, &view.record, "export", &[]);
         Ok(stream)
     }
 
@@ -140,7 +141,7 @@ impl Engine {
         tokio::task::spawn_blocking(move || {
             write_tar(writer, |out| archive::tar_path(root.as_fd(), Path::new(&place), out));
         });
-        world::tell(&self.inner, &record, "archive-path", &[]);
+        events::publish(&self.inner, &record, "archive-path", &[]);
         Ok((stat, stream))
     }
 
@@ -177,7 +178,7 @@ impl Engine {
                 .map_err(worded)
         })
         .await?;
-        world::tell(&self.inner, &record, "extract-to-dir", &[]);
+        events::publish(&self.inner, &record, "extract-to-dir", &[]);
         Ok(())
     }
 }

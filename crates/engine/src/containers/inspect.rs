@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::create::{shown_paths, shown_profile};
 use super::links;
+use super::log_options;
 use super::mounts::Mount;
 use super::registry::Container;
 use super::spec::MountKind;
@@ -18,8 +19,9 @@ use super::views::{
     ContainerView, HealthStatus, MountPoint, MountRow, NetworkView, Size, StateView, Status,
     StorageView,
 };
-use super::world::{self, blocking};
+use crate::blocking::blocking;
 use crate::error::Result;
+use crate::workloads::files::files_in;
 use crate::{Engine, Inner, networks};
 
 impl Engine {
@@ -171,7 +173,7 @@ fn describe(
 ) -> ContainerView {
     let record = &view.record;
     let dir = engine.config.container_dir(&record.id);
-    let files = world::files_in(&dir);
+    let files = files_in(&dir);
     let (masked_paths, readonly_paths) = shown_paths(engine, &record.spec);
     let mut argv = record.spec.argv().into_iter();
     let runtime = &record.spec.host.runtime;
@@ -202,7 +204,7 @@ fn describe(
         resolv_conf_path: files.resolv_conf,
         hostname_path: files.hostname,
         hosts_path: files.hosts,
-        log_path: world::log_path(&record.log, &dir, &record.id),
+        log_path: log_options::log_path(&record.log, &dir, &record.id),
         exec_ids: container.execs.live(),
         mounts: record.mounts.iter().filter_map(|mount| mount_point(engine, mount)).collect(),
         network: network(engine, view),

@@ -1,12 +1,12 @@
 //! Containers whose namespaces another one joins: looked for at its start, by id or by name.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
+use runs::process::Namespace;
 use sys::path::Root;
 use tracing::warn;
 
@@ -18,42 +18,80 @@ use crate::Inner;
 use crate::error::{Error, Result, chain};
 use crate::words;
 
-/// Pids of the containers whose namespaces this one joins, by what the wish calls them.
-pub(crate) fn joined_pids(engine: &Inner, record: &Record) -> Result<BTreeMap<String, i32>> {
-    let host = &record.spec.host;
-    let mut found = BTreeMap::new();
-    match &host.network {
-        NetworkMode::Container(other) => {
-            let container = joined_network(engine, record, other)?;
-            let run = container.now().phase.run().map(|run| run.pid);
-            let pid = run.ok_or_else(|| crate::words::not_running(container.id))?;
-            found.insert(other.clone(), pid);
+/// Namespaces of other containers that a container joins, each held so that it stays the same one.
+#[derive(Debug, Default)]
+pub(crate) struct Joined {
+    pub network: Option<OwnedFd>,
+    pub pid: Option<OwnedFd>,
+    pub ipc: Option<OwnedFd>,
+    /// The `/dev/shm` that goes with `ipc`, as a mount that is attached nowhere.
+    pub shm: Option<OwnedFd>,
+}
+
+impl Joined {
+    /// Looks for the containers that are joined. Blocking.
+    ///
+    /// # Errors
+    /// In Docker's words when one does not run, or does not share what is joined.
+    pub(crate) fn find(engine: &Inner, record: &Record) -> Result<Joined> {
+        let host = &record.spec.host;
+        let mut joined = Joined::default();
+        match &host.network {
+            NetworkMode::Container(other) => {
+                let container = joined_network(engine, record, other)?;
+                joined.network = Some(namespace(engine, &container, Namespace::Network)?);
+            }
+            NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None | NetworkMode::Named(_) => {
+            }
         }
-        NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None | NetworkMode::Named(_) => {}
+        match &host.ipc {
+            IpcMode::Container(other) => {
+                let in_words = |error: Error| words::cannot_join("IPC", error.message);
+                let container = engine.containers.resolve(other).map_err(in_words)?;
+                let ipc = namespace(engine, &container, Namespace::Ipc).map_err(in_words)?;
+                if !shares_ipc(&container.now().record.spec.host.ipc) {
+                    return Err(words::non_shareable_ipc(container.id));
+                }
+                joined.ipc = Some(ipc);
+                joined.shm = shared_memory(engine, record, &container);
+            }
+            IpcMode::Unset
+            | IpcMode::None
+            | IpcMode::Private
+            | IpcMode::Shareable
+            | IpcMode::Host => {}
+        }
+        match &host.pid {
+            PidMode::Container(other) => {
+                let in_words = |error: Error| words::cannot_join("PID", error.message);
+                let container = engine.containers.resolve(other).map_err(in_words)?;
+                joined.pid = Some(namespace(engine, &container, Namespace::Pid).map_err(in_words)?);
+            }
+            PidMode::Private | PidMode::Host => {}
+        }
+        Ok(joined)
     }
-    let ipc = match &host.ipc {
-        IpcMode::Container(other) => Some((other, "IPC")),
-        IpcMode::Unset | IpcMode::None | IpcMode::Private | IpcMode::Shareable | IpcMode::Host => {
-            None
+}
+
+/// A namespace of a container that runs, by its first process's handle.
+///
+/// # Errors
+/// In Docker's words when it does not run.
+pub(crate) fn namespace(engine: &Inner, container: &Container, kind: Namespace) -> Result<OwnedFd> {
+    let not_running = || words::not_running(container.id);
+    let view = container.now();
+    let run = view.phase.run().ok_or_else(not_running)?;
+    let held = view.supervised.as_ref().and_then(|run| run.process());
+    let held = held.filter(|process| process.pidfd().is_some());
+    let process = match held {
+        Some(process) => process,
+        // Its supervisor has yet to say which process it is.
+        None => {
+            let found = super::cgroups::process_of(engine, &view.record, run.pid);
+            Arc::new(found.ok_or_else(not_running)?)
         }
     };
-    let pid = match &host.pid {
-        PidMode::Container(other) => Some((other, "PID")),
-        PidMode::Private | PidMode::Host => None,
-    };
-    for (other, what) in [ipc, pid].into_iter().flatten() {
-        let in_words = |error: Error| words::cannot_join(what, error.message);
-        let container = engine.containers.resolve(other).map_err(in_words)?;
-        let view = container.now();
-        let Some(run) = view.phase.run() else {
-            return Err(in_words(words::not_running(container.id)));
-        };
-        if what == "IPC" && !shares_ipc(&view.record.spec.host.ipc) {
-            return Err(words::non_shareable_ipc(container.id));
-        }
-        found.insert(other.clone(), run.pid);
-    }
-    Ok(found)
+    process.namespace(kind).map_err(|_| not_running())
 }
 
 /// Whether others may join the IPC namespace of a container that asked for this.
@@ -68,7 +106,7 @@ fn shares_ipc(mode: &IpcMode) -> bool {
 ///
 /// Source: moby 28.2 `daemon/container_operations.go`, `getNetworkedContainer`.
 fn joined_network(engine: &Inner, record: &Record, other: &str) -> Result<Arc<Container>> {
-    // Not `NotFound`: it is the wish that is wrong, not the container that is started.
+    // Not `NotFound`: what is asked for is wrong, not the container that is started.
     let found = engine.containers.resolve(other).map_err(|error| {
         Error::internal(format!("joining network namespace of container: {}", error.message))
     })?;
@@ -116,15 +154,13 @@ pub(crate) fn joined_hostname(engine: &Inner, record: &Record) -> Result<String>
     }
 }
 
-/// The `/dev/shm` of the container whose IPC namespace is joined, as a detached mount.
-pub(crate) fn joined_shm(record: &Record, joined: &BTreeMap<String, i32>) -> Option<OwnedFd> {
-    let IpcMode::Container(other) = &record.spec.host.ipc else { return None };
-    let namespace = format!("/proc/{}/ns/mnt", joined.get(other)?);
-    let take = || -> io::Result<OwnedFd> {
-        let namespace = fs::File::open(namespace)?;
+/// Takes a mount of a container's `/dev/shm`.
+fn shared_memory(engine: &Inner, record: &Record, container: &Container) -> Option<OwnedFd> {
+    let theirs = namespace(engine, container, Namespace::Mount).ok()?;
+    let take = move || -> io::Result<OwnedFd> {
         // setns(2): only a thread that shares its directories with no other may change them.
         sys::namespace::unshare_directories()?;
-        sys::namespace::join(&namespace, sys::namespace::Namespaces::MOUNT)?;
+        sys::namespace::join(&theirs, sys::namespace::Namespaces::MOUNT)?;
         // The container may have made a link of it, and may see our own /proc: no magic link is followed.
         let shm = Root::open_at(Path::new("/"))?.handle(Path::new("/dev/shm"))?;
         sys::mount::clone_tree(&shm, Path::new(""), sys::mount::Depth::Only)

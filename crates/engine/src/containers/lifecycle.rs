@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::limits::{self, Purpose};
 use super::registry::Container;
+use super::signals;
 use super::spec::RestartPolicy;
 use super::step::{By, Input, Phase, Refusal, Stopping};
 use super::task::{Change, Denied, Message, Until, View};
@@ -15,7 +16,6 @@ use super::views::{
     Grace, Outcome, Pruned, RemoveOptions, StopOptions, UpdateRequest, WaitCondition, WaitResult,
 };
 use super::world::{self, blocking};
-use super::{derive, signals};
 use crate::error::{Error, Kind, Result, chain};
 use crate::filters::Filters;
 use crate::{Engine, words};
@@ -366,7 +366,8 @@ impl Engine {
             limits::check_shares(&request.resources, self.inner.host.cgroup_v2)
                 .map_err(|error| words::cannot_update(container.id, error))?;
             let limits =
-                derive::resources(&spec.host.resources, &std::collections::BTreeMap::new());
+                crate::workloads::limits::lower(&spec.host.resources, &Default::default())?;
+            let limits = runs::document::resources(&limits);
             let group = world::cgroup(&self.inner, &view.record);
             blocking(move || runtime::resources::apply(&group, &limits)).await.map_err(
                 |source| {

@@ -225,7 +225,7 @@ fn block_io(
 
 fn lists(limits: &Resources) -> Result<()> {
     for rule in &limits.device_cgroup_rules {
-        if super::derive::parse_device_rule(rule).is_none() {
+        if rule.parse::<runs::workload::DeviceRule>().is_err() {
             return refuse(format!("invalid device cgroup rule format: '{rule}'"));
         }
     }

@@ -1,10 +1,13 @@
-//! What `--link` on the default bridge tells a container by its environment. Pure.
+//! What `--link` on the default bridge puts into a container's environment. Pure but for [`of`].
 //!
 //! Source: moby 28.2 `daemon/links/links.go`.
 
 use std::net::IpAddr;
 
+use super::record::Record;
 use super::spec::{Port, Protocol};
+use crate::Inner;
+use crate::networks::link_parts;
 
 /// A running container that another one is linked to.
 #[derive(Debug, Clone)]
@@ -16,6 +19,33 @@ pub struct Linked<'a> {
     /// What it exposes.
     pub ports: Vec<Port>,
     pub env: &'a [String],
+}
+
+/// What the links of a container on the default bridge put into its environment. A link to what
+/// does not run there has been refused or is void.
+pub(crate) fn of(engine: &Inner, record: &Record) -> Vec<String> {
+    if !record.spec.endpoints.contains_key("bridge") {
+        return Vec::new();
+    }
+    let mut all = Vec::new();
+    for link in &record.spec.host.links {
+        let (target, alias) = link_parts(link);
+        let Ok(container) = engine.containers.resolve(target) else { continue };
+        let view = container.now();
+        let endpoint = view.attachment.as_ref().and_then(|there| there.endpoints.get("bridge"));
+        let Some(address) = endpoint.and_then(|endpoint| endpoint.addresses().next()) else {
+            continue;
+        };
+        let config = &view.record.spec.config;
+        all.extend(variables(&Linked {
+            parent: &record.name,
+            alias,
+            address,
+            ports: config.exposed_ports.keys().filter_map(|port| port.parse().ok()).collect(),
+            env: &config.env,
+        }));
+    }
+    all
 }
 
 /// The variables, in Docker's order.

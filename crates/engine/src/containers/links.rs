@@ -21,9 +21,10 @@ use super::record::Record;
 use super::registry::Container;
 use super::spec::{ContainerSpec, NetworkMode};
 use super::step::Phase;
-use super::world::{blocking, files_in};
+use crate::blocking::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::networks::link_parts;
+use crate::workloads::files::files_in;
 use crate::{Engine, Inner, words};
 
 /// How long a start waits for a target that is about to run, as after the host's restart.

@@ -7,14 +7,15 @@
 //! `daemon/logger/local`, `daemon/logger/loginfo.go`.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use runs::{LogDriver, LogSettings};
+use spec::Id;
 
 use super::log_tag::{self, Subject};
 use super::record::Record;
 use super::spec::LogSpec;
-use super::world;
+use crate::Inner;
 use crate::error::{Error, Kind, Result};
 use crate::words;
 
@@ -64,7 +65,26 @@ pub fn validate(log: &LogSpec) -> Result<()> {
     unknown.map_or(Ok(()), |key| Err(Error::invalid(words(key))))
 }
 
-/// What the monitor is told.
+/// What of a container its log's labels and tag may show.
+pub(crate) fn log_subject<'a>(engine: &Inner, record: &'a Record) -> Subject<'a> {
+    let dir = engine.config.container_dir(&record.id);
+    Subject {
+        record,
+        image_name: &record.spec.image,
+        log_path: log_path(&record.log, &dir, &record.id),
+    }
+}
+
+/// The current log file; empty for drivers without one.
+pub(crate) fn log_path(log: &LogSpec, dir: &Path, id: &Id) -> PathBuf {
+    match log.driver.as_str() {
+        "json-file" => dir.join(format!("{id}-json.log")),
+        "local" => dir.join("local-logs").join("container.log"),
+        _ => PathBuf::new(),
+    }
+}
+
+/// What the supervisor must know.
 ///
 /// # Errors
 /// `Invalid` for a value that the driver cannot take.
@@ -82,7 +102,7 @@ pub(crate) fn settings(log: &LogSpec, subject: &Subject<'_>, dir: &Path) -> Resu
         "none" => return Ok(LogSettings::default()),
         other => return Err(words::no_log_driver(other)),
     };
-    settings.path = world::log_path(log, dir, &record.id);
+    settings.path = log_path(log, dir, &record.id);
     settings.attrs = attributes(log, record)?;
     if let Some(tag) = log.options.get("tag").filter(|tag| !tag.is_empty()) {
         settings.attrs.insert("tag".to_owned(), log_tag::render(tag, subject)?);

@@ -4,9 +4,9 @@ use jiff::Timestamp;
 use runs::logs::{LogReader, ReadOptions, Stream};
 use tokio::sync::mpsc;
 
+use super::log_options;
 use super::task::View;
 use super::views::{LogLine, LogSource, Logs, LogsQuery};
-use super::{log_options, world};
 use crate::error::{Error, Kind, Result};
 use crate::{Engine, words};
 
@@ -55,7 +55,7 @@ fn open(engine: &Engine, view: &View, query: &LogsQuery) -> Result<LogReader> {
     }
     let settings = log_options::settings(
         &record.log,
-        &world::log_subject(&engine.inner, record),
+        &log_options::log_subject(&engine.inner, record),
         &engine.inner.config.container_dir(&record.id),
     )?;
     let time = |at: Option<std::time::SystemTime>| at.and_then(|at| Timestamp::try_from(at).ok());

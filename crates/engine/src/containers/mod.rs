@@ -1,25 +1,26 @@
-//! Containers: their wish, their life, and what can be done with them, as methods of
+//! Containers: their spec, their life, and what can be done with them, as methods of
 //! [`crate::Engine`].
 //!
 //! `asked` is always what the user typed: a full id, a name, or an id's prefix.
 //!
 //! ```text
-//! spec ──merge, validate, mounts──→ record ──derive──→ OCI document ──world──→ runs::start
+//! spec ──merge, validate, mounts──→ record ──start: lowering──→ Workload ──→ runs::start
 //!                                     ↑                                          │
 //!   methods of Engine ──messages──→ task (step) ←────────── notices of the run ←─┘
+//!                                     └─→ records, cgroups, cleanup, events
 //! ```
 
 mod assemble;
 pub mod attach;
 pub mod capabilities;
+mod cgroups;
+mod cleanup;
 mod commit;
 mod cpuset;
 mod create;
-pub mod derive;
-pub mod devices;
+mod events;
 mod execs;
 mod files;
-pub(crate) mod filters;
 pub mod health;
 pub mod inspect;
 pub(crate) mod joined;
@@ -31,17 +32,21 @@ pub mod list;
 pub mod log_options;
 mod log_tag;
 mod logs;
+pub(crate) mod lowering;
 pub mod merge;
+mod mount_sources;
 pub mod mounts;
 pub mod phase;
 mod propagation;
 pub mod reconcile;
 pub mod record;
+mod records;
 mod registry;
 pub(crate) mod resolv;
 pub mod security;
 pub mod signals;
 pub mod spec;
+pub(crate) mod start;
 pub mod step;
 pub(crate) mod task;
 mod top;

@@ -17,8 +17,10 @@ use super::record::{LIFE_FILE, Life, RECORD_FILE, Record};
 use super::registry::Container;
 use super::step::{End, Input, Phase, Run, StartFailure};
 use super::task::{self, Adopted, Message};
-use super::world;
+use super::{cgroups, cleanup, records};
 use crate::Inner;
+use crate::blocking::blocking;
+use crate::disk;
 use crate::error::{Error, Kind, Result, chain};
 
 /// What is so, whatever the record says.
@@ -124,7 +126,7 @@ enum Asked {
 /// creation or a removal; they are removed.
 pub(crate) async fn look(engine: &Arc<Inner>) -> Result<Vec<Found>> {
     let root = engine.config.data_root.join("containers");
-    world::make_dir(&root)?;
+    disk::make_dir(&root)?;
     let unreadable = |source| Error::caused(Kind::Internal, source);
     let records = store::records::load_dir::<Record>(&root, RECORD_FILE).map_err(unreadable)?;
     // All at the same time: one that hangs may cost its own container's answer, nobody else's.
@@ -173,22 +175,22 @@ async fn observe(engine: &Arc<Inner>, record: Record, life: Life) -> Found {
         Ok(None) => {}
     }
     if observed == Observed::Nothing
-        && let Some(end) = world::exit_record(engine, &found.record.id, found.life.phase.run())
+        && let Some(end) = records::exit_record(engine, &found.record.id, found.life.phase.run())
     {
         observed = Observed::Ended(end_of(&end));
         found.adopted = None;
     }
     if let (Observed::Nothing, Asked::Silent) = (&observed, &found.monitor) {
         if let (Some(adopted), Some(run)) = (&found.adopted, found.life.phase.run())
-            && let Some(process) = world::process_of(engine, &found.record, run.pid)
+            && let Some(process) = cgroups::process_of(engine, &found.record, run.pid)
         {
             adopted.supervised.believe(process);
         }
-        let frozen = world::cgroup(engine, &found.record).is_frozen().unwrap_or(false);
+        let frozen = cgroups::cgroup(engine, &found.record).is_frozen().unwrap_or(false);
         observed = Observed::Silent { frozen };
     }
     if observed == Observed::Nothing && found.life.phase.run().is_some() {
-        world::kill_group(engine, &Arc::new(found.record.clone())).await;
+        cgroups::kill_group(engine, &Arc::new(found.record.clone())).await;
     }
     let at_rest = at_rest(&found.life.phase);
     if at_rest && let (Asked::Silent, Some(adopted)) = (&found.monitor, found.adopted.take()) {
@@ -199,7 +201,7 @@ async fn observe(engine: &Arc<Inner>, record: Record, life: Life) -> Found {
         // An end is recorded before it is cleaned up after, and the daemon may have died between.
         found.life.attachment = None;
         let (engine, id) = (Arc::clone(engine), found.record.clone());
-        world::blocking(move || world::remove_run(&engine, &id)).await;
+        blocking(move || cleanup::remove_run(&engine, &id)).await;
     }
     found.inputs = reconcile(&found.life.phase, &observed);
     info!(container = %found.record.id, alive = found.adopted.is_some(), "container found");
@@ -229,7 +231,7 @@ async fn ask(engine: &Arc<Inner>, found: &mut Found, run: &runs::Run) -> Observe
                 run.hang_up();
                 return Observed::Nothing;
             };
-            let frozen = world::cgroup(engine, &found.record).is_frozen().unwrap_or(false);
+            let frozen = cgroups::cgroup(engine, &found.record).is_frozen().unwrap_or(false);
             Observed::Alive { pid: main.pid, started_at: main.started_at, frozen }
         }
         Err(error) => {
@@ -321,7 +323,7 @@ fn sweep_runs(engine: &Inner, known: &BTreeSet<String>) {
         let Some(name) = name.to_str().filter(|name| !known.contains(*name)) else { continue };
         let Ok(id) = name.parse::<spec::Id>() else { continue };
         info!(step = name, "ending what an earlier daemon left running");
-        crate::oneshot::clean_up(engine, &id);
+        crate::builds::clean_up(engine, &id);
     }
 }
 

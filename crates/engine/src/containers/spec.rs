@@ -15,6 +15,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::security::SecurityOptions;
 use crate::error::{Error, Result};
 
 /// A request to create a container.
@@ -91,7 +92,7 @@ pub struct HostSpec {
     pub pid: PidMode,
     pub privileged: bool,
     pub read_only_rootfs: bool,
-    pub security_opt: Vec<String>,
+    pub security_opt: SecurityOptions,
     pub storage_opt: BTreeMap<String, String>,
     pub uts: UtsMode,
     pub userns: UsernsMode,

@@ -11,7 +11,8 @@ use std::time::SystemTime;
 
 use super::step::Phase;
 use super::views::{BlockIoStat, CpuStats, InterfaceStats, MemoryStats, PidsStats, Stats, Top};
-use super::world::{self, blocking};
+use super::{cgroups, events};
+use crate::blocking::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::{Engine, words};
 
@@ -64,7 +65,7 @@ impl Engine {
             return Err(words::not_running(container.id));
         }
         let columns = columns(ps_args)?;
-        let group = world::cgroup(&self.inner, &view.record);
+        let group = cgroups::cgroup(&self.inner, &view.record);
         let top = blocking(move || -> std::io::Result<Top> {
             let moment = Moment::now();
             let pids = group.processes()?;
@@ -79,7 +80,7 @@ impl Engine {
         .map_err(|source| {
             Error::because(Kind::Internal, "cannot list the container's processes", source)
         })?;
-        world::tell(&self.inner, &view.record, "top", &[]);
+        events::publish(&self.inner, &view.record, "top", &[]);
         Ok(top)
     }
 
@@ -98,7 +99,7 @@ impl Engine {
         let Some(pid) = view.phase.run().map(|run| run.pid) else { return Ok(stats) };
         let engine = Arc::clone(&self.inner);
         Ok(blocking(move || {
-            let group = world::cgroup(&engine, &view.record);
+            let group = cgroups::cgroup(&engine, &view.record);
             stats.read_at = Some(SystemTime::now());
             // One that ended this instant shows zeros, like any that does not run.
             if let Ok(found) = group.stats() {

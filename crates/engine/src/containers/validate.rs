@@ -83,7 +83,7 @@ fn exposed(text: &str) -> Result<()> {
 }
 
 /// Source: moby 28.2 `runconfig/hostconfig_unix.go` `validateResources`.
-fn realtime(limits: &Resources, kernel: &LimitSupport) -> Result<()> {
+pub(crate) fn realtime(limits: &Resources, kernel: &LimitSupport) -> Result<()> {
     let (period, runtime) = (limits.cpu_realtime_period, limits.cpu_realtime_runtime);
     if (period != 0 || runtime != 0) && !kernel.cpu_realtime {
         return Err(Error::invalid("Your kernel does not support CPU real-time scheduler"));
@@ -185,16 +185,7 @@ fn host(host: &HostSpec) -> Result<()> {
     {
         return Err(Error::invalid(format!("invalid isolation '{}' on linux", host.isolation)));
     }
-    for text in &host.extra_hosts {
-        let named = text.split_once(':').filter(|(name, _)| !name.is_empty());
-        let Some((_, address)) = named else {
-            return Err(Error::invalid(format!("bad format for add-host: \"{text}\"")));
-        };
-        let bare = address.trim().trim_start_matches('[').trim_end_matches(']');
-        if address != "host-gateway" && bare.parse::<std::net::IpAddr>().is_err() {
-            return Err(Error::invalid(format!("invalid IP address in add-host: \"{address}\"")));
-        }
-    }
+    extra_hosts(&host.extra_hosts)?;
     sysctls(host)?;
     if host.annotations.contains_key("") {
         return Err(Error::invalid(
@@ -207,7 +198,25 @@ fn host(host: &HostSpec) -> Result<()> {
     for name in &host.cap_drop {
         super::capabilities::parse(name).map_err(|error| error.within("invalid CapDrop"))?;
     }
-    security(host)
+    Ok(())
+}
+
+/// `name:address`.
+///
+/// # Errors
+/// `Invalid` for the first one that is none.
+pub(crate) fn extra_hosts(lines: &[String]) -> Result<()> {
+    for text in lines {
+        let named = text.split_once(':').filter(|(name, _)| !name.is_empty());
+        let Some((_, address)) = named else {
+            return Err(Error::invalid(format!("bad format for add-host: \"{text}\"")));
+        };
+        let bare = address.trim().trim_start_matches('[').trim_end_matches(']');
+        if address != "host-gateway" && bare.parse::<std::net::IpAddr>().is_err() {
+            return Err(Error::invalid(format!("invalid IP address in add-host: \"{address}\"")));
+        }
+    }
+    Ok(())
 }
 
 /// The runtime checks the same again, for documents that did not come this way.
@@ -228,10 +237,6 @@ fn sysctls(host: &HostSpec) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn security(host: &HostSpec) -> Result<()> {
-    super::security::SecurityOptions::parse(&host.security_opt).map(|_| ())
 }
 
 #[cfg(test)]
@@ -283,10 +288,6 @@ mod tests {
         check(
             |spec| spec.host.cap_add = vec!["nope".to_owned()],
             expect![[r#"invalid CapAdd: unknown capability: "CAP_NOPE""#]],
-        );
-        check(
-            |spec| spec.host.security_opt = vec!["x".to_owned()],
-            expect![[r#"invalid --security-opt 1: "x""#]],
         );
         check(
             |spec| spec.config.stop_signal = "SIGFOO".to_owned(),

@@ -11,7 +11,6 @@ use tracing::warn;
 use super::mounts::Mount;
 use super::record::Record;
 use super::spec::MountKind;
-use super::world::{self, fd_path};
 use crate::Inner;
 use crate::error::{Error, Kind, Result, chain};
 use crate::events::EventType;
@@ -112,7 +111,7 @@ fn fill(engine: &Inner, mount: &Mount, directory: &Path, tree: BorrowedFd<'_>) -
     let data = if mount.subpath.is_empty() {
         sys::fs::open_dir(directory)
     } else {
-        let found = world::open_subpath(directory, &mount.subpath)?;
+        let found = super::mount_sources::open_subpath(directory, &mount.subpath)?;
         sys::fs::open_dir_at(found.as_fd(), ".")
     };
     let data = match data {
@@ -128,20 +127,11 @@ fn fill(engine: &Inner, mount: &Mount, directory: &Path, tree: BorrowedFd<'_>) -
         .map_err(|source| Error::caused(Kind::Internal, source))
 }
 
-/// An image's tree for `--mount type=image`, by a descriptor that is put into `held`.
-pub(crate) fn image_tree(
-    engine: &Inner,
-    mount: &Mount,
-    held: &mut Vec<OwnedFd>,
-) -> Result<PathBuf> {
+/// An image's tree for `--mount type=image`, mounted nowhere.
+pub(crate) fn image_tree(engine: &Inner, mount: &Mount) -> Result<OwnedFd> {
     let image = super::create::find_image(engine, &mount.name)?;
-    let tree = engine
-        .store
-        .mount_chain(&image.layers)
-        .map_err(|source| Error::caused(Kind::Internal, source))?;
-    let path = fd_path(&tree);
-    held.push(tree);
-    Ok(path)
+    let tree = engine.store.mount_chain(&image.layers);
+    tree.map_err(|source| Error::caused(Kind::Internal, source))
 }
 
 /// Removes the volumes that were made for this container alone and that nobody else uses.

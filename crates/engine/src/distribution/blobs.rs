@@ -9,7 +9,7 @@ use store::ContentReader;
 
 use super::{DistributionError, Result};
 use crate::Engine;
-use crate::containers::world::blocking;
+use crate::blocking::blocking;
 
 /// A blob being read, piece by piece, so that a client that stalls holds no thread.
 pub struct Blob {

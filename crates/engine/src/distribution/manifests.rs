@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::document::{Document, Kind};
 use super::{DistributionError, REGRET_TIME, Repository, Result, Selector};
-use crate::containers::world::blocking;
+use crate::blocking::blocking;
 use crate::error::chain;
 use crate::images::{self, Force, Parents, Removal};
 use crate::{Engine, Inner};

@@ -29,7 +29,7 @@ use std::time::Duration;
 use spec::Digest;
 use store::ContentError;
 
-use crate::containers::world::blocking;
+use crate::blocking::blocking;
 use crate::error::Error;
 use crate::{Engine, Inner};
 

@@ -15,7 +15,7 @@ use store::Target;
 
 use super::document::Document;
 use super::{Repository, Result};
-use crate::containers::world::blocking;
+use crate::blocking::blocking;
 use crate::{Engine, Inner};
 
 /// Clients take an index of 4 MiB.

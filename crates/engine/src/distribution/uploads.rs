@@ -28,7 +28,7 @@ use tokio::sync::OwnedMutexGuard;
 use tracing::warn;
 
 use super::{DistributionError, HOLD_TIME, Repository, Result};
-use crate::containers::world::blocking;
+use crate::blocking::blocking;
 use crate::{Engine, Inner};
 
 const SESSIONS_MAX: usize = 512;

@@ -18,8 +18,8 @@ use store::{
 };
 
 use super::fetch::checked;
+use crate::blocking::blocking;
 use crate::containers::find_image;
-use crate::containers::world::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::{Engine, Inner};
 

@@ -33,7 +33,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
 use super::pull::{Reporter, TransferOutput, layer_line, layer_progress};
-use crate::containers::world::blocking;
+use crate::blocking::blocking;
 use crate::error::{Error, Kind, Result};
 
 /// Pieces between the network and the unpacking.

@@ -31,7 +31,7 @@ use super::pull::{
     Extent, PullRequest, Reporter, TransferOutput, layer_line, layer_progress, line,
 };
 use crate::Inner;
-use crate::containers::world::blocking;
+use crate::blocking::blocking;
 use crate::error::{Error, Kind, Result, chain};
 
 /// Bytes. A configuration is some kilobytes.

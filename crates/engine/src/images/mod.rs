@@ -33,8 +33,8 @@ use spec::image::Descriptor;
 use spec::{ChainId, Id, ImageId, Platform, Reference};
 use store::{Image, LayerKey};
 
+use crate::blocking::blocking;
 use crate::containers::find_image;
-use crate::containers::world::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::events::EventType;
 use crate::filters::Filters;

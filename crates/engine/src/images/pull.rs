@@ -18,7 +18,7 @@ use tracing::info;
 use super::download;
 use super::fetch::{Fault, Fetch};
 use super::registries::{Failed, may_fall_back, plain_error, pull_error};
-use crate::containers::world::blocking;
+use crate::blocking::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::{Engine, Inner};
 

@@ -27,7 +27,7 @@ use super::content::manifest;
 use super::pull::{TransferOutput, line};
 use super::registries::{Failed, may_fall_back, push_error};
 use super::upload::{Item, Sending, Unsent, is_of};
-use crate::containers::world::blocking;
+use crate::blocking::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::{Engine, Inner};
 

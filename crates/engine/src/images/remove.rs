@@ -12,8 +12,8 @@ use std::sync::Arc;
 use spec::{ImageId, Reference};
 
 use super::{User, by_id, chain_of, created, not_found, tell, until, users};
+use crate::blocking::blocking;
 use crate::containers::find_image;
-use crate::containers::world::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::events::EventType;
 use crate::filters::Filters;

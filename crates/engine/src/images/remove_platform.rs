@@ -14,8 +14,8 @@ use store::{Child, Image, Target};
 
 use super::content::{lacks_platform, unpack};
 use super::remove::{Checks, Force, Quiet, Removal, Removed, check_conflicts, delete, remove};
+use crate::blocking::blocking;
 use crate::containers::find_image;
-use crate::containers::world::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::{Engine, Inner};
 

@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 
 use super::ahead::is_pushable;
 use super::{beside, by_id, not_found, tag, tell};
+use crate::blocking::blocking;
 use crate::containers::find_image;
-use crate::containers::world::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::stream::{self, ByteStream};
 use crate::{Engine, Inner, words};

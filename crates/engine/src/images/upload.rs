@@ -24,7 +24,7 @@ use super::content::{kept_blob, made};
 use super::pull::{TransferOutput, layer_line, layer_progress};
 use super::registries::push_error;
 use crate::Inner;
-use crate::containers::world::blocking;
+use crate::blocking::blocking;
 use crate::error::{Error, Kind, Result};
 use crate::stream::{self, StreamWriter};
 

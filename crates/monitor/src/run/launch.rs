@@ -1,9 +1,10 @@
 //! From launcher to supervisor: starting the container, then giving up every right.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
 use jiff::Timestamp;
+use spec::runtime::Spec;
 use sys::epoll::Interest;
 
 use super::attached::Attached;
@@ -14,10 +15,38 @@ use super::{MAIN, Monitor, Phase};
 use crate::confine::{self, Places};
 use crate::logs::LogWriter;
 use crate::resolver::{Resolver, Sockets};
-use crate::wire::{AttachOptions, Event, Launch, Streams, Target};
+use crate::wire::{AttachOptions, Event, Launch, Place, Streams, Target};
 
 /// What stderr takes of one supervisor, bytes.
 const STDERR_BYTES_MAX: u64 = 256 << 10;
+
+/// Fills in by what path this process, or another runtime that it starts, reaches what it was given.
+fn name_descriptors(
+    document: &mut Spec,
+    places: &[Place],
+    named: &[OwnedFd],
+) -> Result<(), Failure> {
+    let nowhere = || Failure {
+        exit_code: 128,
+        message: "the document has no place for a descriptor".to_owned(),
+    };
+    if named.len() != places.len() {
+        return Err(nowhere());
+    }
+    for (place, descriptor) in places.iter().zip(named) {
+        let path = format!("/proc/{}/fd/{}", std::process::id(), descriptor.as_raw_fd());
+        let namespaces = document.linux.iter_mut().flat_map(|linux| &mut linux.namespaces);
+        let text = match place {
+            Place::Mount(index) => document.mounts.get_mut(*index).map(|mount| &mut mount.source),
+            Place::Namespace(kind) => {
+                let mut found = namespaces.filter(|namespace| namespace.kind == *kind);
+                found.next().map(|namespace| &mut namespace.path)
+            }
+        };
+        *text.ok_or_else(nowhere)? = path;
+    }
+    Ok(())
+}
 
 impl Monitor<'_> {
     /// Makes and starts the container; afterwards this process has no rights any more.
@@ -36,7 +65,7 @@ impl Monitor<'_> {
 
     fn try_launch(
         &mut self,
-        launch: Launch,
+        mut launch: Launch,
         fds: Vec<OwnedFd>,
     ) -> Result<(Event, OwnedFd), Failure> {
         let other = |message: String| Failure { exit_code: 128, message };
@@ -45,6 +74,8 @@ impl Monitor<'_> {
         let netns = if launch.netns { Some(fds.next().ok_or_else(missing)?) } else { None };
         let seccomp = if launch.seccomp { Some(fds.next().ok_or_else(missing)?) } else { None };
         let seccomp = seccomp.map(|file| container::read_program(&file)).transpose()?;
+        let named: Vec<OwnedFd> = fds.by_ref().take(launch.places.len()).collect();
+        name_descriptors(&mut launch.document, &launch.places, &named)?;
         for (options, socket) in launch.attach.iter().cloned().zip(fds) {
             self.add_client(MAIN, options, socket);
         }
@@ -61,7 +92,7 @@ impl Monitor<'_> {
         let netns = netns.as_ref().map(AsFd::as_fd);
         let (container, started) =
             container::start(&launch, netns, seccomp.as_ref(), theirs.as_ref())?;
-        drop(theirs);
+        drop((theirs, named));
         let pidfd = started.pidfd.try_clone().map_err(|error| other(error.to_string()))?;
         let kept = self.keep(&launch, started, ours, &container).and_then(|event| {
             drop(container);

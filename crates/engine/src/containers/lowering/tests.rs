@@ -1,9 +1,19 @@
-//! What a record becomes for the runtime, case by case.
+//! What a container becomes for the runtime, case by case.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use expect_test::{Expect, expect};
+use runs::document;
+use runs::workload::{BindSource, DeviceKind, DeviceNumber};
+use runs::{Durability, LogSettings, Place};
 
-use super::super::spec::{DeviceMapping, RestartPolicy};
+use super::super::mounts::Mount;
+use super::super::security::SecurityOptions;
+use super::super::spec::{DeviceMapping, IpcMode, MountKind, PidMode, RestartPolicy, UtsMode};
 use super::*;
+use crate::apparmor::AppArmor;
+use crate::workloads::devices::HostDevice;
 
 fn host() -> Host {
     Host {
@@ -17,62 +27,78 @@ fn host() -> Host {
     }
 }
 
-/// The document of a wish; `mounts` are (kind, source, destination, read-only).
-fn document(spec: &ContainerSpec, mounts: &[(MountKind, &str, &str, bool)]) -> Result<Spec> {
-    let mounts: Vec<HostMount> = mounts
-        .iter()
-        .map(|(kind, source, destination, read_only)| HostMount {
-            mount: Mount {
-                kind: *kind,
-                destination: (*destination).to_owned(),
-                read_only: *read_only,
-                ..Mount::default()
-            },
-            source: PathBuf::from(source),
-            file_system: None,
-        })
-        .collect();
-    let node = DeviceNode {
+/// The workload of a container; `mounts` are (kind, source, destination, read-only). The network of a
+/// container that is called `other` can be joined.
+fn workload(spec: &ContainerSpec, mounts: &[(MountKind, &str, &str, bool)]) -> Result<Workload> {
+    let found = mounts.iter().map(|(kind, source, destination, read_only)| FoundMount {
+        mount: Mount {
+            kind: *kind,
+            destination: (*destination).to_owned(),
+            read_only: *read_only,
+            ..Mount::default()
+        },
+        source: match kind {
+            MountKind::Tmpfs => Source::Nothing,
+            _ => Source::Bind(BindSource::Path(source.into())),
+        },
+    });
+    let kvm = HostDevice {
         path: "/dev/kvm".to_owned(),
-        kind: 'c',
-        major: 10,
-        minor: 232,
+        kind: DeviceKind::Character,
+        number: DeviceNumber { major: 10, minor: 232 },
         mode: 0o660,
         uid: 0,
         gid: 104,
     };
-    let id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef".parse().unwrap();
-    let files = ManagedFiles {
-        hosts: "/data/hosts".into(),
-        hostname: "/data/hostname".into(),
-        resolv_conf: "/data/resolv.conf".into(),
-    };
-    derive(&Inputs {
-        seccomp: None,
-        id: &id,
+    let joins = spec.host.network == NetworkMode::Container("other".to_owned());
+    let network = || std::fs::File::open("/proc/self/ns/net").unwrap().into();
+    lower(Inputs {
+        id: &"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef".parse().unwrap(),
         spec,
         config: &EngineConfig::default(),
         default_shm_size: crate::config::SHM_BYTES_DEFAULT,
         host: &host(),
         hostname: "0123456789ab",
-        mounts: &mounts,
-        files: &files,
-        joined: &BTreeMap::from([("other".to_owned(), 77)]),
-        devices: &BTreeMap::from([("/dev/kvm".to_owned(), vec![node])]),
-        shm: None,
+        mounts: found.collect(),
+        files: &ManagedFiles {
+            hosts: "/data/hosts".into(),
+            hostname: "/data/hostname".into(),
+            resolv_conf: "/data/resolv.conf".into(),
+        },
+        sandbox: None,
+        joined: Joined { network: joins.then(network), ..Joined::default() },
+        devices: HostDevices {
+            named: BTreeMap::from([("/dev/kvm".to_owned(), vec![kvm])]),
+            all: Vec::new(),
+        },
         link_env: &[],
+        filter: None,
+        root: Rootfs::Bind { path: PathBuf::from("/root") },
+        supervision: Supervision {
+            directory: PathBuf::from("/run"),
+            log: LogSettings::default(),
+            exit_record: PathBuf::from("/data/exit.json"),
+            durability: Durability::Lazy,
+            resolver: None,
+        },
+        ports: Vec::new(),
+        runtime: RuntimeChoice::Builtin,
     })
 }
 
 fn shell() -> ContainerSpec {
     let mut spec = ContainerSpec::default();
     spec.config.cmd = Some(vec!["sh".to_owned()]);
-    spec.host.security_opt = vec!["seccomp=unconfined".to_owned()];
+    let options = vec!["seccomp=unconfined".to_owned()];
+    spec.host.security_opt = SecurityOptions::parse(options).unwrap();
     spec
 }
 
 /// One line for each mount, namespace and so on, so that a difference is seen at once.
-fn render(spec: &Spec) -> String {
+fn render(workload: &Workload) -> String {
+    let spec = document::document(workload);
+    let places: Vec<Place> =
+        document::descriptors(workload).into_iter().map(|(place, _)| place).collect();
     let process = spec.process.as_ref().unwrap();
     let linux = spec.linux.as_ref().unwrap();
     let mut lines = vec![
@@ -82,8 +108,10 @@ fn render(spec: &Spec) -> String {
         format!("hostname {:?} readonly {}", spec.hostname, spec.root.as_ref().unwrap().readonly),
         format!("cgroup {}", linux.cgroups_path),
     ];
-    let namespaces =
-        linux.namespaces.iter().map(|namespace| format!("{:?}{}", namespace.kind, namespace.path));
+    let namespaces = linux.namespaces.iter().map(|namespace| {
+        let joined = places.contains(&Place::Namespace(namespace.kind));
+        format!("{:?}{}", namespace.kind, if joined { "(joined)" } else { "" })
+    });
     lines.push(format!("namespaces {}", namespaces.collect::<Vec<_>>().join(" ")));
     lines.push(format!(
         "masked {} readonly {} seccomp {}",
@@ -122,7 +150,7 @@ fn render(spec: &Spec) -> String {
 
 #[track_caller]
 fn check(spec: &ContainerSpec, mounts: &[(MountKind, &str, &str, bool)], want: Expect) {
-    want.assert_eq(&render(&document(spec, mounts).unwrap()));
+    want.assert_eq(&render(&workload(spec, mounts).unwrap()));
 }
 
 #[test]
@@ -194,7 +222,7 @@ fn a_privileged_container_sees_the_host() {
 }
 
 #[test]
-fn wishes_show_in_the_document() {
+fn what_was_asked_for_shows_in_the_document() {
     let mut spec = shell();
     spec.tty = true;
     spec.config.env = vec!["A=1".to_owned(), "HOSTNAME".to_owned(), "PATH=/bin".to_owned()];
@@ -225,7 +253,7 @@ fn wishes_show_in_the_document() {
         caps 14
         hostname "0123456789ab" readonly true
         cgroup /mine/0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef
-        namespaces Mount Network/proc/77/ns/net Uts Pid Ipc
+        namespaces Mount Network(joined) Uts Pid Ipc
         masked 12 readonly 5 seccomp false
         sysctl {}
         /proc proc proc nosuid,noexec,nodev
@@ -252,15 +280,6 @@ fn wishes_show_in_the_document() {
 fn a_namespace_of_a_stopped_container_cannot_be_joined() {
     let mut spec = shell();
     spec.host.pid = PidMode::Container("gone".to_owned());
-    let error = document(&spec, &[]).unwrap_err();
+    let error = workload(&spec, &[]).unwrap_err();
     assert_eq!(error.message, "container gone is not running");
-}
-
-#[test]
-fn device_rules_are_read_or_refused() {
-    assert!(parse_device_rule("c 1:3 mr").is_some());
-    assert!(parse_device_rule("a *:* rwm").is_some());
-    assert!(parse_device_rule("x 1:3 r").is_none());
-    assert!(parse_device_rule("c 1 r").is_none());
-    assert!(parse_device_rule("c 1:3 q").is_none());
 }
