@@ -263,12 +263,13 @@ impl Store {
         let hear = |session: &mut Session| told.hear(session);
         let (facts, came) =
             self.unpacker().run(&job, blob, Place::Directory(place.as_fd()), hear)?;
-        if let Some(want) = expect.filter(|want| **want != came.digest) {
-            return Err(UnpackError::Digest { want: *want, got: came.digest });
+        let got = came.digest.ok_or_else(strange)?;
+        if let Some(want) = expect.filter(|want| **want != got) {
+            return Err(UnpackError::Digest { want: *want, got });
         }
         draft.check()?;
-        let blob = Some(BlobInfo { digest: came.digest, size: came.bytes });
-        Ok(self.unpacked(draft, &facts, told, facts.plain.unwrap_or(came.digest), blob))
+        let blob = Some(BlobInfo { digest: got, size: came.bytes });
+        Ok(self.unpacked(draft, &facts, told, facts.plain.unwrap_or(got), blob))
     }
 
     /// Puts together what is known of a layer that others unpacked.

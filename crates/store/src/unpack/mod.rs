@@ -100,8 +100,8 @@ pub(crate) enum Place<'a> {
 /// What was pumped.
 pub(crate) struct Pumped {
     pub(crate) bytes: u64,
-    /// Of all bytes that came, if all came.
-    pub(crate) digest: Digest,
+    /// Of all bytes that came, if all came and the job wants it.
+    pub(crate) digest: Option<Digest>,
     end: PumpEnd,
 }
 
@@ -172,7 +172,8 @@ impl Unpacker {
                     (session, writer)
                 }
             };
-            let pump = scope.spawn(move || pump(source, writer));
+            let hash = job.wants_digest().then(Sha256::new);
+            let pump = scope.spawn(move || pump(source, writer, hash));
             let said = talk(&mut session);
             let ended = match &said {
                 Ok(_) => session.end().map_err(broken),
@@ -353,16 +354,18 @@ const PUMP_BYTES: usize = 256 << 10;
 /// pipe(7): what a pipe may be without privileges.
 const PIPE_BYTES: usize = 1 << 20;
 
-fn pump(mut source: impl Read, pipe: OwnedFd) -> Pumped {
+fn pump(mut source: impl Read, pipe: OwnedFd, mut hash: Option<Sha256>) -> Pumped {
     // A smaller one only takes more turns.
     let _ = rustix::pipe::fcntl_setpipe_size(&pipe, PIPE_BYTES);
-    let (mut pipe, mut hash, mut bytes) = (File::from(pipe), Sha256::new(), 0);
+    let (mut pipe, mut bytes) = (File::from(pipe), 0);
     let mut buffer = vec![0; PUMP_BYTES];
     let end = loop {
         match source.read(&mut buffer) {
             Ok(0) => break PumpEnd::All,
             Ok(got) => {
-                hash.update(&buffer[..got]);
+                if let Some(hash) = &mut hash {
+                    hash.update(&buffer[..got]);
+                }
                 bytes += got as u64;
                 if pipe.write_all(&buffer[..got]).is_err() {
                     break PumpEnd::Unread;
@@ -372,7 +375,8 @@ fn pump(mut source: impl Read, pipe: OwnedFd) -> Pumped {
             Err(error) => break PumpEnd::Failed(error),
         }
     };
-    Pumped { bytes, digest: Digest::from_raw(hash.finalize().into()), end }
+    let digest = hash.map(|hash| Digest::from_raw(hash.finalize().into()));
+    Pumped { bytes, digest, end }
 }
 
 /// The daemon's end of a talk about one archive.

@@ -55,6 +55,14 @@ impl Job {
         }
     }
 
+    /// Whether what comes has a digest that counts.
+    pub(super) fn wants_digest(&self) -> bool {
+        match self {
+            Job::Layer { .. } => true,
+            Job::Extract(_) | Job::List { .. } | Job::Load { .. } | Job::Entries { .. } => false,
+        }
+    }
+
     /// Whether overlayfs' own mark on directories may be set.
     pub(super) fn makes_layers(&self) -> bool {
         match self {
