@@ -96,7 +96,9 @@ impl Error {
 impl From<runs::Error> for Error {
     fn from(error: runs::Error) -> Self {
         let kind = match &error {
-            runs::Error::Silent | runs::Error::Launcher { .. } => Kind::Unavailable,
+            runs::Error::Silent | runs::Error::NotAccepted | runs::Error::Launcher { .. } => {
+                Kind::Unavailable
+            }
             runs::Error::NotRunning => Kind::Conflict,
             runs::Error::Descriptors(..) => Kind::Invalid,
             runs::Error::Ended

@@ -142,8 +142,8 @@ impl Launchers {
         ready(self.fork()?).ok_or(LauncherError::Late)
     }
 
-    /// Ends launchers that hang.
-    fn give_up(&self) {
+    /// Ends all launchers that wait, and their parent: one of them hangs.
+    pub fn give_up(&self) {
         lock(&self.idle).clear();
         if let Some(parent) = lock(&self.parent).take() {
             parent.end();

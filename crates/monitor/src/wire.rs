@@ -211,6 +211,8 @@ pub struct ExecRequest {
 pub enum Event {
     /// A launcher is there. Descriptor: its own pidfd.
     Ready,
+    /// A launcher has what it is to start, and begins.
+    Accepted,
     /// The container runs. Pid in the host's eyes. Descriptor: its pidfd.
     Started {
         pid: i32,

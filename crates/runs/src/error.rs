@@ -12,6 +12,9 @@ pub enum Error {
     /// It let a deadline pass, and is left alone until it says something again.
     #[error("the container's monitor does not answer")]
     Silent,
+    /// A launcher has not even begun.
+    #[error("a launcher does not answer")]
+    NotAccepted,
     #[error("the container's monitor ended meanwhile")]
     Ended,
     #[error("the container is not running")]

@@ -73,7 +73,6 @@ impl Run {
         }
         let main = self.process().ok_or(Error::NotRunning)?;
         let container = main.pidfd().ok_or(Error::NotRunning)?;
-        let launcher = launcher(launchers).await?;
         let filter = plan.filter.as_ref().map(Filter::file).transpose()?;
         let (status, theirs) = rustix::net::socketpair(
             rustix::net::AddressFamily::UNIX,
@@ -104,12 +103,7 @@ impl Run {
             seccomp: filter.is_some(),
             stdin: plan.stdin && !plan.process.terminal && !pipes.ours.is_empty(),
         }));
-        let (link, _notices) = Link::start(launcher.connection, launcher.pidfd)?;
-        let reply = link.request(&request, &fds).await;
-        // One that has started nothing waits for that; one that has, has closed its end.
-        link.hang_up();
-        refill(launchers);
-        let (event, mut handed) = reply?;
+        let (event, mut handed) = enter(launchers, &request, &fds).await?;
         match event {
             Event::ExecStarted { exec, pid } => {
                 let terminal = if plan.process.terminal { handed.pop() } else { None };
@@ -155,6 +149,35 @@ impl Run {
                 // Nobody would read its output or learn of its end.
                 let _gone = sys::process::signal_process(&pidfd, crate::run::SIGKILL);
                 Err(error)
+            }
+        }
+    }
+}
+
+/// Has a launcher start a process. One that hangs before it begins is replaced, once.
+async fn enter(
+    launchers: &Arc<Launchers>,
+    request: &Request,
+    fds: &[BorrowedFd<'_>],
+) -> Result<(Event, Vec<OwnedFd>)> {
+    let mut again = true;
+    loop {
+        let launcher = launcher(launchers).await?;
+        let pidfd = launcher.pidfd.try_clone().map_err(|source| Error::Watch { source })?;
+        let (link, _notices) = Link::start(launcher.connection, launcher.pidfd)?;
+        let reply = link.request(request, fds).await;
+        // One that has started nothing waits for that; one that has, has closed its end.
+        link.hang_up();
+        match reply {
+            Err(Error::NotAccepted) if std::mem::take(&mut again) => {
+                tracing::warn!("a launcher that does not answer is replaced");
+                // One that has ended needs no signal.
+                let _gone = sys::process::signal_process(&pidfd, crate::run::SIGKILL);
+                launchers.give_up();
+            }
+            reply => {
+                refill(launchers);
+                return reply;
             }
         }
     }

@@ -65,6 +65,8 @@ pub(crate) struct Link {
     processes: Mutex<Processes>,
     /// It let a request pass its deadline and has said nothing since.
     silent: watch::Sender<bool>,
+    /// A launcher has begun what was requested.
+    accepted: watch::Sender<bool>,
     /// The connection is over.
     over: watch::Sender<bool>,
     /// Wakes the listener when a part of a request is left to be sent.
@@ -123,6 +125,7 @@ impl Link {
             replies: Mutex::default(),
             processes: Mutex::default(),
             silent: watch::Sender::new(false),
+            accepted: watch::Sender::new(false),
             over: watch::Sender::new(false),
             behind: Notify::new(),
             peer,
@@ -159,6 +162,9 @@ impl Link {
             }
         }
         let (seq, reply) = self.send(request, fds)?;
+        if matches!(request, Request::Launch(_) | Request::Enter(_)) {
+            self.await_acceptance().await?;
+        }
         match tokio::time::timeout(patience(request), reply).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(_)) => Err(Error::Ended),
@@ -166,6 +172,22 @@ impl Link {
                 self.give_up(seq);
                 Err(Error::Silent)
             }
+        }
+    }
+
+    /// Waits until the launcher has begun; what comes then may take long.
+    async fn await_acceptance(&self) -> Result<()> {
+        let (mut accepted, mut over) = (self.accepted.subscribe(), self.over.subscribe());
+        let begun = async {
+            tokio::select! {
+                _ = accepted.wait_for(|accepted| *accepted) => true,
+                // One that ended has said all that it will say, acceptance included.
+                _ = over.wait_for(|over| *over) => *self.accepted.borrow(),
+            }
+        };
+        match tokio::time::timeout(STATE_MAX, begun).await {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(Error::NotAccepted),
         }
     }
 
@@ -237,6 +259,7 @@ impl Link {
             Event::Failed { message } => Err(Error::Refused(message)),
             Event::Done => Ok(()),
             other @ (Event::Ready
+            | Event::Accepted
             | Event::Started { .. }
             | Event::StartFailed { .. }
             | Event::Exited(_)
@@ -356,6 +379,10 @@ impl Link {
             return None;
         }
         match event {
+            Event::Accepted => {
+                self.accepted.send_replace(true);
+                None
+            }
             Event::Exited(record) => Some(Notice::Exited(record)),
             Event::Oom => Some(Notice::Oom),
             Event::ExecExited { exec, exit_code } => {

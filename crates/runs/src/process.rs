@@ -57,6 +57,16 @@ impl Process {
         sys::process::signal_process(pidfd, signal)
     }
 
+    /// What a file of its directory in /proc says.
+    ///
+    /// # Errors
+    /// `ESRCH` once it has ended.
+    pub fn read(&self, file: &str) -> io::Result<String> {
+        let text = std::fs::read_to_string(format!("/proc/{}/{file}", self.pid))?;
+        self.signal(0)?;
+        Ok(text)
+    }
+
     /// # Errors
     /// `ESRCH` once it has ended.
     pub fn namespace(&self, kind: Namespace) -> io::Result<OwnedFd> {

@@ -20,6 +20,8 @@ use crate::{Error, Launchers, Process, ProxyPort, Refusal, Result, Run, Workload
 pub(crate) const FDS_MAX: usize = 200;
 /// Clients that come with the start; further ones are handed over as soon as it has succeeded.
 const CLIENTS_MAX: usize = 128;
+/// Launchers that are tried one after the other, if they hang before they begin.
+const LAUNCHERS_TRIED: usize = 3;
 
 /// A run that just began.
 #[derive(Debug)]
@@ -88,32 +90,56 @@ pub async fn start(
     clients: Vec<Client>,
     abandoned: &Notify,
 ) -> Result<std::result::Result<Started, Refusal>> {
-    let launcher = launcher(launchers).await?;
-    let pidfd = launcher.pidfd.try_clone().map_err(|source| Error::Watch { source })?;
-    let (link, notices) = Link::start(launcher.connection, launcher.pidfd)?;
-    let outcome = tokio::select! {
-        outcome = launch(&link, &workload, clients) => outcome,
-        () = abandoned.notified() => Err(Error::Abandoned),
-    };
-    refill(launchers);
-    match outcome {
-        Ok(Ok((run, pid, at, left))) => Ok(Ok(Started { run, notices, pid, at, left })),
-        failed => {
-            // A launcher that has not started anything has nothing to lose.
-            let _gone = sys::process::signal_process(&pidfd, crate::run::SIGKILL);
-            failed.map(|refused| {
-                refused.map(|(run, pid, at, left)| Started { run, notices, pid, at, left })
-            })
+    let mut clients = clients;
+    for _ in 0..LAUNCHERS_TRIED {
+        let launcher = launcher(launchers).await?;
+        let pidfd = launcher.pidfd.try_clone().map_err(|source| Error::Watch { source })?;
+        let (link, notices) = Link::start(launcher.connection, launcher.pidfd)?;
+        let outcome = tokio::select! {
+            outcome = launch(&link, &workload, &mut clients) => outcome,
+            () = abandoned.notified() => Err(Error::Abandoned),
+        };
+        let outcome = match outcome {
+            Ok(Ok((run, pid, at))) => {
+                refill(launchers);
+                return Ok(Ok(Started { run, notices, pid, at, left: clients }));
+            }
+            Ok(Err(refusal)) => Ok(Err(refusal)),
+            Err(error) => Err(error),
+        };
+        // A launcher that has not started anything has nothing to lose.
+        let _gone = sys::process::signal_process(&pidfd, crate::run::SIGKILL);
+        match outcome {
+            Err(Error::NotAccepted) => start_over(launchers, &workload),
+            outcome => {
+                refill(launchers);
+                return outcome;
+            }
         }
+    }
+    Err(Error::NotAccepted)
+}
+
+/// Those that wait beside one that hangs are given up with it. Should it have begun in the very moment
+/// when it was killed, nothing of that may stay.
+fn start_over(launchers: &Launchers, workload: &Workload) {
+    tracing::warn!("a launcher that does not answer is replaced");
+    launchers.give_up();
+    let group = sys::cgroup::Cgroup::find(&workload.cgroup);
+    if group.directories().iter().any(|directory| directory.is_dir())
+        && let Err(error) = group.kill().and_then(|()| group.remove())
+    {
+        tracing::warn!(error = crate::chain(&error), "control group left behind");
     }
 }
 
-type Begun = (Arc<Run>, i32, Timestamp, Vec<Client>);
+type Begun = (Arc<Run>, i32, Timestamp);
 
+/// Clients that did not come with the start are left in `clients`.
 async fn launch(
     link: &Arc<Link>,
     workload: &Workload,
-    mut clients: Vec<Client>,
+    clients: &mut Vec<Client>,
 ) -> Result<std::result::Result<Begun, Refusal>> {
     publish(link, &workload.ports).await?;
     let netns = match &workload.namespaces.network {
@@ -132,8 +158,8 @@ async fn launch(
     let Some(room) = FDS_MAX.checked_sub(fds.len()) else {
         return Err(Error::Descriptors(places.len(), FDS_MAX - 2));
     };
-    let left = clients.split_off(clients.len().min(CLIENTS_MAX).min(room));
-    fds.extend(clients.iter().map(|client| client.socket.as_fd()));
+    let coming = clients.len().min(CLIENTS_MAX).min(room);
+    fds.extend(clients[..coming].iter().map(|client| client.socket.as_fd()));
     let request = Request::Launch(Box::new(Launch {
         bundle: workload.supervision.directory.clone(),
         settings: document::settings(workload),
@@ -141,14 +167,16 @@ async fn launch(
         netns: netns.is_some(),
         seccomp: filter.is_some(),
         places,
-        attach: clients.iter().map(|client| client.options.clone()).collect(),
+        attach: clients[..coming].iter().map(|client| client.options.clone()).collect(),
     }));
     let (event, mut handed) = link.request(&request, &fds).await?;
+    drop(fds);
+    clients.drain(..coming);
     match event {
         Event::Started { pid, started_at } => {
             let pidfd = handed.pop().ok_or(Error::NotRunning)?;
             link.keep_main(Process::new(pid, Some(pidfd)));
-            Ok(Ok((Arc::new(Run::new(workload.id, Arc::clone(link))), pid, started_at, left)))
+            Ok(Ok((Arc::new(Run::new(workload.id, Arc::clone(link))), pid, started_at)))
         }
         Event::StartFailed { exit_code, message } => Ok(Err(Refusal { exit_code, message })),
         other => Err(Error::Unexpected(format!("{other:?}"))),

@@ -246,7 +246,7 @@ fn copies_do_not_follow_links_that_are_swapped(suite: &Suite) -> Outcome {
 fn limits_hold_for_execs_too(suite: &Suite) -> Outcome {
     let run = ["run", "-d", "--ulimit", "nofile=100:200", "busybox", "sleep", "60"];
     let id = suite.tug(run).ok();
-    let show = "grep -E '^(Cap|NoNewPrivs|Seccomp|Sig)' /proc/PID/status; grep -E 'open files|processes' /proc/PID/limits";
+    let show = "grep -E '^(Cap|NoNewPrivs|Seccomp|Sig[BIC])' /proc/PID/status; grep -E 'open files|processes' /proc/PID/limits";
     let [first, later] = ["1", "self"]
         .map(|pid| suite.tug(["exec", &id, "sh", "-c", &show.replace("PID", pid)]).ok());
     assert_eq!(first, later);

@@ -12,6 +12,7 @@ mod cli_arguments;
 mod cli_surface;
 mod cli_templates;
 mod contexts;
+mod core;
 mod daemon;
 mod faults;
 mod guard;
@@ -79,6 +80,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         outputs::CASES,
         images_travel::CASES,
         contexts::CASES,
+        core::CASES,
         login::CASES,
         manifests::CASES,
         registry_auth::CASES,

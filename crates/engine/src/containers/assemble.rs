@@ -94,8 +94,13 @@ impl Own {
     /// # Errors
     /// When the kernel refuses the mount.
     pub(super) fn find(engine: &Inner, view: &View) -> Result<Own> {
-        if let Some(run) = view.phase.run() {
-            match running(run.pid, &view.record) {
+        if let Some(run) = view.supervised.as_ref().filter(|_| view.phase.run().is_some()) {
+            let namespace = run.namespace(runs::process::Namespace::Mount);
+            let namespace = namespace.map_err(|error| match error {
+                runs::Error::Process { source } => source,
+                _ => Errno::SRCH.into(),
+            });
+            match namespace.and_then(|namespace| running(namespace, &view.record)) {
                 Ok(own) => return Ok(own),
                 // It ended this instant.
                 Err(error)
@@ -116,11 +121,9 @@ impl Own {
     }
 }
 
-/// Takes a process's root and its tmpfs mounts out of its mount namespace. No path of the container's
+/// Takes a run's root and its tmpfs mounts out of its mount namespace. No path of the container's
 /// is resolved on the way but with its root as `/`, and none through the links of its /proc.
-fn running(pid: i32, record: &Record) -> io::Result<Own> {
-    let namespace = OFlags::RDONLY | OFlags::CLOEXEC;
-    let namespace = rustix::fs::open(format!("/proc/{pid}/ns/mnt"), namespace, Mode::empty())?;
+fn running(namespace: OwnedFd, record: &Record) -> io::Result<Own> {
     let tmpfs = record.mounts.iter().filter(|mount| mount.kind == MountKind::Tmpfs);
     let tmpfs: Vec<PathBuf> = tmpfs.map(|mount| PathBuf::from(&mount.destination)).collect();
     let take = move || -> io::Result<Own> {

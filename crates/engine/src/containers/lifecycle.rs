@@ -12,13 +12,14 @@ use super::signals;
 use super::spec::RestartPolicy;
 use super::step::{By, Input, Phase, Refusal, Stopping};
 use super::task::{Change, Denied, Message, Until, View};
+use super::turns::in_turn;
 use super::views::{
     Grace, Outcome, Pruned, RemoveOptions, StopOptions, UpdateRequest, WaitCondition, WaitResult,
 };
 use super::world::{self, blocking};
 use crate::error::{Error, Kind, Result, chain};
 use crate::filters::Filters;
-use crate::{Engine, words};
+use crate::{Engine, Inner, words};
 
 const GRACE_DEFAULT: Duration = Duration::from_secs(10);
 
@@ -96,6 +97,78 @@ pub(crate) async fn change(container: &Container, change: Change) -> Result<()> 
     let gone = || words::no_such_container(&container.id.to_string());
     container.inbox.send(Message::Change { change, reply }).map_err(|_| gone())?;
     answer.await.unwrap_or_else(|_| Err(gone()))
+}
+
+async fn rename(engine: &Arc<Inner>, container: &Container, view: &View, name: &str) -> Result<()> {
+    let old = view.record.name.clone();
+    if old == name.strip_prefix('/').unwrap_or(name) {
+        return Err(Error::invalid("Renaming a container with the same name as its current name"));
+    }
+    let new = engine.containers.reserve(Some(name), &container.id)?;
+    let reserved = new.clone();
+    let outcome = change(
+        container,
+        Box::new(move |record, _| {
+            record.name = reserved;
+            Ok(())
+        }),
+    )
+    .await;
+    if let Err(error) = outcome {
+        engine.containers.free(&new, &container.id);
+        return Err(error);
+    }
+    engine.containers.free(&old, &container.id);
+    let (networks, id) = (engine.networks.clone(), container.id);
+    blocking(move || networks.rename(&id, &new)).await;
+    let more = [("oldName", format!("/{old}"))];
+    world::tell(engine, &container.now().record, "rename", &more);
+    Ok(())
+}
+
+async fn update(
+    engine: &Arc<Inner>,
+    container: &Container,
+    view: &View,
+    request: UpdateRequest,
+) -> Result<()> {
+    if matches!(view.phase, Phase::Removing { .. } | Phase::Dead { .. } | Phase::Gone) {
+        return Err(words::update_removing(container.id));
+    }
+    if view.record.spec.host.auto_remove
+        && request.restart.is_some_and(|policy| policy != RestartPolicy::No)
+    {
+        return Err(words::cannot_update(container.id, words::update_auto_remove()));
+    }
+    let mut spec = view.record.spec.clone();
+    super::update::overlay(&mut spec.host.resources, &request.resources)
+        .map_err(|error| words::cannot_update(container.id, error))?;
+    if let Some(restart) = request.restart {
+        spec.host.restart = restart;
+    }
+    if view.phase.run().is_some() {
+        limits::check_shares(&request.resources, engine.host.cgroup_v2)
+            .map_err(|error| words::cannot_update(container.id, error))?;
+        let limits = crate::workloads::limits::lower(&spec.host.resources, &Default::default())?;
+        let limits = runs::document::resources(&limits);
+        let group = world::cgroup(engine, &view.record);
+        blocking(move || runtime::resources::apply(&group, &limits)).await.map_err(|source| {
+            let error = Error::caused(Kind::Internal, source);
+            words::cannot_update(container.id, error)
+        })?;
+    }
+    let host = spec.host;
+    change(
+        container,
+        Box::new(move |record, _| {
+            record.spec.host.resources = host.resources;
+            record.spec.host.restart = host.restart;
+            Ok(())
+        }),
+    )
+    .await?;
+    world::tell(engine, &container.now().record, "update", &[]);
+    Ok(())
 }
 
 /// Docker's words for an input that led to nothing.
@@ -302,37 +375,11 @@ impl Engine {
         if name.is_empty() || asked.is_empty() {
             return Err(Error::invalid("Neither old nor new names may be empty"));
         }
-        let container = self.container(asked)?;
-        let old = container.now().record.name.clone();
-        if old == name.strip_prefix('/').unwrap_or(name) {
-            return Err(Error::invalid(
-                "Renaming a container with the same name as its current name",
-            ));
-        }
-        let new = self.inner.containers.reserve(Some(name), &container.id)?;
-        let wanted = new.clone();
-        let outcome = change(
-            &container,
-            Box::new(move |record, _| {
-                record.name = wanted;
-                Ok(())
-            }),
-        )
-        .await;
-        if let Err(error) = outcome {
-            self.inner.containers.free(&new, &container.id);
-            return Err(error);
-        }
-        self.inner.containers.free(&old, &container.id);
-        let (networks, id) = (self.inner.networks.clone(), container.id);
-        blocking(move || networks.rename(&id, &new)).await;
-        world::tell(
-            &self.inner,
-            &container.now().record,
-            "rename",
-            &[("oldName", format!("/{old}"))],
-        );
-        Ok(())
+        let (inner, name) = (Arc::clone(&self.inner), name.to_owned());
+        in_turn(self.container(asked)?, move |container, view| async move {
+            rename(&inner, &container, &view, &name).await
+        })
+        .await
     }
 
     /// Changes limits and restart policy; returns warnings.
@@ -346,47 +393,11 @@ impl Engine {
     ) -> Result<Vec<String>> {
         let kernel = crate::system::limit_support();
         let warnings = limits::verify(&mut request.resources, &kernel, Purpose::Update)?;
-        let container = self.container(asked)?;
-        let view = container.now();
-        if matches!(view.phase, Phase::Removing { .. } | Phase::Dead { .. } | Phase::Gone) {
-            return Err(words::update_removing(container.id));
-        }
-        if view.record.spec.host.auto_remove
-            && request.restart.is_some_and(|policy| policy != RestartPolicy::No)
-        {
-            return Err(words::cannot_update(container.id, words::update_auto_remove()));
-        }
-        let mut spec = view.record.spec.clone();
-        super::update::overlay(&mut spec.host.resources, &request.resources)
-            .map_err(|error| words::cannot_update(container.id, error))?;
-        if let Some(restart) = request.restart {
-            spec.host.restart = restart;
-        }
-        if view.phase.run().is_some() {
-            limits::check_shares(&request.resources, self.inner.host.cgroup_v2)
-                .map_err(|error| words::cannot_update(container.id, error))?;
-            let limits =
-                crate::workloads::limits::lower(&spec.host.resources, &Default::default())?;
-            let limits = runs::document::resources(&limits);
-            let group = world::cgroup(&self.inner, &view.record);
-            blocking(move || runtime::resources::apply(&group, &limits)).await.map_err(
-                |source| {
-                    let error = Error::caused(Kind::Internal, source);
-                    words::cannot_update(container.id, error)
-                },
-            )?;
-        }
-        let host = spec.host;
-        change(
-            &container,
-            Box::new(move |record, _| {
-                record.spec.host.resources = host.resources;
-                record.spec.host.restart = host.restart;
-                Ok(())
-            }),
-        )
+        let inner = Arc::clone(&self.inner);
+        in_turn(self.container(asked)?, move |container, view| async move {
+            update(&inner, &container, &view, request).await
+        })
         .await?;
-        world::tell(&self.inner, &container.now().record, "update", &[]);
         Ok(warnings)
     }
 

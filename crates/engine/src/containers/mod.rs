@@ -50,6 +50,7 @@ pub(crate) mod start;
 pub mod step;
 pub(crate) mod task;
 mod top;
+pub(crate) mod turns;
 mod update;
 pub mod validate;
 pub mod views;

@@ -112,6 +112,13 @@ pub(crate) struct Found {
     monitor: Asked,
 }
 
+impl Found {
+    /// The life as it is recorded, the run if there is one, and what is to be done.
+    pub(crate) fn into_parts(self) -> (Life, Option<Adopted>, Vec<Input>) {
+        (self.life, self.adopted, self.inputs)
+    }
+}
+
 /// What became of the question to a monitor.
 #[derive(Debug)]
 enum Asked {
@@ -156,7 +163,7 @@ pub(crate) async fn look(engine: &Arc<Inner>) -> Result<Vec<Found>> {
     Ok(found)
 }
 
-async fn observe(engine: &Arc<Inner>, record: Record, life: Life) -> Found {
+pub(crate) async fn observe(engine: &Arc<Inner>, record: Record, life: Life) -> Found {
     let run_dir = engine.config.run_dir(&record.id);
     let mut found =
         Found { record, life, inputs: Vec::new(), adopted: None, monitor: Asked::Nobody };

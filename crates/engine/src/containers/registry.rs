@@ -25,6 +25,8 @@ pub(crate) struct Container {
     pub view: watch::Receiver<Arc<View>>,
     pub execs: Execs,
     pub arrivals: Arrivals,
+    /// Held by whoever changes the record and what goes with it: see [`super::turns`].
+    pub turn: tokio::sync::Mutex<()>,
 }
 
 /// Attaches that were accepted and whose connections are still on their way. A client sends `start`

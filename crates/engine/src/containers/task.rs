@@ -30,6 +30,7 @@ use crate::events::EventType;
 use crate::networks::{Attachment, NetworkRecord};
 
 mod answers;
+mod survival;
 
 /// How long a monitor that did not answer to a KILL may take to tell of an end that was brought
 /// about past it.
@@ -192,6 +193,7 @@ pub(crate) fn launch(
         view: windows,
         execs: super::execs::Execs::default(),
         arrivals: super::registry::Arrivals::default(),
+        turn: tokio::sync::Mutex::default(),
     });
     engine.containers.insert(Arc::clone(&container));
     let task = Task {
@@ -232,13 +234,22 @@ impl Task {
             self.watch_health(run.started_at.into());
             self.publish();
         }
-        for input in inputs {
-            self.feed(input).await;
-        }
+        let mut inputs = inputs;
         while self.phase != Phase::Gone {
-            match self.hear().await {
-                Heard::Message(message) => self.handle(message).await,
-                Heard::Notice(notice) => self.noticed(notice).await,
+            let due = std::mem::take(&mut inputs);
+            let turn = async {
+                for input in due {
+                    self.feed(input).await;
+                }
+                if self.phase != Phase::Gone {
+                    match self.hear().await {
+                        Heard::Message(message) => self.handle(message).await,
+                        Heard::Notice(notice) => self.noticed(notice).await,
+                    }
+                }
+            };
+            if let Err(panic) = survival::caught(turn).await {
+                inputs = self.recover(&panic).await;
             }
         }
         for waiting in self.waiting.drain(..) {

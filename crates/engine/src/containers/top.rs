@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::step::Phase;
+use super::task::View;
 use super::views::{BlockIoStat, CpuStats, InterfaceStats, MemoryStats, PidsStats, Stats, Top};
 use super::{cgroups, events};
 use crate::blocking::blocking;
@@ -96,7 +97,9 @@ impl Engine {
             cgroup_version: if self.inner.host.cgroup_v2 { 2 } else { 1 },
             ..Stats::default()
         };
-        let Some(pid) = view.phase.run().map(|run| run.pid) else { return Ok(stats) };
+        if view.phase.run().is_none() {
+            return Ok(stats);
+        }
         let engine = Arc::clone(&self.inner);
         Ok(blocking(move || {
             let group = cgroups::cgroup(&engine, &view.record);
@@ -105,7 +108,7 @@ impl Engine {
             if let Ok(found) = group.stats() {
                 fill(&mut stats, &found);
             }
-            stats.networks = interfaces(pid);
+            stats.networks = interfaces(&view);
             stats
         })
         .await)
@@ -160,8 +163,9 @@ fn meminfo(key: &str) -> u64 {
 }
 
 /// The counters of the network namespace that a process is in: /proc/PID/net/dev, proc(5).
-fn interfaces(pid: i32) -> BTreeMap<String, InterfaceStats> {
-    let text = fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap_or_default();
+fn interfaces(view: &View) -> BTreeMap<String, InterfaceStats> {
+    let process = view.supervised.as_ref().and_then(|run| run.process());
+    let text = process.and_then(|process| process.read("net/dev").ok()).unwrap_or_default();
     let mut found = BTreeMap::new();
     for line in text.lines() {
         let Some((name, rest)) = line.split_once(':') else { continue };

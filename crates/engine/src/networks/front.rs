@@ -5,20 +5,22 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::{Attachment, Connected, Container, CreatedNetwork, NetworkInfo, NetworkRequest, words};
-use crate::Engine;
 use crate::containers::lifecycle::change;
 use crate::containers::record::Record;
 use crate::containers::resolv;
 use crate::containers::spec::EndpointSpec;
 use crate::containers::step::Phase;
 use crate::containers::task::View;
+use crate::containers::turns::in_turn;
 use crate::containers::world::{blocking, files_in, proxied};
 use crate::error::{Error, Kind, Result};
 use crate::filters::Filters;
+use crate::{Engine, containers};
 
 impl Engine {
     /// # Errors
@@ -70,28 +72,41 @@ impl Engine {
         asked: &str,
         wish: EndpointSpec,
     ) -> Result<()> {
-        let container = self.container(asked)?;
-        let view = container.now();
-        check_stays(&view)?;
+        let (engine, network) = (self.clone(), network.to_owned());
+        in_turn(self.container(asked)?, move |container, view| async move {
+            engine.connect(&container, &view, &network, wish).await
+        })
+        .await
+    }
+
+    async fn connect(
+        &self,
+        container: &containers::Container,
+        view: &View,
+        network: &str,
+        wish: EndpointSpec,
+    ) -> Result<()> {
+        check_stays(view)?;
         let info = self.inspect_network(network).await?;
-        let live = view.phase.run().and_then(|run| u32::try_from(run.pid).ok());
+        let netns = netns(view)?;
+        let live = netns.is_some();
         let networks = self.inner.networks.clone();
         let (id, wanted, record) = (info.id.to_string(), wish.clone(), Arc::clone(&view.record));
         let connected = blocking(move || {
             let (spec, hostname) = (&record.spec, &record.hostname);
             let one = Container { id: record.id, name: &record.name, spec, hostname };
-            networks.connect(&id, &one, &wanted, live)
+            networks.connect(&id, &one, &wanted, netns.as_ref().map(AsFd::as_fd))
         })
         .await?;
         // A stopped one that is on the network stays as it is.
         let Some(Connected { mut attachment, hosts_lines, resolv_conf }) = connected else {
             return Ok(());
         };
-        if live.is_some() {
-            match self.move_ports(&view, attachment).await {
+        if live {
+            match self.move_ports(view, attachment).await {
                 Ok(moved) => attachment = moved,
                 Err(error) => {
-                    self.leave(&view, &info.name).await;
+                    self.leave(view, &info.name).await;
                     return Err(error);
                 }
             }
@@ -99,13 +114,13 @@ impl Engine {
         let name = info.name.clone();
         let keep = move |record: &mut Record, now: &mut Option<Attachment>| {
             record.spec.endpoints.insert(name, wish);
-            if live.is_some() && now.is_some() {
+            if live && now.is_some() {
                 *now = Some(attachment);
             }
             Ok(())
         };
-        change(&container, Box::new(keep)).await?;
-        if live.is_none() {
+        change(container, Box::new(keep)).await?;
+        if !live {
             return Ok(());
         }
         let files = files_in(&self.inner.config.container_dir(&container.id));
@@ -142,10 +157,23 @@ impl Engine {
             }
             (Err(error), Force::No) => return Err(error),
         };
-        let view = container.now();
-        let live = view.phase.run().and_then(|run| u32::try_from(run.pid).ok());
-        let Some(pid) = live.filter(|_| info.is_ok() || force == Force::No) else {
-            check_stays(&view)?;
+        let (engine, network) = (self.clone(), network.to_owned());
+        in_turn(container, move |container, view| async move {
+            engine.disconnect(&container, &view, (&network, info), force).await
+        })
+        .await
+    }
+
+    async fn disconnect(
+        &self,
+        container: &containers::Container,
+        view: &View,
+        (network, info): (&str, Result<NetworkInfo>),
+        force: Force,
+    ) -> Result<()> {
+        let live = netns(view)?;
+        let Some(netns) = live.filter(|_| info.is_ok() || force == Force::No) else {
+            check_stays(view)?;
             let name = info.map_or_else(|_| network.to_owned(), |info| info.name);
             if !view.record.spec.endpoints.contains_key(&name) {
                 return Err(words::stopped_not_connected(&container.id, &name));
@@ -154,15 +182,15 @@ impl Engine {
                 record.spec.endpoints.remove(&name);
                 Ok(())
             };
-            return change(&container, Box::new(forget)).await;
+            return change(container, Box::new(forget)).await;
         };
         let info = info?;
         let gone = view.attachment.iter().filter_map(|now| now.endpoints.get(&info.name));
         let gone: BTreeSet<IpAddr> = gone.flat_map(super::Endpoint::addresses).collect();
         let (networks, id, asked) =
             (self.inner.networks.clone(), container.id, info.id.to_string());
-        let attachment = blocking(move || networks.disconnect(&asked, &id, pid)).await?;
-        let (moved, outcome) = match self.move_ports(&view, attachment.clone()).await {
+        let attachment = blocking(move || networks.disconnect(&asked, &id, netns.as_fd())).await?;
+        let (moved, outcome) = match self.move_ports(view, attachment.clone()).await {
             Ok(moved) => (moved, Ok(())),
             Err(error) => (Attachment { ports: Vec::new(), ..attachment }, Err(error)),
         };
@@ -174,7 +202,7 @@ impl Engine {
             }
             Ok(())
         };
-        change(&container, Box::new(keep)).await?;
+        change(container, Box::new(keep)).await?;
         let files = files_in(&self.inner.config.container_dir(&container.id));
         blocking(move || drop_lines(&files.hosts, &gone)).await?;
         outcome
@@ -203,13 +231,11 @@ impl Engine {
 
     /// Undoes a connect whose ports could not be published.
     async fn leave(&self, view: &View, network: &str) {
-        let Some(pid) = view.phase.run().and_then(|run| u32::try_from(run.pid).ok()) else {
-            return;
-        };
+        let Ok(Some(netns)) = netns(view) else { return };
         let (networks, name) = (self.inner.networks.clone(), network.to_owned());
         let record = Arc::clone(&view.record);
         let back = move || {
-            networks.disconnect(&name, &record.id, pid)?;
+            networks.disconnect(&name, &record.id, netns.as_fd())?;
             let (name, spec, hostname) = (record.name.as_str(), &record.spec, &record.hostname);
             networks.republish(&Container { id: record.id, name, spec, hostname })
         };
@@ -224,6 +250,16 @@ impl Engine {
             tracing::warn!(container = %id, error = %error.message, "a connect is half undone");
         }
     }
+}
+
+/// The network namespace of a container that runs. It is held, so that whatever happens to the process
+/// meanwhile, nobody else's is changed.
+fn netns(view: &View) -> Result<Option<OwnedFd>> {
+    if view.phase.run().is_none() {
+        return Ok(None);
+    }
+    let run = view.supervised.as_ref().ok_or_else(|| crate::words::not_running(view.record.id))?;
+    Ok(Some(run.netns()?))
 }
 
 /// Whether a disconnect is meant for what is not there, too.

@@ -5,7 +5,7 @@
 //! ones up before new ones are reserved ([`Networks::republish`]).
 
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use net::Mac;
 use net::firewall::Item;
@@ -38,7 +38,7 @@ impl Networks {
         asked: &str,
         container: &Container<'_>,
         wish: &EndpointSpec,
-        live: Option<u32>,
+        live: Option<BorrowedFd<'_>>,
     ) -> Result<Option<Connected>> {
         let mut state = self.lock();
         let id = state.resolve(asked)?;
@@ -61,12 +61,12 @@ impl Networks {
             check_together(mode, &others)?;
         }
         match live {
-            Some(pid) => {
+            Some(netns) => {
                 // The new wish's links count already.
                 let mut spec = container.spec.clone();
                 spec.endpoints.entry(record.name).or_insert_with(|| wish.clone());
                 let container = Container { spec: &spec, ..*container };
-                self.shared.connect(&mut state, &container, &id, wish, pid).map(Some)
+                self.shared.connect(&mut state, &container, &id, wish, netns).map(Some)
             }
             None if there => Ok(None),
             None => Ok(Some(Connected::default())),
@@ -77,7 +77,7 @@ impl Networks {
     ///
     /// # Errors
     /// When it is not on that network, or the kernel refuses.
-    pub fn disconnect(&self, asked: &str, id: &Id, pid: u32) -> Result<Attachment> {
+    pub fn disconnect(&self, asked: &str, id: &Id, netns: BorrowedFd<'_>) -> Result<Attachment> {
         let mut state = self.lock();
         let network = state.resolve(asked)?;
         if state.networks[&network].record.driver == Driver::Host {
@@ -89,7 +89,7 @@ impl Networks {
         let mut attachment = found.ok_or_else(left)?;
         let endpoint = attachment.endpoints.remove(&name).ok_or_else(left)?;
         net::announcements::stop(endpoint.endpoint_id);
-        self.shared.unplug(&mut state, &attachment, &endpoint, pid)?;
+        self.shared.unplug(&mut state, &attachment, &endpoint, netns)?;
         if let Some(network) = state.networks.get_mut(&network) {
             for address in endpoint.addresses() {
                 network.release(address, id);
@@ -157,7 +157,7 @@ impl Shared {
         container: &Container<'_>,
         id: &Id,
         wish: &EndpointSpec,
-        pid: u32,
+        netns: BorrowedFd<'_>,
     ) -> Result<Connected> {
         self.kernel(state)?;
         let record = state.networks[id].record.clone();
@@ -167,7 +167,7 @@ impl Shared {
         if attachment.endpoints.contains_key(&record.name) {
             return Err(words::already_connected(container.name, &record.name));
         }
-        let netns = netns::of_process(pid).map_err(internal)?;
+        let netns = netns.try_clone_to_owned().map_err(internal)?;
         let here = netns::current().map_err(internal)?;
         if netns::same(here.as_fd(), netns.as_fd()).map_err(internal)? {
             return Err(words::shares_namespace());
@@ -245,9 +245,9 @@ impl Shared {
         state: &mut State,
         left: &Attachment,
         gone: &Endpoint,
-        pid: u32,
+        netns: BorrowedFd<'_>,
     ) -> Result<()> {
-        let netns = netns::of_process(pid).map_err(internal)?;
+        let netns = netns.try_clone_to_owned().map_err(internal)?;
         let mut sandbox = Sandbox::open(netns).map_err(internal)?;
         sandbox.remove(&gone.interface).map_err(internal)?;
         for ipv4 in [true, false] {

@@ -1,5 +1,6 @@
 //! Whole lives of containers' networks, on a host of their own.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use net::zone::{Resolver, Zone};
@@ -201,30 +202,19 @@ fn a_running_container_is_connected_and_disconnected() {
         let spec = on("bridge");
         let id = Id::random();
         let prepared = host.start(id, "web", &spec).unwrap();
-        // A process of the container: this thread's child would do, so a sleeping thread will too.
         let netns = prepared.netns.unwrap();
-        let (tell, told) = std::sync::mpsc::channel();
-        let (done, wait) = std::sync::mpsc::channel::<()>();
-        let inside = std::thread::spawn(move || {
-            netns::within(std::os::fd::AsFd::as_fd(&netns), move || {
-                tell.send(rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned()).unwrap();
-                let _ = wait.recv();
-            })
-        });
-        let pid = told.recv().unwrap();
         let container = Container { id, name: "web", spec: &spec, hostname: "web" };
         let wish = EndpointSpec { aliases: vec!["w".to_owned()], ..EndpointSpec::default() };
         let connected =
-            host.networks.connect("side", &container, &wish, Some(pid)).unwrap().unwrap();
+            host.networks.connect("side", &container, &wish, Some(netns.as_fd())).unwrap().unwrap();
         assert_eq!(connected.attachment.endpoints["side"].interface, "eth1");
         assert_eq!(connected.hosts_lines, "172.18.0.2\tweb\n");
         assert!(connected.resolv_conf.unwrap().contains("127.0.0.11"));
-        let again = host.networks.connect("side", &container, &wish, Some(pid)).unwrap_err();
+        let again =
+            host.networks.connect("side", &container, &wish, Some(netns.as_fd())).unwrap_err();
         assert_eq!(again.message, "endpoint with name web already exists in network side");
-        let left = host.networks.disconnect("bridge", &id, pid).unwrap();
+        let left = host.networks.disconnect("bridge", &id, netns.as_fd()).unwrap();
         assert_eq!(left.endpoints.keys().collect::<Vec<_>>(), ["side"]);
-        drop(done);
-        inside.join().unwrap().unwrap();
     });
 }
 

@@ -69,6 +69,9 @@ impl Monitor<'_> {
 
     fn answer(&mut self, id: u32, request: ReceivedRequest) {
         let ReceivedRequest { seq, request, fds } = request;
+        if matches!(request, Request::Launch(_) | Request::Enter(_)) {
+            self.push(&Event::Accepted, &[]);
+        }
         let (event, handed) = match request {
             Request::Launch(launch) => self.launch(*launch, fds),
             Request::Enter(request) => self.enter(&request, fds),
