@@ -193,13 +193,16 @@ pub fn limit_bounding(keep: Set) -> io::Result<()> {
             Ok(_) => {}
             // Beyond the kernel's highest capability.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
-            // What is not there needs no right to be dropped.
-            // SAFETY: PR_CAPBSET_READ takes an integer.
-            Err(_)
-                if unsafe {
+            Err(error) => {
+                // SAFETY: PR_CAPBSET_READ takes an integer.
+                let held = unsafe {
                     libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(number), 0, 0, 0)
-                } == 0 => {}
-            Err(error) => return Err(error),
+                };
+                // What is not there needs no right to be dropped.
+                if held != 0 {
+                    return Err(error);
+                }
+            }
         }
     }
     Ok(())
