@@ -2,7 +2,8 @@
 //!
 //! | strike | how often |
 //! |---|---|
-//! | the daemon is killed and started again, at once or a little later | 55 % |
+//! | the daemon is killed and started again, at once or a little later | 50 % |
+//! | the process that forks launchers is killed, or stopped for up to 4 s | 5 % |
 //! | the daemon is asked to end (SIGTERM) and started again | 8 % |
 //! | the daemon is stopped (SIGSTOP) for up to 2 s | 7 % |
 //! | a monitor is killed | 15 % |
@@ -48,7 +49,8 @@ impl Chaos {
     pub fn strike(&mut self) {
         sleep(self.random.millis(50, 1500));
         match self.random.below(100) {
-            0..55 => self.restart("daemon killed", Signal::KILL),
+            0..50 => self.restart("daemon killed", Signal::KILL),
+            50..55 => self.hit_launchers(),
             55..63 => self.restart("daemon ended by SIGTERM", Signal::TERM),
             63..70 => {
                 self.report.strike("daemon stopped for a while");
@@ -87,6 +89,22 @@ impl Chaos {
                 if let Err(why) = self.field.start_daemon() {
                     self.report.fault(format!("and again: {why}"));
                 }
+            }
+        }
+    }
+
+    /// The process behind all later starts and execs; what waits ahead is forked already.
+    fn hit_launchers(&mut self) {
+        let daemon = self.field.daemon_pid();
+        for pid in children_of(daemon).into_iter().filter(|pid| is_fork_server(*pid)) {
+            if self.random.chance(50) {
+                self.report.strike("launchers' parent killed");
+                signal_process(pid, Signal::KILL);
+            } else {
+                self.report.strike("launchers' parent stopped for a while");
+                signal_process(pid, Signal::STOP);
+                sleep(self.random.millis(10, 4000));
+                signal_process(pid, Signal::CONT);
             }
         }
     }
@@ -137,4 +155,19 @@ impl Chaos {
         found.sort_by(|one, other| one.container.cmp(&other.container));
         found
     }
+}
+
+fn children_of(parent: u32) -> Vec<u32> {
+    let path = format!("/proc/{parent}/task");
+    let threads = fs::read_dir(path).into_iter().flatten().flatten();
+    let lists =
+        threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let all: Vec<String> = lists.collect();
+    all.iter().flat_map(|list| list.split_whitespace()).filter_map(|pid| pid.parse().ok()).collect()
+}
+
+fn is_fork_server(pid: u32) -> bool {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut words = line.split(|byte| *byte == 0).skip(1);
+    words.next() == Some(b"launcher") && words.next().is_none_or(<[u8]>::is_empty)
 }

@@ -225,6 +225,11 @@ impl Field {
     }
 
     /// Sends the daemon a signal; one that ends it is awaited.
+    /// The daemon's process; 0 while there is none.
+    pub fn daemon_pid(&self) -> u32 {
+        lock(&self.daemon).as_ref().map_or(0, std::process::Child::id)
+    }
+
     pub fn signal_daemon(&self, signal: Signal) {
         let mut slot = lock(&self.daemon);
         let Some(child) = slot.as_mut() else { return };
