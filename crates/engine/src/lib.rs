@@ -58,7 +58,7 @@ pub(crate) struct Inner {
     pub networks: networks::Networks,
     pub containers: containers::Registry,
     /// What an earlier daemon left running, until somebody asks for it.
-    pub adopted: std::sync::Mutex<Vec<std::sync::Weak<containers::Container>>>,
+    pub adopted: std::sync::Mutex<Vec<std::sync::Weak<containers::ContainerHandle>>>,
     /// Caches of `RUN --mount=type=cache` that a step has for itself.
     pub cache_locks: Arc<builds::CacheLocks>,
     /// When the build cache was last brought within its limits.

@@ -3,6 +3,7 @@
 //! It runs under a supervisor like any container. When it has ended, was cancelled or its handle was
 //! dropped, nothing of it is left but the snapshot, which is its maker's.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -21,12 +22,13 @@ use tracing::warn;
 use super::step::{self, Found, Step};
 use crate::blocking::blocking;
 use crate::containers::joined;
-use crate::containers::spec::{ContainerSpec, NetworkMode, Resources};
+use crate::containers::spec::{EndpointSpec, NetworkMode, Resources};
 use crate::containers::start::proxied;
 use crate::containers::step::StartFailure;
 use crate::containers::views::LogSource;
 use crate::disk;
 use crate::error::{Error, Kind, Result, chain};
+use crate::networks::{Member, MemberSpec};
 use crate::workloads::devices::HostDevices;
 use crate::workloads::files::{ManagedFiles, files_in};
 use crate::workloads::filters::{self, FilterRequest};
@@ -153,10 +155,10 @@ fn prepare(engine: &Inner, step: Step) -> Result<Workload> {
     let directory = engine.config.run_dir(&step.id);
     disk::make_dir(&directory)?;
     let joined = join_network(engine, &step.network)?;
-    let made = engine.networks.prepare(&networks::Container {
+    let made = engine.networks.prepare(&Member {
         id: step.id,
         name: "",
-        spec: &on_networks(&step),
+        spec: on_networks(&step, &endpoints(&step.network)),
         hostname: step.hostname(),
     })?;
     let (files, network) = match (joined, &step.network) {
@@ -204,14 +206,38 @@ fn own_network(mode: &NetworkMode, sandbox: Option<OwnedFd>) -> NetworkNamespace
     }
 }
 
-/// What networks must know of a step.
-fn on_networks(step: &Step) -> ContainerSpec {
-    let mut spec = ContainerSpec::default();
-    spec.host.network = step.network.clone();
-    spec.host.extra_hosts.clone_from(&step.options.extra_hosts);
-    spec.host.privileged = step.privileges == Privileges::All;
-    spec.settle_networks();
-    spec
+/// The one network that a step is on, with nothing asked of it.
+fn endpoints(mode: &NetworkMode) -> BTreeMap<String, EndpointSpec> {
+    match mode {
+        NetworkMode::Container(_) => BTreeMap::new(),
+        NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None | NetworkMode::Named(_) => {
+            BTreeMap::from([(mode.to_string(), EndpointSpec::default())])
+        }
+    }
+}
+
+fn on_networks<'a>(
+    step: &'a Step,
+    endpoints: &'a BTreeMap<String, EndpointSpec>,
+) -> MemberSpec<'a> {
+    const NONE: &BTreeMap<String, String> = &BTreeMap::new();
+    MemberSpec {
+        network: &step.network,
+        network_disabled: false,
+        endpoints,
+        mac_address: "",
+        domainname: "",
+        links: &[],
+        extra_hosts: &step.options.extra_hosts,
+        dns: &[],
+        dns_search: &[],
+        dns_options: &[],
+        sysctls: NONE,
+        ports: &[],
+        publish_all_ports: false,
+        exposed: const { &BTreeMap::new() },
+        privileged: step.privileges == Privileges::All,
+    }
 }
 
 /// The container whose network is joined: that network, and the files that name it, which are those of

@@ -27,9 +27,10 @@ use super::mounts::Mount;
 use super::record::Record;
 use super::spec::{MountKind, NetworkMode};
 use super::task::View;
-use super::{volume_mounts, volumes, world};
+use super::{mount_sources, volume_mounts, volumes};
 use crate::Inner;
 use crate::error::{Error, Kind, Result};
+use crate::workloads::files::files_in;
 
 /// An assembled tree.
 pub(super) struct Assembled {
@@ -218,7 +219,13 @@ fn volume(engine: &Inner, mount: &Mount, held: &mut Vec<OwnedFd>) -> Result<Sour
         }
         Some(_) | None => volume.directory().unwrap_or_else(|| volume.mountpoint.clone()),
     };
-    Ok(Source::Path(world::subpath(directory, mount, held)?, Depth::Only))
+    if mount.subpath.is_empty() {
+        return Ok(Source::Path(directory, Depth::Only));
+    }
+    let part = mount_sources::open_subpath(&directory, &mount.subpath)?;
+    let path = mount_sources::fd_path(&part);
+    held.push(part);
+    Ok(Source::Path(path, Depth::Only))
 }
 
 /// The files that the daemon keeps for a container, from its first start on.
@@ -232,7 +239,7 @@ fn managed(engine: &Inner, record: &Record) -> impl Iterator<Item = (PathBuf, So
             record.id
         }
     };
-    let files = world::files_in(&engine.config.container_dir(&dir));
+    let files = files_in(&engine.config.container_dir(&dir));
     let all = [
         ("/etc/hosts", files.hosts),
         ("/etc/hostname", files.hostname),

@@ -15,15 +15,16 @@ use tokio::sync::oneshot;
 use super::execs::ExecPhase;
 use super::lowering::process;
 use super::record::Record;
-use super::registry::{Arrival, Container};
+use super::registry::{Arrival, ContainerHandle};
 use super::step::Phase;
 use super::task::{Message, PendingAttach, View};
 use super::views::{
     AttachRequest, ClientSocket, ExecSpec, ExecStart, ExecView, LogLine, LogSource, LogsQuery,
 };
-use super::world::{self, blocking, console_size};
+use super::{cgroups, events, link_env};
+use crate::blocking::blocking;
 use crate::error::{Error, Kind, Result};
-use crate::workloads::{environment, limits};
+use crate::workloads::{environment, limits, runtimes};
 use crate::{Engine, Inner, words};
 
 /// Ctrl-P, Ctrl-Q.
@@ -34,7 +35,7 @@ pub struct Attaching {
     /// Raw bytes instead of frames.
     pub tty: bool,
     engine: Engine,
-    container: Arc<Container>,
+    container: Arc<ContainerHandle>,
     request: AttachRequest,
     detach_keys: Vec<u8>,
     /// The run that was there when it was accepted.
@@ -67,7 +68,7 @@ impl Attaching {
                 socket
             }
         };
-        world::tell(&self.engine.inner, &view.record, "attach", &[]);
+        events::publish(&self.engine.inner, &view.record, "attach", &[]);
         if !self.request.stream {
             return Ok(());
         }
@@ -203,7 +204,7 @@ pub(crate) fn end_stream(socket: &OwnedFd) {
 pub struct ExecStarting {
     pub tty: bool,
     engine: Engine,
-    container: Arc<Container>,
+    container: Arc<ContainerHandle>,
     exec: Id,
     spec: ExecSpec,
     detach_keys: Vec<u8>,
@@ -297,7 +298,7 @@ pub(crate) fn exec_plan(
 ) -> Result<runs::ExecPlan> {
     let (inner, record) = (&engine.inner, &view.record);
     let bundle = inner.config.run_dir(&record.id);
-    let runtime = world::runtime_choice(inner, &record.spec.host.runtime, &bundle)?;
+    let runtime = runtimes::choose(&inner.live(), &record.spec.host.runtime, &bundle)?;
     let filter = super::start::exec_filter(inner, &record.spec, &runtime)?;
     let user = if spec.user.is_empty() { &record.spec.config.user } else { &spec.user };
     Ok(runs::ExecPlan {
@@ -306,7 +307,7 @@ pub(crate) fn exec_plan(
         user: Some(user.clone()),
         // `--group-add` counts for every exec too: moby `daemon/exec_linux.go`.
         groups: record.spec.host.group_add.clone(),
-        cgroup: Some(world::cgroup(inner, record).path()),
+        cgroup: Some(cgroups::cgroup(inner, record).path()),
         runtime,
         filter,
         stdin: spec.attach_stdin,
@@ -325,7 +326,7 @@ pub(crate) fn exec_process(engine: &Engine, view: &View, spec: &ExecSpec) -> Res
         &record.spec.host.cap_drop,
         engine.inner.host.last_capability,
     )?;
-    let links = super::world::link_env(&engine.inner, record);
+    let links = link_env::of(&engine.inner, record);
     let mut env = process::environment(&record.spec, &record.hostname, &links);
     // moby `daemon/exec_linux.go`: its own terminal counts, not the container's.
     let is_term = |entry: &String| entry.starts_with("TERM=");
@@ -340,7 +341,7 @@ pub(crate) fn exec_process(engine: &Engine, view: &View, spec: &ExecSpec) -> Res
         .find(|path| !path.is_empty());
     Ok(Process {
         terminal: spec.tty,
-        console_size: console_size(spec.console_size),
+        console_size: process::console_size(spec.console_size),
         args: spec.argv.clone(),
         env,
         cwd: cwd.map_or("/", String::as_str).to_owned(),
@@ -414,7 +415,7 @@ impl Engine {
         let size = spec::runtime::ConsoleSize { height, width };
         run.resize(Target::Main, size).await?;
         let more = [("height", height.to_string()), ("width", width.to_string())];
-        world::tell(&self.inner, &view.record, "resize", &more);
+        events::publish(&self.inner, &view.record, "resize", &more);
         Ok(())
     }
 
@@ -507,7 +508,7 @@ impl Engine {
         Ok(view)
     }
 
-    fn find_exec(&self, asked: &str) -> Result<(Arc<Container>, Id)> {
+    fn find_exec(&self, asked: &str) -> Result<(Arc<ContainerHandle>, Id)> {
         let all = self.inner.containers.all();
         let found = all
             .into_iter()
@@ -521,7 +522,7 @@ impl Engine {
 pub(crate) fn tell_exec(engine: &Inner, record: &Record, action: &str, exec: &Id, argv: &[String]) {
     let (program, arguments) = argv.split_first().map_or(("", &[][..]), |(a, b)| (a.as_str(), b));
     let action = format!("{action}: {program} {}", arguments.join(" "));
-    world::tell(engine, record, &action, &[("execID", exec.to_string())]);
+    events::publish(engine, record, &action, &[("execID", exec.to_string())]);
 }
 
 /// Whether execs may be made now.

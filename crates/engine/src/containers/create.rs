@@ -9,7 +9,7 @@ use store::Image;
 
 use super::mounts::{self, Mount};
 use super::record::{Life, Record};
-use super::registry::Container;
+use super::registry::ContainerHandle;
 use super::spec::{
     ContainerSpec, CreateRequest, HostSpec, IpcMode, LogSpec, NetworkMode, PidMode, UtsMode,
 };
@@ -224,11 +224,11 @@ fn resolve_joined(engine: &Inner, spec: &mut ContainerSpec) -> Result<()> {
 
 /// Another container that a wish names. Its absence is a mistake in the wish: clients take
 /// `NotFound` for a missing image and pull.
-fn joined(engine: &Inner, other: &str) -> Result<Arc<Container>> {
+fn joined(engine: &Inner, other: &str) -> Result<Arc<ContainerHandle>> {
     engine.containers.resolve(other).map_err(|error| Error::invalid(error.message))
 }
 
-fn other_mounts(other: &Container) -> Vec<Mount> {
+fn other_mounts(other: &ContainerHandle) -> Vec<Mount> {
     other.now().record.mounts.clone()
 }
 

@@ -19,7 +19,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::oneshot;
 
 use super::attach::{exec_plan, tell_exec};
-use super::registry::Container;
+use super::registry::ContainerHandle;
 use super::step::{Phase, SIGKILL};
 use super::task::{Message, View};
 use super::views::{ExecSpec, HealthResult, HealthStatus, HealthView};
@@ -150,7 +150,7 @@ fn pause(status: Option<HealthStatus>, since: Duration, check: &Check) -> Durati
 /// Probes for as long as the container runs. To be aborted at its end.
 pub(crate) async fn probe_forever(
     engine: Arc<Inner>,
-    container: Arc<Container>,
+    container: Arc<ContainerHandle>,
     check: Check,
     began: SystemTime,
 ) {
@@ -178,7 +178,7 @@ pub(crate) async fn probe_forever(
 /// Runs one probe to its end or its time limit.
 async fn probe(
     engine: &Arc<Inner>,
-    container: &Container,
+    container: &ContainerHandle,
     view: &View,
     run: &runs::Run,
     check: &Check,
@@ -231,7 +231,7 @@ async fn start_probe(
     run: &runs::Run,
     plan: runs::ExecPlan,
     client: OwnedFd,
-    container: &Container,
+    container: &ContainerHandle,
 ) -> Result<()> {
     let options = AttachOptions {
         stdin: false,

@@ -11,7 +11,7 @@ use super::create::{shown_paths, shown_profile};
 use super::links;
 use super::log_options;
 use super::mounts::Mount;
-use super::registry::Container;
+use super::registry::ContainerHandle;
 use super::spec::MountKind;
 use super::step::{Exit, Phase, Run, StartFailure};
 use super::task::View;
@@ -167,7 +167,7 @@ pub(super) fn network_by(view: &View, id_of: impl Fn(&str) -> Option<spec::Id>) 
 
 fn describe(
     engine: &Arc<Inner>,
-    container: &Container,
+    container: &ContainerHandle,
     view: &View,
     size: Option<Size>,
 ) -> ContainerView {

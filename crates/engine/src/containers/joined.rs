@@ -11,7 +11,7 @@ use sys::path::Root;
 use tracing::warn;
 
 use super::record::Record;
-use super::registry::Container;
+use super::registry::ContainerHandle;
 use super::spec::{IpcMode, NetworkMode, PidMode};
 use super::views::Status;
 use crate::Inner;
@@ -77,7 +77,11 @@ impl Joined {
 ///
 /// # Errors
 /// In Docker's words when it does not run.
-pub(crate) fn namespace(engine: &Inner, container: &Container, kind: Namespace) -> Result<OwnedFd> {
+pub(crate) fn namespace(
+    engine: &Inner,
+    container: &ContainerHandle,
+    kind: Namespace,
+) -> Result<OwnedFd> {
     let not_running = || words::not_running(container.id);
     let view = container.now();
     let run = view.phase.run().ok_or_else(not_running)?;
@@ -105,7 +109,7 @@ fn shares_ipc(mode: &IpcMode) -> bool {
 /// The running container whose network is joined.
 ///
 /// Source: moby 28.2 `daemon/container_operations.go`, `getNetworkedContainer`.
-fn joined_network(engine: &Inner, record: &Record, other: &str) -> Result<Arc<Container>> {
+fn joined_network(engine: &Inner, record: &Record, other: &str) -> Result<Arc<ContainerHandle>> {
     // Not `NotFound`: what is asked for is wrong, not the container that is started.
     let found = engine.containers.resolve(other).map_err(|error| {
         Error::internal(format!("joining network namespace of container: {}", error.message))
@@ -155,7 +159,7 @@ pub(crate) fn joined_hostname(engine: &Inner, record: &Record) -> Result<String>
 }
 
 /// Takes a mount of a container's `/dev/shm`.
-fn shared_memory(engine: &Inner, record: &Record, container: &Container) -> Option<OwnedFd> {
+fn shared_memory(engine: &Inner, record: &Record, container: &ContainerHandle) -> Option<OwnedFd> {
     let theirs = namespace(engine, container, Namespace::Mount).ok()?;
     let take = move || -> io::Result<OwnedFd> {
         // setns(2): only a thread that shares its directories with no other may change them.

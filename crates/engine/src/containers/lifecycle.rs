@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::limits::{self, Purpose};
-use super::registry::Container;
+use super::registry::ContainerHandle;
 use super::signals;
 use super::spec::RestartPolicy;
 use super::step::{By, Input, Phase, Refusal, Stopping};
@@ -16,7 +16,8 @@ use super::turns::in_turn;
 use super::views::{
     Grace, Outcome, Pruned, RemoveOptions, StopOptions, UpdateRequest, WaitCondition, WaitResult,
 };
-use super::world::{self, blocking};
+use super::{cgroups, events};
+use crate::blocking::blocking;
 use crate::error::{Error, Kind, Result, chain};
 use crate::filters::Filters;
 use crate::{Engine, Inner, words};
@@ -80,7 +81,7 @@ fn busy(phase: &Phase) -> bool {
 /// Puts an input into the mailbox and awaits its outcome. The transition happens even when the
 /// caller stops waiting.
 async fn submit(
-    container: &Container,
+    container: &ContainerHandle,
     input: Input,
     until: Until,
 ) -> std::result::Result<Outcome, Denied> {
@@ -92,14 +93,19 @@ async fn submit(
 }
 
 /// Changes the record through its only writer.
-pub(crate) async fn change(container: &Container, change: Change) -> Result<()> {
+pub(crate) async fn change(container: &ContainerHandle, change: Change) -> Result<()> {
     let (reply, answer) = oneshot::channel();
     let gone = || words::no_such_container(&container.id.to_string());
     container.inbox.send(Message::Change { change, reply }).map_err(|_| gone())?;
     answer.await.unwrap_or_else(|_| Err(gone()))
 }
 
-async fn rename(engine: &Arc<Inner>, container: &Container, view: &View, name: &str) -> Result<()> {
+async fn rename(
+    engine: &Arc<Inner>,
+    container: &ContainerHandle,
+    view: &View,
+    name: &str,
+) -> Result<()> {
     let old = view.record.name.clone();
     if old == name.strip_prefix('/').unwrap_or(name) {
         return Err(Error::invalid("Renaming a container with the same name as its current name"));
@@ -122,13 +128,13 @@ async fn rename(engine: &Arc<Inner>, container: &Container, view: &View, name: &
     let (networks, id) = (engine.networks.clone(), container.id);
     blocking(move || networks.rename(&id, &new)).await;
     let more = [("oldName", format!("/{old}"))];
-    world::tell(engine, &container.now().record, "rename", &more);
+    events::publish(engine, &container.now().record, "rename", &more);
     Ok(())
 }
 
 async fn update(
     engine: &Arc<Inner>,
-    container: &Container,
+    container: &ContainerHandle,
     view: &View,
     request: UpdateRequest,
 ) -> Result<()> {
@@ -151,7 +157,7 @@ async fn update(
             .map_err(|error| words::cannot_update(container.id, error))?;
         let limits = crate::workloads::limits::lower(&spec.host.resources, &Default::default())?;
         let limits = runs::document::resources(&limits);
-        let group = world::cgroup(engine, &view.record);
+        let group = cgroups::cgroup(engine, &view.record);
         blocking(move || runtime::resources::apply(&group, &limits)).await.map_err(|source| {
             let error = Error::caused(Kind::Internal, source);
             words::cannot_update(container.id, error)
@@ -167,12 +173,12 @@ async fn update(
         }),
     )
     .await?;
-    world::tell(engine, &container.now().record, "update", &[]);
+    events::publish(engine, &container.now().record, "update", &[]);
     Ok(())
 }
 
 /// Docker's words for an input that led to nothing.
-fn worded(denied: Denied, container: &Container) -> Error {
+fn worded(denied: Denied, container: &ContainerHandle) -> Error {
     let id = container.id;
     let view = container.now();
     let name = &view.record.name;
@@ -221,7 +227,7 @@ fn stopping(view: &View, options: &StopOptions, by: By) -> Result<Stopping> {
 }
 
 /// Stops containers at the same time, for the daemon's sake and not the user's.
-async fn stop_each(containers: Vec<Arc<Container>>, grace: Grace) {
+async fn stop_each(containers: Vec<Arc<ContainerHandle>>, grace: Grace) {
     let options = StopOptions { signal: None, grace };
     let stops = containers.into_iter().filter_map(|container| {
         let how = stopping(&container.now(), &options, By::Daemon).ok()?;
@@ -247,7 +253,7 @@ impl Engine {
         Ok(self.inner.containers.resolve(asked)?.id)
     }
 
-    pub(crate) fn container(&self, asked: &str) -> Result<Arc<Container>> {
+    pub(crate) fn container(&self, asked: &str) -> Result<Arc<ContainerHandle>> {
         self.inner.containers.resolve(asked)
     }
 
@@ -312,7 +318,7 @@ impl Engine {
         submit(&container, Input::Restart(how), Until::Started).await.map_err(|denied| {
             worded(denied, &container).within(&format!("Cannot restart container {asked}"))
         })?;
-        world::tell(&self.inner, &container.now().record, "restart", &[]);
+        events::publish(&self.inner, &container.now().record, "restart", &[]);
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use spec::Id;
 
 use super::lifecycle::change;
 use super::record::Record;
-use super::registry::Container;
+use super::registry::ContainerHandle;
 use super::spec::{ContainerSpec, NetworkMode};
 use super::step::Phase;
 use crate::blocking::blocking;
@@ -73,7 +73,7 @@ fn is_legacy(spec: &ContainerSpec) -> bool {
 }
 
 /// Not `NotFound`: clients take that for a missing image.
-fn find(engine: &Inner, name: &str) -> Result<Arc<Container>> {
+fn find(engine: &Inner, name: &str) -> Result<Arc<ContainerHandle>> {
     engine.containers.resolve(name).map_err(|error| {
         Error::invalid(format!("could not get container for {name}: {}", error.message))
     })
@@ -83,7 +83,7 @@ fn find(engine: &Inner, name: &str) -> Result<Arc<Container>> {
 fn links_of<'a>(
     engine: &'a Inner,
     record: &'a Record,
-) -> impl Iterator<Item = (&'a str, Arc<Container>)> {
+) -> impl Iterator<Item = (&'a str, Arc<ContainerHandle>)> {
     record.spec.host.links.iter().filter(|_| is_legacy(&record.spec)).filter_map(|link| {
         let (target, alias) = link_parts(link);
         Some((alias, engine.containers.resolve(target).ok()?))

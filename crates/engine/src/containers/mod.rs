@@ -56,10 +56,9 @@ pub mod validate;
 pub mod views;
 pub(crate) mod volume_mounts;
 mod volumes;
-pub(crate) mod world;
 
 pub use attach::{Attaching, ExecStarting};
 pub(crate) use create::find_image;
 pub use lifecycle::Waiter;
-pub(crate) use registry::{Container, Registry};
+pub(crate) use registry::{ContainerHandle, Registry};
 pub(crate) use volumes::users as volume_users;

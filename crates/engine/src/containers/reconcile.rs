@@ -14,7 +14,7 @@ use runs::{ExitRecord, State};
 use tracing::{info, warn};
 
 use super::record::{LIFE_FILE, Life, RECORD_FILE, Record};
-use super::registry::Container;
+use super::registry::ContainerHandle;
 use super::step::{End, Input, Phase, Run, StartFailure};
 use super::task::{self, Adopted, Message};
 use super::{cgroups, cleanup, records};
@@ -287,7 +287,7 @@ pub(crate) fn adopt(engine: &Arc<Inner>, found: Vec<Found>) {
 }
 
 /// Waits for a monitor that did not answer, and catches up on what it knows.
-async fn look_after(container: Arc<Container>, run: Arc<runs::Run>) {
+async fn look_after(container: Arc<ContainerHandle>, run: Arc<runs::Run>) {
     while run.speaks().await {
         if let Ok(state) = run.state().await {
             container.execs.adopt(&state.execs);

@@ -19,7 +19,7 @@ use crate::networks::link_parts;
 use crate::words;
 
 /// One container as the rest of the engine sees it: a mailbox and a window.
-pub(crate) struct Container {
+pub(crate) struct ContainerHandle {
     pub id: Id,
     pub inbox: mpsc::UnboundedSender<Message>,
     pub view: watch::Receiver<Arc<View>>,
@@ -66,7 +66,7 @@ impl Drop for Arrival {
     }
 }
 
-impl Container {
+impl ContainerHandle {
     /// The latest published state.
     pub(crate) fn now(&self) -> Arc<View> {
         Arc::clone(&self.view.borrow())
@@ -80,14 +80,14 @@ pub(crate) struct Registry {
 
 #[derive(Default)]
 struct State {
-    by_id: BTreeMap<String, Arc<Container>>,
+    by_id: BTreeMap<String, Arc<ContainerHandle>>,
     /// Also names of containers that are still being made.
     names: HashMap<String, Id>,
 }
 
 impl State {
     /// The container that a link of another one names: `PARENT/ALIAS`.
-    fn linked(&self, parent: &str, alias: &str) -> Option<Arc<Container>> {
+    fn linked(&self, parent: &str, alias: &str) -> Option<Arc<ContainerHandle>> {
         let parent = self.by_id.get(&self.names.get(parent)?.to_string())?.now();
         let mut links = parent.record.spec.host.links.iter().map(|link| link_parts(link));
         let (target, _) = links.find(|(_, known)| *known == alias)?;
@@ -128,7 +128,7 @@ impl Registry {
         }
     }
 
-    pub(crate) fn insert(&self, container: Arc<Container>) {
+    pub(crate) fn insert(&self, container: Arc<ContainerHandle>) {
         self.lock().by_id.insert(container.id.to_string(), container);
     }
 
@@ -137,12 +137,12 @@ impl Registry {
         self.free(name, id);
     }
 
-    pub(crate) fn all(&self) -> Vec<Arc<Container>> {
+    pub(crate) fn all(&self) -> Vec<Arc<ContainerHandle>> {
         self.lock().by_id.values().cloned().collect()
     }
 
     /// The container that a text means.
-    pub(crate) fn resolve(&self, asked: &str) -> Result<Arc<Container>> {
+    pub(crate) fn resolve(&self, asked: &str) -> Result<Arc<ContainerHandle>> {
         let state = self.lock();
         if let Some(container) = state.by_id.get(asked) {
             return Ok(Arc::clone(container));

@@ -410,9 +410,17 @@ impl ContainerSpec {
     /// Ports that `EXPOSE` and `--expose` name, and the published ones.
     #[must_use]
     pub fn exposed_ports(&self) -> BTreeSet<Port> {
-        let named = self.config.exposed_ports.keys().filter_map(|text| text.parse().ok());
-        named.chain(self.host.ports.iter().map(|binding| binding.container)).collect()
+        exposed_ports(&self.config.exposed_ports, &self.host.ports)
     }
+}
+
+/// Ports that are named as exposed, and the published ones.
+pub(crate) fn exposed_ports(
+    named: &BTreeMap<String, spec::image::Empty>,
+    published: &[PortBinding],
+) -> BTreeSet<Port> {
+    let named = named.keys().filter_map(|text| text.parse().ok());
+    named.chain(published.iter().map(|binding| binding.container)).collect()
 }
 
 impl Protocol {

@@ -21,7 +21,7 @@ use crate::Inner;
 use crate::blocking::blocking;
 use crate::disk;
 use crate::error::{Error, Kind, Result};
-use crate::networks::{self, Attachment, Listener};
+use crate::networks::{self, Attachment, Listener, Member, MemberSpec};
 use crate::words;
 use crate::workloads::devices::HostDevices;
 use crate::workloads::files::{ManagedFiles, files_in};
@@ -104,10 +104,10 @@ fn prepare(
     let hostname = joined_hostname(engine, record)?;
     links::check_running(engine, record)?;
     let mounts = mount_sources::find(engine, record)?;
-    let network = engine.networks.prepare(&networks::Container {
+    let network = engine.networks.prepare(&Member {
         id: record.id,
         name: &record.name,
-        spec: &record.spec,
+        spec: MemberSpec::of(&record.spec),
         hostname: &hostname,
     })?;
     // After the networks, as in Docker.

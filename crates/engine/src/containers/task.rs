@@ -4,7 +4,8 @@
 //! new view and performs the effects, in this order. What takes long (spawning, removing) runs
 //! beside it and comes back as a message, so that a stop is heard at any time.
 //!
-//! Elsewhere: the decisions, in [`super::step`]; what touches the world, in [`super::world`].
+//! Elsewhere: the decisions, in [`super::step`]; what touches the host, in [`super::start`],
+//! [`super::cleanup`], [`super::cgroups`] and [`super::records`].
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -18,13 +19,15 @@ use tracing::{debug, warn};
 use super::health::{self, Check};
 use super::links;
 use super::record::{Life, Record};
-use super::registry::Container;
+use super::registry::ContainerHandle;
+use super::start::{self, Started};
 use super::step::{
     Effect, End, Exit, Input, Phase, Refusal, Run, StartFailure, Tell, Verdict, step,
 };
 use super::views::{HealthResult, HealthStatus, HealthView, Outcome};
-use super::world::{self, Started};
+use super::{cgroups, cleanup, events, records};
 use crate::Inner;
+use crate::blocking::blocking;
 use crate::error::{Error, Result, chain};
 use crate::events::EventType;
 use crate::networks::{Attachment, NetworkRecord};
@@ -152,7 +155,7 @@ pub(crate) struct Task {
     inbox: mpsc::UnboundedSender<Message>,
     mailbox: mpsc::UnboundedReceiver<Message>,
     window: watch::Sender<Arc<View>>,
-    container: Arc<Container>,
+    container: Arc<ContainerHandle>,
 }
 
 /// What a daemon found alive.
@@ -168,7 +171,7 @@ pub(crate) fn launch(
     life: Life,
     adopted: Option<Adopted>,
     inputs: Vec<Input>,
-) -> Arc<Container> {
+) -> Arc<ContainerHandle> {
     let (inbox, mailbox) = mpsc::unbounded_channel();
     let (supervised, notices) = match adopted {
         Some(Adopted { supervised, notices }) => (Some(supervised), Some(notices)),
@@ -187,7 +190,7 @@ pub(crate) fn launch(
     };
     let last = view.last.clone();
     let (window, windows) = watch::channel(Arc::new(view));
-    let container = Arc::new(Container {
+    let container = Arc::new(ContainerHandle {
         id: record.id,
         inbox: inbox.clone(),
         view: windows,
@@ -340,7 +343,7 @@ impl Task {
                 self.feed(Input::Started { pid: started.pid, at: started.at }).await;
                 if links::is_target(&self.engine, &self.record.id) {
                     let (engine, record) = (Arc::clone(&self.engine), Arc::clone(&self.record));
-                    world::blocking(move || links::tell_parents(&engine, &record)).await;
+                    blocking(move || links::tell_parents(&engine, &record)).await;
                 }
             }
             Err(failure) => {
@@ -364,7 +367,7 @@ impl Task {
         match notice {
             Notice::Exited(record) => self.exited(&record).await,
             Notice::Lost => {
-                let found = world::exit_record(&self.engine, &self.record.id, self.phase.run());
+                let found = records::exit_record(&self.engine, &self.record.id, self.phase.run());
                 match found {
                     Some(record) => self.exited(&record).await,
                     None => self.lost().await,
@@ -376,7 +379,7 @@ impl Task {
             Notice::ExecExited { exec, code } => {
                 if self.container.execs.ended(&exec, code) {
                     let more = [("execID", exec.to_string()), ("exitCode", code.to_string())];
-                    world::tell(&self.engine, &self.record, "exec_die", &more);
+                    events::publish(&self.engine, &self.record, "exec_die", &more);
                 }
             }
             Notice::Detached { target, cause: DetachCause::Keys } => {
@@ -384,7 +387,7 @@ impl Task {
                     Target::Main => ("detach", Vec::new()),
                     Target::Exec(exec) => ("exec_detach", vec![("execID", exec.to_string())]),
                 };
-                world::tell(&self.engine, &self.record, action, &more);
+                events::publish(&self.engine, &self.record, action, &more);
             }
             Notice::Detached { cause: DetachCause::HungUp, .. } => {}
         }
@@ -404,8 +407,8 @@ impl Task {
     /// ended rather than adopted.
     async fn lost(&mut self) {
         warn!(container = %self.record.id, "the container's monitor was lost");
-        world::kill_group(&self.engine, &self.record).await;
-        world::remove_group(&self.engine, &self.record).await;
+        cgroups::kill_group(&self.engine, &self.record).await;
+        cgroups::remove_group(&self.engine, &self.record).await;
         let end = End {
             code: 137,
             oom: false,
@@ -447,7 +450,7 @@ impl Task {
         if effects.contains(&Effect::CleanUp) {
             // Whoever sees the end may use what the run held: its addresses, its ports, its volumes.
             self.attachment = None;
-            self.left = world::take_back(&self.engine, &self.record).await;
+            self.left = cleanup::take_back(&self.engine, &self.record).await;
         }
         self.publish();
         let mut outcome = Ok(());
@@ -473,7 +476,7 @@ impl Task {
         if let Verdict::Go(next, _) = step(&self.phase, Input::Signalled, self.record.policy()) {
             let life = Life::new(next.clone(), self.attachment.clone());
             if let Err(error) =
-                world::write_life(&self.engine, &self.record, life, Durability::Lazy).await
+                records::write_life(&self.engine, &self.record, life, Durability::Lazy).await
             {
                 debug!(container = %self.record.id, error = chain(&error), "signal not forgotten");
             }
@@ -521,7 +524,7 @@ impl Task {
             return Ok(());
         }
         let life = Life::new(next.clone(), self.attachment.clone());
-        world::write_life(&self.engine, &self.record, life, self.record.durability(next)).await
+        records::write_life(&self.engine, &self.record, life, self.record.durability(next)).await
     }
 
     /// Starts probing a run, if the container has a health check.
@@ -542,7 +545,7 @@ impl Task {
         self.health = Some(next);
         self.publish();
         if changed && let Some(health) = &self.health {
-            world::tell(
+            events::publish(
                 &self.engine,
                 &self.record,
                 &format!("health_status: {}", health.status.name()),
@@ -577,10 +580,11 @@ impl Task {
             Effect::ArmRestartAt(at) => self.arm(until(at), Input::DelayOver),
             Effect::CleanUp => {
                 let left = std::mem::take(&mut self.left);
-                world::tell_given_up(&self.engine, &self.record, &left);
+                cleanup::publish_given_up(&self.engine, &self.record, &left);
                 let (engine, record) = (Arc::clone(&self.engine), Arc::clone(&self.record));
-                self.cleaning =
-                    Some(tokio::task::spawn_blocking(move || world::remove_run(&engine, &record)));
+                self.cleaning = Some(tokio::task::spawn_blocking(move || {
+                    cleanup::remove_run(&engine, &record)
+                }));
             }
             Effect::Remove { volumes } => self.remove(volumes),
             Effect::ReportStuck => self.fail_stops(),
@@ -600,7 +604,7 @@ impl Task {
             if let Some(cleaning) = cleaning {
                 let _ = cleaning.await;
             }
-            let outcome = world::start(&engine, &record, pending, &abandoned).await;
+            let outcome = start::start(&engine, &record, pending, &abandoned).await;
             // The task lives as long as the phase is not Gone, and Starting is not.
             let _ = inbox.send(Message::Spawned(Box::new(outcome)));
         });
@@ -614,7 +618,7 @@ impl Task {
             if let Some(cleaning) = cleaning {
                 let _ = cleaning.await;
             }
-            let outcome = world::remove(&engine, record, volumes).await;
+            let outcome = cleanup::remove(&engine, record, volumes).await;
             let _ = inbox.send(Message::Removed(outcome));
         });
     }
@@ -627,7 +631,7 @@ impl Task {
         if let Err(error) = sent {
             debug!(container = %self.record.id, error = chain(&error), "signal not sent");
             if signal == super::step::SIGKILL {
-                world::kill_group(&self.engine, &self.record).await;
+                cgroups::kill_group(&self.engine, &self.record).await;
             }
         }
         if signal == super::step::SIGKILL
@@ -646,7 +650,7 @@ impl Task {
     /// Ends what asking did not end: the processes, a supervisor that does not answer, a start that
     /// hangs.
     async fn kill_directly(&self) {
-        world::kill_group(&self.engine, &self.record).await;
+        cgroups::kill_group(&self.engine, &self.record).await;
         self.abandoned.notify_one();
         if let Some(run) = &self.supervised {
             // It may have let no request pass, since none was sent: a signal needs no supervisor.
@@ -655,7 +659,7 @@ impl Task {
     }
 
     async fn freeze(&mut self, wish: sys::cgroup::Freeze) -> Result<()> {
-        let outcome = world::freeze(&self.engine, &self.record, wish).await;
+        let outcome = cgroups::freeze(&self.engine, &self.record, wish).await;
         if outcome.is_err() {
             // Back to what is so; without effects, so this cannot come round again.
             let input = match wish {
@@ -697,7 +701,7 @@ impl Task {
             Tell::Unpause => ("unpause", none),
             Tell::Destroy => ("destroy", none),
         };
-        world::tell(&self.engine, &self.record, action, &more);
+        events::publish(&self.engine, &self.record, action, &more);
     }
 
     fn attach(&mut self, client: PendingAttach, reply: oneshot::Sender<Result<()>>) {
@@ -734,7 +738,7 @@ impl Task {
         let mut attachment = self.attachment.clone();
         change(&mut record, &mut attachment)?;
         let record = Arc::new(record);
-        world::write_record(&self.engine, &record).await?;
+        records::write_record(&self.engine, &record).await?;
         self.record = record;
         self.attachment = attachment;
         if self.attachment.is_some() {

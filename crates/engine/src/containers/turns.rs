@@ -9,14 +9,14 @@
 
 use std::sync::Arc;
 
-use super::registry::Container;
+use super::registry::ContainerHandle;
 use super::task::View;
 use crate::error::{Error, Kind, Result};
 
 /// Runs `work` when its turn has come, with the state as it is then.
 pub(crate) async fn in_turn<T, F>(
-    container: Arc<Container>,
-    work: impl FnOnce(Arc<Container>, Arc<View>) -> F + Send + 'static,
+    container: Arc<ContainerHandle>,
+    work: impl FnOnce(Arc<ContainerHandle>, Arc<View>) -> F + Send + 'static,
 ) -> Result<T>
 where
     T: Send + 'static,

@@ -15,10 +15,10 @@ use super::endpoint::{
 use super::kernel::{Kernel, internal, isolates_ports};
 use super::record::{Driver, NetworkRecord};
 use super::{
-    Attached, Attachment, Container, Endpoint, Network, Networks, Prepared, Shared, State,
+    Attached, Attachment, Endpoint, Member, MemberSpec, Network, Networks, Prepared, Shared, State,
     has_sandbox, names, publish, words,
 };
-use crate::containers::spec::{ContainerSpec, NetworkMode};
+use crate::containers::spec::NetworkMode;
 use crate::error::{Error, Result};
 
 /// A sandbox that is being filled.
@@ -65,8 +65,8 @@ impl Networks {
     /// # Errors
     /// In Docker's words: a network that is not there, an address or a port that is taken. Then
     /// nothing is left behind.
-    pub fn prepare(&self, container: &Container<'_>) -> Result<Prepared> {
-        let mode = &container.spec.host.network;
+    pub fn prepare(&self, container: &Member<'_>) -> Result<Prepared> {
+        let mode = container.spec.network;
         if !has_sandbox(mode) && !container.spec.network_disabled {
             let (hosts, resolv_conf) = self.shared.files_outside(container)?;
             let mut attachment = self.shared.bare_attachment(container);
@@ -131,11 +131,11 @@ impl Networks {
 
 /// The networks of a container in the order in which they get interfaces: that of `--network`
 /// first.
-fn networks_of(state: &State, spec: &ContainerSpec) -> Result<Vec<Id>> {
+fn networks_of(state: &State, spec: MemberSpec<'_>) -> Result<Vec<Id>> {
     if spec.network_disabled {
         return Ok(vec![state.resolve("none")?]);
     }
-    let mode = spec.host.network.to_string();
+    let mode = spec.network.to_string();
     let (first, rest): (Vec<&String>, Vec<&String>) =
         spec.endpoints.keys().partition(|name| **name == mode);
     let mut ids = Vec::new();
@@ -149,7 +149,7 @@ fn networks_of(state: &State, spec: &ContainerSpec) -> Result<Vec<Id>> {
         }
     }
     let records: Vec<&NetworkRecord> = ids.iter().map(|id| &state.networks[id].record).collect();
-    check_together(&spec.host.network, &records)?;
+    check_together(spec.network, &records)?;
     Ok(ids)
 }
 
@@ -175,7 +175,7 @@ fn default_network(state: &State) -> Result<Id> {
 }
 
 impl Shared {
-    pub(super) fn bare_attachment(&self, container: &Container<'_>) -> Attachment {
+    pub(super) fn bare_attachment(&self, container: &Member<'_>) -> Attachment {
         Attachment {
             container_name: container.name.to_owned(),
             hostname: container.hostname.to_owned(),
@@ -183,12 +183,11 @@ impl Shared {
             exposed_ports: container.spec.exposed_ports().into_iter().collect(),
             bridge_links: container
                 .spec
-                .host
                 .links
                 .iter()
                 .map(|link| names::link_parts(link).0.to_owned())
                 .collect(),
-            privileged: container.spec.host.privileged,
+            privileged: container.spec.privileged,
             ..Attachment::default()
         }
     }
@@ -197,7 +196,7 @@ impl Shared {
     fn note_membership(
         &self,
         attachment: &mut Attachment,
-        container: &Container<'_>,
+        container: &Member<'_>,
         name: &str,
     ) -> Result<()> {
         let mut state = self.lock();
@@ -211,7 +210,7 @@ impl Shared {
     }
 
     /// A sandbox to begin with. Making one takes milliseconds, so it is made without the lock.
-    fn spare(&self, container: &Container<'_>) -> Result<Spare> {
+    fn spare(&self, container: &Member<'_>) -> Result<Spare> {
         let mut names = container.spec.endpoints.keys();
         let alone = container.spec.network_disabled || names.all(|name| name == "none");
         let pool = self.kernel(&mut self.lock())?.pool.clone();
@@ -221,12 +220,7 @@ impl Shared {
         }
     }
 
-    fn prepare(
-        &self,
-        state: &mut State,
-        container: &Container<'_>,
-        spare: Spare,
-    ) -> Result<Prepared> {
+    fn prepare(&self, state: &mut State, container: &Member<'_>, spare: Spare) -> Result<Prepared> {
         self.kernel(state)?;
         let mut attachment = self.bare_attachment(container);
         let ids = networks_of(state, container.spec)?;
@@ -260,7 +254,7 @@ impl Shared {
     fn build(
         &self,
         state: &mut State,
-        container: &Container<'_>,
+        container: &Member<'_>,
         ids: &[Id],
         attachment: &mut Attachment,
         spare: Spare,
@@ -268,7 +262,7 @@ impl Shared {
         let names = interface_names(container, state, ids);
         for (id, interface) in ids.iter().zip(names) {
             let record = &state.networks[id].record;
-            let linked = record.is_default_bridge() && !container.spec.host.links.is_empty();
+            let linked = record.is_default_bridge() && !container.spec.links.is_empty();
             let guarded = state.kernel.as_ref().is_some_and(Kernel::guards_ports);
             if linked && isolates_ports(record) && !guarded {
                 return Err(words::links_without_icc());

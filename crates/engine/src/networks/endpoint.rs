@@ -14,7 +14,7 @@ use super::kernel::{Kernel, gateway_mode, internal, isolates_ports, mtu};
 use super::record::{Driver, NetworkRecord};
 use super::view::wish_for;
 use super::wish::{self, IFNAME, parse_address, parse_mac};
-use super::{Attachment, Container, Endpoint, Network, State, names, words};
+use super::{Attachment, Endpoint, Member, Network, State, names, words};
 use crate::containers::spec::EndpointSpec;
 use crate::error::{Error, Kind, Result};
 
@@ -40,7 +40,7 @@ pub(super) fn empty_endpoint(network_id: Id) -> Endpoint {
 /// Leases a container's addresses on a network. Takes none if it cannot have all.
 pub(super) fn lease(
     state: &mut State,
-    container: &Container<'_>,
+    container: &Member<'_>,
     id: &Id,
     wish: Option<&EndpointSpec>,
 ) -> Result<(String, Endpoint)> {
@@ -103,7 +103,7 @@ fn prefix(record: &NetworkRecord) -> &str {
 
 /// Names of the interfaces on several networks: those that the wish names, and for the others the
 /// lowest free numbers.
-pub(super) fn interface_names(container: &Container<'_>, state: &State, ids: &[Id]) -> Vec<String> {
+pub(super) fn interface_names(container: &Member<'_>, state: &State, ids: &[Id]) -> Vec<String> {
     let wished = |id: &Id| {
         let wish = wish_for(container.spec, &state.networks[id].record.name, id);
         wish.driver_opts.get(IFNAME).cloned()

@@ -9,17 +9,21 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Attachment, Connected, Container, CreatedNetwork, NetworkInfo, NetworkRequest, words};
+use super::{
+    Attachment, Connected, CreatedNetwork, Member, MemberSpec, NetworkInfo, NetworkRequest, words,
+};
+use crate::blocking::blocking;
 use crate::containers::lifecycle::change;
 use crate::containers::record::Record;
 use crate::containers::resolv;
 use crate::containers::spec::EndpointSpec;
+use crate::containers::start::proxied;
 use crate::containers::step::Phase;
 use crate::containers::task::View;
 use crate::containers::turns::in_turn;
-use crate::containers::world::{blocking, files_in, proxied};
 use crate::error::{Error, Kind, Result};
 use crate::filters::Filters;
+use crate::workloads::files::files_in;
 use crate::{Engine, containers};
 
 impl Engine {
@@ -81,7 +85,7 @@ impl Engine {
 
     async fn connect(
         &self,
-        container: &containers::Container,
+        container: &containers::ContainerHandle,
         view: &View,
         network: &str,
         wish: EndpointSpec,
@@ -94,7 +98,8 @@ impl Engine {
         let (id, wanted, record) = (info.id.to_string(), wish.clone(), Arc::clone(&view.record));
         let connected = blocking(move || {
             let (spec, hostname) = (&record.spec, &record.hostname);
-            let one = Container { id: record.id, name: &record.name, spec, hostname };
+            let spec = MemberSpec::of(spec);
+            let one = Member { id: record.id, name: &record.name, spec, hostname };
             networks.connect(&id, &one, &wanted, netns.as_ref().map(AsFd::as_fd))
         })
         .await?;
@@ -166,7 +171,7 @@ impl Engine {
 
     async fn disconnect(
         &self,
-        container: &containers::Container,
+        container: &containers::ContainerHandle,
         view: &View,
         (network, info): (&str, Result<NetworkInfo>),
         force: Force,
@@ -222,7 +227,8 @@ impl Engine {
         let republish = move || {
             let hostname = &record.hostname;
             let (id, name, spec) = (record.id, record.name.as_str(), &record.spec);
-            networks.republish(&Container { id, name, spec, hostname })
+            let spec = MemberSpec::of(spec);
+            networks.republish(&Member { id, name, spec, hostname })
         };
         let (attachment, listeners) = blocking(republish).await?;
         run.publish(&proxied(listeners)).await?;
@@ -237,7 +243,8 @@ impl Engine {
         let back = move || {
             networks.disconnect(&name, &record.id, netns.as_fd())?;
             let (name, spec, hostname) = (record.name.as_str(), &record.spec, &record.hostname);
-            networks.republish(&Container { id: record.id, name, spec, hostname })
+            let spec = MemberSpec::of(spec);
+            networks.republish(&Member { id: record.id, name, spec, hostname })
         };
         let outcome = match (blocking(back).await, &view.supervised) {
             (Ok((_, listeners)), Some(run)) => {

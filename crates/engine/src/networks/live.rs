@@ -20,8 +20,8 @@ use super::publish::Targets;
 use super::record::{Driver, NetworkRecord};
 use super::wish::{self, IFNAME};
 use super::{
-    Attached, Attachment, Connected, Container, Endpoint, Listener, Networks, Shared, State, names,
-    publish, words,
+    Attached, Attachment, Connected, Endpoint, Listener, Member, MemberSpec, Networks, Shared,
+    State, names, publish, words,
 };
 use crate::containers::spec::{ContainerSpec, EndpointSpec, NetworkMode};
 use crate::error::{Error, Result};
@@ -36,14 +36,14 @@ impl Networks {
     pub fn connect(
         &self,
         asked: &str,
-        container: &Container<'_>,
+        container: &Member<'_>,
         wish: &EndpointSpec,
         live: Option<BorrowedFd<'_>>,
     ) -> Result<Option<Connected>> {
         let mut state = self.lock();
         let id = state.resolve(asked)?;
         let record = state.networks[&id].record.clone();
-        let mode = &container.spec.host.network;
+        let mode = container.spec.network;
         match mode {
             NetworkMode::Container(_) => return Err(words::shares_namespace()),
             NetworkMode::Bridge | NetworkMode::Host | NetworkMode::None | NetworkMode::Named(_) => {
@@ -63,9 +63,10 @@ impl Networks {
         match live {
             Some(netns) => {
                 // The new wish's links count already.
-                let mut spec = container.spec.clone();
-                spec.endpoints.entry(record.name).or_insert_with(|| wish.clone());
-                let container = Container { spec: &spec, ..*container };
+                let mut endpoints = container.spec.endpoints.clone();
+                endpoints.entry(record.name).or_insert_with(|| wish.clone());
+                let spec = MemberSpec { endpoints: &endpoints, ..container.spec };
+                let container = Member { spec, ..*container };
                 self.shared.connect(&mut state, &container, &id, wish, netns).map(Some)
             }
             None if there => Ok(None),
@@ -108,7 +109,7 @@ impl Networks {
     /// Where published ports of a container lead while it has these endpoints; nothing when it has
     /// none to publish.
     pub(super) fn targets(&self, spec: &ContainerSpec, attachment: &Attachment) -> Result<Targets> {
-        if publish::wishes(spec, None)?.is_empty() {
+        if publish::wishes(MemberSpec::of(spec), None)?.is_empty() {
             return Ok(Targets::default());
         }
         Ok(publish::targets(attachment, &self.lock().networks))
@@ -119,10 +120,7 @@ impl Networks {
     ///
     /// # Errors
     /// When a port is taken; then the container has no published ports.
-    pub(super) fn republish(
-        &self,
-        container: &Container<'_>,
-    ) -> Result<(Attachment, Vec<Listener>)> {
+    pub(super) fn republish(&self, container: &Member<'_>) -> Result<(Attachment, Vec<Listener>)> {
         let mut state = self.lock();
         let gone = || Error::internal("the container's networks are gone");
         let mut attachment = state.attached.get(&container.id).ok_or_else(gone)?.attachment.clone();
@@ -154,7 +152,7 @@ impl Shared {
     fn connect(
         &self,
         state: &mut State,
-        container: &Container<'_>,
+        container: &Member<'_>,
         id: &Id,
         wish: &EndpointSpec,
         netns: BorrowedFd<'_>,

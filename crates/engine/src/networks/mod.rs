@@ -45,9 +45,9 @@ pub use front::Force;
 pub(crate) use names::link_parts;
 pub use record::{Driver, NetworkRecord};
 pub use view::{
-    Attachment, Connected, Container, CreatedNetwork, Endpoint, Listener, Member, NetworkInfo,
-    NetworkRequest, Prepared, PublishedPort, SubnetInfo, SubnetRequest, stopped_places,
-    stopped_view,
+    Attachment, Connected, CreatedNetwork, Endpoint, Listener, Member, MemberInfo, MemberSpec,
+    NetworkInfo, NetworkRequest, Prepared, PublishedPort, SubnetInfo, SubnetRequest,
+    stopped_places, stopped_view,
 };
 
 use crate::config::{EngineConfig, NetworkSettings};
@@ -539,7 +539,7 @@ impl State {
                 .endpoints
                 .values()
                 .find(|endpoint| endpoint.network_id == *id)?;
-            let member = Member {
+            let member = MemberInfo {
                 name: attached.attachment.container_name.clone(),
                 endpoint_id: endpoint.endpoint_id,
                 mac: endpoint.mac,

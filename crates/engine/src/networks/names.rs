@@ -11,7 +11,7 @@ use spec::Id;
 use super::kernel::isolates_ports;
 use super::record::Driver;
 use super::view::{LinkWish, wish_for};
-use super::{Attached, Attachment, Container, Network, Shared, State, wish};
+use super::{Attached, Attachment, Member, Network, Shared, State, wish};
 use crate::containers::spec::{EndpointSpec, NetworkMode};
 use crate::error::{Error, Result};
 
@@ -19,7 +19,7 @@ const DNS_PORT: u16 = 53;
 const UPSTREAMS_MAX: usize = 3;
 
 /// The names that a container has on a user-defined network, each once.
-pub(super) fn dns_names(container: &Container<'_>, wish: &EndpointSpec) -> Vec<String> {
+pub(super) fn dns_names(container: &Member<'_>, wish: &EndpointSpec) -> Vec<String> {
     let short = container.id.short();
     let all = [container.name].into_iter().chain(wish.aliases.iter().map(String::as_str));
     let mut names: Vec<String> = Vec::new();
@@ -52,7 +52,7 @@ fn linked<'a>(
 /// Notes the names that links on user-defined networks give other containers.
 pub(super) fn links(
     attachment: &mut Attachment,
-    container: &Container<'_>,
+    container: &Member<'_>,
     networks: &BTreeMap<Id, Network>,
     attached: &BTreeMap<Id, Attached>,
 ) {
@@ -65,8 +65,8 @@ pub(super) fn links(
             continue;
         }
         let wish = wish_for(container.spec, name, &endpoint.network_id);
-        let primary = container.spec.host.network.to_string() == *name;
-        let general = if primary { container.spec.host.links.as_slice() } else { &[] };
+        let primary = container.spec.network.to_string() == *name;
+        let general = if primary { container.spec.links } else { &[] };
         wishes.extend(wish.links.iter().chain(general).map(|link| {
             let (target, alias) = link_parts(link);
             LinkWish {
@@ -192,7 +192,7 @@ impl Shared {
     pub(super) fn choose_upstreams(
         &self,
         attachment: &mut Attachment,
-        container: &Container<'_>,
+        container: &Member<'_>,
         networks: &BTreeMap<Id, Network>,
     ) {
         let named = attachment.endpoints.values().any(|endpoint| !endpoint.dns_names.is_empty());
@@ -223,7 +223,7 @@ impl Shared {
     pub(super) fn files(
         &self,
         state: &State,
-        container: &Container<'_>,
+        container: &Member<'_>,
         attachment: &Attachment,
     ) -> (String, String) {
         let addresses: Vec<IpAddr> =
@@ -232,7 +232,7 @@ impl Shared {
         let loopback = if wish::loopback_has_ipv6(container.spec) { Ipv6::On } else { Ipv6::Off };
         let mut extra = self.extra_hosts(state, container);
         extra.extend(default_bridge_links(state, container, attachment));
-        let own = files::own_lines(&addresses, container.hostname, &container.spec.domainname);
+        let own = files::own_lines(&addresses, container.hostname, container.spec.domainname);
         let wish = self.dns_wish(container);
         let host = self.host_resolv_conf();
         let resolv_conf = if attachment.upstreams.is_empty() {
@@ -245,8 +245,8 @@ impl Shared {
 
     /// The files of a container in the host's namespace; in another container's it shares that
     /// one's, and these are empty.
-    pub(super) fn files_outside(&self, container: &Container<'_>) -> Result<(String, String)> {
-        match container.spec.host.network {
+    pub(super) fn files_outside(&self, container: &Member<'_>) -> Result<(String, String)> {
+        match *container.spec.network {
             NetworkMode::Container(_) => return Ok((String::new(), String::new())),
             NetworkMode::Host | NetworkMode::Bridge | NetworkMode::None | NetworkMode::Named(_) => {
             }
@@ -273,7 +273,7 @@ impl Shared {
     }
 
     /// `--add-host`; `host-gateway` is the host as the container reaches it.
-    fn extra_hosts(&self, state: &State, container: &Container<'_>) -> Vec<HostsLine> {
+    fn extra_hosts(&self, state: &State, container: &Member<'_>) -> Vec<HostsLine> {
         let gateways: Vec<IpAddr> = if self.settings.host_gateway_ips.is_empty() {
             let bridge = state.networks.values().find(|network| network.record.is_default_bridge());
             bridge
@@ -285,7 +285,7 @@ impl Shared {
             self.settings.host_gateway_ips.clone()
         };
         let mut lines = Vec::new();
-        for entry in &container.spec.host.extra_hosts {
+        for entry in container.spec.extra_hosts {
             // The name ends at the first separator; addresses of IPv6 hold colons too.
             let Some((name, address)) = entry.split_once(['=', ':']) else { continue };
             let names = vec![name.to_owned()];
@@ -300,15 +300,19 @@ impl Shared {
         lines
     }
 
-    fn dns_wish(&self, container: &Container<'_>) -> DnsWish {
-        let host = &container.spec.host;
+    fn dns_wish(&self, container: &Member<'_>) -> DnsWish {
+        let host = container.spec;
         let choose = |own: &[String], daemon: &[String]| {
             if own.is_empty() { daemon.to_vec() } else { own.to_vec() }
         };
         DnsWish {
-            servers: if host.dns.is_empty() { self.settings.dns.clone() } else { host.dns.clone() },
-            search: choose(&host.dns_search, &self.settings.dns_search),
-            options: choose(&host.dns_options, &self.settings.dns_options),
+            servers: if host.dns.is_empty() {
+                self.settings.dns.clone()
+            } else {
+                host.dns.to_vec()
+            },
+            search: choose(host.dns_search, &self.settings.dns_search),
+            options: choose(host.dns_options, &self.settings.dns_options),
         }
     }
 
@@ -344,20 +348,20 @@ impl Shared {
 }
 
 /// A container's own lines of `/etc/hosts` for some addresses.
-pub(super) fn own_lines(addresses: &[IpAddr], container: &Container<'_>) -> String {
-    let lines = files::own_lines(addresses, container.hostname, &container.spec.domainname);
+pub(super) fn own_lines(addresses: &[IpAddr], container: &Member<'_>) -> String {
+    let lines = files::own_lines(addresses, container.hostname, container.spec.domainname);
     lines.iter().map(|line| format!("{}\t{}\n", line.address, line.names.join(" "))).collect()
 }
 
 /// `--link` on the default bridge works by `/etc/hosts` alone.
 fn default_bridge_links(
     state: &State,
-    container: &Container<'_>,
+    container: &Member<'_>,
     attachment: &Attachment,
 ) -> Vec<HostsLine> {
     let Some(endpoint) = attachment.endpoints.get("bridge") else { return Vec::new() };
     let mut lines = Vec::new();
-    for link in &container.spec.host.links {
+    for link in container.spec.links {
         let (target, alias) = link_parts(link);
         let Some((id, other)) = linked(&state.attached, target) else { continue };
         let there = other.endpoints.values().find(|there| there.network_id == endpoint.network_id);

@@ -13,8 +13,8 @@ use sys::netlink::conntrack::Flow;
 use super::attach::gateway_endpoint;
 use super::kernel::{Kernel, gateway_mode, isolates_ports};
 use super::view::{Attachment, Endpoint, Listener, PublishedPort};
-use super::{Attached, Container, Network, words};
-use crate::containers::spec::{ContainerSpec, Port, Protocol};
+use super::{Attached, Member, MemberSpec, Network, words};
+use crate::containers::spec::{Port, Protocol};
 use crate::error::{Error, Result};
 
 pub(super) const HOST_BINDING: &str = "com.docker.network.bridge.host_binding_ipv4";
@@ -75,9 +75,9 @@ pub(super) fn net_port(port: &PublishedPort) -> NetPort {
 
 /// The wishes of a container, those with fixed ports first, so that none of them is lost to an
 /// automatic one.
-pub(super) fn wishes(spec: &ContainerSpec, default_ip: Option<IpAddr>) -> Result<Vec<PortWish>> {
+pub(super) fn wishes(spec: MemberSpec<'_>, default_ip: Option<IpAddr>) -> Result<Vec<PortWish>> {
     let mut found = Vec::new();
-    for binding in &spec.host.ports {
+    for binding in spec.ports {
         let text = binding.host_port.as_str();
         let number = |text: &str| {
             text.parse::<u16>()
@@ -95,8 +95,8 @@ pub(super) fn wishes(spec: &ContainerSpec, default_ip: Option<IpAddr>) -> Result
             host_ports,
         });
     }
-    if spec.host.publish_all_ports {
-        let named: Vec<Port> = spec.host.ports.iter().map(|binding| binding.container).collect();
+    if spec.publish_all_ports {
+        let named: Vec<Port> = spec.ports.iter().map(|binding| binding.container).collect();
         for port in spec.exposed_ports().into_iter().filter(|port| !named.contains(port)) {
             found.push(PortWish {
                 transport: transport(port.protocol),
@@ -122,7 +122,7 @@ fn default_ip(attachment: &Attachment, networks: &BTreeMap<Id, Network>) -> Opti
 /// none.
 pub(super) fn publish(
     kernel: &mut Kernel,
-    container: &Container<'_>,
+    container: &Member<'_>,
     attachment: &Attachment,
     networks: &BTreeMap<Id, Network>,
     attached: &BTreeMap<Id, Attached>,

@@ -25,7 +25,12 @@ impl Host {
     fn start(&self, id: Id, name: &str, spec: &ContainerSpec) -> Result<Prepared> {
         let mut spec = spec.clone();
         spec.settle_networks();
-        self.networks.prepare(&Container { id, name, spec: &spec, hostname: &id.short() })
+        self.networks.prepare(&Member {
+            id,
+            name,
+            spec: MemberSpec::of(&spec),
+            hostname: &id.short(),
+        })
     }
 
     fn links(&self) -> Vec<String> {
@@ -181,15 +186,25 @@ fn another_daemon_finds_everything_again() {
             (before.id, before.members, before.subnets),
             (after.id, after.members, after.subnets)
         );
-        let other =
-            Container { id: Id::random(), name: "two", spec: &on("backend"), hostname: "two" };
+        let backend = on("backend");
+        let other = Member {
+            id: Id::random(),
+            name: "two",
+            spec: MemberSpec::of(&backend),
+            hostname: "two",
+        };
         let two = next.prepare(&other).unwrap();
         assert_eq!(
             two.attachment.endpoints["backend"].address.unwrap().address().to_string(),
             "172.18.0.3"
         );
         let error = next
-            .prepare(&Container { id: Id::random(), name: "x", spec: &spec, hostname: "x" })
+            .prepare(&Member {
+                id: Id::random(),
+                name: "x",
+                spec: MemberSpec::of(&spec),
+                hostname: "x",
+            })
             .unwrap_err();
         assert!(error.message.contains("by container web"), "{}", error.message);
     });
@@ -203,7 +218,7 @@ fn a_running_container_is_connected_and_disconnected() {
         let id = Id::random();
         let prepared = host.start(id, "web", &spec).unwrap();
         let netns = prepared.netns.unwrap();
-        let container = Container { id, name: "web", spec: &spec, hostname: "web" };
+        let container = Member { id, name: "web", spec: MemberSpec::of(&spec), hostname: "web" };
         let wish = EndpointSpec { aliases: vec!["w".to_owned()], ..EndpointSpec::default() };
         let connected =
             host.networks.connect("side", &container, &wish, Some(netns.as_fd())).unwrap().unwrap();

@@ -1,6 +1,6 @@
 //! What is told about networks and about a container's place on them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::SystemTime;
@@ -9,17 +9,75 @@ use net::{Mac, Subnet};
 use serde::{Deserialize, Serialize};
 use spec::Id;
 
-use crate::containers::spec::{ContainerSpec, EndpointSpec, Port};
+use crate::containers::spec::{
+    ContainerSpec, EndpointSpec, NetworkMode, Port, PortBinding, exposed_ports,
+};
 use crate::containers::views::{EndpointView, HostPort, NetworkView, Place};
 
-/// A container that is to be started, or that networks are changed of.
+/// A run that is to be put on networks, or that networks are changed of.
 #[derive(Debug, Clone, Copy)]
-pub struct Container<'a> {
+pub struct Member<'a> {
     pub id: Id,
+    /// Empty for one that nobody asks for by name.
     pub name: &'a str,
-    /// Merged with the image's configuration.
-    pub spec: &'a ContainerSpec,
+    pub spec: MemberSpec<'a>,
     pub hostname: &'a str,
+}
+
+/// What is asked of its networks.
+#[derive(Debug, Clone, Copy)]
+pub struct MemberSpec<'a> {
+    pub network: &'a NetworkMode,
+    pub network_disabled: bool,
+    /// For each network, by its name or id.
+    pub endpoints: &'a BTreeMap<String, EndpointSpec>,
+    /// On the network of the mode.
+    pub mac_address: &'a str,
+    pub domainname: &'a str,
+    pub links: &'a [String],
+    /// `name:address`.
+    pub extra_hosts: &'a [String],
+    pub dns: &'a [IpAddr],
+    pub dns_search: &'a [String],
+    pub dns_options: &'a [String],
+    pub sysctls: &'a BTreeMap<String, String>,
+    pub ports: &'a [PortBinding],
+    pub publish_all_ports: bool,
+    /// Those that an image names, as `80/tcp`.
+    pub exposed: &'a BTreeMap<String, spec::image::Empty>,
+    /// It may route for others.
+    pub privileged: bool,
+}
+
+impl<'a> MemberSpec<'a> {
+    /// A container's, merged with its image's configuration.
+    #[must_use]
+    pub fn of(spec: &'a ContainerSpec) -> Self {
+        let host = &spec.host;
+        Self {
+            network: &host.network,
+            network_disabled: spec.network_disabled,
+            endpoints: &spec.endpoints,
+            mac_address: &spec.mac_address,
+            domainname: &spec.domainname,
+            links: &host.links,
+            extra_hosts: &host.extra_hosts,
+            dns: &host.dns,
+            dns_search: &host.dns_search,
+            dns_options: &host.dns_options,
+            sysctls: &host.sysctls,
+            ports: &host.ports,
+            publish_all_ports: host.publish_all_ports,
+            exposed: &spec.config.exposed_ports,
+            privileged: host.privileged,
+        }
+    }
+
+    /// Ports that are exposed, and the published ones.
+    #[must_use]
+    pub fn exposed_ports(&self) -> BTreeSet<Port> {
+        exposed_ports(self.exposed, self.ports)
+    }
 }
 
 /// All that a container's start needs of its networks.
@@ -129,7 +187,7 @@ impl Attachment {
     pub fn view(&self, spec: &ContainerSpec) -> NetworkView {
         let endpoints = self.endpoints.iter().map(|(name, endpoint)| {
             let view = EndpointView {
-                wish: wish_for(spec, name, &endpoint.network_id),
+                wish: wish_for(MemberSpec::of(spec), name, &endpoint.network_id),
                 network_id: endpoint.network_id.to_string(),
                 endpoint_id: endpoint.endpoint_id.to_string(),
                 mac_address: endpoint.mac.map(|mac| mac.to_string()).unwrap_or_default(),
@@ -176,7 +234,7 @@ impl Attachment {
         let places = self.endpoints.iter().map(|(network, endpoint)| Place {
             network,
             network_id: Some(endpoint.network_id),
-            wish: find_wish(spec, network, &endpoint.network_id),
+            wish: find_wish(&spec.endpoints, network, &endpoint.network_id),
             endpoint: Some(endpoint),
         });
         places.collect()
@@ -197,18 +255,22 @@ pub fn stopped_places(spec: &ContainerSpec, id_of: impl Fn(&str) -> Option<Id>) 
 }
 
 /// What the user asked for on a network, which may be named by its id.
-fn find_wish<'a>(spec: &'a ContainerSpec, name: &str, id: &Id) -> Option<&'a EndpointSpec> {
+fn find_wish<'a>(
+    endpoints: &'a BTreeMap<String, EndpointSpec>,
+    name: &str,
+    id: &Id,
+) -> Option<&'a EndpointSpec> {
     let is_it =
         |asked: &str| asked == name || (asked.len() >= 4 && id.to_string().starts_with(asked));
-    spec.endpoints.iter().find(|(asked, _)| is_it(asked)).map(|(_, wish)| wish)
+    endpoints.iter().find(|(asked, _)| is_it(asked)).map(|(_, wish)| wish)
 }
 
 /// The wish for a network, which the user may have named by its id.
-pub(super) fn wish_for(spec: &ContainerSpec, name: &str, id: &Id) -> EndpointSpec {
-    let mut wish = find_wish(spec, name, id).cloned().unwrap_or_default();
-    let mode = spec.host.network.to_string();
+pub(super) fn wish_for(spec: MemberSpec<'_>, name: &str, id: &Id) -> EndpointSpec {
+    let mut wish = find_wish(spec.endpoints, name, id).cloned().unwrap_or_default();
+    let mode = spec.network.to_string();
     if wish.mac_address.is_empty() && (mode == name || id.to_string().starts_with(&mode)) {
-        wish.mac_address.clone_from(&spec.mac_address);
+        spec.mac_address.clone_into(&mut wish.mac_address);
     }
     wish
 }
@@ -247,7 +309,7 @@ pub struct NetworkInfo {
     pub ipam_options: BTreeMap<String, String>,
     pub subnets: Vec<SubnetInfo>,
     /// Running containers on it, by id.
-    pub members: BTreeMap<Id, Member>,
+    pub members: BTreeMap<Id, MemberInfo>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -260,7 +322,7 @@ pub struct SubnetInfo {
 
 /// A running container on a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
+pub struct MemberInfo {
     pub name: String,
     pub endpoint_id: Id,
     pub mac: Option<Mac>,

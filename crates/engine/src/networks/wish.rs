@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use net::{Mac, Subnet};
 
+use super::MemberSpec;
 use super::record::{NetworkRecord, SubnetRecord};
 use super::{publish, words};
 use crate::containers::spec::{ContainerSpec, EndpointSpec};
@@ -42,7 +43,7 @@ pub(super) fn validate<'a>(
     if !mistakes.is_empty() {
         return Err(Error::invalid(words::listed(&mistakes)));
     }
-    publish::wishes(spec, None).map(drop)
+    publish::wishes(MemberSpec::of(spec), None).map(drop)
 }
 
 /// Holds what a container asks of a network against the network, as far as it is known.
@@ -117,19 +118,19 @@ fn options(wish: &EndpointSpec) -> Vec<String> {
 }
 
 /// Whether the container's settings, or those of this interface, turn IPv6 off.
-pub(super) fn turns_ipv6_off(spec: &ContainerSpec, wish: &EndpointSpec) -> bool {
+pub(super) fn turns_ipv6_off(spec: MemberSpec<'_>, wish: &EndpointSpec) -> bool {
     let on = |value: &String| value.trim() != "0";
-    let all = IPV6_OFF.iter().any(|key| spec.host.sysctls.get(*key).is_some_and(on));
+    let all = IPV6_OFF.iter().any(|key| spec.sysctls.get(*key).is_some_and(on));
     let own = format!("ipv6/conf/{IFNAME_MARK}/disable_ipv6");
     all || sysctls(wish)
         .is_ok_and(|settings| settings.iter().any(|(key, value)| *key == own && on(value)))
 }
 
 /// Whether a container's loopback has IPv6: unless its settings or the host's kernel have not.
-pub(super) fn loopback_has_ipv6(spec: &ContainerSpec) -> bool {
+pub(super) fn loopback_has_ipv6(spec: MemberSpec<'_>) -> bool {
     let off = |key: &str| {
         let name = format!("net.ipv6.conf.{key}.disable_ipv6");
-        spec.host.sysctls.get(&name).is_some_and(|value| value.trim() != "0")
+        spec.sysctls.get(&name).is_some_and(|value| value.trim() != "0")
     };
     !off("all") && !off("lo") && std::path::Path::new("/proc/sys/net/ipv6").exists()
 }
@@ -281,15 +282,15 @@ mod tests {
     fn ipv6_is_off_where_any_setting_says_so() {
         let mut spec = ContainerSpec::default();
         let mut wish = EndpointSpec::default();
-        assert!(!turns_ipv6_off(&spec, &wish));
+        assert!(!turns_ipv6_off(MemberSpec::of(&spec), &wish));
         let option = "net.ipv6.conf.IFNAME.disable_ipv6=1".to_owned();
         wish.driver_opts.insert(SYSCTLS.to_owned(), option);
-        assert!(turns_ipv6_off(&spec, &wish));
+        assert!(turns_ipv6_off(MemberSpec::of(&spec), &wish));
         for key in IPV6_OFF {
             spec.host.sysctls = [(key.to_owned(), "1".to_owned())].into();
-            assert!(turns_ipv6_off(&spec, &EndpointSpec::default()), "{key}");
+            assert!(turns_ipv6_off(MemberSpec::of(&spec), &EndpointSpec::default()), "{key}");
             spec.host.sysctls = [(key.to_owned(), "0".to_owned())].into();
-            assert!(!turns_ipv6_off(&spec, &EndpointSpec::default()), "{key}");
+            assert!(!turns_ipv6_off(MemberSpec::of(&spec), &EndpointSpec::default()), "{key}");
         }
     }
 }

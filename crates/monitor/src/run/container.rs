@@ -16,7 +16,7 @@ use crate::wire::{Enter, Launch};
 
 /// What is watched of a container's control group.
 #[derive(Debug)]
-pub struct Container {
+pub struct ControlGroup {
     cgroup: Option<Cgroup>,
 }
 
@@ -42,7 +42,7 @@ pub fn start(
     netns: Option<BorrowedFd<'_>>,
     seccomp: Option<&Program>,
     ends: Option<&ChildEnds>,
-) -> Result<(Container, Started), Failure> {
+) -> Result<(ControlGroup, Started), Failure> {
     let Launch { bundle, settings, document: spec, .. } = launch;
     let rootfs = match &settings.rootfs {
         Rootfs::Overlay { lowers, upper, work } => RootfsMount::Overlay {
@@ -78,7 +78,7 @@ pub fn start(
     for warning in &launched.warnings {
         eprintln!("{warning}");
     }
-    let container = Container { cgroup: launched.cgroup };
+    let container = ControlGroup { cgroup: launched.cgroup };
     let started = Started { pid: launched.pid, pidfd: launched.pidfd, terminal: launched.terminal };
     Ok((container, started))
 }
@@ -139,7 +139,7 @@ fn external(runtime: &RuntimeChoice, bundle: &Path, scratch: &str) -> Option<Ext
     }
 }
 
-impl Container {
+impl ControlGroup {
     /// A watch for the out-of-memory killer, where the host has one.
     pub fn watch_oom(&self) -> Option<OomWatch> {
         self.cgroup.as_ref()?.watch_oom().ok()

@@ -159,7 +159,7 @@ impl Monitor<'_> {
         launch: &Launch,
         started: Started,
         ours: OurEnds,
-        container: &container::Container,
+        container: &container::ControlGroup,
     ) -> Result<Event, Failure> {
         let settings = &launch.settings;
         let started_at = Timestamp::now();
