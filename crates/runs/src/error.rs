@@ -36,10 +36,8 @@ pub enum Error {
     Filter { source: io::Error },
     #[error("cannot reach the container's process")]
     Process { source: io::Error },
-    /// More than one message carries.
-    #[error(
-        "a run has {0} mounts and namespaces by descriptor, more than the {1} that it may have"
-    )]
+    /// For mounts and namespaces, more than one message carries.
+    #[error("a start takes {0} descriptors, more than the {1} that it may take")]
     Descriptors(usize, usize),
     #[error("the start was broken off")]
     Abandoned,

@@ -155,10 +155,7 @@ async fn launch(
     let mut fds: Vec<BorrowedFd<'_>> = netns.map(AsFd::as_fd).into_iter().collect();
     fds.extend(filter.iter().map(AsFd::as_fd));
     fds.extend(descriptors);
-    let Some(room) = FDS_MAX.checked_sub(fds.len()) else {
-        return Err(Error::Descriptors(places.len(), FDS_MAX - 2));
-    };
-    let coming = clients.len().min(CLIENTS_MAX).min(room);
+    let coming = clients.len().min(room(fds.len())?);
     fds.extend(clients[..coming].iter().map(|client| client.socket.as_fd()));
     let request = Request::Launch(Box::new(Launch {
         bundle: workload.supervision.directory.clone(),
@@ -183,6 +180,12 @@ async fn launch(
     }
 }
 
+/// How many clients may come with a start that needs so many descriptors itself.
+fn room(descriptors: usize) -> Result<usize> {
+    let left = FDS_MAX.checked_sub(descriptors);
+    left.map(|left| left.min(CLIENTS_MAX)).ok_or(Error::Descriptors(descriptors, FDS_MAX))
+}
+
 /// Gives a supervisor the sockets of published ports.
 pub(crate) async fn publish(link: &Link, ports: &[(ProxyPort, OwnedFd)]) -> Result<()> {
     for some in ports.chunks(FDS_MAX) {
@@ -196,4 +199,17 @@ pub(crate) async fn publish(link: &Link, ports: &[(ProxyPort, OwnedFd)]) -> Resu
 /// Locks what no holder of the lock leaves half done.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_run_needs_goes_before_its_clients() {
+        assert_eq!(room(2).unwrap(), CLIENTS_MAX);
+        assert_eq!(room(FDS_MAX - 3).unwrap(), 3);
+        let refused = room(FDS_MAX + 1).unwrap_err().to_string();
+        assert_eq!(refused, "a start takes 201 descriptors, more than the 200 that it may take");
+    }
 }

@@ -11,8 +11,8 @@ use runs::workload::{
 use runs::{Durability, LogSettings, ProxyPort, Rootfs, RuntimeChoice, Workload};
 use spec::Id;
 
-use crate::Inner;
 use crate::apparmor;
+use crate::config::EngineConfig;
 use crate::containers::limits::{self as checks, Purpose};
 use crate::containers::security::SecurityOptions;
 use crate::containers::spec::{CgroupnsMode, NetworkMode, Resources};
@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::workloads::devices::{self, HostDevices};
 use crate::workloads::files::ManagedFiles;
 use crate::workloads::mounts::{Defaults, with_defaults};
-use crate::workloads::{Privileges, cgroups, environment, limits, security};
+use crate::workloads::{Host, Privileges, cgroups, environment, limits, security};
 
 /// What BuildKit calls its sandbox; commands see it as their host's name.
 const HOSTNAME: &str = "buildkitsandbox";
@@ -81,15 +81,23 @@ impl Step {
     }
 
     /// Names of the capabilities of its processes.
-    pub(super) fn capabilities(&self, engine: &Inner) -> Result<Vec<String>> {
-        let is_privileged = self.privileges == Privileges::All;
-        capabilities::resolve(is_privileged, &[], &[], engine.host.last_capability)
+    pub(super) fn capabilities(&self, facts: &Facts<'_>) -> Result<Vec<String>> {
+        capabilities::resolve(self.privileges, &[], &[], facts.host.last_capability)
     }
 
     /// Where its control group is.
-    pub(super) fn cgroup(&self, engine: &Inner) -> PathBuf {
-        cgroups::path(&self.id, &self.options.resources, &engine.config)
+    pub(super) fn cgroup(&self, facts: &Facts<'_>) -> PathBuf {
+        cgroups::path(&self.id, &self.options.resources, facts.config)
     }
+}
+
+/// What steps depend on that is the same for all of them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Facts<'a> {
+    pub config: &'a EngineConfig,
+    pub host: &'a Host,
+    /// Bytes.
+    pub default_shm_size: u64,
 }
 
 /// What was found and made on the host for a step.
@@ -103,21 +111,21 @@ pub(super) struct Found {
     pub runtime: RuntimeChoice,
 }
 
-/// Lowers a step.
+/// Lowers a step. Pure: the same inputs give the same workload.
 ///
 /// # Errors
 /// `Invalid` for options that cannot be.
-pub(super) fn lower(engine: &Inner, step: Step, found: Found) -> Result<Workload> {
-    let (config, host) = (&engine.config, &engine.host);
+pub(super) fn lower(facts: &Facts<'_>, step: Step, found: Found) -> Result<Workload> {
+    let Facts { config, host, default_shm_size } = *facts;
     let privileges = step.privileges;
     let directory = config.run_dir(&step.id);
     security::check_labels(&step.options.security, host)?;
-    let program = program(engine, &step)?;
+    let program = program(facts, &step)?;
     let hostname = step.hostname().to_owned();
-    let cgroup = step.cgroup(engine);
+    let cgroup = step.cgroup(facts);
     let resources = &step.options.resources;
-    let size_bytes = step.options.shm_size.unwrap_or_else(|| engine.live().default_shm_size);
-    let security = self::security(engine, &step, found.filter)?;
+    let size_bytes = step.options.shm_size.unwrap_or(default_shm_size);
+    let security = self::security(facts, &step, found.filter)?;
     let nodes = found.devices.all.iter().map(|device| device.node(device.path.clone()));
     let writable_cgroup = privileges == Privileges::All || step.options.security.writable_cgroups;
     let defaults = Defaults {
@@ -136,7 +144,7 @@ pub(super) fn lower(engine: &Inner, step: Step, found: Found) -> Result<Workload
             pid: Namespace::New,
             ipc: Namespace::New,
             uts: UtsNamespace::New { hostname, domainname: String::new() },
-            cgroup: cgroup_namespace(engine, privileges),
+            cgroup: cgroup_namespace(facts, privileges),
         },
         limits: limits::lower(resources, &found.devices)?,
         devices: Devices { nodes: nodes.collect(), rules: devices::default_rules(privileges) },
@@ -144,14 +152,14 @@ pub(super) fn lower(engine: &Inner, step: Step, found: Found) -> Result<Workload
         cgroup,
         annotations: Default::default(),
         ports: found.ports,
-        supervision: supervision(engine, &step.network, directory),
+        supervision: supervision(facts, &step.network, directory),
         runtime: found.runtime,
         init: Init::Program,
         mounts: with_defaults(defaults, step.mounts),
     })
 }
 
-fn program(engine: &Inner, step: &Step) -> Result<Program> {
+fn program(facts: &Facts<'_>, step: &Step) -> Result<Program> {
     let mut env = environment::defaults(step.hostname());
     environment::replace(&mut env, &step.env);
     let options = &step.options;
@@ -162,25 +170,25 @@ fn program(engine: &Inner, step: &Step) -> Result<Program> {
         user: runtime::UserRequest { user: step.user.clone(), groups: Vec::new() },
         streams: Streams::Pipes,
         stdin: Stdin::None,
-        capabilities: capabilities::set(&step.capabilities(engine)?),
-        rlimits: limits::rlimits(&engine.config.default_ulimits, &options.resources.ulimits),
-        new_privileges: security::new_privileges(&options.security, &engine.config),
+        capabilities: capabilities::set(&step.capabilities(facts)?),
+        rlimits: limits::rlimits(&facts.config.default_ulimits, &options.resources.ulimits),
+        new_privileges: security::new_privileges(&options.security, facts.config),
         apparmor: apparmor::profile_of(
             options.security.apparmor.as_ref(),
             step.privileges,
-            engine.host.apparmor,
+            facts.host.apparmor,
         ),
         oom_score: OomScore::default(),
     })
 }
 
-fn cgroup_namespace(engine: &Inner, privileges: Privileges) -> CgroupNamespace {
-    cgroups::namespace(CgroupnsMode::Unset, privileges, &engine.config, &engine.host)
+fn cgroup_namespace(facts: &Facts<'_>, privileges: Privileges) -> CgroupNamespace {
+    cgroups::namespace(CgroupnsMode::Unset, privileges, facts.config, facts.host)
 }
 
-fn security(engine: &Inner, step: &Step, filter: Option<CallFilter>) -> Result<Security> {
+fn security(facts: &Facts<'_>, step: &Step, filter: Option<CallFilter>) -> Result<Security> {
     let options = &step.options.security;
-    let paths = security::system_paths(step.privileges, options, &engine.host, (None, None));
+    let paths = security::system_paths(step.privileges, options, facts.host, (None, None));
     let sysctls = match step.network {
         NetworkMode::Host | NetworkMode::Container(_) => Default::default(),
         NetworkMode::Bridge | NetworkMode::None | NetworkMode::Named(_) => {
@@ -195,10 +203,10 @@ fn security(engine: &Inner, step: &Step, filter: Option<CallFilter>) -> Result<S
     })
 }
 
-fn supervision(engine: &Inner, network: &NetworkMode, directory: PathBuf) -> Supervision {
+fn supervision(facts: &Facts<'_>, network: &NetworkMode, directory: PathBuf) -> Supervision {
     let resolver = matches!(network, NetworkMode::Named(_)).then(|| Resolver {
         settings: directory.join(net::zone::RESOLVER_FILE),
-        zones: engine.config.exec_root.join("networks"),
+        zones: facts.config.exec_root.join("networks"),
     });
     Supervision {
         log: LogSettings::default(),
@@ -212,3 +220,7 @@ fn supervision(engine: &Inner, network: &NetworkMode, directory: PathBuf) -> Sup
 fn exit_record(directory: &Path) -> PathBuf {
     directory.join("exit.json")
 }
+
+#[cfg(test)]
+#[path = "step_tests.rs"]
+mod tests;

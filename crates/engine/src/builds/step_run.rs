@@ -19,7 +19,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
-use super::step::{self, Found, Step};
+use super::step::{self, Facts, Found, Step};
 use crate::blocking::blocking;
 use crate::containers::joined;
 use crate::containers::spec::{EndpointSpec, NetworkMode, Resources};
@@ -152,6 +152,11 @@ async fn launch(
 
 /// Makes what the step needs on the host, and lowers it. Blocking.
 fn prepare(engine: &Inner, step: Step) -> Result<Workload> {
+    let facts = Facts {
+        config: &engine.config,
+        host: &engine.host,
+        default_shm_size: engine.live().default_shm_size,
+    };
     let directory = engine.config.run_dir(&step.id);
     disk::make_dir(&directory)?;
     let joined = join_network(engine, &step.network)?;
@@ -173,11 +178,11 @@ fn prepare(engine: &Inner, step: Step) -> Result<Workload> {
     let request = FilterRequest {
         privileges: step.privileges,
         options: &step.options.security,
-        capabilities: step.capabilities(engine)?,
+        capabilities: step.capabilities(&facts)?,
     };
     let filter = filters::for_runtime(engine, &request, &runtime)?;
     // For whoever finds the directory after a crash.
-    disk::write(&directory.join(CGROUP_FILE), &step.cgroup(engine).to_string_lossy())?;
+    disk::write(&directory.join(CGROUP_FILE), &step.cgroup(&facts).to_string_lossy())?;
     let snapshot = engine
         .store
         .snapshot(&step.snapshot)
@@ -195,7 +200,7 @@ fn prepare(engine: &Inner, step: Step) -> Result<Workload> {
         filter,
         runtime,
     };
-    step::lower(engine, step, found)
+    step::lower(&facts, step, found)
 }
 
 fn own_network(mode: &NetworkMode, sandbox: Option<OwnedFd>) -> NetworkNamespace {

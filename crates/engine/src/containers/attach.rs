@@ -24,7 +24,7 @@ use super::views::{
 use super::{cgroups, events, link_env};
 use crate::blocking::blocking;
 use crate::error::{Error, Kind, Result};
-use crate::workloads::{environment, limits, runtimes};
+use crate::workloads::{Privileges, environment, limits, runtimes};
 use crate::{Engine, Inner, words};
 
 /// Ctrl-P, Ctrl-Q.
@@ -319,9 +319,12 @@ pub(crate) fn exec_plan(
 /// otherwise.
 pub(crate) fn exec_process(engine: &Engine, view: &View, spec: &ExecSpec) -> Result<Process> {
     let record = &view.record;
-    let privileged = spec.privileged || record.spec.host.privileged;
+    let privileges = match spec.privileged {
+        true => Privileges::All,
+        false => super::lowering::privileges(&record.spec.host),
+    };
     let names = super::capabilities::resolve(
-        privileged,
+        privileges,
         &record.spec.host.cap_add,
         &record.spec.host.cap_drop,
         engine.inner.host.last_capability,

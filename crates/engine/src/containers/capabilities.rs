@@ -3,6 +3,7 @@
 //! Source: capabilities(7); moby `oci/caps/utils.go`, `oci/caps/defaults.go`.
 
 use crate::error::{Error, Result};
+use crate::workloads::Privileges;
 
 /// All that Linux has, in the order of their numbers.
 pub const ALL: &[&str] = &[
@@ -92,14 +93,14 @@ pub fn parse(text: &str) -> Result<Named> {
 /// # Errors
 /// `Invalid` for an unknown name.
 pub fn resolve(
-    privileged: bool,
+    privileges: Privileges,
     add: &[String],
     drop: &[String],
     last: usize,
 ) -> Result<Vec<String>> {
     let known = &ALL[..ALL.len().min(last + 1)];
     let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
-    if privileged {
+    if privileges == Privileges::All {
         return Ok(owned(known));
     }
     let add = add.iter().map(|name| parse(name)).collect::<Result<Vec<_>>>()?;
@@ -133,7 +134,7 @@ mod tests {
     #[track_caller]
     fn check(add: &[&str], drop: &[&str], want: usize, has: &str) {
         let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-        let got = resolve(false, &owned(add), &owned(drop), 40).unwrap();
+        let got = resolve(Privileges::Default, &owned(add), &owned(drop), 40).unwrap();
         assert_eq!(got.len(), want, "{got:?}");
         assert!(has.is_empty() || got.iter().any(|name| name == has), "{got:?}");
     }

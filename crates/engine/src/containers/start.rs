@@ -159,7 +159,7 @@ fn filter_request<'a>(engine: &Inner, spec: &'a ContainerSpec) -> Result<FilterR
         privileges: lowering::privileges(&spec.host),
         options: &host.security_opt,
         capabilities: capabilities::resolve(
-            host.privileged,
+            lowering::privileges(host),
             &host.cap_add,
             &host.cap_drop,
             engine.host.last_capability,

@@ -18,7 +18,7 @@ pub(super) fn program(
 ) -> Result<Program> {
     let options = &spec.host;
     let capabilities = capabilities::resolve(
-        options.privileged,
+        super::privileges(options),
         &options.cap_add,
         &options.cap_drop,
         host.last_capability,
