@@ -16,9 +16,10 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 use spec::runtime::{Mount, NamespaceKind, Process, Spec};
 use sys::cgroup::Cgroup;
+use sys::mount::{self, Depth};
 use sys::path::Root;
 use sys::process::Pid;
 
@@ -79,7 +80,9 @@ impl External {
         std::fs::create_dir_all(&tree).map_err(at(format!("make {}", tree.display())))?;
         let rootfs =
             rootfs::open(request.rootfs).map_err(at("error mounting the root file system"))?;
-        let spec = document(request, &rootfs)?;
+        let mut spec = document(request, &rootfs)?;
+        let mut mounts = vec![(rootfs, c_path(tree)?)];
+        mounts.extend(held_trees(&mut spec, &bundle)?);
         write_json(&bundle.join("config.json"), &spec)?;
         let console = self.console(&request.stdio)?;
         let pid_file = self.scratch.join("pid");
@@ -95,10 +98,8 @@ impl External {
             command.arg("--no-pivot");
         }
         command.arg(request.id);
-        let target = CString::new(tree.into_os_string().into_vec())
-            .map_err(|error| at("name the bundle")(error.into()))?;
         connect(&mut command, &request.stdio)?;
-        sys::process::with_private_mount(&mut command, rootfs, target);
+        sys::process::with_private_mounts(&mut command, mounts);
         self.run(command)?;
         self.finish(request, &pid_file, console).inspect_err(|_| {
             // The first error is the one to tell.
@@ -251,6 +252,42 @@ fn reported(log: &str) -> Option<LaunchError> {
         Kind::Other
     };
     Some(LaunchError::new(kind, bare))
+}
+
+fn c_path(path: PathBuf) -> Result<CString, LaunchError> {
+    CString::new(path.into_os_string().into_vec())
+        .map_err(|error| at("name the bundle")(error.into()))
+}
+
+/// What the document binds by a descriptor of ours, with a path below the bundle for each. Another runtime
+/// can bind only what its own mount namespace has, and there it is put.
+fn held_trees(spec: &mut Spec, bundle: &Path) -> Result<Vec<(OwnedFd, CString)>, LaunchError> {
+    let descriptors = format!("/proc/{}/fd/", std::process::id());
+    let mut trees = Vec::new();
+    for (index, mount) in spec.mounts.iter_mut().enumerate() {
+        if !mount.source.starts_with(&descriptors) {
+            continue;
+        }
+        let step = || format!("error mounting {:?}", mount.destination);
+        let source = Path::new(&mount.source);
+        let cloned = mount::clone_tree(rustix::fs::CWD, source, Depth::Recursive);
+        // One that was made in another mount namespace cannot be cloned, and is attached itself.
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let tree = match cloned {
+            Ok(tree) => tree,
+            Err(_) => rustix::fs::open(source, flags, Mode::empty()).map_err(at_raw(step()))?,
+        };
+        let target = bundle.join(format!("held-{index}"));
+        let kind = rustix::fs::fstat(&tree).map_err(at_raw(step()))?.st_mode;
+        let made = match FileType::from_raw_mode(kind) {
+            FileType::Directory => std::fs::create_dir_all(&target),
+            _ => std::fs::write(&target, ""),
+        };
+        made.map_err(at(format!("make {}", target.display())))?;
+        mount.source = target.display().to_string();
+        trees.push((tree, c_path(target)?));
+    }
+    Ok(trees)
 }
 
 /// The document as the other runtime has to see it.

@@ -432,12 +432,11 @@ pub fn spawn_program(command: &mut std::process::Command) -> io::Result<Pid> {
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// Makes `command` run in a mount namespace of its own, in which `mount` (detached) is attached at
-/// `target`. All other mounts are the host's, and changes of either side stay there.
-pub fn with_private_mount(
+/// Makes `command` run in a mount namespace of its own, in which each of `mounts` (detached) is attached
+/// at its path. All other mounts are the host's, and changes of either side stay there.
+pub fn with_private_mounts(
     command: &mut std::process::Command,
-    mount: OwnedFd,
-    target: std::ffi::CString,
+    mounts: Vec<(OwnedFd, std::ffi::CString)>,
 ) {
     use std::os::unix::process::CommandExt;
     // SAFETY: between fork and exec the closure makes system calls on what it owns: it takes no lock
@@ -448,11 +447,12 @@ pub fn with_private_mount(
             crate::namespace::unshare(Namespaces::MOUNT)?;
             crate::mount::change_all(crate::mount::Propagation::Slave)?;
             // Only now: a descriptor opened before would be of the host's copy of the mount.
-            let flags = rustix::fs::OFlags::PATH
-                | rustix::fs::OFlags::DIRECTORY
-                | rustix::fs::OFlags::CLOEXEC;
-            let target = rustix::fs::open(target.as_c_str(), flags, rustix::fs::Mode::empty())?;
-            crate::mount::attach(&mount, &target)
+            let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+            for (mount, target) in &mounts {
+                let target = rustix::fs::open(target.as_c_str(), flags, rustix::fs::Mode::empty())?;
+                crate::mount::attach(mount, &target)?;
+            }
+            Ok(())
         });
     }
 }

@@ -13,6 +13,7 @@ super::cases! {
     a_host_network_leaves_the_name_to_the_container,
     privileges_do_not_drop_what_was_asked_for,
     namespaces_of_others_are_joined_only_when_they_may_be,
+    either_runtime_gets_what_is_held_by_descriptor,
     settings_and_profiles_of_the_host_stay_its_own,
     no_process_inherits_what_is_anothers,
     another_runtime_has_a_terminal_below_a_long_path,
@@ -195,6 +196,31 @@ fn namespaces_of_others_are_joined_only_when_they_may_be(suite: &Suite) -> Outco
     let (_, made) = suite.api("POST", "/containers/create?name=joiner", Some(body));
     assert!(made.contains("\"Id\""), "{made}");
     assert_eq!(suite.api("POST", "/containers/joiner/start", None).0, 500);
+    Outcome::Passed
+}
+
+fn either_runtime_gets_what_is_held_by_descriptor(suite: &Suite) -> Outcome {
+    let started = "mkdir -p /parts/one && echo kept > /parts/one/file && echo shared > /dev/shm/x && sleep 300";
+    let donor = ["run", "-d", "--name", "donor", "--ipc", "shareable", "-v", "parts:/parts"];
+    let program = ["busybox", "sh", "-c", started];
+    run(suite, Cli::Tug, &[&donor[..], &program].concat()).ok();
+    let look = "for kind in net ipc pid; do readlink /proc/self/ns/$kind; done";
+    let theirs = suite.tug(["exec", "donor", "sh", "-c", look]).ok();
+    let part = ["--mount", "type=volume,src=parts,dst=/part,volume-subpath=one"];
+    let runtimes = match shell("command -v runc").code {
+        0 => &["tug", "runc"][..],
+        _ => &["tug"],
+    };
+    for runtime in runtimes {
+        let joined = ["--net=container:donor", "--ipc=container:donor", "--pid=container:donor"];
+        let look = format!("{look}; cat /part/file /dev/shm/x");
+        let (start, program) =
+            (["run", "--rm", "--runtime", runtime], ["busybox", "sh", "-c", look.as_str()]);
+        let mine = run(suite, Cli::Tug, &[&start[..], &joined, &part, &program].concat());
+        assert_eq!(mine.ok(), format!("{theirs}\nkept\nshared"), "{runtime}");
+    }
+    suite.tug(["rm", "-f", "donor"]).ok();
+    suite.tug(["volume", "rm", "parts"]).ok();
     Outcome::Passed
 }
 
