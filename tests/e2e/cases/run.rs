@@ -196,9 +196,13 @@ fn stop_waits_and_then_kills(suite: &Suite) -> Outcome {
                 "busybox",
                 "sh",
                 "-c",
-                "trap 'exit 3' TERM; while :; do sleep 0.1; done",
+                "trap 'exit 3' TERM; echo listens; while :; do sleep 0.1; done",
             ])
             .ok();
+        // A first process takes no signal that it has not asked for.
+        wait_for("the trap", Duration::from_secs(10), || {
+            suite.tug(["logs", "polite"]).ok() == "listens"
+        });
         suite.run(cli, ["stop", "polite"]).ok();
         assert_eq!(suite.run(cli, ["inspect", "-f", "{{.State.ExitCode}}", "polite"]).ok(), "3");
         suite.tug(["rm", "polite"]).ok();
