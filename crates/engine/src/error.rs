@@ -148,14 +148,7 @@ fn shown(text: &str) -> String {
 /// An error and its causes in one line, outermost first, the kernel's in Go's words.
 #[must_use]
 pub fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    in_go_words(&text).into_owned()
+    in_go_words(&spec::chain(error)).into_owned()
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use crate::start::lock;
-use crate::{Error, Process, Result, chain};
+use crate::{Error, Process, Result};
 
 /// What a supervisor says on its own.
 #[derive(Debug)]
@@ -243,7 +243,7 @@ impl Link {
             let Some(peer) = &link.peer else { return };
             warn!("a monitor that does not answer is killed");
             if let Err(error) = sys::process::signal_process(peer, crate::run::SIGKILL) {
-                warn!(error = chain(&error), "monitor not killed");
+                warn!(error = spec::chain(&error), "monitor not killed");
             }
         });
     }
@@ -371,7 +371,7 @@ impl Link {
                         sys::process::signal_process(pidfd, crate::run::SIGKILL)
                     });
                     if let Err(error) = ended {
-                        warn!(%exec, error = chain(&error), "late exec not ended");
+                        warn!(%exec, error = spec::chain(&error), "late exec not ended");
                     }
                 }
                 (Some(Caller::GaveUp) | None, _) => {}
@@ -448,7 +448,7 @@ async fn listen(link: &Link, socket: &UnixStream, notices: &mpsc::UnboundedSende
             Ok(Received::Events(events)) => Ok((events, false)),
             Ok(Received::Closed(events)) => Ok((events, true)),
             Err(error) => {
-                warn!(error = chain(&error), "monitor's connection broke");
+                warn!(error = spec::chain(&error), "monitor's connection broke");
                 Ok((Vec::new(), true))
             }
         });

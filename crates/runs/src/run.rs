@@ -149,7 +149,7 @@ impl Run {
         let made = made.await.map_err(|_| Error::Ended)?;
         let sockets = made
             .map_err(|source| Error::Process { source })?
-            .map_err(|source| Error::Refused(crate::chain(&source)))?;
+            .map_err(|source| Error::Refused(spec::chain(&source)))?;
         let fds = sockets.descriptors();
         self.link.demand(&Request::Resolve { sockets: fds.len() }, &fds).await
     }

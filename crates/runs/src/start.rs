@@ -75,7 +75,7 @@ pub(crate) async fn launcher(launchers: &Arc<Launchers>) -> Result<Launcher> {
 /// Makes the next launchers while nobody waits for one.
 pub(crate) fn refill(launchers: &Arc<Launchers>) {
     if let Err(error) = launchers.fill() {
-        tracing::warn!(error = crate::chain(&error), "no launchers made ahead");
+        tracing::warn!(error = spec::chain(&error), "no launchers made ahead");
     }
 }
 
@@ -129,7 +129,7 @@ fn start_over(launchers: &Launchers, workload: &Workload) {
     if group.directories().iter().any(|directory| directory.is_dir())
         && let Err(error) = group.kill().and_then(|()| group.remove())
     {
-        tracing::warn!(error = crate::chain(&error), "control group left behind");
+        tracing::warn!(error = spec::chain(&error), "control group left behind");
     }
 }
 

@@ -191,21 +191,11 @@ pub(crate) fn seccomp<'a>(
         (Some(program), _) => Ok(Some(Cow::Borrowed(program))),
         (None, Some(section)) => {
             let program =
-                crate::seccomp::compile(section).map_err(|error| invalid(chain(&error)))?;
+                crate::seccomp::compile(section).map_err(|error| invalid(spec::chain(&error)))?;
             Ok(Some(Cow::Owned(program)))
         }
         (None, None) => Ok(None),
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 fn entry(cgroup: Option<&Cgroup>) -> Result<Entry, LaunchError> {

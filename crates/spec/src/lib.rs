@@ -3,6 +3,7 @@
 //! Everything here is data and its parsing; nothing does I/O. Other crates exchange these types
 //! instead of strings, so a value that exists is valid.
 
+mod chain;
 pub mod digest;
 pub mod errno;
 pub mod glob;
@@ -16,6 +17,7 @@ pub mod seccomp;
 pub mod signal;
 pub mod sysctl;
 
+pub use chain::chain;
 pub use digest::{ChainId, DiffId, Digest, ImageId};
 pub use id::Id;
 pub use platform::Platform;

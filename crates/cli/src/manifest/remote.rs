@@ -10,7 +10,7 @@ use registry::client::{Mount, Trusting};
 use registry::{Access, Client, Credentials, HostFiles, Policy, Transport, Work};
 use serde::Deserialize;
 use spec::image::{Descriptor, Index, Manifest, media_type};
-use spec::{Digest, Platform, Reference};
+use spec::{Digest, Platform, Reference, chain};
 use tokio::sync::mpsc;
 
 use super::entry::{Document, Entry};
@@ -297,16 +297,6 @@ fn hint(why: &str, domain: &str) -> String {
     format!(
         " (to trust this registry, put its CA certificate into /etc/docker/certs.d/{domain}/ca.crt, or use --insecure)"
     )
-}
-
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(&format!(": {inner}"));
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -17,12 +17,11 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use registry::Client;
-use spec::{Platform, Reference};
+use spec::{Platform, Reference, chain};
 
 use crate::args::{Matches, Outcome};
 use crate::context::Session;
 use crate::failure::Failure;
-use crate::manifest::remote::chain;
 use crate::render::pull::Board;
 use crate::render::units::human_size;
 use crate::terminal;

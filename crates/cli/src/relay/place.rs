@@ -9,11 +9,11 @@ use std::sync::Arc;
 use api::client::Host;
 use registry::dial::Stream;
 use registry::{Access, Client, Credentials, Endpoint, Policy, Scheme, Transport};
-use spec::Reference;
+use spec::{Reference, chain};
 
 use crate::context::Session;
 use crate::failure::Failure;
-use crate::manifest::remote::{chain, proxies, trusting};
+use crate::manifest::remote::{proxies, trusting};
 
 /// Each is a process and a session at the other side.
 const SSH_LANES: usize = 3;

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use registry::{Client, Fetched};
 use spec::image::{Descriptor, Index, Manifest};
-use spec::{Digest, Platform};
+use spec::{Digest, Platform, chain};
 
 use crate::failure::Failure;
-use crate::manifest::remote::chain;
 
 /// What to send, in this order: blobs, children, top.
 pub struct Plan {

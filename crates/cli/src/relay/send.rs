@@ -9,13 +9,12 @@ use api::progress::{Message, Progress};
 use bytes::Bytes;
 use registry::Client;
 use registry::client::Upload;
-use spec::Digest;
+use spec::{Digest, chain};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::Shown;
 use crate::failure::Failure;
-use crate::manifest::remote::chain;
 use crate::terminal::{self, Output};
 
 const ATTEMPTS_MAX: u32 = 3;

@@ -56,7 +56,7 @@ impl Entered {
     pub(crate) fn wait(self, heirloom: &Heirloom) -> Result<(), String> {
         heirloom.show(&["tug", "exec"].map(std::ffi::OsStr::new));
         confine::confine(&Places::default(), &heirloom.calls)
-            .map_err(|error| crate::run::chain(&error))?;
+            .map_err(|error| spec::chain(&error))?;
         loop {
             match rustix::process::wait(rustix::process::WaitOptions::empty()) {
                 Ok(Some((pid, status))) if pid == self.pid => {

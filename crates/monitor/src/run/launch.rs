@@ -139,14 +139,14 @@ impl Monitor<'_> {
         let log = LogWriter::open(&launch.settings.log)
             // Source of the words: moby `container/container.go`, `StartLogger`'s callers.
             .map_err(|error| {
-                other(format!("failed to initialize logging driver: {}", super::chain(&error)))
+                other(format!("failed to initialize logging driver: {}", spec::chain(&error)))
             })?;
         self.log = Some(log);
         let resolver = launch.settings.resolver.as_ref().filter(|path| path.exists());
         if let (Some(path), Some(netns)) = (resolver, netns) {
             let resolver = Sockets::open(netns.as_fd())
                 .and_then(|sockets| Resolver::open(path, sockets, &self.poller))
-                .map_err(|error| other(super::chain(&error)))?;
+                .map_err(|error| other(spec::chain(&error)))?;
             self.resolver = Some(resolver);
         }
         self.settings = Some(launch.settings.clone());
@@ -199,7 +199,7 @@ impl Monitor<'_> {
         }
         places.readable.extend(settings.zones.as_deref().filter(|path| path.is_dir()));
         confine::confine(&places, &self.heirloom.calls)
-            .map_err(|error| Failure { exit_code: 128, message: super::chain(&error) })
+            .map_err(|error| Failure { exit_code: 128, message: spec::chain(&error) })
     }
 
     fn process(
@@ -279,7 +279,7 @@ impl Monitor<'_> {
         };
         let sockets = Sockets::received(fds).map_err(|error| error.to_string())?;
         let resolver = Resolver::open(&settings, sockets, &self.poller)
-            .map_err(|error| super::chain(&error))?;
+            .map_err(|error| spec::chain(&error))?;
         self.resolver = Some(resolver);
         Ok(())
     }

@@ -320,7 +320,7 @@ impl Monitor<'_> {
             error: None,
         };
         if let Err(error) = record.write(&settings.exit_record, settings.durability) {
-            eprintln!("{}", chain(&error));
+            eprintln!("{}", spec::chain(&error));
         }
         self.push(&Event::Exited(record), &[]);
         self.phase = Phase::Told { until: Instant::now() + TOLD_MAX };
@@ -424,16 +424,4 @@ fn listen(bundle: &Path) -> io::Result<UnixListener> {
         Ok(()) | Err(_) => {}
     }
     sys::socket::listen(&path, 0o600)
-}
-
-/// An error with its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
