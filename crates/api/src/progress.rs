@@ -5,6 +5,7 @@
 //! `pkg/streamformatter`.
 
 use serde::{Deserialize, Serialize};
+use spec::units::human_size;
 
 use crate::is_zero;
 
@@ -41,7 +42,7 @@ impl Progress {
         if self.current <= 0 && self.total <= 0 {
             return String::new();
         }
-        let current = human_size(self.current);
+        let current = human_size(self.current as f64);
         if self.total <= 0 {
             return format!("{current:>8}");
         }
@@ -50,31 +51,13 @@ impl Progress {
         let (full, free) = ("=".repeat(full.unwrap_or(0)), " ".repeat(free.unwrap_or(0)));
         let total = match self.current > self.total {
             true => String::new(),
-            false => format!("/{}", human_size(self.total)),
+            false => format!("/{}", human_size(self.total as f64)),
         };
         format!("[{full}>{free}] {current:>8}{total}")
     }
 }
 
 const BAR_CELLS: i64 = 50;
-
-/// Four significant digits in powers of 1000. Source: docker/go-units `HumanSize`.
-fn human_size(bytes: i64) -> String {
-    const UNITS: [&str; 7] = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
-    let (mut value, mut unit) = (bytes as f64, 0);
-    while value >= 1000.0 && unit + 1 < UNITS.len() {
-        (value, unit) = (value / 1000.0, unit + 1);
-    }
-    let digits = match value {
-        value if value < 10.0 => 3,
-        value if value < 100.0 => 2,
-        value if value < 1000.0 => 1,
-        _ => 0,
-    };
-    let text = format!("{value:.digits$}");
-    let text = if digits > 0 { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-    format!("{text}{}", UNITS[unit])
-}
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

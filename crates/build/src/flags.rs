@@ -2,6 +2,8 @@
 //!
 //! Flags are taken off first, asked for one by one, and what was never asked for is unknown.
 
+use spec::units::{parse_duration, ram_in_bytes};
+
 use crate::instruction::{Mount, MountKind, Sharing};
 
 /// A flag that cannot be used. The words are Docker's.
@@ -128,7 +130,7 @@ impl Flags {
     /// Nanoseconds; zero when the flag is not given.
     pub fn duration(&mut self, name: &'static str) -> Result<i64, FlagError> {
         let Some(text) = self.text(name)? else { return Ok(0) };
-        let nanos = duration(&text).ok_or_else(|| FlagError::Duration(text.clone()))?;
+        let nanos = parse_duration(&text).map_err(|_| FlagError::Duration(text.clone()))?;
         match nanos {
             0 => Ok(0),
             short if short < 1_000_000 => Err(FlagError::Interval { name: name.to_owned() }),
@@ -211,55 +213,6 @@ fn unquote(word: &str, escape: char) -> String {
         }
     }
     out
-}
-
-/// Go's durations: `1h2m3.5s`, `300ms`, `0`.
-///
-/// Source: Go `time.ParseDuration`.
-pub fn duration(text: &str) -> Option<i64> {
-    let (negative, mut rest) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    if rest == "0" {
-        return Some(0);
-    }
-    if rest.is_empty() {
-        return None;
-    }
-    let mut total: i128 = 0;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number = &rest[..digits];
-        rest = &rest[digits..];
-        let unit_end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        let unit: i128 = match &rest[..unit_end] {
-            "ns" => 1,
-            "us" | "µs" | "μs" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            _ => return None,
-        };
-        rest = &rest[unit_end..];
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        if whole.is_empty() && fraction.is_empty() {
-            return None;
-        }
-        if whole.len() > 19 || fraction.contains('.') {
-            return None;
-        }
-        let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
-        total += whole * unit;
-        let mut scale = unit;
-        for digit in fraction.bytes().take(18) {
-            scale /= 10;
-            total += i128::from(digit - b'0') * scale;
-        }
-    }
-    let total = if negative { -total } else { total };
-    i64::try_from(total).ok()
 }
 
 fn mount(text: &str) -> Result<Mount, FlagError> {
@@ -408,7 +361,7 @@ fn mount_field(
         "mode" => mount.mode = Some(u32::from_str_radix(&value, 8).map_err(|_| number(&value))?),
         "uid" => mount.uid = Some(value.parse().map_err(|_| number(&value))?),
         "gid" => mount.gid = Some(value.parse().map_err(|_| number(&value))?),
-        "size" => mount.size_bytes = Some(size(&value).ok_or_else(|| invalid(&value))?),
+        "size" => mount.size_bytes = Some(ram_in_bytes(&value).map_err(|_| invalid(&value))?),
         "sharing" => {
             mount.sharing = match value.to_ascii_lowercase().as_str() {
                 "shared" => Sharing::Shared,
@@ -420,20 +373,6 @@ fn mount_field(
         _ => return Err(FlagError::MountKey { key, field }),
     }
     Ok(())
-}
-
-/// Bytes with an optional `k`, `m`, `g`, `t` (of 1024) and `b`.
-fn size(text: &str) -> Option<u64> {
-    let lower = text.trim().to_ascii_lowercase();
-    let bare = lower.strip_suffix("ib").or_else(|| lower.strip_suffix('b')).unwrap_or(&lower);
-    let (digits, shift) = match bare.char_indices().last()? {
-        (at, 'k') => (&bare[..at], 10),
-        (at, 'm') => (&bare[..at], 20),
-        (at, 'g') => (&bare[..at], 30),
-        (at, 't') => (&bare[..at], 40),
-        _ => (bare, 0),
-    };
-    digits.trim().parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 /// One line of comma separated fields; a field may stand in double quotes.
@@ -456,23 +395,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_gos() {
-        for (text, want) in [
-            ("30s", Some(30_000_000_000)),
-            ("1m30s", Some(90_000_000_000)),
-            ("1.5h", Some(5_400_000_000_000)),
-            ("300ms", Some(300_000_000)),
-            ("0", Some(0)),
-            ("30", None),
-            ("", None),
-            ("s", None),
-            ("99999999999999999999h", None),
-        ] {
-            assert_eq!(duration(text), want, "{text}");
-        }
-    }
-
-    #[test]
     fn mounts_are_read_with_their_short_names() {
         let mount = |text: &str| mount(text).map_err(|error| error.to_string());
         let cache =
@@ -485,7 +407,10 @@ mod tests {
         let bind = mount("src=a,dst=/b,from=c,rw").unwrap();
         assert!(!bind.read_only);
         assert_eq!(bind.from.as_deref(), Some("c"));
-        assert_eq!(mount("type=tmpfs,target=/t,size=1m").unwrap().size_bytes, Some(1 << 20));
+        for (size, want) in [("1m", 1 << 20), ("1.5g", 3 << 29)] {
+            let tmpfs = mount(&format!("type=tmpfs,target=/t,size={size}")).unwrap();
+            assert_eq!(tmpfs.size_bytes, Some(want), "{size}");
+        }
         assert_eq!(
             mount("type=cache").unwrap_err(),
             "invalid mount target \"target\": must not be empty"

@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 
 use spec::image::{Empty, Healthcheck, History, ImageConfig};
+use spec::units::format_duration;
 use spec::{DiffId, ImageId};
 
 use crate::instruction::{Argument, Command, Health, Instruction, Pair};
@@ -367,7 +368,7 @@ impl State {
         // As Go prints the struct with %q; the last field is a number, hence a rune.
         let durations = [check.interval, check.timeout, check.start_period, check.start_interval];
         let durations: Vec<String> =
-            durations.iter().map(|nanos| format!("{:?}", go_duration(*nanos))).collect();
+            durations.iter().map(|nanos| format!("{:?}", format_duration(*nanos))).collect();
         let retries = u8::try_from(check.retries).unwrap_or(u8::MAX);
         let line = format!(
             "HEALTHCHECK &{{{} {} '\\x{retries:02x}'}}",
@@ -434,35 +435,6 @@ fn ports(word: &str) -> Result<Vec<String>, StateError> {
 fn quoted(words: &[String]) -> String {
     let words: Vec<String> = words.iter().map(|word| format!("{word:?}")).collect();
     format!("[{}]", words.join(" "))
-}
-
-/// Go's `Duration.String`.
-fn go_duration(nanos: i64) -> String {
-    let nanos = nanos.unsigned_abs();
-    if nanos == 0 {
-        return "0s".to_owned();
-    }
-    let fraction = |nanos: u64, unit: u64, name: &str| {
-        let rest = format!("{:0width$}", nanos % unit, width = unit.to_string().len() - 1);
-        let rest = rest.trim_end_matches('0');
-        let dot = if rest.is_empty() { "" } else { "." };
-        format!("{}{dot}{rest}{name}", nanos / unit)
-    };
-    if nanos < 1_000_000_000 {
-        return match nanos {
-            small if small < 1_000 => format!("{small}ns"),
-            small if small < 1_000_000 => fraction(small, 1_000, "µs"),
-            small => fraction(small, 1_000_000, "ms"),
-        };
-    }
-    let seconds = nanos / 1_000_000_000;
-    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
-    let rest = fraction(nanos % 60_000_000_000, 1_000_000_000, "s");
-    match (hours, seconds / 60) {
-        (0, 0) => rest,
-        (0, _) => format!("{minutes}m{rest}"),
-        (_, _) => format!("{hours}h{minutes}m{rest}"),
-    }
 }
 
 #[cfg(test)]

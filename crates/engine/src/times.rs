@@ -1,6 +1,7 @@
 //! Times in filters and queries, in Docker's three forms.
 
 use jiff::{Timestamp, ToSpan};
+use spec::units::parse_duration;
 
 use crate::error::{Error, Kind, Result};
 use crate::filters::Filters;
@@ -31,38 +32,8 @@ pub fn parse(text: &str, now: Timestamp) -> Result<Timestamp> {
     {
         return Ok(zoned.timestamp());
     }
-    let nanos = duration(text).ok_or_else(refuse)?;
+    let nanos = parse_duration(text).map_err(|_| refuse())?;
     now.checked_sub(nanos.nanoseconds()).map_err(|source| Error::caused(Kind::Invalid, source))
-}
-
-/// Go's `1h30m`, in nanoseconds.
-fn duration(text: &str) -> Option<i64> {
-    let mut rest = text.strip_prefix('-').unwrap_or(text);
-    let mut total = 0.0;
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|letter: char| !letter.is_ascii_digit() && letter != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let letters = rest
-            .find(|letter: char| letter.is_ascii_digit() || letter == '.')
-            .unwrap_or(rest.len());
-        let unit = match &rest[..letters] {
-            "ns" => 1.0,
-            "us" | "µs" => 1e3,
-            "ms" => 1e6,
-            "s" => 1e9,
-            "m" => 6e10,
-            "h" => 3.6e12,
-            _ => return None,
-        };
-        total += number * unit;
-        rest = &rest[letters..];
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "three centuries of nanoseconds fit")]
-    Some(total as i64)
 }
 
 /// The one value of the `until` filter.
@@ -93,6 +64,7 @@ mod tests {
         check("1970-01-01T00:01:00Z", Some(60));
         check("1h30m", Some(1_000_000 - 5400));
         check("10s", Some(999_990));
+        check("-10s", Some(1_000_010));
         check("x", None);
     }
 }

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use hyper::Uri;
 use hyper::header::{HeaderName, HeaderValue};
+use spec::units::parse_timeout;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -222,7 +223,7 @@ impl File<'_> {
                 "header" => asking.headers = self.headers(value)?,
                 "dial_timeout" => {
                     let text = self.text(value)?;
-                    let time = duration(text)
+                    let time = parse_timeout(text)
                         .ok_or_else(|| self.error(value, format!("invalid duration {text:?}")))?;
                     asking.dial_timeout = Some(time);
                 }
@@ -288,33 +289,6 @@ impl File<'_> {
         }
         Ok(headers)
     }
-}
-
-/// `10s`, `1m30s`, `500ms`, as Go's `time.ParseDuration` reads them.
-fn duration(text: &str) -> Option<Duration> {
-    let (mut rest, mut all) = (text, Duration::ZERO);
-    if rest == "0" {
-        return Some(all);
-    }
-    while !rest.is_empty() || text.is_empty() {
-        let digits = rest.find(|letter: char| !letter.is_ascii_digit() && letter != '.')?;
-        let (number, unit) = rest.split_at(digits);
-        let end = unit.find(|letter: char| letter.is_ascii_digit() || letter == '.');
-        let (unit, after) = unit.split_at(end.unwrap_or(unit.len()));
-        let seconds = match unit {
-            "ns" => 1e-9,
-            "us" | "µs" => 1e-6,
-            "ms" => 1e-3,
-            "s" => 1.0,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return None,
-        };
-        let one = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
-        all = all.checked_add(one)?;
-        rest = after;
-    }
-    Some(all)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod runtime;
 pub mod seccomp;
 pub mod signal;
 pub mod sysctl;
+pub mod units;
 
 pub use chain::chain;
 pub use digest::{ChainId, DiffId, Digest, ImageId};

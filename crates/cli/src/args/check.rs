@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use spec::units::parse_duration;
+
 use super::{Kind, go};
 use crate::create::{devices, gpus, limits, mounts, networks, sizes};
 
@@ -14,7 +16,7 @@ pub fn check(kind: Kind, value: &str) -> Result<(), String> {
         Kind::Uint => go::parse_uint(value, u64::MAX).map(drop),
         Kind::Uint16 => go::parse_uint(value, u64::from(u16::MAX)).map(drop),
         Kind::Decimal => sizes::nano_cpus(value).map(drop),
-        Kind::Duration => go::parse_duration(value).map(drop),
+        Kind::Duration => parse_duration(value).map(drop).map_err(|error| error.to_string()),
         Kind::Bytes => sizes::ram_in_bytes(value).map(drop),
         Kind::SwapBytes => sizes::swap_in_bytes(value).map(drop),
         Kind::Text | Kind::List | Kind::Strings | Kind::Map | Kind::LinkLocal => Ok(()),

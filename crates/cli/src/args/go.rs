@@ -69,63 +69,6 @@ fn range(function: &str, text: &str) -> String {
     format!("strconv.{function}: parsing {}: value out of range", quote(text))
 }
 
-/// A duration such as `1h30m`, `250ms`, `-2s`; nanoseconds.
-///
-/// Source: Go `time.ParseDuration`.
-pub fn parse_duration(text: &str) -> Result<i64, String> {
-    let invalid = || format!("time: invalid duration {}", quote(text));
-    let (sign, mut rest) = match text.as_bytes().first() {
-        Some(b'-') => (-1i128, &text[1..]),
-        Some(b'+') => (1, &text[1..]),
-        _ => (1, text),
-    };
-    if rest == "0" {
-        return Ok(0);
-    }
-    if rest.is_empty() {
-        return Err(invalid());
-    }
-    let mut total = 0i128;
-    while !rest.is_empty() {
-        let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let number = &rest[..number_end];
-        rest = &rest[number_end..];
-        let unit_end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        let unit = &rest[..unit_end];
-        rest = &rest[unit_end..];
-        if !number.bytes().any(|byte| byte.is_ascii_digit()) || number.matches('.').count() > 1 {
-            return Err(invalid());
-        }
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        let whole: i64 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| invalid())? };
-        if unit.is_empty() {
-            return Err(format!("time: missing unit in duration {}", quote(text)));
-        }
-        let scale: i128 = match unit {
-            "ns" => 1,
-            "us" | "µs" | "μs" => 1_000,
-            "ms" => 1_000_000,
-            "s" => 1_000_000_000,
-            "m" => 60_000_000_000,
-            "h" => 3_600_000_000_000,
-            _ => {
-                return Err(format!(
-                    "time: unknown unit {} in duration {}",
-                    quote(unit),
-                    quote(text)
-                ));
-            }
-        };
-        total += i128::from(whole) * scale;
-        let mut place = scale;
-        for digit in fraction.bytes() {
-            place /= 10;
-            total += i128::from(digit - b'0') * place;
-        }
-    }
-    i64::try_from(sign * total).map_err(|_| invalid())
-}
-
 /// A text in Go's `%q` form.
 pub fn quote(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
@@ -148,24 +91,6 @@ pub fn quote(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_read_as_go_reads_them() {
-        for (text, want) in [
-            ("0", Ok(0)),
-            ("5s", Ok(5_000_000_000)),
-            ("1h30m", Ok(5_400_000_000_000)),
-            ("1.5s", Ok(1_500_000_000)),
-            ("-2ms", Ok(-2_000_000)),
-            ("5", Err("time: missing unit in duration \"5\"")),
-            ("", Err("time: invalid duration \"\"")),
-            // Too large even before its unit is missed.
-            ("9223372036854775808", Err("time: invalid duration \"9223372036854775808\"")),
-            ("5x", Err("time: unknown unit \"x\" in duration \"5x\"")),
-        ] {
-            assert_eq!(parse_duration(text), want.map_err(str::to_owned), "{text}");
-        }
-    }
 
     #[test]
     fn whole_numbers_take_gos_prefixes() {

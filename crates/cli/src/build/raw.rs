@@ -10,6 +10,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use spec::Digest;
+use spec::units::from_human_size;
 
 use super::board::{Board, Vertex};
 
@@ -34,7 +35,7 @@ impl Raw {
                     "id": id,
                     "vertex": digest(vertex),
                     "name": text,
-                    "current": bytes(current),
+                    "current": from_human_size(current).unwrap_or(0),
                     "timestamp": time(*at_ms),
                     "started": time(began.map_or(*at_ms, |status| status.began_ms)),
                 });
@@ -88,16 +89,6 @@ fn vertex_of(vertex: &Vertex) -> Value {
         object["error"] = Value::String(error.clone());
     }
     object
-}
-
-/// `1.21kB` in bytes, as near as it is told.
-fn bytes(text: &str) -> u64 {
-    const UNITS: [(&str, f64); 6] =
-        [("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1.0)];
-    UNITS
-        .into_iter()
-        .find_map(|(unit, factor)| Some(text.strip_suffix(unit)?.parse::<f64>().ok()? * factor))
-        .map_or(0, |bytes| bytes as u64)
 }
 
 #[cfg(test)]

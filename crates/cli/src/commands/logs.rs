@@ -5,6 +5,7 @@ use api::{
     container::{Change, Inspect, Top},
     framing::Decoder,
 };
+use spec::units::parse_duration;
 
 use crate::{
     args::{Arity, Command, Flag, Kind::*, Matches, Order, Outcome, flag, go},
@@ -113,7 +114,7 @@ async fn logs(session: &Session, matches: &Matches) -> Outcome {
 /// Source: moby `api/types/time/timestamp.go`.
 pub fn moment(text: &str) -> Result<String, String> {
     let now = jiff::Timestamp::now();
-    if let Ok(span) = go::parse_duration(text) {
+    if let Ok(span) = parse_duration(text) {
         let at = now.as_nanosecond() - i128::from(span);
         return Ok(unix_text(at));
     }

@@ -19,6 +19,7 @@ use api::{
     },
     network::{EndpointIpamConfig, EndpointSettings},
 };
+use spec::units::parse_duration;
 
 use super::{devices, files, gpus, limits, mounts, networks, ports, sizes};
 use crate::args::{Matches, check::extra_host, go};
@@ -364,7 +365,7 @@ fn storage_options(values: &[String]) -> Result<Option<BTreeMap<String, String>>
 
 fn healthcheck(matches: &Matches) -> Result<Option<HealthConfig>, Wrong> {
     let duration = |name: &str| {
-        matches.find(name).and_then(|text| go::parse_duration(text).ok()).unwrap_or_default()
+        matches.find(name).and_then(|text| parse_duration(text).ok()).unwrap_or_default()
     };
     let command = matches.text("health-cmd");
     let health = HealthConfig {

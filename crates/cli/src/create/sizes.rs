@@ -2,42 +2,10 @@
 //!
 //! Source of the forms and words: docker/go-units `size.go`, docker/cli `opts`.
 
-/// Bytes from text such as `512m`, `1.5GiB`, `10kb`; units are powers of 1024.
+/// Bytes from text such as `512m`, `1.5GiB`, `10kb`, as the API's JSON has them.
 pub fn ram_in_bytes(text: &str) -> Result<i64, String> {
-    let invalid = || format!("invalid size: '{text}'");
-    let split =
-        text.rfind(|c: char| c.is_ascii_digit() || c == '.' || c == ' ').ok_or_else(invalid)?;
-    let (number, suffix) = if text.as_bytes()[split] == b' ' {
-        (&text[..split], &text[split + 1..])
-    } else {
-        (&text[..=split], &text[split + 1..])
-    };
-    let number: f64 = number
-        .parse()
-        .map_err(|_| format!("strconv.ParseFloat: parsing {number:?}: invalid syntax"))?;
-    if number < 0.0 {
-        return Err(invalid());
-    }
-    let bad_suffix = || format!("invalid suffix: '{suffix}'");
-    let lower = suffix.to_ascii_lowercase();
-    let power = match lower.as_str() {
-        "" | "b" => 0,
-        _ => {
-            let (unit, tail) = lower.split_at(lower.chars().next().map_or(0, char::len_utf8));
-            if !matches!(tail, "" | "b" | "ib") {
-                return Err(bad_suffix());
-            }
-            match unit {
-                "k" => 1,
-                "m" => 2,
-                "g" => 3,
-                "t" => 4,
-                "p" => 5,
-                _ => return Err(bad_suffix()),
-            }
-        }
-    };
-    Ok((number * 1024f64.powi(power)) as i64)
+    let bytes = spec::units::ram_in_bytes(text).map_err(|error| error.to_string())?;
+    Ok(i64::try_from(bytes).unwrap_or(i64::MAX))
 }
 
 /// As [`ram_in_bytes`], with `-1` for no limit.
@@ -128,22 +96,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_count_in_powers_of_1024() {
-        for (text, want) in [
-            ("0", Ok(0)),
-            ("512", Ok(512)),
-            ("4m", Ok(4 << 20)),
-            ("1.5GiB", Ok(3 << 29)),
-            ("10 kb", Ok(10240)),
-            ("32b", Ok(32)),
-            ("", Err("invalid size: ''")),
-            ("foo", Err("invalid size: 'foo'")),
-            ("5z", Err("invalid suffix: 'z'")),
-            ("5mx", Err("invalid suffix: 'mx'")),
-        ] {
-            assert_eq!(ram_in_bytes(text), want.map_err(str::to_owned), "{text}");
-        }
-        assert_eq!(swap_in_bytes("-1"), Ok(-1));
+    fn only_swap_may_be_without_limit() {
+        assert_eq!(ram_in_bytes("1.5g"), Ok(3 << 29));
+        assert_eq!(ram_in_bytes("-1"), Err("invalid size: '-1'".to_owned()));
+        assert_eq!((swap_in_bytes("-1"), swap_in_bytes("1.5g")), (Ok(-1), Ok(3 << 29)));
     }
 
     #[test]

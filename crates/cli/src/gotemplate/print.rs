@@ -4,6 +4,8 @@ use super::{
     schema::{self, Type},
     value::Value,
 };
+use spec::units::format_duration;
+
 use crate::args::go::quote;
 
 /// An address that no text can rely on, in the form of Go's.
@@ -121,7 +123,9 @@ fn bytes(value: &Value) -> Option<Vec<u8>> {
 fn own_text(value: &Value) -> Option<String> {
     match value {
         Value::Time(text) => Some(go_time(text)),
-        Value::Int(nanos, name) if name.starts_with("time.Duration") => Some(duration(*nanos)),
+        Value::Int(nanos, name) if name.starts_with("time.Duration") => {
+            Some(format_duration(*nanos))
+        }
         Value::Uint(mode, name) if name.starts_with("fs.FileMode") => Some(file_mode(*mode)),
         Value::Struct(one) if one.name == "registry.NetIPNet" => one.fields.first().map(plain),
         Value::Pointer(Some(inner), _) => match &**inner {
@@ -166,35 +170,6 @@ pub fn go_time(text: &str) -> String {
         None => return text.to_owned(),
     };
     format!("{} {zone}", bare.replacen('T', " ", 1))
-}
-
-/// Source: Go `time.Duration.String`.
-pub fn duration(nanos: i64) -> String {
-    let sign = if nanos < 0 { "-" } else { "" };
-    let all = nanos.unsigned_abs();
-    let fraction = |whole: u64, rest: u64, digits: usize| {
-        let rest = format!("{rest:0digits$}");
-        let rest = rest.trim_end_matches('0');
-        if rest.is_empty() { whole.to_string() } else { format!("{whole}.{rest}") }
-    };
-    match all {
-        0 => "0s".to_owned(),
-        1..1_000 => format!("{sign}{all}ns"),
-        1_000..1_000_000 => format!("{sign}{}µs", fraction(all / 1_000, all % 1_000, 3)),
-        1_000_000..1_000_000_000 => {
-            format!("{sign}{}ms", fraction(all / 1_000_000, all % 1_000_000, 6))
-        }
-        _ => {
-            let seconds = all / 1_000_000_000;
-            let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
-            let rest = fraction(seconds % 60, all % 1_000_000_000, 9);
-            match (hours, minutes) {
-                (0, 0) => format!("{sign}{rest}s"),
-                (0, minutes) => format!("{sign}{minutes}m{rest}s"),
-                (hours, minutes) => format!("{sign}{hours}h{minutes}m{rest}s"),
-            }
-        }
-    }
 }
 
 /// Permissions alone. Source: Go `fs.FileMode.String`.
@@ -393,21 +368,6 @@ fn one(arg: &Value, verb: Verb, precision: Option<usize>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_are_gos() {
-        for (nanos, want) in [
-            (0, "0s"),
-            (30_000_000_000, "30s"),
-            (90_000_000_000, "1m30s"),
-            (3_600_000_000_000, "1h0m0s"),
-            (1_500_000, "1.5ms"),
-            (1_500, "1.5µs"),
-            (-7, "-7ns"),
-        ] {
-            assert_eq!(duration(nanos), want);
-        }
-    }
 
     #[test]
     fn verbs_are_gos() {

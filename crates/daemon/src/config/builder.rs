@@ -14,9 +14,9 @@ use engine::builds::{CacheBudget, CachePrune, Reach};
 use engine::config::{Allowed, CacheKeeping, Entitlements};
 use engine::filters::Filters;
 use serde_json::{Map, Value};
+use spec::units::ram_in_bytes;
 
 use super::ConfigError;
-use super::engine_config::bytes;
 
 type Result<T> = std::result::Result<T, ConfigError>;
 
@@ -124,7 +124,8 @@ fn truth(key: &str, value: &Value) -> Result<bool> {
 
 fn size(key: &str, value: &Value) -> Result<u64> {
     let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    bytes(&text).ok_or_else(|| ConfigError::value(KEY, format!("invalid size of {key}: '{text}'")))
+    ram_in_bytes(&text)
+        .map_err(|_| ConfigError::value(KEY, format!("invalid size of {key}: '{text}'")))
 }
 
 fn wrong(key: &str, want: &str) -> ConfigError {
@@ -144,12 +145,13 @@ mod tests {
     fn dockers_documented_example_is_read() {
         let value = json!({"gc": {"enabled": true, "defaultKeepStorage": "10GB", "policy": [
             {"keepStorage": "1k", "filter": ["unused-for=2200h"]},
-            {"keepStorage": "5GB", "all": true},
+            {"keepStorage": "1.5g", "all": true},
         ]}});
         let (keeping, entitlements) = read(Some(&value)).unwrap();
         assert_eq!(keeping.budget.reserved, 10 << 30);
         assert_eq!(keeping.rules[0].budget.reserved, 1024);
         assert_eq!(keeping.rules[0].filters.values("unused-for").collect::<Vec<_>>(), ["2200h"]);
+        assert_eq!(keeping.rules[1].budget.reserved, 3 << 29);
         assert_eq!(keeping.rules[1].reach, Reach::All);
         assert_eq!(entitlements, Entitlements::default());
     }

@@ -9,6 +9,7 @@ use engine::config::{NetworkSettings, OtherRuntime, Proxies, SeccompDefault, Unp
 use engine::containers::spec::{CgroupnsMode, IpcMode, LogSpec, Ulimit};
 use engine::{EngineConfig, Live};
 use serde_json::Value;
+use spec::units::ram_in_bytes;
 
 use super::{ConfigError, DATA_ROOT, EXEC_ROOT, Reader};
 
@@ -37,7 +38,7 @@ pub fn read(reader: &Reader<'_>) -> Result<EngineConfig> {
         storage_driver,
         unpacked_max: match reader.text("max-unpacked-size") {
             "" => None,
-            text => Some(bytes(text).filter(|size| *size > 0).ok_or_else(|| {
+            text => Some(ram_in_bytes(text).ok().filter(|size| *size > 0).ok_or_else(|| {
                 ConfigError::value("max-unpacked-size", format!("invalid size: '{text}'"))
             })?),
         },
@@ -75,7 +76,7 @@ fn live(reader: &Reader<'_>) -> Result<Live> {
         debug: reader.flag("debug", false),
         default_shm_size: match reader.text("default-shm-size") {
             "" => default.default_shm_size,
-            text => bytes(text).ok_or_else(|| {
+            text => ram_in_bytes(text).map_err(|_| {
                 ConfigError::value("default-shm-size", format!("invalid size: '{text}'"))
             })?,
         },
@@ -185,21 +186,6 @@ fn ulimits(reader: &Reader<'_>) -> Result<Vec<Ulimit>> {
             }
         })
         .collect()
-}
-
-/// `64m`, `1g`, `100`. Source: docker `go-units`, `RAMInBytes`.
-pub(super) fn bytes(text: &str) -> Option<u64> {
-    let lower = text.trim().to_ascii_lowercase();
-    let digits = lower.trim_end_matches(|letter: char| letter.is_ascii_alphabetic()).trim_end();
-    let factor: u64 = match lower[digits.len()..].trim() {
-        "" | "b" => 1,
-        "k" | "kb" | "kib" => 1 << 10,
-        "m" | "mb" | "mib" => 1 << 20,
-        "g" | "gb" | "gib" => 1 << 30,
-        "t" | "tb" | "tib" => 1 << 40,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(factor)
 }
 
 fn seccomp(text: &str) -> Result<SeccompDefault> {
@@ -392,15 +378,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_have_units() {
-        for (text, want) in [
-            ("64m", Some(64 << 20)),
-            ("1 GiB", Some(1 << 30)),
-            ("100", Some(100)),
-            ("x", None),
-            ("1q", None),
-        ] {
-            assert_eq!(bytes(text), want, "{text}");
+    fn memory_is_counted_in_powers_of_1024() {
+        let read = |text: &str| {
+            let values = super::super::Values::from([("default-shm-size", text.into())]);
+            live(&Reader(&values)).map(|live| live.default_shm_size)
+        };
+        for (text, want) in [("64m", 64 << 20), ("1.5g", 3 << 29), ("1 GiB", 1 << 30)] {
+            assert_eq!(read(text).unwrap(), want, "{text}");
+        }
+        for text in ["x", "1q", "-1"] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains(&format!("invalid size: '{text}'")), "{error}");
         }
     }
 

@@ -12,9 +12,9 @@ use build::worker::{Failure, Origin};
 use bytes::Bytes;
 use spec::Reference;
 use spec::image::ImageConfig;
+use spec::units::fixed_size;
 
 use super::Output;
-use super::service::size;
 use super::worker::{EngineWorker, cancelled, internal, keys};
 
 const PIECE_BYTES: usize = 256 << 10;
@@ -68,7 +68,7 @@ impl EngineWorker {
         names: &[String],
         tell: &dyn Fn(String, bool),
     ) -> Result<(), Failure> {
-        let line = |bytes: u64| format!("{}: {}", export.verb(), size(bytes));
+        let line = |bytes: u64| format!("{}: {}", export.verb(), fixed_size(bytes));
         let advance = |bytes| tell(line(bytes), false);
         let (buffer, tell_bytes) = (Vec::with_capacity(PIECE_BYTES), &advance);
         let mut pieces =

@@ -11,6 +11,7 @@ use build::progress::{self, Classic, Event, Trace, Vertex};
 use build::solve::{Broken, Cache, Dialect, Entitlement, NamedContext, Options, StepError};
 use build::worker::{FailureKind, Worker};
 use spec::image::ImageConfig;
+use spec::units::fixed_size;
 use spec::{ImageId, Platform, Reference};
 use store::{Image, Lease, Store};
 use tokio::runtime::Handle;
@@ -308,17 +309,17 @@ fn prepare(
         (
             DEFINITION,
             format!("[internal] load build definition from {name}"),
-            format!("transferring dockerfile: {}", size(source.len() as u64)),
+            format!("transferring dockerfile: {}", fixed_size(source.len() as u64)),
         ),
         (
             IGNORE,
             "[internal] load .dockerignore".to_owned(),
-            format!("transferring context: {}", size(ignore_bytes.max(2) as u64)),
+            format!("transferring context: {}", fixed_size(ignore_bytes.max(2) as u64)),
         ),
         (
             CONTEXT,
             "[internal] load build context".to_owned(),
-            format!("transferring context: {}", size(context_bytes)),
+            format!("transferring context: {}", fixed_size(context_bytes)),
         ),
     ];
     if (sink.style, sink.verbosity) == (Style::Trace, Verbosity::Full) {
@@ -522,31 +523,9 @@ fn run_options(request: &BuildRequest) -> Result<RunOptions> {
     Ok(options)
 }
 
-/// Bytes as BuildKit shows them: `2B`, `1.21kB`.
-pub(super) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
-    if bytes < 1000 {
-        return format!("{bytes}B");
-    }
-    let mut value = bytes as f64 / 1000.0;
-    let mut unit = 0;
-    while value >= 1000.0 && unit + 1 < UNITS.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    format!("{value:.2}{}", UNITS[unit])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_buildkits() {
-        for (bytes, want) in [(2, "2B"), (999, "999B"), (1210, "1.21kB"), (32_350_000, "32.35MB")] {
-            assert_eq!(size(bytes), want);
-        }
-    }
 
     #[test]
     fn a_tag_is_a_name_without_a_digest() {

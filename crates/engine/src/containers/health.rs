@@ -14,6 +14,7 @@ use runs::{AttachOptions, Framing, Target};
 use serde::{Deserialize, Serialize};
 use spec::Id;
 use spec::image::{Config, Healthcheck};
+use spec::units::format_duration;
 use store::records::Durability;
 use tokio::io::AsyncReadExt;
 use tokio::sync::oneshot;
@@ -276,39 +277,11 @@ impl Output {
 
 /// Source: moby 28.2 `daemon/health.go`, `cmdProbe.run`.
 fn exceeded(timeout: Duration, output: &str) -> String {
-    let limit = go_duration(timeout);
+    let limit = format_duration(i64::try_from(timeout.as_nanos()).unwrap_or(i64::MAX));
     if output.is_empty() {
         return format!("Health check exceeded timeout ({limit})");
     }
     format!("Health check exceeded timeout ({limit}): {output}")
-}
-
-/// `1m30s`, `1.5s`, `50ms`: as Go prints durations.
-fn go_duration(time: Duration) -> String {
-    let nanos = time.as_nanos();
-    let decimal = |unit: u128, name: &str| {
-        let digits = unit.ilog10() as usize;
-        let fraction = format!("{:0digits$}", nanos % unit);
-        let fraction = fraction.trim_end_matches('0');
-        let point = if fraction.is_empty() || digits == 0 { "" } else { "." };
-        (nanos / unit, format!("{point}{}{name}", if digits == 0 { "" } else { fraction }))
-    };
-    let whole = |(number, rest): (u128, String)| format!("{number}{rest}");
-    match nanos {
-        0 => "0s".to_owned(),
-        1..1_000 => whole(decimal(1, "ns")),
-        1_000..1_000_000 => whole(decimal(1_000, "µs")),
-        1_000_000..1_000_000_000 => whole(decimal(1_000_000, "ms")),
-        _ => {
-            let (seconds, rest) = decimal(1_000_000_000, "s");
-            let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-            match (hours, minutes) {
-                (0, 0) => format!("{seconds}{rest}"),
-                (0, minutes) => format!("{minutes}m{seconds}{rest}"),
-                (hours, minutes) => format!("{hours}h{minutes}m{seconds}{rest}"),
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -361,18 +334,6 @@ mod tests {
         let check = check();
         assert_eq!(check.argv, ["/bin/sh", "-c", "true"]);
         assert_eq!((check.interval, check.timeout), (INTERVAL_DEFAULT, TIMEOUT_DEFAULT));
-        for (nanos, want) in [
-            (0, "0s"),
-            (7, "7ns"),
-            (1_500, "1.5µs"),
-            (50_000_000, "50ms"),
-            (1_500_000_000, "1.5s"),
-            (90_000_000_000, "1m30s"),
-            (3_600_000_000_000, "1h0m0s"),
-            (60_050_000_000, "1m0.05s"),
-        ] {
-            assert_eq!(go_duration(Duration::from_nanos(nanos)), want);
-        }
         let limit = Duration::from_millis(50);
         assert_eq!(exceeded(limit, "so far"), "Health check exceeded timeout (50ms): so far");
         assert_eq!(exceeded(limit, ""), "Health check exceeded timeout (50ms)");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
+use spec::units::human_duration;
 
 use super::create::{shown_paths, shown_profile};
 use super::links;
@@ -264,7 +265,8 @@ fn mount_point(engine: &Inner, mount: &Mount) -> Option<MountPoint> {
 /// Source: moby `container/state.go` `String`.
 pub(super) fn status_text(state: &Brief, now: SystemTime) -> Cow<'static, str> {
     let since = |at: Option<SystemTime>| {
-        human_duration(at.and_then(|at| now.duration_since(at).ok()).unwrap_or_default().as_secs())
+        let since = at.and_then(|at| now.duration_since(at).ok()).unwrap_or_default();
+        human_duration(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
     };
     Cow::Owned(match state.status {
         Status::Removing => return Cow::Borrowed("Removal In Progress"),
@@ -284,52 +286,4 @@ pub(super) fn status_text(state: &Brief, now: SystemTime) -> Cow<'static, str> {
         }
         Status::Exited => format!("Exited ({}) {} ago", state.exit_code, since(state.finished_at)),
     })
-}
-
-/// Source: docker `go-units` `HumanDuration`.
-#[must_use]
-pub fn human_duration(seconds: u64) -> String {
-    let minutes = seconds / 60;
-    // Half an hour counts as one.
-    let hours = (seconds + 1800) / 3600;
-    match (seconds, minutes, hours) {
-        (0, _, _) => "Less than a second".to_owned(),
-        (1, _, _) => "1 second".to_owned(),
-        (2..60, _, _) => format!("{seconds} seconds"),
-        (_, 1, _) => "About a minute".to_owned(),
-        (_, ..60, _) => format!("{minutes} minutes"),
-        (_, _, 1) => "About an hour".to_owned(),
-        (_, _, ..48) => format!("{hours} hours"),
-        (_, _, hours) if hours < 24 * 14 => format!("{} days", hours / 24),
-        (_, _, hours) if hours < 24 * 60 => format!("{} weeks", hours / 24 / 7),
-        (_, _, hours) if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
-        (_, _, hours) => format!("{} years", hours / 24 / 365),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_rounded_like_dockers() {
-        for (seconds, want) in [
-            (0, "Less than a second"),
-            (1, "1 second"),
-            (59, "59 seconds"),
-            (60, "About a minute"),
-            (119, "About a minute"),
-            (120, "2 minutes"),
-            (3599, "59 minutes"),
-            (3600, "About an hour"),
-            (5400, "2 hours"),
-            (47 * 3600, "47 hours"),
-            (48 * 3600, "2 days"),
-            (14 * 86400, "2 weeks"),
-            (61 * 86400, "2 months"),
-            (800 * 86400, "2 years"),
-        ] {
-            assert_eq!(human_duration(seconds), want, "{seconds}");
-        }
-    }
 }

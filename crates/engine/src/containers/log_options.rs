@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use runs::{LogDriver, LogSettings};
 use spec::Id;
+use spec::units::{SizeError, from_human_size, ram_in_bytes};
 
 use super::log_tag::{self, Subject};
 use super::record::Record;
@@ -47,7 +48,8 @@ pub fn validate(log: &LogSpec) -> Result<()> {
                 "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
             ));
         }
-        size(text, 1024).map_err(|error| error.within("error parsing option max-buffer-size"))?;
+        size(ram_in_bytes(text))
+            .map_err(|error| error.within("error parsing option max-buffer-size"))?;
     }
     let (attributes, words): (&[&str], fn(&str) -> String) = match log.driver.as_str() {
         "json-file" => {
@@ -108,7 +110,8 @@ pub(crate) fn settings(log: &LogSpec, subject: &Subject<'_>, dir: &Path) -> Resu
         settings.attrs.insert("tag".to_owned(), log_tag::render(tag, subject)?);
     }
     if log.options.get("mode").is_some_and(|mode| mode == "non-blocking") {
-        let bytes = log.options.get("max-buffer-size").map(|text| size(text, 1024)).transpose()?;
+        let bytes =
+            log.options.get("max-buffer-size").map(|text| size(ram_in_bytes(text))).transpose()?;
         settings.buffer_bytes_max = Some(bytes.unwrap_or(BUFFER_BYTES));
     }
     files(log, &mut settings)?;
@@ -119,7 +122,7 @@ pub(crate) fn settings(log: &LogSpec, subject: &Subject<'_>, dir: &Path) -> Resu
 fn files(log: &LogSpec, settings: &mut LogSettings) -> Result<()> {
     let local = settings.driver == LogDriver::Local;
     if let Some(text) = log.options.get("max-size") {
-        let bytes = size(text, 1000);
+        let bytes = size(from_human_size(text));
         let bytes = match local {
             true => bytes
                 .map_err(|error| error.within(&format!("invalid value for max-size: {text}")))?,
@@ -172,31 +175,10 @@ fn files(log: &LogSpec, settings: &mut LogSettings) -> Result<()> {
     }
 }
 
-/// `10m`, `1.5 GB`, `4096`; bytes. Files are counted in thousands, memory in 1024s.
-///
-/// Source: docker `go-units` `FromHumanSize`, `RAMInBytes`.
-fn size(text: &str, base: u32) -> Result<u64> {
-    let bad = || Error::invalid(format!("invalid size: '{text}'"));
-    let letters = text.rfind(|letter: char| letter.is_ascii_digit() || " .".contains(letter));
-    let (number, suffix) = text.split_at(letters.ok_or_else(bad)? + 1);
-    let number = number.strip_suffix(' ').unwrap_or(number);
-    let number: f64 = number.parse().ok().filter(|number| *number >= 0.0).ok_or_else(bad)?;
-    let lower = suffix.to_ascii_lowercase();
-    let power = match lower.as_str() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 1,
-        "m" | "mb" | "mib" => 2,
-        "g" | "gb" | "gib" => 3,
-        "t" | "tb" | "tib" => 4,
-        "p" | "pb" | "pib" => 5,
-        _ => return Err(Error::invalid(format!("invalid suffix: '{suffix}'"))),
-    };
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "checked to be positive; a size of exabytes may saturate"
-    )]
-    Ok((number * f64::from(base).powi(power)) as u64)
+/// Source: moby `daemon/logger/jsonfilelog`, `local` (files are counted in thousands) and
+/// `daemon/logger/ring.go` (the buffer in 1024s).
+fn size(read: std::result::Result<u64, SizeError>) -> Result<u64> {
+    read.map_err(|error| Error::invalid(error.to_string()))
 }
 
 /// The labels and environment that entries are to bear.
@@ -280,6 +262,11 @@ mod tests {
         );
         check(
             "json-file",
+            &[("max-size", "1.5g"), ("mode", "non-blocking"), ("max-buffer-size", "1.5g")],
+            expect!["Some(1500000000) x 1 compress false buffer Some(1610612736) attributes {}"],
+        );
+        check(
+            "json-file",
             &[("labels-regex", "x$"), ("env", "OS"), ("mode", "non-blocking")],
             expect![[
                 r#"None x 1 compress false buffer Some(1000000) attributes {"OS": "linux", "com.x": "1"}"#
@@ -328,6 +315,12 @@ mod tests {
         );
         check("json-file", &[("max-size", "x")], expect!["invalid size: 'x'"]);
         check("json-file", &[("max-size", "1q")], expect!["invalid suffix: 'q'"]);
+        check("json-file", &[("max-size", "")], expect!["invalid size: ''"]);
+        check(
+            "json-file",
+            &[("max-size", "1..5g")],
+            expect![[r#"strconv.ParseFloat: parsing "1..5": invalid syntax"#]],
+        );
         check("json-file", &[("max-size", "0")], expect!["max-size must be a positive number"]);
         check("json-file", &[("max-file", "0")], expect!["max-file cannot be less than 1"]);
         check(

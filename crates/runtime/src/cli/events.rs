@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use spec::units::parse_timeout;
 use sys::cgroup::{BlockIoEntry, Cgroup, Stats};
 use sys::epoll::{Interest, Poller};
 
@@ -27,7 +28,7 @@ const MEMORY: u64 = 1;
 pub(super) fn events(globals: &Globals, args: &[String]) -> Verdict {
     let flags = parse(args, FLAGS)?;
     let interval = match flags.get("interval") {
-        Some(text) => duration(text).ok_or_else(|| format!("invalid duration: {text:?}"))?,
+        Some(text) => parse_timeout(text).ok_or_else(|| format!("invalid duration: {text:?}"))?,
         None => INTERVAL_DEFAULT,
     };
     if interval.is_zero() {
@@ -123,41 +124,9 @@ fn entries(entries: &[BlockIoEntry]) -> Vec<Value> {
     entries.iter().map(shape).collect()
 }
 
-/// Durations as Go writes them, in whole numbers: `1m30s`, `100ms`.
-fn duration(text: &str) -> Option<Duration> {
-    let mut whole = Duration::ZERO;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|letter: char| !letter.is_ascii_digit())?;
-        let number: u32 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let unit_end = rest.find(|letter: char| letter.is_ascii_digit()).unwrap_or(rest.len());
-        let unit = match &rest[..unit_end] {
-            "ms" => Duration::from_millis(1),
-            "s" => Duration::from_secs(1),
-            "m" => Duration::from_secs(60),
-            "h" => Duration::from_secs(3600),
-            _ => return None,
-        };
-        whole = whole.checked_add(unit.checked_mul(number)?)?;
-        rest = &rest[unit_end..];
-    }
-    (!text.is_empty()).then_some(whole)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn intervals_are_gos_durations() {
-        let seconds = |text| duration(text).map(|one| one.as_secs_f64());
-        assert_eq!(seconds("1m30s"), Some(90.0));
-        assert_eq!(seconds("250ms"), Some(0.25));
-        for bad in ["", "5", "s", "5x", "-1s", "99999999999h"] {
-            assert_eq!(duration(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn what_is_used_has_runcs_names() {

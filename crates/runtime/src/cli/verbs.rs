@@ -240,24 +240,14 @@ fn number<T: std::str::FromStr>(flags: &Parsed, name: &str) -> Result<Option<T>,
     text.parse().map(Some).map_err(|_| format!("invalid value {text:?} for flag -{name}"))
 }
 
-/// Bytes: a number, also with a unit as in `64M`; -1 is no limit.
+/// Bytes: a number, also with a unit as in `64M`; -1 is no limit. Source: runc `update.go`.
 fn size(flags: &Parsed, name: &str) -> Result<Option<i64>, Failure> {
     let Some(text) = flags.get(name) else { return Ok(None) };
-    let bad = || format!("invalid value {text:?} for flag -{name}");
-    let lower = text.to_ascii_lowercase();
-    let lower = lower.trim_end_matches('b').trim_end_matches('i');
-    let digits = lower.trim_end_matches(['k', 'm', 'g', 't', 'p']);
-    let factor: i64 = match &lower[digits.len()..] {
-        "" => 1,
-        "k" => 1 << 10,
-        "m" => 1 << 20,
-        "g" => 1 << 30,
-        "t" => 1 << 40,
-        "p" => 1 << 50,
-        _ => return Err(bad()),
-    };
-    let number = digits.parse::<i64>().map_err(|_| bad())?;
-    number.checked_mul(factor).map(Some).ok_or_else(bad)
+    if text == "-1" {
+        return Ok(Some(-1));
+    }
+    let bytes = spec::units::ram_in_bytes(text).ok().and_then(|bytes| i64::try_from(bytes).ok());
+    bytes.map(Some).ok_or_else(|| format!("invalid value {text:?} for flag -{name}"))
 }
 
 pub(super) fn create(globals: &Globals, args: &[String]) -> Verdict {
@@ -812,9 +802,14 @@ mod tests {
 
     #[test]
     fn sizes_have_units() {
-        for (text, want) in
-            [("64M", Some(64 << 20)), ("1gib", Some(1 << 30)), ("-1", Some(-1)), ("7x", None)]
-        {
+        for (text, want) in [
+            ("64M", Some(64 << 20)),
+            ("1gib", Some(1 << 30)),
+            ("1.5g", Some(3 << 29)),
+            ("-1", Some(-1)),
+            ("-2", None),
+            ("7x", None),
+        ] {
             let words = ["--memory".to_owned(), text.to_owned()];
             let flags = parse(&words, UPDATE).unwrap();
             assert_eq!(size(&flags, "memory").ok().flatten(), want, "{text}");
