@@ -5,7 +5,8 @@
 use super::width;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub use spec::units::{binary_size, human_duration, human_size, table_size};
+use spec::units::human_duration;
+pub use spec::units::{binary_size, human_size, table_size};
 
 /// How long ago a Unix time was: `2 minutes ago`; `N/A` for no time.
 pub fn ago(unix_seconds: i64) -> String {
