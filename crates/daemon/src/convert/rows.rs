@@ -137,6 +137,7 @@ fn mount<'a>(row: &'a view::MountRow<'a>) -> RowMount<'a> {
 
 #[cfg(test)]
 mod tests {
+    use engine::config::Unpacking;
     use engine::containers::spec::{ContainerSpec, CreateRequest};
     use engine::containers::views::ListQuery;
     use engine::images::ImportRequest;
@@ -157,6 +158,7 @@ mod tests {
         let config = EngineConfig {
             data_root: root.join("data"),
             exec_root: root.join("run"),
+            unpacking: Unpacking::Here,
             ..EngineConfig::default()
         };
         let engine = Engine::open(config).await.expect("an engine on a fresh directory");
