@@ -1,4 +1,4 @@
-//! System call numbers of 64-bit RISC-V, sorted by name.
+//! System call numbers that 64-bit ARM and RISC-V share, sorted by name, and what each has besides.
 //!
 //! Source: the kernel's `asm/unistd*.h`, Linux 6.18.
 
@@ -226,8 +226,6 @@ pub(super) const NUMBERS: &[(&str, u32)] = &[
     ("renameat2", 276),
     ("request_key", 218),
     ("restart_syscall", 128),
-    ("riscv_flush_icache", 259),
-    ("riscv_hwprobe", 258),
     ("rseq", 293),
     ("rt_sigaction", 134),
     ("rt_sigpending", 136),
@@ -331,3 +329,9 @@ pub(super) const NUMBERS: &[(&str, u32)] = &[
     ("write", 64),
     ("writev", 66),
 ];
+
+/// 64-bit ARM's own.
+pub(super) const AARCH64: &[(&str, u32)] = &[("renameat", 38)];
+
+/// 64-bit RISC-V's own.
+pub(super) const RISCV64: &[(&str, u32)] = &[("riscv_flush_icache", 259), ("riscv_hwprobe", 258)];
