@@ -99,7 +99,7 @@ impl From<runs::Error> for Error {
             runs::Error::Silent | runs::Error::NotAccepted | runs::Error::Launcher { .. } => {
                 Kind::Unavailable
             }
-            runs::Error::NotRunning => Kind::Conflict,
+            runs::Error::NotRunning | runs::Error::Old => Kind::Conflict,
             runs::Error::Descriptors(..) => Kind::Invalid,
             runs::Error::Ended
             | runs::Error::Refused(_)

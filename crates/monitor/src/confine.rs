@@ -214,8 +214,8 @@ const CALLS: &[&str] = &[
     "exit_group",
 ];
 
-/// The filter of supervisors; everything else fails with EPERM. Nothing can be made executable, and
-/// sockets are TCP or UDP.
+/// The filter of supervisors; everything else fails with EPERM. Nothing can be made executable, nobody can
+/// be signalled (abort(3) ends by a trap then), and sockets are TCP or UDP.
 ///
 /// # Errors
 /// Never on an architecture that we have a table for.
@@ -231,9 +231,6 @@ pub fn calls() -> Result<Program, sys::seccomp::CompileError> {
     };
     let not_executable = Condition { index: 2, compare: Compare::MaskedEqual(PROT_EXEC), value: 0 };
     let family = |value| vec![Condition { index: 0, compare: Compare::Equal, value }];
-    // abort(3), which ends a panic, sends the signal to its own thread.
-    let own = u64::from(rustix::process::getpid().as_raw_nonzero().get().unsigned_abs());
-    let itself = vec![Condition { index: 0, compare: Compare::Equal, value: own }];
     let filter = Filter {
         default: Action::Errno(EPERM),
         architectures: vec![sys::seccomp::Architecture::native()],
@@ -242,7 +239,6 @@ pub fn calls() -> Result<Program, sys::seccomp::CompileError> {
             allow(&["mmap", "mprotect"], vec![not_executable]),
             allow(&["socket"], family(AF_INET)),
             allow(&["socket"], family(AF_INET6)),
-            allow(&["tgkill"], itself),
         ],
         log: false,
         speculation_allowed: true,

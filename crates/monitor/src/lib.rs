@@ -17,6 +17,7 @@
 //! Elsewhere: what to start and whether to restart it (`engine`), how to start it (`runtime`).
 
 pub mod client;
+mod complaints;
 mod confine;
 mod detach;
 pub mod exit;

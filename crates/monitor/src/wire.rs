@@ -17,7 +17,7 @@
 //! Always true: a released version's frames between daemon and supervisor never change their
 //! meaning. Fields are only added, with defaults, and unknown ones ignored; golden bytes in the
 //! tests hold every version released. Monitors from before the launchers
-//! ([`State::supervisor`] is false) still take `Exec` and `Signal`.
+//! ([`State::supervisor`] is false) are asked to signal; they get no execs any more.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -446,6 +446,11 @@ impl Decoder {
     /// As [`Decoder::next_request`].
     pub fn next_event(&mut self) -> Result<Option<ReceivedEvent>, WireError> {
         let Some(body) = self.next_body()? else {
+            // Those that wait belong to one frame, which is not complete; others nobody names.
+            let present = self.fds.len();
+            if present > sys::socket::FDS_PER_MESSAGE_MAX {
+                return Err(WireError::Descriptors { wanted: 0, present });
+            }
             return Ok(None);
         };
         let body: EventBody = parse(&body)?;

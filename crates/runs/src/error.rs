@@ -17,6 +17,9 @@ pub enum Error {
     NotAccepted,
     #[error("the container's monitor ended meanwhile")]
     Ended,
+    /// A monitor from before the launchers serves it.
+    #[error("the container was started by an older version of Tug: restart it to execute in it")]
+    Old,
     #[error("the container is not running")]
     NotRunning,
     /// In the supervisor's words.

@@ -71,6 +71,9 @@ impl Run {
             // Nobody would serve what is started.
             return Err(Error::Silent);
         }
+        if self.link().is_old() {
+            return Err(Error::Old);
+        }
         let main = self.process().ok_or(Error::NotRunning)?;
         let container = main.pidfd().ok_or(Error::NotRunning)?;
         let filter = plan.filter.as_ref().map(Filter::file).transpose()?;
@@ -166,8 +169,11 @@ async fn enter(
         let pidfd = launcher.pidfd.try_clone().map_err(|source| Error::Watch { source })?;
         let (link, _notices) = Link::start(launcher.connection, launcher.pidfd)?;
         let reply = link.request(request, fds).await;
-        // One that has started nothing waits for that; one that has, has closed its end.
-        link.hang_up();
+        // One that has started nothing waits for that; one that has, has closed its end. What a late one
+        // starts is ended by the link, which listens on.
+        if !matches!(reply, Err(Error::Silent)) {
+            link.hang_up();
+        }
         match reply {
             Err(Error::NotAccepted) if std::mem::take(&mut again) => {
                 tracing::warn!("a launcher that does not answer is replaced");

@@ -217,6 +217,11 @@ impl Link {
         }
     }
 
+    /// Whether this is a monitor from before the launchers.
+    pub(crate) fn is_old(&self) -> bool {
+        lock(&self.processes).old
+    }
+
     /// Whether it let a request pass and has said nothing since.
     pub(crate) fn is_silent(&self) -> bool {
         *self.silent.borrow()
@@ -374,6 +379,8 @@ impl Link {
                         warn!(%exec, error = spec::chain(&error), "late exec not ended");
                     }
                 }
+                // A launcher that has started nothing waits for the daemon to go.
+                (Some(Caller::GaveUp), Event::ExecFailed { .. }) => self.hang_up(),
                 (Some(Caller::GaveUp) | None, _) => {}
             }
             return None;
@@ -551,6 +558,19 @@ mod tests {
         supervisor.reply_with(seq, &Event::ExecStarted { exec: Id::random(), pid: 7 }, &pidfd);
         let status = tokio::task::spawn_blocking(move || child.wait()).await.unwrap().unwrap();
         assert_eq!(status.signal(), Some(crate::run::SIGKILL));
+    }
+
+    #[tokio::test]
+    async fn a_launcher_that_fails_late_is_let_go() {
+        let (link, _notices, mut launcher) = pair();
+        let (seq, _reply) = link.send(&Request::State, &[]).unwrap();
+        link.give_up(seq);
+        assert_eq!(launcher.receive().seq, seq);
+        let failed =
+            Event::ExecFailed { exec: Id::random(), exit_code: 127, message: String::new() };
+        launcher.reply(seq, &failed);
+        let read = tokio::task::spawn_blocking(move || launcher.0.read(&mut [0; 16]));
+        assert_eq!(read.await.unwrap().unwrap(), 0);
     }
 
     #[tokio::test]

@@ -28,6 +28,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 use super::local::Framed;
 use super::segments::{gzipped, numbered};
 use super::{LINE_BYTES_MAX, Stream, json, local};
+use crate::complaints::complain;
 use crate::settings::{LogDriver, LogSettings};
 
 /// Encoded entries are written out when there are this many bytes of them.
@@ -244,7 +245,7 @@ impl LogWriter {
                 // Best effort: a torn entry that stays is skipped by readers.
                 let _torn = file.set_len(self.file_bytes);
                 if self.lost == 0 {
-                    eprintln!("cannot write the log {:?}: {error}", self.settings.path);
+                    complain!("cannot write the log {:?}: {error}", self.settings.path);
                 }
                 self.lost += 1;
             }
@@ -285,7 +286,7 @@ impl LogWriter {
                 // Best effort: a torn entry that stays is skipped by readers.
                 let _torn = file.set_len(self.file_bytes);
                 if self.lost == 0 {
-                    eprintln!("cannot write the log {:?}: {error}", self.settings.path);
+                    complain!("cannot write the log {:?}: {error}", self.settings.path);
                 }
                 self.lost += 1;
                 self.torn_bytes = 0;
@@ -307,13 +308,13 @@ impl LogWriter {
     fn rotate(&mut self) {
         self.finish_work();
         if let Err(error) = self.shift() {
-            eprintln!("cannot rotate the log {:?}: {error}", self.settings.path);
+            complain!("cannot rotate the log {:?}: {error}", self.settings.path);
             return;
         }
         match self.reopen() {
             Ok(()) => {}
             // The old file, now under another name, goes on taking the lines.
-            Err(error) => eprintln!("cannot reopen the log {:?}: {error}", self.settings.path),
+            Err(error) => complain!("cannot reopen the log {:?}: {error}", self.settings.path),
         }
     }
 
@@ -356,7 +357,7 @@ impl LogWriter {
                 false
             }
             Err(error) => {
-                eprintln!("cannot compress the log {:?}: {error}", compressing.from);
+                complain!("cannot compress the log {:?}: {error}", compressing.from);
                 let _unfinished = fs::remove_file(&compressing.temporary);
                 self.compressing = None;
                 false

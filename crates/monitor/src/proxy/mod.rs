@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use sys::epoll::{Poller, Ready};
 
+use crate::complaints::complain;
 use crate::settings::{Protocol, ProxyPort};
 
 mod tcp;
@@ -120,7 +121,7 @@ impl Proxy {
                 self.owners.insert(far_id, connection_id);
                 self.connections.insert(connection_id, connection);
             }
-            Err(error) => eprintln!("cannot forward a connection to {to}: {error}"),
+            Err(error) => complain!("cannot forward a connection to {to}: {error}"),
         }
     }
 

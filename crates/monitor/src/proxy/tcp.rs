@@ -10,6 +10,7 @@ use rustix::net::{
 };
 use sys::epoll::{Interest, Poller, Ready};
 
+use crate::complaints::complain;
 use crate::run::watch::{Kind, Watch};
 
 /// Connections at one time, of all ports together; beyond, they wait in the kernel.
@@ -48,7 +49,7 @@ impl TcpPort {
 
     fn watch(&mut self, poller: &Poller, interest: Option<Interest>) {
         if let Err(error) = self.socket.set(poller, interest) {
-            eprintln!("cannot watch a published port: {error}");
+            complain!("cannot watch a published port: {error}");
         }
     }
 

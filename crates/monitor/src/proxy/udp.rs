@@ -9,6 +9,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use sys::datagram::{self, Arrival, Local};
 use sys::epoll::{Interest, Poller};
 
+use crate::complaints::complain;
 use crate::run::watch::{Kind, Watch};
 
 /// Senders of one port at one time; the one that was silent longest makes room.
@@ -73,7 +74,7 @@ impl UdpPort {
                     self.sessions.push(session);
                     return (true, gone);
                 }
-                Err(error) => eprintln!("cannot forward datagrams to {}: {error}", self.to),
+                Err(error) => complain!("cannot forward datagrams to {}: {error}", self.to),
             }
         }
         (false, gone)

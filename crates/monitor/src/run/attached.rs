@@ -15,6 +15,7 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 use sys::epoll::{Interest, Poller};
 
 use super::watch::{Kind, Watch};
+use crate::complaints::complain;
 use crate::detach::{DetachKeys, Typed};
 use crate::logs::Stream;
 use crate::wire::{AttachOptions, Framing};
@@ -189,7 +190,7 @@ impl Attached {
         // A hang-up is told again and again, so only who wants to read on may hear of it.
         let silent = self.hung_up && !reads;
         if let Err(error) = self.socket.set(poller, if silent { None } else { Some(interest) }) {
-            eprintln!("cannot watch an attached client: {error}");
+            complain!("cannot watch an attached client: {error}");
         }
     }
 

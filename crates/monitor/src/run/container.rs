@@ -11,6 +11,7 @@ use sys::process::Pid;
 use sys::seccomp::Program;
 
 use super::process::ChildEnds;
+use crate::complaints::complain;
 use crate::settings::{Rootfs, RuntimeChoice};
 use crate::wire::{Enter, Launch};
 
@@ -76,7 +77,7 @@ pub fn start(
     let launched =
         launched.map_err(|error| failure(error.kind.exit_code(), error.docker_text()))?;
     for warning in &launched.warnings {
-        eprintln!("{warning}");
+        complain!("{warning}");
     }
     let container = ControlGroup { cgroup: launched.cgroup };
     let started = Started { pid: launched.pid, pidfd: launched.pidfd, terminal: launched.terminal };

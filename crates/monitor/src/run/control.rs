@@ -8,6 +8,7 @@ use rustix::net::SendFlags;
 use sys::epoll::{Interest, Poller};
 
 use super::watch::{Kind, Watch};
+use crate::complaints::complain;
 use crate::wire::{self, Decoder, Event, ReceivedRequest};
 
 /// A daemon that leaves this much unread is cut off; it finds everything again by `State`.
@@ -59,7 +60,7 @@ impl Control {
                 Ok(Some(request)) => requests.push(request),
                 Ok(None) => return (requests, end),
                 Err(error) => {
-                    eprintln!("a control connection is cut off: {error}");
+                    complain!("a control connection is cut off: {error}");
                     return (requests, Err(Closed));
                 }
             }

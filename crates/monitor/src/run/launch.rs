@@ -12,13 +12,11 @@ use super::container::{self, Failure, Started};
 use super::process::{self, OurEnds, Process};
 use super::watch::{Kind, token};
 use super::{MAIN, Monitor, Phase};
+use crate::complaints::complain;
 use crate::confine::{self, Places};
 use crate::logs::LogWriter;
 use crate::resolver::{Resolver, Sockets};
 use crate::wire::{AttachOptions, Event, Launch, Place, Streams, Target};
-
-/// What stderr takes of one supervisor, bytes.
-const STDERR_BYTES_MAX: u64 = 256 << 10;
 
 /// Fills in by what path this process, or another runtime that it starts, reaches what it was given.
 fn name_descriptors(
@@ -115,10 +113,6 @@ impl Monitor<'_> {
         let path = bundle.join(crate::client::STDERR_NAME);
         let log = std::fs::File::options().create(true).append(true).open(&path);
         let log = log.map_err(|error| other(format!("cannot open {path:?}: {error}")))?;
-        if log.metadata().is_ok_and(|log| log.len() > STDERR_BYTES_MAX) {
-            // What earlier runs said.
-            let _still_there = log.set_len(0);
-        }
         rustix::stdio::dup2_stderr(&log)
             .map_err(|error| other(format!("cannot use {path:?}: {error}")))?;
         let words = [std::ffi::OsStr::new("tug"), "monitor".as_ref(), bundle.as_os_str()];
@@ -167,7 +161,7 @@ impl Monitor<'_> {
         if let Some(oom) = &self.oom
             && let Err(error) = self.poller.add(oom, token(Kind::Oom, 0), Interest::Read)
         {
-            eprintln!("cannot watch for want of memory: {error}");
+            complain!("cannot watch for want of memory: {error}");
         }
         let pid = started.pid;
         let mut main = self.process(MAIN, Target::Main, started, ours)?;

@@ -45,6 +45,7 @@ use self::control::Control;
 use self::process::Process;
 use self::watch::{Kind, source, token};
 use crate::client::SOCKET_NAME;
+use crate::complaints::complain;
 use crate::exit::{self, ExitRecord};
 use crate::launcher::Heirloom;
 use crate::launcher::enter::Entered;
@@ -320,7 +321,7 @@ impl Monitor<'_> {
             error: None,
         };
         if let Err(error) = record.write(&settings.exit_record, settings.durability) {
-            eprintln!("{}", spec::chain(&error));
+            complain!("{}", spec::chain(&error));
         }
         self.push(&Event::Exited(record), &[]);
         self.phase = Phase::Told { until: Instant::now() + TOLD_MAX };

@@ -14,6 +14,7 @@ use sys::epoll::{Interest, Poller};
 use sys::process::{Exit, Pid};
 
 use super::watch::{Kind, Watch};
+use crate::complaints::complain;
 use crate::logs::Stream;
 use crate::wire::Target;
 
@@ -255,7 +256,7 @@ impl Process {
         }
         let interest = (!self.unwritten.is_empty()).then_some(Interest::Write);
         if let Err(error) = stdin.set(poller, interest) {
-            eprintln!("cannot watch a process's stdin: {error}");
+            complain!("cannot watch a process's stdin: {error}");
         }
     }
 
@@ -274,7 +275,7 @@ impl Process {
         let interest = (!self.held).then_some(Interest::Read);
         for output in self.outputs.iter_mut().flatten() {
             if let Err(error) = output.set(poller, interest) {
-                eprintln!("cannot watch a process's output: {error}");
+                complain!("cannot watch a process's output: {error}");
             }
         }
     }

@@ -10,6 +10,7 @@ use super::container::{self, Failure};
 use super::control::Control;
 use super::process::Process;
 use super::{Monitor, Phase};
+use crate::complaints::complain;
 use crate::launcher::enter;
 use crate::wire::{AttachOptions, Enter, Event, ReceivedRequest, Request, Running, State, Target};
 
@@ -25,7 +26,7 @@ impl Monitor<'_> {
         let Some(listener) = &self.listener else { return };
         let Ok((stream, _)) = listener.accept() else { return };
         if let Err(error) = self.add_control(stream.into()) {
-            eprintln!("cannot take a control connection: {error}");
+            complain!("cannot take a control connection: {error}");
         }
     }
 

@@ -303,3 +303,19 @@ fn what_supervisors_added_to_version_1() {
         ]],
     );
 }
+
+#[test]
+fn descriptors_that_no_event_names_are_not_kept_for_ever() {
+    let mut decoder = Decoder::default();
+    let null = std::fs::File::open("/dev/null").unwrap();
+    let some = || (0..100).map(|_| null.as_fd().try_clone_to_owned().unwrap());
+    let frame = encode_event(None, &Event::Oom, 0);
+    for _ in 0..2 {
+        decoder.feed(&frame, some());
+        assert!(decoder.next_event().unwrap().is_some());
+        assert!(decoder.next_event().unwrap().is_none());
+    }
+    decoder.feed(&frame, some());
+    assert!(decoder.next_event().unwrap().is_some());
+    assert!(decoder.next_event().is_err());
+}
