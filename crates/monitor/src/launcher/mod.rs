@@ -60,6 +60,11 @@ fn prepare(args: impl IntoIterator<Item = OsString>) -> Result<(OwnedFd, Heirloo
     }
     let socket =
         take_stdin().map_err(|error| format!("cannot take the daemon's socket: {error}"))?;
+    if rustix::net::sockopt::socket_domain(&socket).is_err() {
+        return Err(
+            "the daemon starts this by itself; to start containers, run: tug daemon".to_owned()
+        );
+    }
     sys::process::default_signals();
     sys::process::set_reaping(Reaping::Kernel);
     // What is looked up once here is known to all that are forked.
